@@ -1,0 +1,1 @@
+//! Approvals: held commands, the humans who answer, and the single-use grants that result.

@@ -1,0 +1,45 @@
+//! Capture: the kernel programs, and the listener that turns a redirected connection into a [`Captured`].
+//!
+//! What the kernel recorded at `connect(2)` reaches us through the accepted socket's own storage: it cannot be forged
+//! by the agent, raced, or outlived. A connection without such a record never becomes a [`Captured`].
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+
+/// A redirected connection, with what the kernel knew of its caller.
+#[derive(Debug)]
+pub struct Captured {
+    /// The accepted leg to the agent.
+    pub stream: TcpStream,
+    /// Who connected, and where to.
+    pub origin: Origin,
+}
+
+/// What the kernel recorded when the agent called `connect(2)`. Written by kernel programs only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Where the agent wanted to go.
+    pub destination: SocketAddr,
+    /// Process id (thread group) in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// Effective user id in the initial user namespace.
+    pub uid: u32,
+    /// Effective group id in the initial user namespace.
+    pub gid: u32,
+    /// cgroup v2 id in which the socket was created: what policy goes by.
+    pub cgroup: u64,
+    /// cgroup v2 id of the process when it connected; differing from `cgroup` is an anomaly.
+    pub current_cgroup: u64,
+    /// Start of the process (leader), nanoseconds since boot, as in field 22 of `/proc/PID/stat`; 0 when unknown.
+    pub start_boottime: u64,
+    /// Network namespace cookie.
+    pub netns: u64,
+    /// Socket cookie of the agent's socket.
+    pub socket: u64,
+    /// The thread's name: forgeable by the agent, for display only.
+    pub comm: String,
+}

@@ -1,0 +1,1 @@
+//! The configuration file: one struct a module, unknown keys refused, every error with file and line.

@@ -1,0 +1,1 @@
+//! Credentials for targets, and where they come from. The agent never sees one.

@@ -1,0 +1,56 @@
+//! Identity: from the kernel's record of a process, and the token it presents, to a machine identity.
+//!
+//! Both must match one configured `[[agent]]`: the process facts *and* the attested token.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+/// Facts about a process that it cannot influence, each read from the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessFacts {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// User id in the initial user namespace.
+    pub uid: u32,
+    /// Group id in the initial user namespace.
+    pub gid: u32,
+    /// cgroup v2 path below the mount, as `/agents.slice/billing.service`.
+    pub cgroup: String,
+    /// systemd unit that the cgroup path names, where it names one.
+    pub unit: Option<String>,
+    /// Executable, as the kernel resolves `/proc/PID/exe`.
+    pub exe: Option<String>,
+    /// SHA-256 of the executable, lower-case hexadecimal.
+    pub exe_sha256: Option<String>,
+    /// Executables of the parents, nearest first; bounded.
+    pub ancestry: Vec<String>,
+}
+
+/// A verified token, without the token itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenFacts {
+    /// Name of the `[[issuer]]` that vouches.
+    pub issuer: String,
+    /// The `sub` claim.
+    pub subject: String,
+    /// The `jti` claim.
+    pub id: Option<String>,
+    /// When the token, and with it the session, ends.
+    pub expires_at: Timestamp,
+}
+
+/// A machine identity: a configured agent whose process facts and token both match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attested {
+    /// Name of the configured agent.
+    pub name: Arc<str>,
+    /// Groups from the token that the agent's configuration admits.
+    pub groups: Arc<[String]>,
+    /// What matched on the process side.
+    pub facts: ProcessFacts,
+    /// What matched on the token side.
+    pub token: TokenFacts,
+}

@@ -1,0 +1,3 @@
+//! The binary: argv, runtimes, exit code.
+
+fn main() {}

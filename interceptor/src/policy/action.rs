@@ -1,0 +1,194 @@
+//! What an agent asks for, in the field's terms.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Name of a Cedar action, such as `sql:select`. Only names of the shipped schema exist.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ActionName(&'static str);
+
+impl ActionName {
+    /// Log in to a database.
+    pub const SQL_CONNECT: Self = Self("sql:connect");
+    /// Read rows.
+    pub const SQL_SELECT: Self = Self("sql:select");
+    /// Show a setting, or use the session without touching data: SHOW, BEGIN, COMMIT, DEALLOCATE, CLOSE, EXPLAIN ...
+    pub const SQL_SESSION: Self = Self("sql:session");
+    /// Add rows.
+    pub const SQL_INSERT: Self = Self("sql:insert");
+    /// Change rows, or advance a sequence.
+    pub const SQL_UPDATE: Self = Self("sql:update");
+    /// Remove rows.
+    pub const SQL_DELETE: Self = Self("sql:delete");
+    /// Lock rows or tables, or take advisory locks.
+    pub const SQL_LOCK: Self = Self("sql:lock");
+    /// LISTEN, UNLISTEN and NOTIFY.
+    pub const SQL_NOTIFY: Self = Self("sql:notify");
+    /// Remove all rows of a table.
+    pub const SQL_TRUNCATE: Self = Self("sql:truncate");
+    /// Create an object.
+    pub const SQL_CREATE: Self = Self("sql:create");
+    /// Alter an object, or comment on it.
+    pub const SQL_ALTER: Self = Self("sql:alter");
+    /// Drop an object.
+    pub const SQL_DROP: Self = Self("sql:drop");
+    /// VACUUM, ANALYZE, REINDEX, CLUSTER, CHECKPOINT, REFRESH MATERIALIZED VIEW.
+    pub const SQL_MAINTAIN: Self = Self("sql:maintain");
+    /// Change a setting: SET, RESET, set_config, ALTER SYSTEM.
+    pub const SQL_SET: Self = Self("sql:set");
+    /// GRANT, REVOKE, and role management.
+    pub const SQL_GRANT: Self = Self("sql:grant");
+    /// SET ROLE, SET SESSION AUTHORIZATION.
+    pub const SQL_SET_ROLE: Self = Self("sql:set_role");
+    /// Read a file of the server.
+    pub const SQL_FILE_READ: Self = Self("sql:file_read");
+    /// Write a file of the server.
+    pub const SQL_FILE_WRITE: Self = Self("sql:file_write");
+    /// Run a program on the server.
+    pub const SQL_PROGRAM: Self = Self("sql:program");
+    /// Signal another session: pg_cancel_backend, pg_terminate_backend.
+    pub const SQL_SIGNAL: Self = Self("sql:signal");
+    /// Start replication.
+    pub const SQL_REPLICATE: Self = Self("sql:replicate");
+    /// Anything whose effect cannot be known before it runs.
+    pub const SQL_OPAQUE: Self = Self("sql:opaque");
+    /// See values of a tag in clear.
+    pub const UNMASK: Self = Self("unmask");
+
+    /// Every action of the SQL family.
+    pub const SQL: &'static [Self] = &[
+        Self::SQL_CONNECT, Self::SQL_SELECT, Self::SQL_SESSION, Self::SQL_INSERT, Self::SQL_UPDATE, Self::SQL_DELETE,
+        Self::SQL_LOCK, Self::SQL_NOTIFY, Self::SQL_TRUNCATE, Self::SQL_CREATE, Self::SQL_ALTER, Self::SQL_DROP,
+        Self::SQL_MAINTAIN, Self::SQL_SET, Self::SQL_GRANT, Self::SQL_SET_ROLE, Self::SQL_FILE_READ,
+        Self::SQL_FILE_WRITE, Self::SQL_PROGRAM, Self::SQL_SIGNAL, Self::SQL_REPLICATE, Self::SQL_OPAQUE,
+    ];
+
+    /// The action of that name, where the schema has one.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::SQL.iter().chain([&Self::UNMASK]).copied().find(|known| known.0 == name)
+    }
+
+    /// The name as Cedar writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl fmt::Display for ActionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl fmt::Debug for ActionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// Kind of a resource, and the Cedar entity type of that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ResourceKind {
+    /// A whole target.
+    Target,
+    /// A database of a target.
+    Database,
+    /// A schema of a database.
+    Schema,
+    /// A table, view, materialised view, foreign table or sequence in a schema.
+    Table,
+    /// A function, procedure or aggregate in a schema.
+    Function,
+    /// Any other object of a database: type, index, trigger, extension, publication ...
+    Object,
+    /// A server setting.
+    Setting,
+    /// A role of the server.
+    Role,
+    /// A file or program of the server.
+    Path,
+    /// A notification channel.
+    Channel,
+    /// A class of sensitive data.
+    Tag,
+}
+
+/// What an action touches. Cedar id: the parts joined by `/`; parents: every shorter path, up to the target.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Resource {
+    /// Cedar entity type.
+    pub kind: ResourceKind,
+    /// From the target down: `[target, database, schema, name]` for a table, `[target, name]` for a role.
+    pub path: Vec<Arc<str>>,
+}
+
+/// A class of sensitive data: `pii`, `card`, `secret` ...
+pub type Tag = Arc<str>;
+
+/// A set of tags, shared.
+pub type TagSet = Arc<BTreeSet<Tag>>;
+
+/// One thing that a command would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Action {
+    /// What is done.
+    pub name: ActionName,
+    /// To what.
+    pub resource: Resource,
+    /// Columns read or written, by name; empty where columns do not apply.
+    pub columns: BTreeSet<Arc<str>>,
+    /// Tags of those columns.
+    pub tags: TagSet,
+    /// Why, where the action is not evident from the text (`sql:opaque`: what could not be known).
+    pub note: Option<Arc<str>>,
+}
+
+/// Facts of a whole command, that policies see as `context`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// Every UPDATE, DELETE and row-reading SELECT in it is restricted by a WHERE (or has nothing to restrict).
+    pub has_where: bool,
+    /// The smallest constant LIMIT of the outermost query.
+    pub row_limit: Option<u64>,
+    /// Functions called, qualified (`pg_catalog.lower`).
+    pub functions: BTreeSet<Arc<str>>,
+    /// A tagged column decides which rows or groups are seen: WHERE, JOIN, ORDER BY, GROUP BY ...
+    pub filters_on_masked: bool,
+    /// Statements in the command.
+    pub statements: u32,
+}
+
+/// A bind value, as the agent sent it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Parameter {
+    /// Type OID that the agent declared, or 0.
+    pub type_oid: u32,
+    /// Whether `value` is in the binary format.
+    pub binary: bool,
+    /// The value, or `None` for NULL.
+    pub value: Option<Bytes>,
+}
+
+/// One command, as a protocol understood it: the unit of verdict, hold, grant and record.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// Identity of the analysis: equal numbers mean the same `actions` and `facts`, so decisions can be cached by it.
+    pub analysis: u64,
+    /// The statement exactly as it will be forwarded.
+    pub statement: Arc<str>,
+    /// Bind values, exactly as they will be forwarded.
+    pub parameters: Arc<[Parameter]>,
+    /// All that it would do; each must be permitted.
+    pub actions: Arc<[Action]>,
+    /// Facts of the whole.
+    pub facts: Arc<Facts>,
+    /// Whether a transaction is open.
+    pub in_transaction: bool,
+}

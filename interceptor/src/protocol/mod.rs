@@ -1,0 +1,256 @@
+//! The seam between protocols and the rest of the program.
+//!
+//! The configured target selects the protocol; [`Protocol::sniff`] only confirms. A mismatch or silence is a denial,
+//! never pass-through. A driver asks its [`Gate`] before anything is forwarded and tells it what was delivered; it
+//! knows nothing of sessions, approvals or recordings.
+
+pub mod postgres;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::mask::Rules;
+use crate::policy::{Command, Denial, Held, Permit};
+use crate::secret::Secret;
+use crate::telemetry::SessionId;
+use crate::tls;
+
+/// All that the rest of the program knows about any protocol.
+pub trait Protocol: fmt::Debug + Send + Sync {
+    /// Confirms that the first bytes are this protocol's.
+    fn sniff(&self, first: &[u8]) -> Sniff;
+
+    /// Speaks the protocol on both legs until the session ends. Never forwards without a spent [`Permit`].
+    ///
+    /// # Errors
+    /// [`Error`] says whose fault ended the session; whoever can still be told has been told, natively.
+    fn serve<'a>(&'a self, conn: Conn, gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Error>>;
+
+    /// A reader of this protocol's recorded streams, for replay.
+    fn replayer(&self) -> Box<dyn Replayer>;
+}
+
+/// One line of the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Registration {
+    /// Name in the configuration: `protocol = "postgres"`.
+    pub name: &'static str,
+    /// Port where a target's host names none.
+    pub default_port: u16,
+    /// The protocol itself.
+    pub protocol: &'static dyn Protocol,
+}
+
+/// Every protocol that a target can name.
+pub static PROTOCOLS: &[Registration] = &[postgres::REGISTRATION];
+
+/// What the first bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sniff {
+    /// This protocol.
+    Match,
+    /// Certainly not this protocol.
+    Mismatch,
+    /// More bytes are needed.
+    NeedMore,
+    /// The server speaks first: nothing can be confirmed.
+    ServerFirst,
+}
+
+/// A captured connection, ready to be served.
+#[derive(Debug)]
+pub struct Conn {
+    /// The leg to the agent; nothing has been read from it.
+    pub agent: tls::Stream,
+    /// Where it leads.
+    pub target: Arc<Target>,
+    /// Opens legs to the target.
+    pub dial: Arc<dyn Dial>,
+    /// Which columns and values are sensitive.
+    pub rules: Arc<Rules>,
+    /// Id to be named in every denial.
+    pub session: SessionId,
+}
+
+/// What a protocol needs to know of a configured target.
+#[derive(Debug)]
+pub struct Target {
+    /// Name in the configuration.
+    pub name: Arc<str>,
+    /// TLS towards the agent, where it is offered.
+    pub agent_tls: Option<Arc<rustls::ServerConfig>>,
+    /// TLS towards the target.
+    pub upstream_tls: tls::Upstream,
+}
+
+/// Opens a connection to the target. Bounded in time by the implementation.
+pub trait Dial: fmt::Debug + Send + Sync {
+    /// A fresh leg, in clear: the protocol starts TLS where its own handshake says so.
+    fn dial(&self) -> BoxFuture<'_, io::Result<tls::Stream>>;
+}
+
+/// Credential for one session. Never printed, never recorded.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// User at the target.
+    pub user: String,
+    /// Password or token, where the target asks for one.
+    pub password: Option<Secret>,
+}
+
+/// Answer to [`Gate::attest`].
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// Name of the machine identity.
+    pub identity: Arc<str>,
+    /// What to log in with at the target.
+    pub login: Login,
+}
+
+/// Answer to [`Gate::judge`].
+#[derive(Debug)]
+pub enum Verdict {
+    /// Forward.
+    Permit(Permit),
+    /// Ask [`Gate::hold`], with whatever helps a human to decide.
+    Hold(Held),
+}
+
+/// What an approver should know of a held command beyond its text.
+#[derive(Clone, Debug, Default)]
+pub struct Impact {
+    /// Rows that the target's planner expects to be touched.
+    pub rows: Option<u64>,
+    /// Why there is no estimate, or what else to know.
+    pub note: Option<String>,
+}
+
+/// What a driver may ask of the house. `session` implements it; tests script it. Every answer is on record before it
+/// is given.
+pub trait Gate: fmt::Debug + Send + Sync {
+    /// Whether [`Gate::attest`] wants a token that the agent sends in its handshake (as its password).
+    fn wants_token(&self) -> bool;
+
+    /// Establishes who the agent is; to be called exactly once, before anything else but `cancel`.
+    fn attest(&self, presented: Option<Secret>) -> BoxFuture<'_, Result<Admitted, Denial>>;
+
+    /// Judges a command against policy.
+    fn judge(&self, command: &Command) -> BoxFuture<'_, Result<Verdict, Denial>>;
+
+    /// Waits for a human. The request outlives this future: dropping it (the agent left) keeps the request open.
+    fn hold<'a>(&'a self, command: &'a Command, held: Held, impact: Impact) -> BoxFuture<'a, Result<Permit, Denial>>;
+
+    /// Records what was delivered, or happened. Waits for a place in the recorder's queue: that is the backpressure.
+    ///
+    /// # Errors
+    /// When the spool takes no more: the session has to end.
+    fn observe(&self, event: Observation) -> BoxFuture<'_, Result<(), Denial>>;
+
+    /// Resolves when the session has to end: killed, drained, token expired. Tell the agent, then close.
+    fn ended(&self) -> BoxFuture<'_, Denial>;
+
+    /// Makes this session's commands cancellable by whoever presents `key` under the same identity. Withdrawn with
+    /// the session.
+    fn publish_cancel(&self, key: Bytes, cancel: Arc<dyn Cancel>);
+
+    /// Finds the session whose key that is. This connection is only identified by its process facts.
+    fn cancel(&self, key: &[u8]) -> BoxFuture<'_, Result<Arc<dyn Cancel>, Denial>>;
+}
+
+/// How to cancel what a session is doing at its target.
+pub trait Cancel: fmt::Debug + Send + Sync {
+    /// Asks the target to stop; best effort, bounded in time.
+    fn cancel(&self) -> BoxFuture<'_, io::Result<()>>;
+}
+
+/// Which way bytes went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the agent to the target.
+    FromAgent,
+    /// To the agent, after masking.
+    ToAgent,
+}
+
+/// What a driver reports to its gate.
+#[derive(Clone, Debug)]
+pub enum Observation {
+    /// Whole protocol messages, as delivered. Handshakes that carry secrets are left out.
+    Data(Direction, Bytes),
+    /// The agent was told no, natively.
+    Denied(Denial),
+    /// Values were masked in the answer to a command.
+    Masked {
+        /// Columns (or other places) and how many values.
+        cells: Vec<(String, u64)>,
+    },
+    /// Anything else worth a line: a log-in's mechanism, a cancel, a catalog reload.
+    Note(String),
+}
+
+/// How a session ended without a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// The agent said goodbye, or closed its end between commands.
+    Agent,
+    /// The target closed its end.
+    Upstream,
+    /// The house ended it, and the agent was told.
+    Ended,
+    /// It only carried a cancel request.
+    Cancel,
+}
+
+/// Why a session broke.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The agent broke the protocol.
+    #[error("the agent broke the protocol: {0}")]
+    Agent(String),
+    /// The target broke the protocol.
+    #[error("the target broke the protocol: {0}")]
+    Upstream(String),
+    /// The target could not be reached, or refused the log-in.
+    #[error("no session at the target: {0}")]
+    Login(String),
+    /// The agent was refused, and told so.
+    #[error("refused: {0}")]
+    Denied(Denial),
+    /// A leg broke.
+    #[error("the connection to the {leg} broke: {source}")]
+    Io {
+        /// `agent` or `target`.
+        leg: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// Reads recorded streams back into what the agent saw.
+pub trait Replayer: Send {
+    /// Consumes the next recorded bytes of one direction.
+    fn feed(&mut self, direction: Direction, bytes: &[u8]) -> Vec<Shown>;
+}
+
+/// One thing that a replay shows.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shown {
+    /// The agent sent a command.
+    Statement(String),
+    /// Column names of a result.
+    Header(Vec<String>),
+    /// One row of a result; `None` is NULL.
+    Row(Vec<Option<String>>),
+    /// A result ended: `SELECT 3`.
+    Complete(String),
+    /// An error or notice that the agent received.
+    Message(String),
+    /// Other traffic, summed up.
+    Other(String),
+}
