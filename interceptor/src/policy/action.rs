@@ -62,10 +62,28 @@ impl ActionName {
 
     /// Every action of the SQL family.
     pub const SQL: &'static [Self] = &[
-        Self::SQL_CONNECT, Self::SQL_SELECT, Self::SQL_SESSION, Self::SQL_INSERT, Self::SQL_UPDATE, Self::SQL_DELETE,
-        Self::SQL_LOCK, Self::SQL_NOTIFY, Self::SQL_TRUNCATE, Self::SQL_CREATE, Self::SQL_ALTER, Self::SQL_DROP,
-        Self::SQL_MAINTAIN, Self::SQL_SET, Self::SQL_GRANT, Self::SQL_SET_ROLE, Self::SQL_FILE_READ,
-        Self::SQL_FILE_WRITE, Self::SQL_PROGRAM, Self::SQL_SIGNAL, Self::SQL_REPLICATE, Self::SQL_OPAQUE,
+        Self::SQL_CONNECT,
+        Self::SQL_SELECT,
+        Self::SQL_SESSION,
+        Self::SQL_INSERT,
+        Self::SQL_UPDATE,
+        Self::SQL_DELETE,
+        Self::SQL_LOCK,
+        Self::SQL_NOTIFY,
+        Self::SQL_TRUNCATE,
+        Self::SQL_CREATE,
+        Self::SQL_ALTER,
+        Self::SQL_DROP,
+        Self::SQL_MAINTAIN,
+        Self::SQL_SET,
+        Self::SQL_GRANT,
+        Self::SQL_SET_ROLE,
+        Self::SQL_FILE_READ,
+        Self::SQL_FILE_WRITE,
+        Self::SQL_PROGRAM,
+        Self::SQL_SIGNAL,
+        Self::SQL_REPLICATE,
+        Self::SQL_OPAQUE,
     ];
 
     /// The action of that name, where the schema has one.

@@ -37,7 +37,6 @@ impl Permitted {
     }
 
     /// The permit, once the decision is on record: the recorder alone can give a [`Recorded`].
-    #[must_use]
     pub fn into_permit(self, recorded: Recorded) -> Permit {
         Permit { obligations: self.obligations, recorded }
     }
@@ -133,7 +132,7 @@ pub struct Permit {
 
 impl Permit {
     /// Spends the permit: forward the command now, and let the answer undergo what is returned.
-    #[must_use]
+    #[must_use = "the obligations must be met"]
     pub fn spend(self) -> (Obligations, Recorded) {
         (self.obligations, self.recorded)
     }

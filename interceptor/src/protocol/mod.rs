@@ -27,8 +27,8 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// Speaks the protocol on both legs until the session ends. Never forwards without a spent [`Permit`].
     ///
     /// # Errors
-    /// [`Error`] says whose fault ended the session; whoever can still be told has been told, natively.
-    fn serve<'a>(&'a self, conn: Conn, gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Error>>;
+    /// [`Failure`] says whose fault ended the session; whoever can still be told has been told, natively.
+    fn serve<'a>(&'a self, conn: Conn, gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Failure>>;
 
     /// A reader of this protocol's recorded streams, for replay.
     fn replayer(&self) -> Box<dyn Replayer>;
@@ -208,7 +208,7 @@ pub enum Close {
 
 /// Why a session broke.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum Failure {
     /// The agent broke the protocol.
     #[error("the agent broke the protocol: {0}")]
     Agent(String),

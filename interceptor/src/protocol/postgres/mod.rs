@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{Close, Conn, Error, Gate, Protocol, Registration, Replayer, Sniff};
+use super::{Close, Conn, Failure, Gate, Protocol, Registration, Replayer, Sniff};
 
 /// The registry line.
 pub const REGISTRATION: Registration = Registration { name: "postgres", default_port: 5432, protocol: &Postgres };
@@ -16,8 +16,8 @@ impl Protocol for Postgres {
         Sniff::Mismatch
     }
 
-    fn serve<'a>(&'a self, _conn: Conn, _gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Error>> {
-        Box::pin(async { Err(Error::Agent("not served".into())) })
+    fn serve<'a>(&'a self, _conn: Conn, _gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Failure>> {
+        Box::pin(async { Err(Failure::Agent("not served".into())) })
     }
 
     fn replayer(&self) -> Box<dyn Replayer> {
