@@ -1,6 +1,7 @@
 //! PostgreSQL, frontend/backend protocol 3.0 and 3.2.
 
 pub mod codec;
+mod replay;
 
 use futures_util::future::BoxFuture;
 
@@ -23,14 +24,6 @@ impl Protocol for Postgres {
     }
 
     fn replayer(&self) -> Box<dyn Replayer> {
-        Box::new(Silent)
-    }
-}
-
-struct Silent;
-
-impl Replayer for Silent {
-    fn feed(&mut self, _direction: super::Direction, _bytes: &[u8]) -> Vec<super::Shown> {
-        Vec::new()
+        Box::new(replay::Replay::default())
     }
 }
