@@ -562,7 +562,7 @@ mod tests {
     }
 
     /// As drivers do: the statement is described once, and run later with binary results.
-    fn extended() -> (Vec<u8>, Vec<u8>) {
+    fn extended() -> [(Direction, Vec<u8>); 4] {
         let prepare = [message(b'P', b"s\0select $1\0\0\0"), message(b'D', b"Ss\0"), message(b'S', b"")];
         let bind = b"\0s\0\0\x01\0\x01\0\x01\0\0\0\x04\0\0\0\x2a\0\x01\0\x01";
         let run = [message(b'B', bind), message(b'E', b"\0\0\0\0\0"), message(b'S', b"")];
@@ -570,23 +570,21 @@ mod tests {
             [message(b'1', b""), message(b't', b"\0\x01\0\0\0\x17"), fields(&[("n", 23, 0)]), message(b'Z', b"I")];
         let rows =
             [message(b'2', b""), row(&[Some(&[0, 0, 0, 42])]), message(b'C', b"SELECT 1\0"), message(b'Z', b"I")];
-        ([prepare.concat(), described.concat()].concat(), [run.concat(), rows.concat()].concat())
+        let (from, to) = (Direction::FromAgent, Direction::ToAgent);
+        [(from, prepare.concat()), (to, described.concat()), (from, run.concat()), (to, rows.concat())]
     }
 
     #[test]
     fn values_of_a_prepared_statement_are_shown_by_type() {
-        let (prepare, run) = extended();
         let mut replay = Replay::default();
-        let split = |both: &[u8], at: usize| (both[..at].to_vec(), both[at..].to_vec());
-        let (asked, answered) = split(&prepare, 20 + 8 + 5);
-        assert_eq!(replay.feed(Direction::FromAgent, &asked), []);
-        assert_eq!(replay.feed(Direction::ToAgent, &answered), []);
-        let (asked, answered) = split(&run, 27 + 10 + 5);
-        let statement = replay.feed(Direction::FromAgent, &asked);
-        assert_eq!(statement, [Shown::Statement("select $1  -- $1 = 42".into())]);
-        let wanted =
-            [Shown::Header(strings(&["n"])), Shown::Row(vec![Some("42".into())]), Shown::Complete("SELECT 1".into())];
-        assert_eq!(replay.feed(Direction::ToAgent, &answered), wanted);
+        let shown: Vec<Shown> = extended().iter().flat_map(|(way, bytes)| replay.feed(*way, bytes)).collect();
+        let wanted = [
+            Shown::Statement("select $1  -- $1 = 42".into()),
+            Shown::Header(strings(&["n"])),
+            Shown::Row(vec![Some("42".into())]),
+            Shown::Complete("SELECT 1".into()),
+        ];
+        assert_eq!(shown, wanted);
         assert!(replay.asked.is_empty());
     }
 
@@ -631,15 +629,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_split_shows_the_same(cut in 0..200usize) {
-            let (prepare, run) = extended();
             let (mut whole, mut split) = (Replay::default(), Replay::default());
-            for (both, at) in [(prepare, 33), (run, 42)] {
-                for (direction, bytes) in [(Direction::FromAgent, &both[..at]), (Direction::ToAgent, &both[at..])] {
-                    let (a, b) = bytes.split_at(cut.min(bytes.len()));
-                    let mut parts = split.feed(direction, a);
-                    parts.extend(split.feed(direction, b));
-                    prop_assert_eq!(parts, whole.feed(direction, bytes));
-                }
+            for (direction, bytes) in extended() {
+                let (a, b) = bytes.split_at(cut.min(bytes.len()));
+                let mut parts = split.feed(direction, a);
+                parts.extend(split.feed(direction, b));
+                prop_assert_eq!(parts, whole.feed(direction, &bytes));
             }
         }
 
