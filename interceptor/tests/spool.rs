@@ -1,5 +1,7 @@
 //! The spool through its public API: crashes, full disks, tampering, bounds.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "fixtures of a test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;

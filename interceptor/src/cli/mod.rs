@@ -1,3 +1,1 @@
 //! One subcommand a file.
-
-pub mod recordings;

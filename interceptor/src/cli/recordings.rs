@@ -34,6 +34,14 @@ pub struct Arguments {
     command: Command,
 }
 
+impl Arguments {
+    /// Whether the spool is named here, so that the configuration need not name it.
+    #[must_use]
+    pub const fn names_spool(&self) -> bool {
+        self.spool.is_some()
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List recorded sessions
@@ -85,7 +93,12 @@ enum Format {
 ///
 /// # Errors
 /// When something cannot be read, or `out` cannot be written: exit code 2.
-pub fn run(arguments: &Arguments, defaults: &Config, json: bool, out: &mut impl Write) -> Result<ExitCode, Error> {
+pub fn run(
+    arguments: &Arguments,
+    defaults: &Config,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<ExitCode, RecordingsError> {
     let directory = arguments.spool.as_deref().unwrap_or(&defaults.spool);
     let reader = || Reader::open(directory);
     match &arguments.command {
@@ -97,8 +110,9 @@ pub fn run(arguments: &Arguments, defaults: &Config, json: bool, out: &mut impl 
         Command::Export { format: Format::Jsonl, session } => export(&reader()?, session.as_deref(), out)?,
         Command::Verify { key, checkpoint } => {
             let key = PublicKey::load(&key.clone().unwrap_or_else(|| defaults.public_key()))?;
-            let read =
-                |path: &PathBuf| std::fs::read(path).map_err(|source| Error::Checkpoint { path: path.clone(), source });
+            let read = |path: &PathBuf| {
+                std::fs::read(path).map_err(|source| RecordingsError::Checkpoint { path: path.clone(), source })
+            };
             let kept = checkpoint.iter().map(read).collect::<Result<_, _>>()?;
             reader()?;
             let report = verify::directory(directory, &key, &verify::Options { kept })?;
@@ -111,7 +125,7 @@ pub fn run(arguments: &Arguments, defaults: &Config, json: bool, out: &mut impl 
 
 /// Why the command did not do what it was asked. Each says what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum RecordingsError {
     /// The spool.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -162,18 +176,18 @@ fn speed(text: &str) -> Result<f64, String> {
     if speed.is_finite() && speed > 0.0 { Ok(speed) } else { Err("a number above 0 is wanted".into()) }
 }
 
-fn find(sessions: Vec<Summary>, id: &str) -> Result<Summary, Error> {
+fn find(sessions: Vec<Summary>, id: &str) -> Result<Summary, RecordingsError> {
     let wanted = id.to_ascii_lowercase();
     let mut found: Vec<Summary> = sessions.into_iter().filter(|s| s.id.to_string().starts_with(&wanted)).collect();
     let count = found.len();
     match found.pop() {
         Some(only) if count == 1 && !wanted.is_empty() => Ok(only),
-        None => Err(Error::NoSession(id.into())),
-        Some(_) => Err(Error::Ambiguous { id: id.into(), count }),
+        None => Err(RecordingsError::NoSession(id.into())),
+        Some(_) => Err(RecordingsError::Ambiguous { id: id.into(), count }),
     }
 }
 
-fn list(reader: &Reader, json: bool, out: &mut impl Write) -> Result<(), Error> {
+fn list(reader: &Reader, json: bool, out: &mut impl Write) -> Result<(), RecordingsError> {
     let (sessions, errors) = reader.sessions();
     if json {
         json_line(&sessions, out)?;
@@ -228,7 +242,7 @@ fn identity(summary: &Summary) -> String {
     }
 }
 
-fn show(reader: &Reader, id: &str, json: bool, out: &mut impl Write) -> Result<(), Error> {
+fn show(reader: &Reader, id: &str, json: bool, out: &mut impl Write) -> Result<(), RecordingsError> {
     let summary = find(reader.sessions().0, id)?;
     let frames = reader.frames(Some(summary.id));
     if json {
@@ -255,7 +269,7 @@ fn show(reader: &Reader, id: &str, json: bool, out: &mut impl Write) -> Result<(
     Ok(())
 }
 
-fn export(reader: &Reader, session: Option<&str>, out: &mut impl Write) -> Result<(), Error> {
+fn export(reader: &Reader, session: Option<&str>, out: &mut impl Write) -> Result<(), RecordingsError> {
     let only = session.map(|id| find(reader.sessions().0, id)).transpose()?.map(|summary| summary.id);
     for frame in reader.frames(only) {
         json_line(&frame?, out)?;
@@ -263,7 +277,7 @@ fn export(reader: &Reader, session: Option<&str>, out: &mut impl Write) -> Resul
     Ok(())
 }
 
-fn print_report(report: &verify::Report, json: bool, out: &mut impl Write) -> Result<(), Error> {
+fn print_report(report: &verify::Report, json: bool, out: &mut impl Write) -> Result<(), RecordingsError> {
     if json {
         return json_line(report, out);
     }
@@ -286,7 +300,13 @@ fn print_report(report: &verify::Report, json: bool, out: &mut impl Write) -> Re
     Ok(())
 }
 
-fn replay(reader: &Reader, id: &str, speed: Option<f64>, json: bool, out: &mut impl Write) -> Result<(), Error> {
+fn replay(
+    reader: &Reader,
+    id: &str,
+    speed: Option<f64>,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), RecordingsError> {
     let summary = find(reader.sessions().0, id)?;
     let registration = PROTOCOLS.iter().find(|known| Some(known.name) == summary.protocol.as_deref());
     let mut stage = Stage {
@@ -328,7 +348,7 @@ struct ShownAt<'a> {
 }
 
 impl<W: Write> Stage<'_, W> {
-    fn show(&mut self, summary: &Summary, frame: &Frame) -> Result<(), Error> {
+    fn show(&mut self, summary: &Summary, frame: &Frame) -> Result<(), RecordingsError> {
         let at = offset(summary, frame.time);
         if let Event::Data { direction, bytes } = &frame.event {
             let way = match direction {
@@ -356,7 +376,13 @@ impl<W: Write> Stage<'_, W> {
         line(self.out, at, &words(&frame.event))
     }
 
-    fn shown(&mut self, summary: &Summary, time: Timestamp, at: Duration, shown: &Shown) -> Result<(), Error> {
+    fn shown(
+        &mut self,
+        summary: &Summary,
+        time: Timestamp,
+        at: Duration,
+        shown: &Shown,
+    ) -> Result<(), RecordingsError> {
         if self.json {
             return json_line(&ShownAt { session: summary.id, time, shown }, self.out);
         }
@@ -411,7 +437,7 @@ impl<W: Write> Stage<'_, W> {
         false
     }
 
-    fn end_grid(&mut self) -> Result<(), Error> {
+    fn end_grid(&mut self) -> Result<(), RecordingsError> {
         if let Some((header, rows)) = self.grid.take() {
             writeln!(self.out, "{}", table(header, rows))?;
         }
@@ -513,7 +539,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// One moment: further lines of it stand under its first.
-fn line(out: &mut impl Write, at: Duration, text: &str) -> Result<(), Error> {
+fn line(out: &mut impl Write, at: Duration, text: &str) -> Result<(), RecordingsError> {
     for (index, part) in text.lines().enumerate() {
         let stamp = if index == 0 { format!("+{}", seconds(at)) } else { String::new() };
         writeln!(out, "{stamp:>12}  {}", plain(part))?;
@@ -530,7 +556,7 @@ fn table(header: impl IntoIterator<Item = String>, rows: impl IntoIterator<Item 
 }
 
 /// JSON on one line. Its writer escapes C0 controls; here C1 controls and what turns text around follow.
-fn json_line<T: Serialize + ?Sized>(value: &T, out: &mut impl Write) -> Result<(), Error> {
+fn json_line<T: Serialize + ?Sized>(value: &T, out: &mut impl Write) -> Result<(), RecordingsError> {
     let text = serde_json::to_string(value)?;
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {

@@ -102,7 +102,7 @@ fn fixture() -> Fixture {
 }
 
 impl Fixture {
-    fn run(&self, line: &[&str], json: bool) -> (Result<ExitCode, Error>, String) {
+    fn run(&self, line: &[&str], json: bool) -> (Result<ExitCode, RecordingsError>, String) {
         let line = Line::try_parse_from(["recordings"].iter().chain(line)).unwrap();
         let mut out = Vec::new();
         let code = run(&line.arguments, &self.config, json, &mut out);
