@@ -1,7 +1,7 @@
 //! The handle through which everything is recorded, and the thread behind it.
 //!
-//! Owns the queue (bounded in entries and bytes), grouping many events into one write, and what happens when writing
-//! fails: the appends of that write fail, later ones fail at once, and the thread tries until it can write again. Events
+//! Owns the queue (bounded in entries and bytes), grouping many events into one write, who writes (an appender itself
+//! where that is quick, else the thread), and what happens when writing fails: the appends of that write fail, later ones fail at once, and the thread tries until it can write again. Events
 //! that nobody waited for are kept meanwhile, in order. Does not promise that a dropped handle has written all that was
 //! queued: [`Recorder::close`] does.
 
@@ -47,40 +47,39 @@ impl Recorder {
     pub fn open_with(config: &Config, clock: Arc<dyn Clock>, sink: Box<dyn Sink>) -> Result<Self, OpenError> {
         let (spool, recovered) = Spool::open(config, Arc::clone(&clock), sink)?;
         let (report, finished) = watch::channel(None);
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue::default()),
-            wake: Condvar::new(),
-            permits: Semaphore::new(usize::try_from(config.queue_bytes).unwrap_or(Semaphore::MAX_PERMITS)),
-            queue_bytes: config.queue_bytes,
-            least_cost: config.queue_bytes.div_ceil(config.queue_entries.max(1)),
-            failing: AtomicBool::new(false),
-            failure: Mutex::new(Arc::from("")),
-            failed: Notify::new(),
-            frames: AtomicU64::new(spool.frames()),
-        });
+        let frames = AtomicU64::new(spool.frames());
         let mut worker = Worker {
             spool,
-            shared: Arc::clone(&shared),
             clock: Arc::clone(&clock),
             fsync: config.fsync == Fsync::Group,
             checkpoint_every: Duration::from_secs(u64::from(config.checkpoint_seconds)),
             pending: VecDeque::new(),
             numbers: Vec::new(),
             outage: None,
-            report,
+            attempts: 0,
+            here: false,
         };
         if let Some(event) = recovered {
-            worker.pending.push_back(Job {
-                session: SessionId::NONE,
-                time: clock.now(),
-                event: Some(event),
-                ack: None,
-                cost: 0,
-            });
+            let (session, time) = (SessionId::NONE, clock.now());
+            worker.pending.push_back(Job { session, time, event: Some(event), ack: None, cost: 0 });
         }
+        let shared = Arc::new(Shared {
+            worker: Mutex::new(worker),
+            queue: Mutex::new(Queue::default()),
+            wake: Condvar::new(),
+            permits: Semaphore::new(usize::try_from(config.queue_bytes).unwrap_or(Semaphore::MAX_PERMITS)),
+            queue_bytes: config.queue_bytes,
+            least_cost: config.queue_bytes.div_ceil(config.queue_entries.max(1)),
+            checkpoint_every: Duration::from_secs(u64::from(config.checkpoint_seconds)),
+            failing: AtomicBool::new(false),
+            failure: Mutex::new(Arc::from("")),
+            failed: Notify::new(),
+            frames,
+        });
+        let run = Thread { shared: Arc::clone(&shared), report };
         thread::Builder::new()
             .name("recorder".into())
-            .spawn(move || worker.run())
+            .spawn(move || run.run())
             .map_err(OpenError::io("cannot start a thread for", &config.spool))?;
         Ok(Self { handle: Arc::new(Handle { shared, clock, finished }) })
     }
@@ -92,6 +91,7 @@ impl Recorder {
     pub async fn append(&self, session: SessionId, event: Event) -> Result<Recorded, RecordError> {
         let (ack, written) = oneshot::channel();
         self.submit(session, event, Some(ack)).await?;
+        self.handle.shared.write_here();
         written.await.map_err(|_| RecordError::Closed)?.map(Recorded::at)
     }
 
@@ -192,10 +192,12 @@ impl Recorder {
         if queue.closed {
             return Err(RecordError::Closed);
         }
+        let waited_for = job.ack.is_some() && job.event.is_some();
         queue.jobs.push_back(job);
-        if queue.waiting {
-            queue.waiting = false;
-            shared.wake.notify_one();
+        // What somebody waits for is written by `write_here`, or by the thread that this one wakes.
+        let soon = queue.ticking && queue.jobs.len() < WAKE_ENTRIES && cost < WAKE_COST;
+        if !soon && !waited_for {
+            shared.wake(&mut queue);
         }
         Ok(())
     }
@@ -218,6 +220,16 @@ pub struct Health {
 const MAX_DATA: usize = 1 << 20;
 /// Bytes that are staged before they are written.
 const GROUP_BYTES: usize = 4 << 20;
+/// While frames arrive, the thread looks for events that nobody waits for this often instead of being woken by each.
+const TICK: Duration = Duration::from_millis(5);
+/// Ticks without an event after which the thread sleeps until it is woken.
+const IDLE_TICKS: u32 = 100;
+/// Events that wait, or bytes of one of them, from which on the thread is woken before its tick.
+const WAKE_ENTRIES: usize = 256;
+const WAKE_COST: u32 = 64 << 10;
+/// Most events, and bytes of them, that an appender writes itself.
+const HERE_ENTRIES: usize = 256;
+const HERE_COST: u64 = 64 << 10;
 /// Time between two attempts to write again.
 const RETRY: Duration = Duration::from_millis(200);
 /// Attempts that closing makes on a spool that cannot be written.
@@ -244,12 +256,15 @@ impl fmt::Debug for Handle {
 }
 
 struct Shared {
+    /// Locked before `queue`, and never waited for by an appender.
+    worker: Mutex<Worker>,
     queue: Mutex<Queue>,
     wake: Condvar,
     /// One permit a byte. An event costs at least `least_cost`, so that the same number bounds entries.
     permits: Semaphore,
     queue_bytes: u32,
     least_cost: u32,
+    checkpoint_every: Duration,
     failing: AtomicBool,
     failure: Mutex<Arc<str>>,
     failed: Notify,
@@ -277,15 +292,37 @@ impl Shared {
         self.permits.close();
         let mut queue = self.queue.lock();
         queue.closed = true;
-        queue.waiting = false;
-        self.wake.notify_one();
+        self.wake(&mut queue);
+    }
+
+    fn wake(&self, queue: &mut Queue) {
+        queue.woken = true;
+        if std::mem::take(&mut queue.waiting) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Writes what is queued on the caller's thread, where it is little and nobody else writes: that saves the way to
+    /// the recorder's thread and back. Anything slow or out of the ordinary is left to that thread.
+    fn write_here(&self) {
+        if let Some(mut worker) = self.worker.try_lock()
+            && worker.write_little(self)
+        {
+            return;
+        }
+        self.wake(&mut self.queue.lock());
     }
 }
 
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Whether the thread sleeps.
     waiting: bool,
+    /// Whether it wakes up by itself soon.
+    ticking: bool,
+    /// Whether there is something to do for it at once.
+    woken: bool,
     closed: bool,
 }
 
@@ -305,9 +342,62 @@ struct Outage {
     tried: Duration,
 }
 
+/// The recorder's thread: writes what appenders did not, signs, rotates, tries again after failures.
+struct Thread {
+    shared: Arc<Shared>,
+    report: watch::Sender<Option<Result<(), Arc<str>>>>,
+}
+
+impl Thread {
+    fn run(self) {
+        let (mut idle, mut failing) = (IDLE_TICKS, false);
+        loop {
+            self.wait(idle < IDLE_TICKS, failing);
+            let mut worker = self.shared.worker.lock();
+            let before = worker.spool.frames();
+            if worker.turn(&self.shared) {
+                let outcome = worker.outage.as_ref().map_or(Ok(()), |outage| Err(Arc::clone(&outage.reason)));
+                // Whoever waits for the end may open the spool again at once.
+                worker.spool.unlock();
+                worker.pending.clear();
+                self.report.send_replace(Some(outcome));
+                return;
+            }
+            failing = worker.outage.is_some();
+            idle = if worker.spool.frames() > before || worker.wrote_here() { 0 } else { idle.saturating_add(1) };
+        }
+    }
+
+    fn wait(&self, ticking: bool, failing: bool) {
+        let mut queue = self.shared.queue.lock();
+        let work = queue.woken || (!ticking && !queue.jobs.is_empty());
+        // While nothing can be written, being woken is no reason to try before it is time to.
+        if !work || failing {
+            (queue.waiting, queue.ticking) = (true, ticking);
+            let until = match (failing, ticking) {
+                (true, _) => RETRY,
+                (false, true) => TICK,
+                (false, false) => self.shared.checkpoint_every,
+            };
+            self.shared.wake.wait_for(&mut queue, until);
+        }
+        (queue.waiting, queue.woken) = (false, false);
+    }
+}
+
+/// Whatever ends the thread, nobody waits for it for ever.
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.shared.permits.close();
+        let mut queue = self.shared.queue.lock();
+        queue.closed = true;
+        queue.jobs.clear();
+    }
+}
+
+/// Who writes: the thread, or an appender in its place.
 struct Worker {
     spool: Spool,
-    shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
     fsync: bool,
     checkpoint_every: Duration,
@@ -316,55 +406,65 @@ struct Worker {
     /// Numbers of the frames that the group in hand stages, one a job.
     numbers: Vec<Result<u64, RecordError>>,
     outage: Option<Outage>,
-    report: watch::Sender<Option<Result<(), Arc<str>>>>,
+    /// Attempts to write again since closing.
+    attempts: u32,
+    /// Whether an appender wrote since the thread last looked.
+    here: bool,
 }
 
 impl Worker {
-    fn run(mut self) {
-        let mut attempts = 0;
-        loop {
-            let closed = self.take();
-            if self.outage.is_some() && !self.heal(closed) {
-                self.refuse();
-                attempts += u32::from(closed);
-                if attempts >= CLOSING_ATTEMPTS {
-                    break;
-                }
-                continue;
-            }
-            while !self.pending.is_empty() && self.outage.is_none() {
-                self.write_group();
-            }
-            if self.outage.is_some() {
-                continue;
-            }
-            let due = self.spool.unsigned_for().is_some_and(|waited| waited >= self.checkpoint_every);
-            if due || closed {
-                self.spool.stage_checkpoint();
-                if let Err(error) = self.spool.commit(self.fsync || closed) {
-                    self.fail(&error);
-                    continue;
-                }
-            }
-            self.spool.publish(closed);
-            if closed {
-                break;
+    /// Does what there is to do. True when the recorder is closed and nothing is left.
+    fn turn(&mut self, shared: &Shared) -> bool {
+        let closed = self.take(shared);
+        if self.outage.is_some() && !self.heal(shared, closed) {
+            self.refuse(shared);
+            self.attempts = self.attempts.saturating_add(u32::from(closed));
+            return self.attempts >= CLOSING_ATTEMPTS;
+        }
+        while !self.pending.is_empty() && self.outage.is_none() {
+            self.write_group(shared);
+        }
+        if self.outage.is_some() {
+            return false;
+        }
+        let due = self.spool.unsigned_for().is_some_and(|waited| waited >= self.checkpoint_every);
+        if due || closed {
+            self.spool.stage_checkpoint();
+            if let Err(error) = self.spool.commit(self.fsync || closed) {
+                self.fail(shared, &error);
+                return false;
             }
         }
-        let outcome = self.outage.as_ref().map_or(Ok(()), |outage| Err(Arc::clone(&outage.reason)));
-        // Whoever waits for the end may open the spool again at once.
-        self.spool.unlock();
-        self.report.send_replace(Some(outcome));
+        self.spool.publish(closed);
+        closed
     }
 
-    /// Waits for work and takes all of it. True once the recorder is closed.
-    fn take(&mut self) -> bool {
-        let mut queue = self.shared.queue.lock();
-        if queue.jobs.is_empty() && (!queue.closed || self.outage.is_some()) && self.ready_to_wait() {
-            queue.waiting = true;
-            self.shared.wake.wait_for(&mut queue, if self.outage.is_some() { RETRY } else { self.checkpoint_every });
-            queue.waiting = false;
+    /// Writes what is queued, where that is quick. False where it is left to the thread.
+    fn write_little(&mut self, shared: &Shared) -> bool {
+        if self.fsync || self.outage.is_some() || !self.pending.is_empty() || self.spool.is_full() {
+            return false;
         }
+        self.take(shared);
+        let cost: u64 = self.pending.iter().map(|job| u64::from(job.cost)).sum();
+        // A flush, and the end of a session, want a signature.
+        let sign = self.pending.iter().any(|job| job.event.as_ref().is_none_or(wants_signature));
+        if sign || self.pending.len() > HERE_ENTRIES || cost > HERE_COST {
+            return false;
+        }
+        self.here = true;
+        if !self.pending.is_empty() {
+            self.write_group(shared);
+        }
+        self.pending.is_empty() && self.outage.is_none()
+    }
+
+    fn wrote_here(&mut self) -> bool {
+        std::mem::take(&mut self.here)
+    }
+
+    /// Takes all that is queued. True once the recorder is closed.
+    fn take(&mut self, shared: &Shared) -> bool {
+        let mut queue = shared.queue.lock();
         if self.pending.is_empty() {
             std::mem::swap(&mut self.pending, &mut queue.jobs);
         } else {
@@ -373,15 +473,10 @@ impl Worker {
         queue.closed
     }
 
-    /// With work in hand there is nothing to wait for, unless it cannot be written.
-    fn ready_to_wait(&self) -> bool {
-        self.pending.is_empty() || self.outage.is_some()
-    }
-
     /// Stages jobs up to the bound of a group, writes them, and tells who waits.
-    fn write_group(&mut self) {
+    fn write_group(&mut self, shared: &Shared) {
         if let Err(error) = self.spool.rotate_when_full() {
-            return self.fail(&error);
+            return self.fail(shared, &error);
         }
         self.numbers.clear();
         let (mut sync, mut checkpoint) = (self.fsync, false);
@@ -392,7 +487,7 @@ impl Worker {
                     Ok(self.spool.frames())
                 }
                 Some(event) => {
-                    checkpoint |= matches!(event, Event::SessionClosed { .. } | Event::DaemonStopped { .. });
+                    checkpoint |= wants_signature(event);
                     // Bounded by `admit`, an event always fits; were one not to, its absence is put on record.
                     self.spool
                         .stage(job.session, job.time, event)
@@ -412,9 +507,9 @@ impl Worker {
             self.spool.stage_checkpoint();
         }
         if let Err(error) = self.spool.commit(sync) {
-            return self.fail(&error);
+            return self.fail(shared, &error);
         }
-        self.shared.frames.store(self.spool.frames(), Ordering::Relaxed);
+        shared.frames.store(self.spool.frames(), Ordering::Relaxed);
         let mut freed = 0usize;
         for (job, number) in self.pending.drain(..self.numbers.len()).zip(self.numbers.drain(..)) {
             freed = freed.saturating_add(usize::try_from(job.cost).unwrap_or(0));
@@ -422,24 +517,24 @@ impl Worker {
                 let _nobody_waits_any_more = ack.send(number);
             }
         }
-        self.shared.permits.add_permits(freed);
+        shared.permits.add_permits(freed);
         if checkpoint {
             self.spool.publish(sync);
         }
     }
 
-    fn fail(&mut self, error: &io::Error) {
+    fn fail(&mut self, shared: &Shared, error: &io::Error) {
         let reason: Arc<str> = Arc::from(error.to_string());
         tracing::error!(%error, "the recording cannot be written: governed commands are refused until it can be");
-        *self.shared.failure.lock() = Arc::clone(&reason);
-        self.shared.failing.store(true, Ordering::Release);
+        *shared.failure.lock() = Arc::clone(&reason);
+        shared.failing.store(true, Ordering::Release);
         self.outage = Some(Outage { reason, refused: 0, tried: self.clock.monotonic() });
-        self.refuse();
-        self.shared.failed.notify_waiters();
+        self.refuse(shared);
+        shared.failed.notify_waiters();
     }
 
     /// Tells everybody who waits that it is not on record, and keeps the rest.
-    fn refuse(&mut self) {
+    fn refuse(&mut self, shared: &Shared) {
         let Some(outage) = &mut self.outage else { return };
         let (mut freed, reason, mut refused) = (0usize, Arc::clone(&outage.reason), 0u64);
         self.pending.retain_mut(|job| {
@@ -450,11 +545,11 @@ impl Worker {
             false
         });
         outage.refused = outage.refused.saturating_add(refused);
-        self.shared.permits.add_permits(freed);
+        shared.permits.add_permits(freed);
     }
 
     /// Tries to write again: what is written first says that there was a gap.
-    fn heal(&mut self, now: bool) -> bool {
+    fn heal(&mut self, shared: &Shared, now: bool) -> bool {
         let Some(outage) = &mut self.outage else { return true };
         let time = self.clock.monotonic();
         if !now && time.saturating_sub(outage.tried) < RETRY {
@@ -472,17 +567,11 @@ impl Worker {
         }
         tracing::info!("the recording can be written again");
         self.outage = None;
-        self.shared.failing.store(false, Ordering::Release);
+        shared.failing.store(false, Ordering::Release);
         true
     }
 }
 
-/// Whatever ends the thread, nobody waits for it for ever.
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.shared.permits.close();
-        let mut queue = self.shared.queue.lock();
-        queue.closed = true;
-        queue.jobs.clear();
-    }
+fn wants_signature(event: &Event) -> bool {
+    matches!(event, Event::SessionClosed { .. } | Event::DaemonStopped { .. })
 }

@@ -179,9 +179,14 @@ impl Spool {
         result
     }
 
+    /// Whether the next segment is due.
+    pub(super) const fn is_full(&self) -> bool {
+        self.length >= self.segment_bytes || self.committed.index >= MAX_INDEX
+    }
+
     /// Begins the next segment where the open one is full. Nothing may be staged.
     pub(super) fn rotate_when_full(&mut self) -> io::Result<()> {
-        if self.length < self.segment_bytes && self.committed.index < MAX_INDEX {
+        if !self.is_full() {
             return Ok(());
         }
         self.stage_checkpoint();
