@@ -208,6 +208,36 @@ async fn a_crash_at_any_byte_loses_no_acknowledged_frame() {
 }
 
 #[tokio::test]
+async fn a_crash_while_a_segment_begins_loses_nothing_and_damage_there_is_no_crash() {
+    let fixture = Fixture::filled(4096, 26).await;
+    let (key, before) = (fixture.key(), fixture.frames());
+    let last = segment(&fixture.config.spool, 1);
+    let whole = fs::read(&last).unwrap();
+    let (header, ..) = ranges(&whole)[0].clone();
+    let kept = before.iter().filter(|frame| frame.segment == 0).count();
+    for length in (0..header.end).step_by(13) {
+        let copy = fixture.copy();
+        fs::write(segment(copy.path(), 1), &whole[..length]).unwrap();
+        fs::remove_file(copy.path().join("checkpoint")).unwrap();
+        let config = Config { spool: copy.path().to_owned(), ..fixture.config.clone() };
+        let recorder = Recorder::open(&config, clock()).unwrap();
+        recorder.append(session(9), note(1)).await.unwrap();
+        recorder.close().await.unwrap();
+        let frames = frames_in(copy.path());
+        assert_eq!(frames[..kept], before[..kept], "cut at {length}");
+        assert_eq!(frames.len(), kept + 1);
+        assert!(verify_in(copy.path(), &key).is_whole());
+    }
+    // A header that claims to be longer than the file, in a file that is too long for a crash while it was written.
+    let mut damaged = whole.clone();
+    damaged[14] = 1;
+    damaged.resize(damaged.len().max(4096), 0);
+    fs::write(&last, &damaged).unwrap();
+    assert!(matches!(Recorder::open(&fixture.config, clock()), Err(OpenError::Damaged { .. })));
+    assert_eq!(fs::read(&last).unwrap(), damaged);
+}
+
+#[tokio::test]
 async fn any_altered_byte_is_found_and_its_frame_named() {
     // Each byte of a short spool, and some of one with two segments.
     alter(&Fixture::filled(1 << 20, 4).await, 0, 1);

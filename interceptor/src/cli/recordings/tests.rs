@@ -156,8 +156,8 @@ fn a_replay_shows_statement_grid_verdict_hold_and_denial_in_order() {
         "denied: sql:drop: tables stay [no-drop]; remedy: ask the dba",
         "closed: the agent said goodbye",
     ] {
-        let at = rest.find(wanted).unwrap_or_else(|| panic!("{wanted:?} is not in {rest:?} of {text}"));
-        rest = &rest[at + wanted.len()..];
+        let Some((_, after)) = rest.split_once(wanted) else { panic!("{wanted:?} is not in {rest:?} of {text}") };
+        rest = after;
     }
     assert_eq!(text.matches("select name").count(), 1, "{text}");
 }
