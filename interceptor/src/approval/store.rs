@@ -47,6 +47,7 @@ pub struct Ticket {
     /// The request.
     pub id: RequestId,
     digest: Digest,
+    expires_at: Timestamp,
 }
 
 /// What waiting led to.
@@ -56,8 +57,10 @@ pub enum Waited {
     Granted(Approval, Request, Answer),
     /// A human said no.
     Refused(Request, Answer),
-    /// The request is gone: it timed out, or another connection redeemed its grant.
-    Gone,
+    /// Nobody answered in time.
+    TimedOut,
+    /// Another connection took the answer: ask again.
+    Taken,
 }
 
 impl fmt::Debug for Store {
@@ -109,19 +112,19 @@ impl Store {
         let found = open
             .values()
             .find(|request| request.digest == question.digest && request.expires_at > now)
-            .map(|request| request.id);
-        if let Some(id) = found {
-            let ticket = Ticket { id, digest: question.digest };
+            .map(|request| (request.id, request.expires_at));
+        if let Some((id, expires_at)) = found {
+            let ticket = Ticket { id, digest: question.digest, expires_at };
             return Ok(match self.settle(&mut open, &ticket)? {
                 Some(Waited::Granted(approval, request, answer)) => Asked::Granted(approval, request, answer),
                 Some(Waited::Refused(request, answer)) => Asked::Refused(request, answer),
-                Some(Waited::Gone) | None => Asked::Waiting { ticket, fresh: false },
+                Some(Waited::TimedOut | Waited::Taken) | None => Asked::Waiting { ticket, fresh: false },
             });
         }
         self.admit(&open, &question.identity)?;
         let request = self.request(question, now)?;
         self.write(&request)?;
-        let ticket = Ticket { id: request.id, digest: request.digest.clone() };
+        let ticket = Ticket { id: request.id, digest: request.digest.clone(), expires_at: request.expires_at };
         open.insert(request.id, request);
         drop(open);
         self.announce();
@@ -137,13 +140,13 @@ impl Store {
         loop {
             let settled = {
                 let mut open = self.open.lock();
-                if open.contains_key(&ticket.id) { self.settle(&mut open, ticket)? } else { Some(Waited::Gone) }
+                if open.contains_key(&ticket.id) { self.settle(&mut open, ticket)? } else { Some(self.gone(ticket)) }
             };
             if let Some(settled) = settled {
                 return Ok(settled);
             }
             if changed.changed().await.is_err() {
-                return Ok(Waited::Gone);
+                return Ok(self.gone(ticket));
             }
         }
     }
@@ -236,7 +239,7 @@ impl Store {
         let now = self.clock.now();
         let Some(request) = open.get(&ticket.id) else { return Ok(None) };
         if request.expires_at <= now || request.digest != ticket.digest {
-            return Ok(Some(Waited::Gone));
+            return Ok(Some(Waited::TimedOut));
         }
         let settled = match request.state.clone() {
             State::Waiting => return Ok(None),
@@ -248,6 +251,10 @@ impl Store {
         self.remove(ticket.id)?;
         open.remove(&ticket.id);
         Ok(Some(settled))
+    }
+
+    fn gone(&self, ticket: &Ticket) -> Waited {
+        if self.clock.now() >= ticket.expires_at { Waited::TimedOut } else { Waited::Taken }
     }
 
     fn admit(&self, open: &BTreeMap<RequestId, Request>, identity: &str) -> Result<(), ApprovalError> {
