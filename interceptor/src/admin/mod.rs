@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixListener;
+use std::os::unix::net::UnixListener;
 
 use crate::clock::Timestamp;
 use crate::config::Problem;
@@ -128,7 +128,7 @@ pub fn bind(config: &Config) -> io::Result<(UnixListener, Option<u32>)> {
     Ok((listener, group.map(nix::unistd::Gid::as_raw)))
 }
 
-/// Serves until the future that `stop` is resolves.
+/// Serves until `stop` resolves.
 ///
 /// # Errors
 /// When the listener breaks.
@@ -137,6 +137,8 @@ pub async fn serve(
     api: Arc<Api>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
     let service = router(api).into_make_service_with_connect_info::<peer::Peer>();
     axum::serve(listener, service).with_graceful_shutdown(stop).await
 }

@@ -1,0 +1,242 @@
+//! The running daemon: accept, serve, reload, drain.
+
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::{StartError, load};
+use crate::admin::{self, Api};
+use crate::approval;
+use crate::capture::{self, Capture};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config, Problem};
+use crate::identity::{AgentConfig, IssuerConfig, OidcAttestor};
+use crate::policy::DecisionCache;
+use crate::record::{Event, Recorder};
+use crate::session::{House, Loaded, REFRESH, Registry, Routes};
+use crate::telemetry::SessionId;
+
+/// How often held commands are looked at for having timed out.
+const EXPIRE: Duration = Duration::from_secs(1);
+/// Pause after an accept that failed, so that running out of descriptors is no busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) async fn run(path: &Path, config: Config, loaded: Loaded) -> Result<(), StartError> {
+    let (house, attestor) = furnish(&config, loaded).await?;
+    let bound = admin::bind(&config.admin);
+    let (listener, group) = bound.map_err(|error| StartError::failed("opening the admin socket")(&error))?;
+    let capture = Capture::start(&config.capture).await.map_err(|error| StartError::failed("capturing")(&error))?;
+    let runtime = tokio::runtime::Handle::current();
+    let api = Arc::new(Api {
+        house: Arc::clone(&house),
+        reload: reloader(path, Arc::clone(&house), Arc::clone(&attestor), runtime),
+        explainer: attestor,
+        governed: config.capture.cgroups.clone(),
+        group,
+        started_at: house.clock.now(),
+    });
+    let stop = serve_admin(listener, api)?;
+    announce(&house).await?;
+    let ended = govern(&house, capture).await;
+    let _nobody_listens = stop.send(());
+    drain(&house).await;
+    ended
+}
+
+/// Builds what sessions share.
+async fn furnish(config: &Config, loaded: Loaded) -> Result<(Arc<House>, Arc<OidcAttestor>), StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let recorder = Recorder::open(&config.record, Arc::clone(&clock));
+    let recorder = recorder.map_err(|error| StartError::failed("opening the spool")(&error))?;
+    let approvals = approval::Store::open(config.approval.clone(), Arc::clone(&clock));
+    let approvals = approvals.map_err(|error| StartError::failed("opening the approvals")(&error))?;
+    let (issuers, agents) = identities(config);
+    let attestor = OidcAttestor::new(&issuers, &agents, Arc::clone(&clock), Arc::new(capture::cgroup::path));
+    let attestor = Arc::new(attestor.map_err(|error| StartError::failed("setting up identities")(&error))?);
+    let house = Arc::new(House {
+        clock,
+        recorder,
+        attestor: Arc::clone(&attestor) as Arc<dyn crate::identity::Attestor>,
+        approvals,
+        registry: Arc::new(Registry::default()),
+        limits: config.limits.clone(),
+        decisions: DecisionCache::default(),
+        loaded: ArcSwap::from_pointee(loaded),
+        routes: ArcSwap::from_pointee(Routes::default()),
+    });
+    house.resolve().await;
+    Ok((house, attestor))
+}
+
+async fn announce(house: &House) -> Result<(), StartError> {
+    let started = Event::DaemonStarted { version: env!("CARGO_PKG_VERSION").to_owned() };
+    let policies = Event::PolicyLoaded { digest: house.loaded.load().policies.digest().to_owned() };
+    for event in [started, policies] {
+        let recorded = house.recorder.append(SessionId::NONE, event).await;
+        recorded.map_err(|error| StartError::failed("recording the start")(&error))?;
+    }
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "systemd was not told that the daemon is ready");
+    }
+    tracing::info!("ready");
+    Ok(())
+}
+
+/// Accepts until told to stop.
+async fn govern(house: &Arc<House>, mut capture: Capture) -> Result<(), StartError> {
+    let signals = |kind| signal(kind).map_err(|error| StartError::failed("listening for signals")(&error));
+    let mut terminate: Signal = signals(SignalKind::terminate())?;
+    let mut interrupt = signals(SignalKind::interrupt())?;
+    let mut sessions = JoinSet::new();
+    let mut expire = tokio::time::interval(EXPIRE);
+    let mut refresh = tokio::time::interval(REFRESH);
+    loop {
+        tokio::select! {
+            accepted = capture.accept() => match accepted {
+                Ok(Ok(captured)) => {
+                    sessions.spawn(Arc::clone(house).serve(captured));
+                }
+                Ok(Err(unrecorded)) => {
+                    tracing::warn!(%unrecorded, "a connection without a kernel record was closed");
+                    let text = format!("a connection without a kernel record was closed: {unrecorded}");
+                    note(house, text).await;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "accepting failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            event = capture.event() => {
+                tracing::warn!(?event, "denied in the kernel");
+                let denied = Event::KernelDenied {
+                    what: event.what.clone(),
+                    cgroup: event.cgroup,
+                    pid: event.pid,
+                    comm: event.comm.clone(),
+                    destination: event.destination,
+                    count: event.count,
+                };
+                if let Err(error) = house.recorder.enqueue(SessionId::NONE, denied).await {
+                    tracing::error!(%error, "a denial of the kernel is not on record");
+                }
+            },
+            Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a session's task broke");
+                }
+            },
+            _ = expire.tick() => house.expire_approvals().await,
+            _ = refresh.tick() => {
+                let house = Arc::clone(house);
+                tokio::spawn(async move { house.resolve().await });
+            },
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+async fn drain(house: &House) {
+    tracing::info!(sessions = house.registry.len(), "draining");
+    let _no_systemd = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    house.registry.drain();
+    let patience = Duration::from_secs(house.limits.drain_seconds);
+    let empty = async {
+        while !house.registry.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(patience, empty).await.is_err() {
+        tracing::warn!(sessions = house.registry.len(), "sessions did not end in time and are cut off");
+    }
+    let stopped = Event::DaemonStopped { reason: "it was told to stop".to_owned() };
+    if let Err(error) = house.recorder.append(SessionId::NONE, stopped).await {
+        tracing::error!(%error, "the stop is not on record");
+    }
+    house.recorder.close().await;
+}
+
+async fn note(house: &House, text: String) {
+    if let Err(error) = house.recorder.enqueue(SessionId::NONE, Event::Note { text }).await {
+        tracing::error!(%error, "a note is not on record");
+    }
+}
+
+/// The admin API on a thread and a runtime of its own: it answers while sessions keep every worker busy.
+fn serve_admin(listener: UnixListener, api: Arc<Api>) -> Result<oneshot::Sender<()>, StartError> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serve = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async move {
+            let mut hangup = signal(SignalKind::hangup())?;
+            let reloading = Arc::clone(&api);
+            tokio::spawn(async move {
+                while hangup.recv().await.is_some() {
+                    report(&(reloading.reload)());
+                }
+            });
+            admin::serve(listener, api, async { drop(stopped.await) }).await
+        })
+    };
+    let guarded = move || {
+        if let Err::<(), std::io::Error>(error) = serve() {
+            tracing::error!(%error, "the admin socket broke");
+        }
+    };
+    let spawned = std::thread::Builder::new().name("admin".to_owned()).spawn(guarded);
+    spawned.map_err(|error| StartError::failed("starting the admin thread")(&error))?;
+    Ok(stop)
+}
+
+/// What `reload` does: build everything anew, and swap it in only when all of it is right.
+fn reloader(
+    path: &Path,
+    house: Arc<House>,
+    attestor: Arc<OidcAttestor>,
+    runtime: tokio::runtime::Handle,
+) -> Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync> {
+    let path: PathBuf = path.to_path_buf();
+    Box::new(move || {
+        let config = config::read(&path)?;
+        let loaded = load(&path, &config)?;
+        let (issuers, agents) = identities(&config);
+        attestor.replace(&issuers, &agents).map_err(|message| {
+            vec![Problem { file: path.clone(), line: 0, column: 0, message: message.to_string() }]
+        })?;
+        let digest = loaded.policies.digest().to_owned();
+        house.loaded.store(Arc::new(loaded));
+        let house = Arc::clone(&house);
+        let recorded = digest.clone();
+        runtime.spawn(async move {
+            house.resolve().await;
+            let event = Event::PolicyLoaded { digest: recorded };
+            if let Err(error) = house.recorder.append(SessionId::NONE, event).await {
+                tracing::error!(%error, "a reload is not on record");
+            }
+        });
+        Ok(format!("policies {digest} are in force"))
+    })
+}
+
+fn report(reloaded: &Result<String, Vec<Problem>>) {
+    match reloaded {
+        Ok(loaded) => tracing::info!("{loaded}"),
+        Err(problems) => {
+            for problem in problems {
+                tracing::error!(%problem, "not reloaded, the last good configuration stays in force");
+            }
+        }
+    }
+}
+
+fn identities(config: &Config) -> (Vec<IssuerConfig>, Vec<AgentConfig>) {
+    let issuers = config.issuers.iter().map(|issuer| issuer.value.clone()).collect();
+    let agents = config.agents.iter().map(|agent| agent.value.clone()).collect();
+    (issuers, agents)
+}

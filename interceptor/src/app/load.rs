@@ -1,0 +1,139 @@
+//! From configuration to what a reload replaces. Reads policy files; touches nothing else.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{Config, Located, Problem};
+use crate::mask::Rules;
+use crate::policy::Policies;
+use crate::session::{BoundTarget, Loaded};
+
+/// Policy files larger than this, all together, are refused.
+const POLICY_BYTES: u64 = 16 << 20;
+
+/// Builds policies, masking rules and targets, and checks everything else that can be checked.
+///
+/// # Errors
+/// Every problem, with file and line.
+pub fn load(path: &Path, config: &Config) -> Result<Loaded, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut wrong = |line: usize, message: String| {
+        problems.push(Problem { file: path.to_path_buf(), line, column: 0, message });
+    };
+    unique("agent", config.agents.iter().map(|agent| (agent.value.name.as_str(), agent.line)), &mut wrong);
+    unique("issuer", config.issuers.iter().map(|issuer| (issuer.value.name.as_str(), issuer.line)), &mut wrong);
+    unique("target", config.targets.iter().map(|target| (target.value.name.as_str(), target.line)), &mut wrong);
+    for Located { value: issuer, line } in &config.issuers {
+        issuer.check().into_iter().for_each(|message| wrong(*line, message));
+    }
+    let issuers: BTreeSet<&str> = config.issuers.iter().map(|issuer| issuer.value.name.as_str()).collect();
+    for Located { value: agent, line } in &config.agents {
+        agent.check(&issuers).into_iter().for_each(|message| wrong(*line, message));
+    }
+    let mut targets = Vec::new();
+    for Located { value: target, line } in &config.targets {
+        match BoundTarget::bind(target) {
+            Ok(target) => targets.push(Arc::new(target)),
+            Err(messages) => messages.into_iter().for_each(|message| wrong(*line, message)),
+        }
+    }
+    if let Err(error) = config.record.validate() {
+        wrong(0, error.to_string());
+    }
+    if let Err(error) = config.capture.check() {
+        wrong(0, error.to_string());
+    }
+    let rules = rules(config, &mut wrong);
+    let policies = policies(&config.policy.dir, &mut problems);
+    match (policies, rules) {
+        (Some(policies), Some(rules)) if problems.is_empty() => {
+            Ok(Loaded { policies: Arc::new(policies), rules: Arc::new(rules), targets })
+        }
+        _ => Err(problems),
+    }
+}
+
+fn rules(config: &Config, wrong: &mut impl FnMut(usize, String)) -> Option<Rules> {
+    let listed: Vec<_> = config.masks.iter().map(|mask| mask.value.clone()).collect();
+    match Rules::compile(&listed, &config.masking) {
+        Ok(rules) => Some(rules),
+        Err(errors) => {
+            for error in errors {
+                let line = error.rule().and_then(|index| config.masks.get(index)).map_or(0, |mask| mask.line);
+                wrong(line, error.to_string());
+            }
+            None
+        }
+    }
+}
+
+fn policies(directory: &Path, problems: &mut Vec<Problem>) -> Option<Policies> {
+    let mut failed = |file: &Path, message: String| {
+        problems.push(Problem { file: file.to_path_buf(), line: 0, column: 0, message });
+    };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) => {
+            failed(directory, format!("the policy folder cannot be read: {error}"));
+            return None;
+        }
+    };
+    let mut files = Vec::new();
+    let mut total = 0;
+    for entry in entries {
+        let path = match entry {
+            Ok(entry) => entry.path(),
+            Err(error) => {
+                failed(directory, format!("the policy folder cannot be read: {error}"));
+                return None;
+            }
+        };
+        if path.extension().is_none_or(|extension| extension != "cedar") {
+            continue;
+        }
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                total += text.len() as u64;
+                files.push((path.display().to_string(), text));
+            }
+            Err(error) => failed(&path, format!("cannot be read: {error}")),
+        }
+    }
+    if total > POLICY_BYTES {
+        failed(directory, format!("the policies have {total} bytes together; the limit is {POLICY_BYTES}"));
+        return None;
+    }
+    if files.is_empty() {
+        failed(directory, "the policy folder holds no *.cedar file; without a policy everything is denied".to_owned());
+        return None;
+    }
+    files.sort();
+    let named: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    match Policies::load(&named) {
+        Ok(policies) => Some(policies),
+        Err(errors) => {
+            problems.extend(errors.into_iter().map(|error| Problem {
+                file: error.file.clone().into(),
+                line: error.line,
+                column: error.column,
+                message: error.advice(),
+            }));
+            None
+        }
+    }
+}
+
+fn unique<'a>(
+    what: &str,
+    names: impl Iterator<Item = (&'a str, usize)>,
+    wrong: &mut impl FnMut(usize, String),
+) {
+    let mut seen = BTreeSet::new();
+    for (name, line) in names {
+        if !seen.insert(name) {
+            wrong(line, format!("a second {what} is called `{name}`; names are unique"));
+        }
+    }
+}
