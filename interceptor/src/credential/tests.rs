@@ -68,9 +68,7 @@ async fn the_environment_and_plain_text_are_sources() {
 async fn a_systemd_credential_is_a_file_in_the_services_directory() {
     let dir = tempfile::tempdir().unwrap();
     file(&dir.path().join("orders_rw"), b"pw\n", 0o440);
-    let fetch = |name: &str, directory: Option<&Path>| {
-        source::systemd(name, directory.map(Path::to_owned))
-    };
+    let fetch = |name: &str, directory: Option<&Path>| source::systemd(name, directory.map(Path::to_owned));
     let lease = Credential::new("u", Some(fetch("orders_rw", Some(dir.path())))).lease().await.unwrap();
     assert_eq!(lease.password.unwrap().expose(), b"pw");
     let missing = Credential::new("u", Some(fetch("orders_rw", None))).lease().await.unwrap_err();
@@ -85,7 +83,8 @@ fn what_is_no_source_is_refused_with_advice_and_not_shown() {
         assert!(shown.contains("LoadCredential"), "{shown}");
         assert!(!shown.contains("hunter2"), "{shown}");
     }
-    for bad in ["systemd:", "systemd:..", "systemd:../shadow", "systemd:a/b", "systemd:/etc/shadow", "file:", "file:x", "env:"]
+    for bad in
+        ["systemd:", "systemd:..", "systemd:../shadow", "systemd:a/b", "systemd:/etc/shadow", "file:", "file:x", "env:"]
     {
         assert!(matches!(config(bad).credential(), Err(Misconfigured::Name { .. })), "{bad}");
     }

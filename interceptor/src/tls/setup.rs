@@ -396,7 +396,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError>
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, SetupError> {
     let pem = secret::read_file(path, secret::MAX_FILE).map_err(|error| unusable(path, error))?;
-    PrivateKeyDer::from_pem_slice(pem.expose()).map_err(|error| unusable(path, format!("no private key in it: {error}")))
+    PrivateKeyDer::from_pem_slice(pem.expose())
+        .map_err(|error| unusable(path, format!("no private key in it: {error}")))
 }
 
 fn unusable(path: &Path, why: impl fmt::Display) -> SetupError {
