@@ -39,7 +39,7 @@ async fn status(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
         started_at: api.started_at,
         governed: api.governed.clone(),
         policies: loaded.policies.digest().to_owned(),
-        targets: loaded.targets.iter().map(|target| target.target.name.to_string()).collect(),
+        targets: loaded.targets.iter().map(|target| target.name.to_string()).collect(),
         sessions: api.house.registry.len(),
         waiting: api.house.approvals.list().iter().filter(|request| request.state.name() == "waiting").count(),
         recorder_fault: api.house.recorder.fault(),

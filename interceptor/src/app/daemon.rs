@@ -17,7 +17,6 @@ use crate::capture::{self, Capture};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Problem};
 use crate::identity::{AgentConfig, IssuerConfig, OidcAttestor};
-use crate::policy::DecisionCache;
 use crate::record::{Event, Recorder};
 use crate::session::{House, Loaded, REFRESH, Registry, Routes};
 use crate::telemetry::SessionId;
@@ -66,7 +65,6 @@ async fn furnish(config: &Config, loaded: Loaded) -> Result<(Arc<House>, Arc<Oid
         approvals,
         registry: Arc::new(Registry::default()),
         limits: config.limits.clone(),
-        decisions: DecisionCache::default(),
         loaded: ArcSwap::from_pointee(loaded),
         routes: ArcSwap::from_pointee(Routes::default()),
     });

@@ -30,6 +30,12 @@ impl Permitted {
         &self.rules
     }
 
+    /// The same ids, shared.
+    #[must_use]
+    pub fn shared_rules(&self) -> Arc<[String]> {
+        Arc::clone(&self.rules)
+    }
+
     /// What the answer must undergo.
     #[must_use]
     pub const fn obligations(&self) -> &Obligations {

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 
 use super::house::House;
 use super::registry::Live;
 use super::target::BoundTarget;
 use crate::approval::{Asked, Digest, Question, Request as ApprovalRequest, Ticket, Waited};
 use crate::identity::{Attested, Candidates, IdentityError};
-use crate::policy::{Command, Decision, Denial, Denied, Fault, Held, Permit, Permitted, Request, Retry, SessionFacts};
+use crate::policy::{Command, Decision, DecisionCache, Denial, Denied, Fault, Held, Permit, Permitted, Request, Retry, SessionFacts};
 use crate::protocol::{Admitted, Cancel, Gate, Impact, Login, Observation, Verdict};
 use crate::record::{self, Event, Outcome};
 use crate::secret::Secret;
@@ -30,6 +31,7 @@ pub(super) struct SessionGate {
     pub(super) target: Arc<BoundTarget>,
     pub(super) candidates: Result<Candidates, IdentityError>,
     pub(super) attested: OnceLock<Attested>,
+    pub(super) decisions: Mutex<DecisionCache>,
 }
 
 impl fmt::Debug for SessionGate {
@@ -138,7 +140,7 @@ impl SessionGate {
         if self.attested.set(attested).is_err() {
             return Err(self.denial(Fault::Interceptor, "a second log-in", "a session has one identity", Retry::Never));
         }
-        let lease = self.target.credential.lease().map_err(|error| {
+        let lease = self.target.credential.lease().await.map_err(|error| {
             tracing::error!(session = %self.live.id, target = %self.live.target, %error, "no credential");
             let mut denial = self.denial(
                 Fault::Operator,
@@ -157,15 +159,18 @@ impl SessionGate {
         let attested = self.attested()?;
         let number = self.live.counters.commands.fetch_add(1, Ordering::Relaxed);
         let now = self.house.clock.now();
-        let policies = self.house.policies();
+        let loaded = self.house.loaded.load();
+        let tags = loaded.rules.known_tags();
         let request = Request {
             principal: attested,
             target: &self.live.target,
             command,
             session: SessionFacts { commands: number, age_seconds: now.since(self.live.opened_at).as_secs() },
             now,
+            tags: &tags,
         };
-        let decision = self.house.decisions.decide(&policies, &request);
+        let decision = self.decisions.lock().decide(&loaded.policies, &request);
+        drop(loaded);
         self.live.remember(&command.statement);
         self.note(Event::command(command)).await?;
         match decision {
@@ -207,7 +212,7 @@ impl SessionGate {
                 target: self.live.target.to_string(),
                 statement: command.statement.to_string(),
                 parameters: command.parameters.iter().map(show_parameter).collect(),
-                actions: command.actions.iter().map(ToString::to_string).collect(),
+                actions: command.actions.iter().map(|action| format!("{} on {}", action.name, action.resource)).collect(),
                 held: held.clone(),
                 estimated_rows: impact.rows,
                 note: impact.note.clone(),
@@ -351,7 +356,7 @@ impl SessionGate {
 
     fn denied(&self, denied: Denied) -> Denial {
         Denial {
-            fault: Fault::Agent,
+            fault: denied.fault,
             what: denied.action,
             rule: denied.rules.first().cloned(),
             reason: denied.reason,

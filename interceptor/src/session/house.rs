@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
 use super::gate::{SessionGate, approval_event, dial_failed};
@@ -20,7 +21,7 @@ use crate::clock::Clock;
 use crate::identity::Attestor;
 use crate::mask::Rules;
 use crate::policy::{DecisionCache, Denial, Fault, Policies, Retry};
-use crate::protocol::{Close, Conn, Dial, Failure, Sniff};
+use crate::protocol::{Close, Conn, Dial, Failure, Sniff, Target};
 use crate::record::{self, Event, Outcome, Recorder};
 use crate::telemetry::SessionId;
 use crate::tls;
@@ -45,8 +46,6 @@ pub struct House {
     pub registry: Arc<Registry>,
     /// Bounds.
     pub limits: Limits,
-    /// Decisions that are known already.
-    pub decisions: DecisionCache,
     /// What a reload replaces.
     pub loaded: ArcSwap<Loaded>,
     /// Address to target; follows name resolution.
@@ -65,11 +64,6 @@ pub struct Loaded {
 }
 
 impl House {
-    /// The policies in force now.
-    pub(super) fn policies(&self) -> Arc<Policies> {
-        Arc::clone(&self.loaded.load().policies)
-    }
-
     /// Looks host names up again.
     pub async fn resolve(&self) {
         let targets = self.loaded.load().targets.clone();
@@ -88,8 +82,8 @@ impl House {
         };
         let Captured { stream, origin } = captured;
         let routed = self.route(origin.destination);
-        let target = routed.as_ref().ok().map(|(target, _)| Arc::clone(&target.target.name));
-        let (target, host, enrolled) = match self.admit(id, &origin, routed) {
+        let target = routed.as_ref().ok().map(|(target, _)| Arc::clone(&target.name));
+        let (target, view, enrolled) = match self.admit(id, &origin, routed) {
             Ok(admitted) => admitted,
             Err(denial) => {
                 self.refuse(id, &origin, target, denial).await;
@@ -102,7 +96,7 @@ impl House {
             identity: candidates.as_ref().ok().and_then(|found| found.likely()),
             origin: recorded_origin(&origin),
             facts: candidates.as_ref().ok().map(|found| found.facts().clone()),
-            target: Some(Arc::clone(&target.target.name)),
+            target: Some(Arc::clone(&target.name)),
             protocol: Some(target.registration.name.to_owned()),
         };
         if let Err(error) = self.recorder.append(id, opened).await {
@@ -110,7 +104,7 @@ impl House {
             reset(&stream);
             return;
         }
-        let ended = self.run(stream, &enrolled, target, host, candidates).await;
+        let ended = self.run(stream, &enrolled, target, view, candidates).await;
         self.close(&enrolled, ended).await;
     }
 
@@ -142,9 +136,9 @@ impl House {
         self.approvals.answer(id, approve, answer).map_err(|error| error.to_string())
     }
 
-    fn route(&self, destination: SocketAddr) -> Result<(Arc<BoundTarget>, String), String> {
+    fn route(&self, destination: SocketAddr) -> Result<(Arc<BoundTarget>, Arc<Target>), String> {
         match self.routes.load().find(destination) {
-            Some(Route::To(target, host)) => Ok((Arc::clone(target), host.clone())),
+            Some(Route::To(bound, target)) => Ok((Arc::clone(bound), Arc::clone(target))),
             Some(Route::Ambiguous(names)) => {
                 Err(format!("{destination} belongs to several targets: {}", names.join(", ")))
             }
@@ -156,8 +150,8 @@ impl House {
         &self,
         id: SessionId,
         origin: &Origin,
-        routed: Result<(Arc<BoundTarget>, String), String>,
-    ) -> Result<(Arc<BoundTarget>, String, Enrolled), Denial> {
+        routed: Result<(Arc<BoundTarget>, Arc<Target>), String>,
+    ) -> Result<(Arc<BoundTarget>, Arc<Target>, Enrolled), Denial> {
         let refused = |fault, reason| Denial {
             fault,
             what: format!("a connection to {}", origin.destination),
@@ -167,11 +161,11 @@ impl House {
             retry: Retry::Later,
             session: id,
         };
-        let (target, host) = routed.map_err(|reason| refused(Fault::Agent, reason))?;
-        let name = Arc::clone(&target.target.name);
+        let (target, view) = routed.map_err(|reason| refused(Fault::Agent, reason))?;
+        let name = Arc::clone(&target.name);
         let enrolled = self.registry.enroll(&self.limits, id, name, origin.clone(), self.clock.now());
         let enrolled = enrolled.map_err(|reason| refused(Fault::Interceptor, reason))?;
-        Ok((target, host, enrolled))
+        Ok((target, view, enrolled))
     }
 
     /// A refusal before any protocol: nothing can be said to the agent, but the record says it.
@@ -197,7 +191,7 @@ impl House {
         stream: TcpStream,
         enrolled: &Enrolled,
         target: Arc<BoundTarget>,
-        host: String,
+        view: Arc<Target>,
         candidates: Result<crate::identity::Candidates, crate::identity::IdentityError>,
     ) -> Result<Close, Failure> {
         let broke = |source| Failure::Io { leg: "agent", source };
@@ -221,8 +215,7 @@ impl House {
         };
         let conn = Conn {
             agent: tls::Stream::Tcp(stream),
-            target: Arc::clone(&target.target),
-            host,
+            target: view,
             dial: Arc::new(dial),
             rules: Arc::clone(&self.loaded.load().rules),
             session: live.id,
@@ -233,6 +226,7 @@ impl House {
             target,
             candidates,
             attested: OnceLock::new(),
+            decisions: Mutex::new(DecisionCache::default()),
         };
         protocol.serve(conn, &gate).await
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::credential;
+use crate::credential::{self, Credential};
 use crate::protocol::{PROTOCOLS, Registration, Target};
 use crate::tls;
 
@@ -40,13 +40,14 @@ pub struct TargetConfig {
 /// A target that is ready to be served.
 #[derive(Debug)]
 pub struct BoundTarget {
-    /// What the protocol sees.
-    pub target: Arc<Target>,
+    /// Name in the configuration.
+    pub name: Arc<str>,
     /// The protocol.
     pub registration: &'static Registration,
-    /// Where its credential comes from.
-    pub credential: credential::Config,
-    hosts: Vec<Host>,
+    /// What logs in.
+    pub credential: Credential,
+    /// Each host, and what the protocol sees of it: the name to verify differs.
+    hosts: Vec<(Host, Arc<Target>)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,21 +82,27 @@ impl BoundTarget {
                 None => wrong.push(format!("`{text}` is no host, address, or either with a port")),
             }
         }
-        let agent_tls = config.tls.agent().map_err(|error| wrong.push(error.to_string())).ok().flatten();
-        let upstream_tls = config.tls.upstream().map_err(|error| wrong.push(error.to_string())).ok();
-        if let Err(error) = config.credential.check() {
-            wrong.push(error.to_string());
-        }
-        match (registration, upstream_tls) {
-            (Some(registration), Some(upstream_tls)) if wrong.is_empty() => Ok(Self {
-                target: Arc::new(Target { name: config.name.as_str().into(), agent_tls, upstream_tls }),
-                registration,
-                credential: config.credential.clone(),
-                hosts,
-            }),
+        let credential = config.credential.credential().map_err(|error| wrong.push(error.to_string())).ok();
+        let hosts = views(config, hosts).map_err(|error| wrong.push(error.to_string())).unwrap_or_default();
+        match (registration, credential) {
+            (Some(registration), Some(credential)) if wrong.is_empty() => {
+                Ok(Self { name: config.name.as_str().into(), registration, credential, hosts })
+            }
             _ => Err(wrong),
         }
     }
+}
+
+fn views(config: &TargetConfig, hosts: Vec<Host>) -> Result<Vec<(Host, Arc<Target>)>, tls::SetupError> {
+    let agent_tls = config.tls.agent(&[])?;
+    let name: Arc<str> = config.name.as_str().into();
+    let mut views = Vec::new();
+    for host in hosts {
+        let upstream_tls = config.tls.upstream(&host.name, &[])?;
+        let target = Target { name: Arc::clone(&name), host: host.name.clone(), agent_tls: agent_tls.clone(), upstream_tls };
+        views.push((host, Arc::new(target)));
+    }
+    Ok(views)
 }
 
 impl Host {
@@ -126,8 +133,8 @@ pub struct Routes {
 /// What stands behind an address.
 #[derive(Clone, Debug)]
 pub enum Route {
-    /// One target; with the host name it was found by, for TLS verification.
-    To(Arc<BoundTarget>, String),
+    /// One target, and what the protocol sees of it under the host name that led here.
+    To(Arc<BoundTarget>, Arc<Target>),
     /// Several targets resolve to that address: nobody can say which is meant.
     Ambiguous(Vec<String>),
 }
@@ -137,17 +144,17 @@ impl Routes {
     pub async fn resolve(targets: &[Arc<BoundTarget>], before: &Self) -> Self {
         let mut routes = Self::default();
         for target in targets {
-            for host in &target.hosts {
+            for (host, view) in &target.hosts {
                 let mut found: BTreeSet<SocketAddr> = BTreeSet::new();
                 match tokio::net::lookup_host((host.name.as_str(), host.port)).await {
                     Ok(addresses) => found.extend(addresses.take(ADDRESS_LIMIT)),
                     Err(error) => {
-                        tracing::warn!(target = %target.target.name, host = %host.name, %error, "host does not resolve");
-                        found.extend(before.addresses_of(&target.target.name, &host.name));
+                        tracing::warn!(target = %target.name, host = %host.name, %error, "host does not resolve");
+                        found.extend(before.addresses_of(view));
                     }
                 }
                 for address in found {
-                    routes.add(address, target, &host.name);
+                    routes.add(address, target, view);
                 }
             }
         }
@@ -161,25 +168,27 @@ impl Routes {
         self.by_address.get(&canonical)
     }
 
-    fn add(&mut self, address: SocketAddr, target: &Arc<BoundTarget>, host: &str) {
+    fn add(&mut self, address: SocketAddr, target: &Arc<BoundTarget>, view: &Arc<Target>) {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let name = target.target.name.to_string();
+        let name = target.name.to_string();
         match self.by_address.get_mut(&address) {
             None => {
-                self.by_address.insert(address, Route::To(Arc::clone(target), host.to_owned()));
+                self.by_address.insert(address, Route::To(Arc::clone(target), Arc::clone(view)));
             }
-            Some(Route::To(other, _)) if other.target.name == target.target.name => {}
+            Some(Route::To(other, _)) if other.name == target.name => {}
             Some(Route::Ambiguous(names)) => names.push(name),
             Some(route @ Route::To(..)) => {
                 let Route::To(other, _) = &*route else { return };
-                *route = Route::Ambiguous(vec![other.target.name.to_string(), name]);
+                *route = Route::Ambiguous(vec![other.name.to_string(), name]);
             }
         }
     }
 
-    fn addresses_of(&self, target: &str, host: &str) -> Vec<SocketAddr> {
-        let of_host = |route: &Route| matches!(route, Route::To(t, h) if &*t.target.name == target && h == host);
-        self.by_address.iter().filter(|(_, route)| of_host(route)).map(|(address, _)| *address).collect()
+    fn addresses_of(&self, view: &Target) -> Vec<SocketAddr> {
+        let same = |route: &Route| {
+            matches!(route, Route::To(_, known) if known.name == view.name && known.host == view.host)
+        };
+        self.by_address.iter().filter(|(_, route)| same(route)).map(|(address, _)| *address).collect()
     }
 }
 
