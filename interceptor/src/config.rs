@@ -32,9 +32,9 @@ pub struct Config {
     /// `[[target]]`.
     pub targets: Vec<Located<session::TargetConfig>>,
     /// `[[mask]]`.
-    pub masks: Vec<Located<mask::RuleConfig>>,
+    pub masks: Vec<Located<mask::Config>>,
     /// `[masking]`.
-    pub masking: mask::Config,
+    pub masking: MaskingConfig,
     /// `[policy]`.
     pub policy: PolicyConfig,
     /// `[approval]`.
@@ -59,6 +59,15 @@ impl Default for PolicyConfig {
     fn default() -> Self {
         Self { dir: PathBuf::from("/etc/interceptor/policies") }
     }
+}
+
+/// `[masking]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MaskingConfig {
+    /// File with the key of the `token` transform, 32 bytes or more, readable by the daemon alone. Without it tokens
+    /// are the same until the next start or reload only.
+    pub token_key: Option<PathBuf>,
 }
 
 /// A value, and the line on which it starts.

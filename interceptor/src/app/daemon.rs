@@ -157,7 +157,9 @@ async fn drain(house: &House) {
     if let Err(error) = house.recorder.append(SessionId::NONE, stopped).await {
         tracing::error!(%error, "the stop is not on record");
     }
-    house.recorder.close().await;
+    if let Err(error) = house.recorder.close().await {
+        tracing::error!(%error, "the spool was not closed cleanly");
+    }
 }
 
 async fn note(house: &House, text: String) {
@@ -176,7 +178,11 @@ fn serve_admin(listener: UnixListener, api: Arc<Api>) -> Result<oneshot::Sender<
             let reloading = Arc::clone(&api);
             tokio::spawn(async move {
                 while hangup.recv().await.is_some() {
-                    report(&(reloading.reload)());
+                    let reloading = Arc::clone(&reloading);
+                    match tokio::task::spawn_blocking(move || (reloading.reload)()).await {
+                        Ok(reloaded) => report(&reloaded),
+                        Err(error) => tracing::error!(%error, "the reload broke; nothing was changed"),
+                    }
                 }
             });
             admin::serve(listener, api, async { drop(stopped.await) }).await

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, Located, Problem};
 use crate::mask::Rules;
-use crate::policy::Policies;
+use crate::policy::{Policies, PolicyError};
 use crate::session::{BoundTarget, Loaded};
 
 /// Policy files larger than this, all together, are refused.
@@ -56,13 +56,27 @@ pub fn load(path: &Path, config: &Config) -> Result<Loaded, Vec<Problem>> {
 }
 
 fn rules(config: &Config, wrong: &mut impl FnMut(usize, String)) -> Option<Rules> {
+    let key = match config.masking.token_key.as_deref().map(crate::secret::read_file).transpose() {
+        Ok(key) => key,
+        Err(error) => {
+            wrong(0, format!("masking.token_key: {error}"));
+            return None;
+        }
+    };
     let listed: Vec<_> = config.masks.iter().map(|mask| mask.value.clone()).collect();
-    match Rules::compile(&listed, &config.masking) {
+    match Rules::compile(&listed, key.clone()) {
         Ok(rules) => Some(rules),
         Err(errors) => {
-            for error in errors {
-                let line = error.rule().and_then(|index| config.masks.get(index)).map_or(0, |mask| mask.line);
-                wrong(line, error.to_string());
+            // Each entry once more on its own, to say on which line it stands.
+            let mut located = 0;
+            for Located { value, line } in &config.masks {
+                for error in Rules::compile(std::slice::from_ref(value), key.clone()).err().into_iter().flatten() {
+                    located += 1;
+                    wrong(*line, error.to_string());
+                }
+            }
+            if located < errors.len() {
+                errors.into_iter().for_each(|error| wrong(0, error.to_string()));
             }
             None
         }
@@ -118,10 +132,17 @@ fn policies(directory: &Path, problems: &mut Vec<Problem>) -> Option<Policies> {
                 file: error.file.clone().into(),
                 line: error.line,
                 column: error.column,
-                message: error.advice(),
+                message: advice(&error),
             }));
             None
         }
+    }
+}
+
+fn advice(error: &PolicyError) -> String {
+    match &error.help {
+        Some(help) => format!("{} ({help})", error.message),
+        None => error.message.clone(),
     }
 }
 
