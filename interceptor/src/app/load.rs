@@ -13,6 +13,9 @@ use crate::session::{BoundTarget, Loaded};
 /// Policy files larger than this, all together, are refused.
 const POLICY_BYTES: u64 = 16 << 20;
 
+/// A token key larger than this is no key.
+const KEY_BYTES: u64 = 4096;
+
 /// Builds policies, masking rules and targets, and checks everything else that can be checked.
 ///
 /// # Errors
@@ -56,7 +59,7 @@ pub fn load(path: &Path, config: &Config) -> Result<Loaded, Vec<Problem>> {
 }
 
 fn rules(config: &Config, wrong: &mut impl FnMut(usize, String)) -> Option<Rules> {
-    let key = match config.masking.token_key.as_deref().map(crate::secret::read_file).transpose() {
+    let key = match config.masking.token_key.as_deref().map(|path| crate::secret::read_file(path, KEY_BYTES)).transpose() {
         Ok(key) => key,
         Err(error) => {
             wrong(0, format!("masking.token_key: {error}"));
