@@ -49,7 +49,6 @@ impl fmt::Display for PolicyError {
 impl std::error::Error for PolicyError {}
 
 /// A validated set of policies, sliced for evaluation. Immutable: a reload makes another one.
-#[derive(Debug)]
 pub struct Policies {
     pub(super) vocabulary: &'static Vocabulary,
     pub(super) rules: Vec<Rule>,
@@ -72,6 +71,13 @@ pub(super) struct Slice {
     pub(super) open_volatile: bool,
     /// The others, by the principal that they name or else by the resource.
     pub(super) bound: HashMap<EntityUid, Vec<usize>>,
+}
+
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rules, digest, generation) = (self.rules.len(), &self.digest, self.generation);
+        write!(f, "Policies {{ rules: {rules}, digest: {digest}, generation: {generation} }}")
+    }
 }
 
 impl Policies {
@@ -226,8 +232,15 @@ fn validate(
         report(error.policy_id(), DetailedError::from(error));
     }
     for warning in result.validation_warnings() {
-        // Names of real tables may mix scripts; everything else that Cedar warns of misleads the reader.
-        if !matches!(warning, ValidationWarning::MixedScriptString(_)) {
+        // Names of real tables may mix scripts. Text that reads otherwise than it runs, and policies that never apply,
+        // mislead.
+        let harmless = matches!(
+            warning,
+            ValidationWarning::MixedScriptString(_)
+                | ValidationWarning::MixedScriptIdentifier(_)
+                | ValidationWarning::ConfusableIdentifier(_)
+        );
+        if !harmless {
             report(warning.policy_id(), DetailedError::from(warning));
         }
     }
