@@ -1,3 +1,4 @@
 //! Fixtures for tests: never in a release build.
 
+pub mod certificates;
 pub mod postgres;

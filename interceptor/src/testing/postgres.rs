@@ -267,7 +267,10 @@ fn binaries() -> io::Result<PathBuf> {
         .filter(|(_, bin)| bin.join("postgres").exists() && bin.join("initdb").exists())
         .collect();
     found.sort();
-    found.pop().map(|(_, bin)| bin).ok_or_else(|| io::Error::other("there is no PostgreSQL server in /usr/lib/postgresql"))
+    found
+        .pop()
+        .map(|(_, bin)| bin)
+        .ok_or_else(|| io::Error::other("there is no PostgreSQL server in /usr/lib/postgresql"))
 }
 
 fn configure(options: &Options, dir: &Path, data: &Path, port: u16, account: Account) -> io::Result<()> {
@@ -347,11 +350,7 @@ fn statements(log: &str) -> Vec<Statement> {
             message.strip_prefix("execute ").and_then(|more| more.split_once(": ")).map(|(_, text)| text)
         });
         if let Some(text) = text.filter(|_| application != OWN_APPLICATION) {
-            found.push(Statement {
-                user: user.into(),
-                database: database.into(),
-                text: text.replace('\u{2}', "\n"),
-            });
+            found.push(Statement { user: user.into(), database: database.into(), text: text.replace('\u{2}', "\n") });
         }
     }
     found
