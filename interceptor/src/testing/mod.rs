@@ -1,4 +1,5 @@
 //! Fixtures for tests: never in a release build.
 
 pub mod certificates;
+pub mod issuer;
 pub mod postgres;
