@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::action::TagSet;
-use super::denial::Retry;
+use super::denial::{Fault, Retry};
 
 /// What policy says of a command.
 #[derive(Clone, Debug)]
@@ -45,7 +45,8 @@ impl Permitted {
 /// A yes that waits for a human.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// Groups that may approve, from `@approval`; never empty.
+    /// Groups that may approve, from `@approval`; never empty. A member of any one of them may: where several policies
+    /// hold, these are the groups that all of them name.
     pub approvers: Vec<String>,
     /// Ids of the policies that hold.
     pub rules: Arc<[String]>,
@@ -67,7 +68,7 @@ impl Held {
 pub struct Denied {
     /// Ids of the policies that forbid; empty where nothing permits.
     pub rules: Arc<[String]>,
-    /// The first action that was not permitted, as `sql:drop on Table "orders-db/orders/public/customers"`.
+    /// The first action that was not permitted, as `sql:drop on Table::"orders-db/orders/public/customers"`.
     pub action: String,
     /// `@reason`, or that no policy permits it.
     pub reason: String,
@@ -75,6 +76,8 @@ pub struct Denied {
     pub remedy: Option<String>,
     /// Whether the same command can succeed later.
     pub retry: Retry,
+    /// Whose fault it is: the agent's, unless a policy failed or a bound was hit.
+    pub fault: Fault,
 }
 
 /// What the answer to a permitted command must undergo.
