@@ -48,8 +48,6 @@ pub struct Api {
     pub house: Arc<House>,
     /// Loads configuration and policies again; the text says what is in force.
     pub reload: Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync>,
-    /// Explains the identity of a process.
-    pub explainer: Arc<dyn crate::identity::Explainer>,
     /// Governed cgroups: what runs there is never served.
     pub governed: Vec<String>,
     /// gid of the group that may ask.

@@ -24,7 +24,6 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/approvals", get(approvals))
         .route("/v1/approvals/{id}", get(approval).post(answer))
         .route("/v1/reload", post(reload))
-        .route("/v1/whoami/{pid}", get(whoami))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(api)
 }
@@ -113,13 +112,6 @@ async fn reload(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
         }
         Err(error) => fault(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
-}
-
-async fn whoami(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>, Path(pid): Path<u32>) -> Response {
-    if let Err(refused) = admit(&api, &peer) {
-        return refused;
-    }
-    json(&api.explainer.explain(pid).await)
 }
 
 #[expect(clippy::result_large_err, reason = "the error is the response itself")]

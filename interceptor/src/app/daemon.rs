@@ -13,10 +13,9 @@ use tokio::task::JoinSet;
 use super::{StartError, load};
 use crate::admin::{self, Api};
 use crate::approval;
-use crate::capture::{self, Capture};
-use crate::clock::{Clock, SystemClock};
+use crate::capture::Capture;
+use crate::clock::Clock;
 use crate::config::{self, Config, Problem};
-use crate::identity::{AgentConfig, IssuerConfig, OidcAttestor};
 use crate::record::{Event, Recorder};
 use crate::session::{House, Loaded, REFRESH, Registry, Routes};
 use crate::telemetry::SessionId;
@@ -26,16 +25,15 @@ const EXPIRE: Duration = Duration::from_secs(1);
 /// Pause after an accept that failed, so that running out of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) async fn run(path: &Path, config: Config, loaded: Loaded) -> Result<(), StartError> {
-    let (house, attestor) = furnish(&config, loaded).await?;
+pub(super) async fn run(path: &Path, config: Config, loaded: Loaded, clock: Arc<dyn Clock>) -> Result<(), StartError> {
+    let house = furnish(&config, loaded, clock).await?;
     let bound = admin::bind(&config.admin);
     let (listener, group) = bound.map_err(|error| StartError::failed("opening the admin socket")(&error))?;
     let capture = Capture::start(&config.capture).await.map_err(|error| StartError::failed("capturing")(&error))?;
     let runtime = tokio::runtime::Handle::current();
     let api = Arc::new(Api {
         house: Arc::clone(&house),
-        reload: reloader(path, Arc::clone(&house), Arc::clone(&attestor), runtime),
-        explainer: attestor,
+        reload: reloader(path, Arc::clone(&house), runtime),
         governed: config.capture.cgroups.clone(),
         group,
         started_at: house.clock.now(),
@@ -49,19 +47,17 @@ pub(super) async fn run(path: &Path, config: Config, loaded: Loaded) -> Result<(
 }
 
 /// Builds what sessions share.
-async fn furnish(config: &Config, loaded: Loaded) -> Result<(Arc<House>, Arc<OidcAttestor>), StartError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+async fn furnish(config: &Config, loaded: Loaded, clock: Arc<dyn Clock>) -> Result<Arc<House>, StartError> {
     let recorder = Recorder::open(&config.record, Arc::clone(&clock));
     let recorder = recorder.map_err(|error| StartError::failed("opening the spool")(&error))?;
     let approvals = approval::Store::open(config.approval.clone(), Arc::clone(&clock));
     let approvals = approvals.map_err(|error| StartError::failed("opening the approvals")(&error))?;
-    let (issuers, agents) = identities(config);
-    let attestor = OidcAttestor::new(&issuers, &agents, Arc::clone(&clock), Arc::new(capture::cgroup::path));
-    let attestor = Arc::new(attestor.map_err(|error| StartError::failed("setting up identities")(&error))?);
+    for (issuer, why) in loaded.attestor.warm().await {
+        tracing::warn!(%issuer, %why, "the issuer's keys are not there yet; its tokens are refused until they are");
+    }
     let house = Arc::new(House {
         clock,
         recorder,
-        attestor: Arc::clone(&attestor) as Arc<dyn crate::identity::Attestor>,
         approvals,
         registry: Arc::new(Registry::default()),
         limits: config.limits.clone(),
@@ -69,7 +65,7 @@ async fn furnish(config: &Config, loaded: Loaded) -> Result<(Arc<House>, Arc<Oid
         routes: ArcSwap::from_pointee(Routes::default()),
     });
     house.resolve().await;
-    Ok((house, attestor))
+    Ok(house)
 }
 
 async fn announce(house: &House) -> Result<(), StartError> {
@@ -202,17 +198,12 @@ fn serve_admin(listener: UnixListener, api: Arc<Api>) -> Result<oneshot::Sender<
 fn reloader(
     path: &Path,
     house: Arc<House>,
-    attestor: Arc<OidcAttestor>,
     runtime: tokio::runtime::Handle,
 ) -> Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync> {
     let path: PathBuf = path.to_path_buf();
     Box::new(move || {
         let config = config::read(&path)?;
-        let loaded = load(&path, &config)?;
-        let (issuers, agents) = identities(&config);
-        attestor.replace(&issuers, &agents).map_err(|message| {
-            vec![Problem { file: path.clone(), line: 0, column: 0, message: message.to_string() }]
-        })?;
+        let loaded = load(&path, &config, &house.clock)?;
         let digest = loaded.policies.digest().to_owned();
         house.loaded.store(Arc::new(loaded));
         let house = Arc::clone(&house);
@@ -237,10 +228,4 @@ fn report(reloaded: &Result<String, Vec<Problem>>) {
             }
         }
     }
-}
-
-fn identities(config: &Config) -> (Vec<IssuerConfig>, Vec<AgentConfig>) {
-    let issuers = config.issuers.iter().map(|issuer| issuer.value.clone()).collect();
-    let agents = config.agents.iter().map(|agent| agent.value.clone()).collect();
-    (issuers, agents)
 }

@@ -5,7 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::capture;
+use crate::clock::Clock;
 use crate::config::{Config, Located, Problem};
+use crate::identity::Attestor;
 use crate::mask::Rules;
 use crate::policy::{Policies, PolicyError};
 use crate::session::{BoundTarget, Loaded};
@@ -20,21 +23,13 @@ const KEY_BYTES: u64 = 4096;
 ///
 /// # Errors
 /// Every problem, with file and line.
-pub fn load(path: &Path, config: &Config) -> Result<Loaded, Vec<Problem>> {
+pub fn load(path: &Path, config: &Config, clock: &Arc<dyn Clock>) -> Result<Loaded, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut wrong = |line: usize, message: String| {
         problems.push(Problem { file: path.to_path_buf(), line, column: 0, message });
     };
-    unique("agent", config.agents.iter().map(|agent| (agent.value.name.as_str(), agent.line)), &mut wrong);
-    unique("issuer", config.issuers.iter().map(|issuer| (issuer.value.name.as_str(), issuer.line)), &mut wrong);
     unique("target", config.targets.iter().map(|target| (target.value.name.as_str(), target.line)), &mut wrong);
-    for Located { value: issuer, line } in &config.issuers {
-        issuer.check().into_iter().for_each(|message| wrong(*line, message));
-    }
-    let issuers: BTreeSet<&str> = config.issuers.iter().map(|issuer| issuer.value.name.as_str()).collect();
-    for Located { value: agent, line } in &config.agents {
-        agent.check(&issuers).into_iter().for_each(|message| wrong(*line, message));
-    }
+    let attestor = attestor(config, clock, &mut wrong);
     let mut targets = Vec::new();
     for Located { value: target, line } in &config.targets {
         match BoundTarget::bind(target) {
@@ -45,16 +40,31 @@ pub fn load(path: &Path, config: &Config) -> Result<Loaded, Vec<Problem>> {
     if let Err(error) = config.record.validate() {
         wrong(0, error.to_string());
     }
-    if let Err(error) = config.capture.check() {
-        wrong(0, error.to_string());
-    }
+    config.capture.faults().into_iter().for_each(|fault| wrong(0, format!("[capture] {fault}")));
     let rules = rules(config, &mut wrong);
     let policies = policies(&config.policy.dir, &mut problems);
-    match (policies, rules) {
-        (Some(policies), Some(rules)) if problems.is_empty() => {
-            Ok(Loaded { policies: Arc::new(policies), rules: Arc::new(rules), targets })
+    match (policies, rules, attestor) {
+        (Some(policies), Some(rules), Some(attestor)) if problems.is_empty() => {
+            Ok(Loaded { attestor, policies: Arc::new(policies), rules: Arc::new(rules), targets })
         }
         _ => Err(problems),
+    }
+}
+
+fn attestor(config: &Config, clock: &Arc<dyn Clock>, wrong: &mut impl FnMut(usize, String)) -> Option<Attestor> {
+    let issuers = config.issuers.iter().map(|issuer| issuer.value.clone()).collect();
+    let agents = config.agents.iter().map(|agent| agent.value.clone()).collect();
+    match Attestor::new(issuers, agents, Arc::new(capture::cgroup::cgroup_path), Arc::clone(clock)) {
+        Ok(attestor) => Some(attestor),
+        Err(faults) => {
+            for fault in faults {
+                let issuer = config.issuers.iter().find(|at| fault.at == format!("[[issuer]] {}", at.value.name));
+                let agent = config.agents.iter().find(|at| fault.at == format!("[[agent]] {}", at.value.name));
+                let line = issuer.map(|at| at.line).or(agent.map(|at| at.line)).unwrap_or(0);
+                wrong(line, fault.to_string());
+            }
+            None
+        }
     }
 }
 

@@ -8,7 +8,9 @@ mod daemon;
 mod load;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use crate::clock::{Clock, SystemClock};
 use crate::config::Problem;
 
 pub use load::load;
@@ -41,7 +43,8 @@ impl StartError {
 /// Every problem, with file and line.
 pub fn check(path: &Path) -> Result<String, Vec<Problem>> {
     let config = crate::config::read(path)?;
-    let loaded = load(path, &config)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let loaded = load(path, &config, &clock)?;
     Ok(format!(
         "{} is valid: {} targets, {} agents, {} issuers, {} mask rules, {} policies",
         path.display(),
@@ -59,13 +62,26 @@ pub fn check(path: &Path) -> Result<String, Vec<Problem>> {
 /// When it cannot start.
 pub fn run(path: &Path) -> Result<(), StartError> {
     let config = crate::config::read(path).map_err(StartError::Problems)?;
-    let loaded = load(path, &config).map_err(StartError::Problems)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let loaded = load(path, &config, &clock).map_err(StartError::Problems)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("sessions")
         .build()
         .map_err(|error| StartError::failed("starting the runtime")(&error))?;
-    let ended = runtime.block_on(daemon::run(path, config, loaded));
+    let ended = runtime.block_on(daemon::run(path, config, loaded, clock));
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     ended
+}
+
+/// Explains which identity a process would get under this configuration.
+///
+/// # Errors
+/// A sentence, when the configuration is wrong or the process cannot be read.
+pub async fn whoami(path: &Path, pid: u32) -> Result<crate::identity::WhoAmI, String> {
+    let lines = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let config = crate::config::read(path).map_err(lines)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let loaded = load(path, &config, &clock).map_err(lines)?;
+    loaded.attestor.explain(pid).await.map_err(|error| format!("{}; {}", error.reason, error.remedy))
 }

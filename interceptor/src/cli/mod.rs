@@ -7,8 +7,8 @@ mod approvals;
 mod check;
 mod doctor;
 mod output;
-mod policy;
-mod recordings;
+// mod policy;
+// mod recordings;
 mod reload;
 mod run;
 mod sessions;
@@ -59,17 +59,19 @@ enum Command {
     /// Show what this kernel and host offer, what is missing, and what that costs
     Doctor,
     /// Show which identity a process would get, and why or why not
-    Whoami(whoami::Arguments),
+    Whoami {
+        /// Process id
+        #[arg(long)]
+        pid: u32,
+    },
     /// Show the daemon's state
     Status,
     /// List live sessions, or end one
     Sessions(sessions::Arguments),
     /// List held commands, show one, approve or deny it
     Approvals(approvals::Arguments),
-    /// Test, explain and inspect policies
-    Policy(policy::Arguments),
-    /// List, show, replay, verify and export recordings; works offline on a copied spool
-    Recordings(recordings::Arguments),
+
+
     /// Load configuration and policies again; a mistake changes nothing
     Reload,
     /// Detach the kernel programs: governed processes are free again
@@ -110,12 +112,12 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
         Command::Run(arguments) => run::run(&context, &arguments, out),
         Command::Check => check::run(&context, out),
         Command::Doctor => doctor::run(out),
-        Command::Whoami(arguments) => whoami::run(&context, &arguments, out),
+        Command::Whoami { pid } => whoami(&context, pid, out),
         Command::Status => status::run(&context, out),
         Command::Sessions(arguments) => sessions::run(&context, &arguments, out),
         Command::Approvals(arguments) => approvals::run(&context, &arguments, out),
-        Command::Policy(arguments) => policy::run(&context, &arguments, out),
-        Command::Recordings(arguments) => recordings::run(&context, &arguments, out),
+
+
         Command::Reload => reload::run(&context, out),
         Command::Uninstall => uninstall::run(&context, out),
         Command::Completions { shell } => {
@@ -131,6 +133,15 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
         let _nobody_reads = writeln!(std::io::stderr(), "interceptor: {error}");
         ExitCode::from(FAILED)
     })
+}
+
+fn whoami(context: &Context, pid: u32, out: &mut Printer) -> Result<ExitCode, String> {
+    let explained = block_on(crate::app::whoami(&context.config, pid))?;
+    let who = explained?;
+    let printed = if context.json { whoami::json(&who, out) } else { whoami::table(&who, out) };
+    printed.map_err(|error| error.to_string())?;
+    let refused = matches!(who.outcome, crate::identity::explain::Outcome::Refused { .. });
+    Ok(if refused { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
 }
 
 /// Runs one call to the daemon.

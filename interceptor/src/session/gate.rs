@@ -15,7 +15,7 @@ use super::house::House;
 use super::registry::Live;
 use super::target::BoundTarget;
 use crate::approval::{Asked, Digest, Question, Request as ApprovalRequest, Ticket, Waited};
-use crate::identity::{Attested, Candidates, IdentityError};
+use crate::identity::{self, Attest as _, Attested, Candidates, IdentityError};
 use crate::policy::{Command, Decision, DecisionCache, Denial, Denied, Fault, Held, Permit, Permitted, Request, Retry, SessionFacts};
 use crate::protocol::{Admitted, Cancel, Gate, Impact, Login, Observation, Verdict};
 use crate::record::{self, Event, Outcome};
@@ -107,7 +107,7 @@ impl Gate for SessionGate {
             let candidates = self.candidates.as_ref().map_err(|error| self.unidentified(error))?;
             // A key of another identity is answered like an unknown one: nothing is to be learned by trying.
             let own = found.filter(|(live, _)| {
-                live.target == self.live.target && live.identity().is_some_and(|name| candidates.includes(name))
+                live.target == self.live.target && live.identity().is_some_and(|owner| candidates.names().any(|name| name == &**owner))
             });
             match own {
                 Some((live, cancel)) => {
@@ -132,7 +132,7 @@ impl Gate for SessionGate {
 impl SessionGate {
     async fn identify(&self, presented: Option<Secret>) -> Result<Admitted, Denial> {
         let candidates = self.candidates.as_ref().map_err(|error| self.unidentified(error))?;
-        let attested = self.house.attestor.attest(candidates, presented.as_ref()).await;
+        let attested = self.house.attestor().attest(candidates, presented.as_ref()).await;
         let attested = attested.map_err(|error| self.unidentified(&error))?;
         self.record(Event::attested(&attested)).await?;
         let name = Arc::clone(&attested.name);
@@ -292,12 +292,16 @@ impl SessionGate {
             let until = *expires_at.get_or_insert(attested.token.expires_at);
             let left = until.since(self.house.clock.now());
             if left.is_zero() {
-                match self.house.attestor.refresh(attested).await {
-                    Ok(renewed) if renewed.token.expires_at > until => {
+                let renewed = match &self.candidates {
+                    Ok(candidates) => self.house.attestor().refresh(candidates, attested).await.ok(),
+                    Err(_) => None,
+                };
+                match renewed {
+                    Some(renewed) if renewed.token.expires_at > until => {
                         expires_at = Some(renewed.token.expires_at);
                         continue;
                     }
-                    Ok(_) | Err(_) => {
+                    Some(_) | None => {
                         let reason = format!("the token of {} expired at {until}", attested.name);
                         let mut denial = self.denial(Fault::Identity, "the session", &reason, Retry::Later);
                         denial.remedy = Some("connect again with a fresh token".to_owned());
@@ -344,12 +348,16 @@ impl SessionGate {
 
     fn unidentified(&self, error: &IdentityError) -> Denial {
         Denial {
-            fault: Fault::Identity,
-            what: "the log-in".to_owned(),
+            fault: match error.fault {
+                identity::Fault::Agent => Fault::Identity,
+                identity::Fault::Operator => Fault::Operator,
+                identity::Fault::Interceptor => Fault::Interceptor,
+            },
+            what: error.what.clone(),
             rule: None,
-            reason: error.reason(),
-            remedy: error.remedy(),
-            retry: Retry::Later,
+            reason: error.reason.clone(),
+            remedy: Some(error.remedy.clone()),
+            retry: if error.transient { Retry::Later } else { Retry::Never },
             session: self.live.id,
         }
     }

@@ -18,7 +18,7 @@ use super::target::{BoundTarget, Route, Routes};
 use crate::approval;
 use crate::capture::{Captured, Origin};
 use crate::clock::Clock;
-use crate::identity::Attestor;
+use crate::identity::{Attest as _, Attestor, Candidates, IdentityError};
 use crate::mask::Rules;
 use crate::policy::{DecisionCache, Denial, Fault, Policies, Retry};
 use crate::protocol::{Close, Conn, Dial, Failure, Sniff, Target};
@@ -38,8 +38,6 @@ pub struct House {
     pub clock: Arc<dyn Clock>,
     /// Where everything is put on record.
     pub recorder: Recorder,
-    /// Who is who.
-    pub attestor: Arc<dyn Attestor>,
     /// Held commands.
     pub approvals: approval::Store,
     /// Live sessions.
@@ -55,6 +53,8 @@ pub struct House {
 /// What a reload replaces, all at once.
 #[derive(Debug)]
 pub struct Loaded {
+    /// Who is who.
+    pub attestor: Attestor,
     /// Policies.
     pub policies: Arc<Policies>,
     /// Masking rules.
@@ -64,6 +64,11 @@ pub struct Loaded {
 }
 
 impl House {
+    /// The attestor in force now.
+    pub(super) fn attestor(&self) -> Attestor {
+        self.loaded.load().attestor.clone()
+    }
+
     /// Looks host names up again.
     pub async fn resolve(&self) {
         let targets = self.loaded.load().targets.clone();
@@ -91,9 +96,9 @@ impl House {
                 return;
             }
         };
-        let candidates = self.attestor.candidates(&origin).await;
+        let candidates = self.attestor().candidates(&origin).await;
         let opened = Event::SessionOpened {
-            identity: candidates.as_ref().ok().and_then(|found| found.likely()),
+            identity: candidates.as_ref().ok().and_then(only_name),
             origin: recorded_origin(&origin),
             facts: candidates.as_ref().ok().map(|found| found.facts().clone()),
             target: Some(Arc::clone(&target.name)),
@@ -192,7 +197,7 @@ impl House {
         enrolled: &Enrolled,
         target: Arc<BoundTarget>,
         view: Arc<Target>,
-        candidates: Result<crate::identity::Candidates, crate::identity::IdentityError>,
+        candidates: Result<Candidates, IdentityError>,
     ) -> Result<Close, Failure> {
         let broke = |source| Failure::Io { leg: "agent", source };
         stream.set_nodelay(true).map_err(broke)?;
@@ -295,6 +300,13 @@ impl Dial for Tcp {
             Ok(tls::Stream::Tcp(stream))
         })
     }
+}
+
+/// The agent that a process can only be, as far as its facts say.
+fn only_name(candidates: &Candidates) -> Option<Arc<str>> {
+    let mut names = candidates.names();
+    let first = names.next()?;
+    names.next().is_none().then(|| first.into())
 }
 
 /// Makes the close a reset, so that the agent does not wait for an answer that never comes.
