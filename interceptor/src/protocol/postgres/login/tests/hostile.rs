@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::timeout;
 
@@ -412,4 +415,42 @@ async fn a_cancel_request_is_bounded_in_time() {
     let target = clear(Unverified::Proof);
     let outcome = timeout(CANCEL_TIMEOUT * 2, cancel(Stream::Memory(near), &target, 7, 9)).await.unwrap();
     assert!(matches!(outcome, Err(LoginError::TimedOut)));
+}
+
+/// However the bytes arrive, they mean the same.
+#[tokio::test]
+async fn a_byte_at_a_time_is_as_good_as_all_at_once() {
+    let key = frame(b'K', &[0, 0, 0, 7, 0, 0, 0, 9]);
+    let bytes = [auth(0, b""), frame(b'N', &[0]), frame(b'S', b"a\0b\0"), key, frame(b'Z', b"I")].concat();
+    let (outcome, _) = script(Unverified::Proof, None, async move |far: &mut DuplexStream| {
+        for byte in bytes {
+            far.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let logged_in = outcome.unwrap();
+    assert_eq!((logged_in.process_id, logged_in.secret_key), (7, 9));
+    assert_eq!(logged_in.parameters, parameters(&[("a", "b")]));
+}
+
+proptest! {
+    /// Whatever a target says, a log-in ends, and the password stays here.
+    #[test]
+    fn garbage_ends_a_log_in(
+        frames in vec((select(&b"RRRRSKNEZvT!"[..]), vec(any::<u8>(), 0..24), 0u32..13), 0..6),
+        tail in vec(any::<u8>(), 0..40),
+    ) {
+        let mut bytes = Vec::new();
+        for (tag, body, code) in frames {
+            bytes.extend(if tag == b'R' { auth(code, &body) } else { frame(tag, &body) });
+        }
+        bytes.extend(tail);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (_, sent) = runtime.block_on(against(Unverified::Proof, Some(PASSWORD), bytes.clone()));
+        prop_assert!(!holds_password(&sent));
+        prop_assert!(!sent.windows(3).any(|window| window == b"md5"));
+        let bounds = Bounds { rows: 3, bytes: 1000, within: Duration::from_millis(1) };
+        let _answer = runtime.block_on(ask(bytes, bounds));
+    }
 }

@@ -214,20 +214,15 @@ async fn channel_binding_follows_the_certificates_own_hash() {
 }
 
 /// Somebody on the path, with a certificate of its own, relays the exchange to the real server: `require` lets it, and the
-/// binding tells.
-#[tokio::test]
-async fn an_impostor_that_relays_scram_is_found_out() {
+/// binding tells. With `strip`, it takes -PLUS off the list, too: then the server sees that we could have.
+async fn relayed(strip: bool) -> String {
     let world = World::new(Authority::new("CA").unwrap());
     let required = world.config(Mode::Require);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (cert, key) = Authority::new("impostor")
-        .unwrap()
-        .issue("i", &["db.test"], Validity::Now)
-        .unwrap()
-        .write(world.dir.path(), "impostor")
-        .unwrap();
-    let server =
-        Config { agent_cert: Some(cert), agent_key: Some(key), ..Config::default() }.agent(&[ALPN]).unwrap().unwrap();
+    let issued = Authority::new("impostor").unwrap().issue("i", &["db.test"], Validity::Now).unwrap();
+    let (cert, key) = issued.write(world.dir.path(), "impostor").unwrap();
+    let config = Config { agent_cert: Some(cert), agent_key: Some(key), ..Config::default() };
+    let server = config.agent(&[ALPN]).unwrap().unwrap();
     let (far, upstream) = (world.dial().await, required.upstream("db.test", &[ALPN]).unwrap());
     let address = listener.local_addr().unwrap();
     let impostor = async {
@@ -237,6 +232,18 @@ async fn an_impostor_that_relays_scram_is_found_out() {
         victim.write_all(b"S").await.unwrap();
         let mut near = tls::accept(Stream::Tcp(victim), server).await.unwrap();
         let mut far = secure(far, &upstream).await.unwrap();
+        if strip {
+            let length = near.read_u32().await.unwrap();
+            let mut startup = vec![0; length as usize - 4];
+            near.read_exact(&mut startup).await.unwrap();
+            far.write_all(&[&length.to_be_bytes(), &startup[..]].concat()).await.unwrap();
+            far.flush().await.unwrap();
+            let mut offer = [0; 5 + 4 + 19 + 14 + 1];
+            far.read_exact(&mut offer).await.unwrap();
+            assert!(offer.ends_with(b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"));
+            near.write_all(b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0").await.unwrap();
+            near.flush().await.unwrap();
+        }
         let _ended = copy_bidirectional(&mut near, &mut far).await;
     };
     let victim = async {
@@ -245,6 +252,17 @@ async fn an_impostor_that_relays_scram_is_found_out() {
         login(stream, &target, &credential("s", Some(PASSWORD)), &parameters(&[("database", "postgres")])).await
     };
     let (outcome, ()) = tokio::join!(victim, impostor);
-    let error = outcome.unwrap_err();
-    assert!(error.to_string().contains("channel binding"), "{error}");
+    outcome.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn an_impostor_that_relays_scram_is_found_out() {
+    let error = relayed(false).await;
+    assert!(error.contains("SCRAM channel binding check failed"), "{error}");
+}
+
+#[tokio::test]
+async fn an_impostor_that_takes_the_binding_off_the_list_is_found_out() {
+    let error = relayed(true).await;
+    assert!(error.contains("SCRAM channel binding negotiation error"), "{error}");
 }
