@@ -82,7 +82,7 @@ impl fmt::Debug for Events {
 
 impl Events {
     pub(super) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
-        Ok(Self { ring: AsyncFd::register(ring)? })
+        Ok(Self { ring: sys::watch(ring)? })
     }
 
     /// The next event. Cancel safe.

@@ -9,7 +9,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use aya::maps::{MapData, RingBuf};
 use interceptor_ebpf::{Event, Record, Settings};
+use tokio::io::unix::AsyncFd;
 
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
@@ -35,6 +37,13 @@ pub(super) fn event(bytes: &[u8]) -> Option<Event> {
     }
     // SAFETY: the length was checked, alignment is not assumed, and any bytes are a valid Event.
     Some(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
+}
+
+/// Waits for a ring through the runtime.
+pub(super) fn watch(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
+    // SAFETY: the ring owns its descriptor, gives the same one each time, and closes it only when dropped, which the
+    // returned value does after it has deregistered.
+    Ok(unsafe { AsyncFd::register(ring) }?)
 }
 
 /// Attaches a program to a cgroup, next to whatever else is attached there.
