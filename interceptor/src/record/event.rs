@@ -230,6 +230,20 @@ impl Event {
         };
         own.saturating_add(FIXED_WEIGHT)
     }
+
+    /// A bound of what the event takes in a frame: JSON writes a control character as six bytes, everything else as two
+    /// at most, and of a bind value only plain text is written as text.
+    pub(super) fn most_encoded(&self) -> usize {
+        let worst = match self {
+            Self::Data { bytes, .. } => bytes.len(),
+            Self::Command { statement, parameters, actions, .. } => {
+                let plain = parameters.weight().saturating_add(actions.weight()).saturating_mul(4);
+                statement.len().saturating_mul(6).saturating_add(plain)
+            }
+            other => other.weight().saturating_mul(6),
+        };
+        worst.saturating_add(FIXED_WEIGHT * 6)
+    }
 }
 
 /// What the kernel recorded when the agent connected.
@@ -343,9 +357,7 @@ impl Actions {
 
     fn weight(&self) -> usize {
         match self {
-            Self::Live(actions) => {
-                actions.iter().map(|a| 96 + a.columns.iter().map(|c| c.len() + 4).sum::<usize>()).sum()
-            }
+            Self::Live(actions) => actions.iter().map(weight_of).sum(),
             Self::Read(records) => records.len() * 256,
         }
     }
@@ -355,6 +367,11 @@ impl PartialEq for Actions {
     fn eq(&self, other: &Self) -> bool {
         self.records() == other.records()
     }
+}
+
+fn weight_of(action: &Action) -> usize {
+    let texts = action.columns.iter().chain(action.tags.iter()).chain(action.resource.path.iter()).chain(&action.note);
+    texts.map(|text| text.len() + 8).sum::<usize>() + 96
 }
 
 /// One recorded action. Its name is text: a reader may be older than the writer.
@@ -451,15 +468,17 @@ pub struct ParameterRecord {
     pub type_oid: u32,
     /// The value; none for NULL.
     pub value: Option<String>,
-    /// Whether `value` is hexadecimal: it was in the binary format, or is not text.
+    /// Whether `value` is hexadecimal: it was in the binary format, or is not plain text.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hex: bool,
 }
 
 impl From<&Parameter> for ParameterRecord {
     fn from(parameter: &Parameter) -> Self {
+        let plain = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
         let text = |bytes: &Bytes| {
-            if parameter.binary { None } else { std::str::from_utf8(bytes).ok().map(str::to_owned) }
+            let text = std::str::from_utf8(bytes).ok().filter(|text| !parameter.binary && text.chars().all(plain));
+            text.map(str::to_owned)
         };
         match &parameter.value {
             None => Self { type_oid: parameter.type_oid, value: None, hex: false },

@@ -319,7 +319,7 @@ pub enum FormatError {
 }
 
 /// Longest payload of one entry, in bytes.
-pub const MAX_PAYLOAD: usize = 128 << 20;
+pub const MAX_PAYLOAD: usize = 256 << 20;
 
 /// Longest header of a segment, in bytes.
 pub const MAX_HEADER: usize = HEADER_FIXED + 64 * HASH + (64 << 10);

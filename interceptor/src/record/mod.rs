@@ -131,7 +131,7 @@ pub enum RecordError {
     #[error("the recording cannot be written: {0}")]
     Storage(Arc<str>),
     /// The event is larger than a recording takes.
-    #[error("the event has {bytes} bytes and the recording takes {limit}", limit = recorder::MAX_EVENT_BYTES)]
+    #[error("an event of {bytes} bytes is more than one frame of the recording takes")]
     TooLarge {
         /// How large it is.
         bytes: usize,

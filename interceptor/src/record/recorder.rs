@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot, watch};
 
 use super::event::Event;
+use super::format;
 use super::sink::{Files, Sink};
 use super::spool::Spool;
 use super::{Config, Fsync, OpenError, RecordError};
@@ -213,9 +214,6 @@ pub struct Health {
     pub failing: Option<Arc<str>>,
 }
 
-/// Largest event, in bytes of its parts. Data of any length is recorded: in parts.
-pub(super) const MAX_EVENT_BYTES: usize = 16 << 20;
-
 /// Longest data in one frame.
 const MAX_DATA: usize = 1 << 20;
 /// Bytes that are staged before they are written.
@@ -262,7 +260,7 @@ impl Shared {
     /// The cost of an event, where it may be queued at all. The end of a session may be, even while writing fails.
     fn admit(&self, event: &Event) -> Result<u32, RecordError> {
         let bytes = event.weight();
-        if bytes > MAX_EVENT_BYTES {
+        if event.most_encoded() > format::MAX_PAYLOAD {
             return Err(RecordError::TooLarge { bytes });
         }
         if self.failing.load(Ordering::Acquire) && !matches!(event, Event::SessionClosed { .. }) {
