@@ -6,8 +6,8 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_probe_read_kernel,
-    bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_netns_cookie, bpf_get_socket_cookie,
+    bpf_probe_read_kernel, bpf_sk_lookup_tcp, bpf_sk_release,
 };
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_ebpf::macros::cgroup_sock_addr;
@@ -16,8 +16,8 @@ use interceptor_ebpf::{Reason, Record, STATE_CAPTURED, STATE_LOCAL, Settings};
 
 use crate::event;
 use crate::sock_addr::{
-    self, Endpoint, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK6, is_mapped, is_resolver, loopback_of, redirect4,
-    redirect6, words,
+    self, Endpoint, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK6, is_mapped, is_resolver, loopback_of, redirect4, redirect6,
+    words,
 };
 
 #[cgroup_sock_addr(connect4)]
@@ -159,4 +159,3 @@ fn serves(ctx: &SockAddrContext, loopback: &[u8; 16], port: u16, cgroup: u64) ->
         same
     }
 }
-

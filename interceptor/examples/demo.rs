@@ -49,12 +49,21 @@ impl Demo {
         self.agent(&stage, stage.psql(&["SELECT id, name, email, card, ssn, balance FROM customers ORDER BY id"]))?;
 
         self.step("A cast, a concatenation, a view: whatever is computed from a masked column is masked whole", "");
-        self.agent(&stage, stage.psql(&["SELECT upper(email) AS shouted, card || '!' AS glued FROM customers WHERE id = 1"]))?;
+        self.agent(
+            &stage,
+            stage.psql(&["SELECT upper(email) AS shouted, card || '!' AS glued FROM customers WHERE id = 1"]),
+        )?;
 
-        self.step("An unmodified Python agent: the same, over the extended protocol", "and getpeername still shows the server");
+        self.step(
+            "An unmodified Python agent: the same, over the extended protocol",
+            "and getpeername still shows the server",
+        );
         self.agent(&stage, python(&stage, PYTHON_AGENT)?)?;
 
-        self.step("A write that policy denies", "a native error, with rule, reason and remedy; the connection stays usable");
+        self.step(
+            "A write that policy denies",
+            "a native error, with rule, reason and remedy; the connection stays usable",
+        );
         let denied = ["UPDATE customers SET balance = 1000000 WHERE id = 1", "SELECT 'still in sync' AS connection"];
         self.agent(&stage, stage.psql(&denied))?;
 
@@ -65,7 +74,10 @@ impl Demo {
         elsewhere.stdout(Stdio::inherit()).stderr(Stdio::inherit());
         stage.spawn_agent_in("stranger", elsewhere)?.wait()?;
 
-        self.step("Around interceptor: a raw connection to the server, and to somewhere else", "captured all the same, or dropped in the kernel");
+        self.step(
+            "Around interceptor: a raw connection to the server, and to somewhere else",
+            "captured all the same, or dropped in the kernel",
+        );
         self.agent(&stage, python(&stage, AROUND)?)?;
 
         self.evidence(&stage)?;
@@ -187,7 +199,8 @@ attempt("a port that no target covers", other)
 "#;
 
 fn python(stage: &Stage, program: &str) -> Result<Command, Box<dyn Error + Send + Sync>> {
-    let clients = std::env::var_os("INTERCEPTOR_CLIENTS").map_or_else(|| PathBuf::from("target/clients"), PathBuf::from);
+    let clients =
+        std::env::var_os("INTERCEPTOR_CLIENTS").map_or_else(|| PathBuf::from("target/clients"), PathBuf::from);
     let source = stage.path("agent.py");
     fs::write(&source, program.replace("HOST", &format!("{HOST:?}")))?;
     let mut command = Command::new(clients.join("python/bin/python"));

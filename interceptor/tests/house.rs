@@ -21,10 +21,24 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("record", ROW_4),
     ("credential", ROW_4),
     ("protocol", &["policy", "mask", "clock", "secret", "telemetry", "tls", "wire"]),
-    ("session", &[
-        "protocol", "mask", "approval", "record", "credential", "policy", "identity", "capture", "clock", "secret",
-        "telemetry", "tls", "wire",
-    ]),
+    (
+        "session",
+        &[
+            "protocol",
+            "mask",
+            "approval",
+            "record",
+            "credential",
+            "policy",
+            "identity",
+            "capture",
+            "clock",
+            "secret",
+            "telemetry",
+            "tls",
+            "wire",
+        ],
+    ),
 ];
 const ROW_1: &[&str] = &["clock", "secret", "telemetry", "tls", "wire"];
 const ROW_4: &[&str] = &["policy", "identity", "clock", "secret", "telemetry", "tls", "wire"];

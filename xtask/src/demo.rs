@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::install::{self, For};
-use crate::run::{as_root, cargo, root, run as execute, say};
+use crate::run::{as_root, cargo, root, run as execute, say, talk};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -18,7 +18,16 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     install::ensure(For::Demo)?;
     say("building (the first time takes some minutes)");
-    execute(cargo().args(["build", "--package", "interceptor", "--features", "testing", "--bins", "--example", "demo"]))?;
+    execute(cargo().args([
+        "build",
+        "--package",
+        "interceptor",
+        "--features",
+        "testing",
+        "--bins",
+        "--example",
+        "demo",
+    ]))?;
     let mut command = as_root(root().join("target/debug/examples/demo"));
     if arguments.keep {
         command.arg("--keep");
@@ -26,5 +35,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.fast {
         command.arg("--fast");
     }
-    execute(command.env("INTERCEPTOR_CLIENTS", root().join("target/clients")))
+    talk(command.env("INTERCEPTOR_CLIENTS", root().join("target/clients")))
 }

@@ -18,7 +18,10 @@ const BUILD: &[Package] = &[
     Package { name: "build-essential", proof: &["/usr/bin/cc"] },
     Package { name: "cmake", proof: &["/usr/bin/cmake"] },
     Package { name: "clang", proof: &["/usr/bin/clang"] },
-    Package { name: "libclang-dev", proof: &["/usr/lib/llvm-*/lib/libclang.so", "/usr/lib/x86_64-linux-gnu/libclang*.so*"] },
+    Package {
+        name: "libclang-dev",
+        proof: &["/usr/lib/llvm-*/lib/libclang.so", "/usr/lib/x86_64-linux-gnu/libclang*.so*"],
+    },
 ];
 /// For the demo: the real server, and the tools that make namespaces.
 const DEMO: &[Package] = &[
@@ -96,7 +99,9 @@ fn python(packages: &[&str]) -> Result<()> {
     // could not reach an interpreter in somebody's home.
     let interpreter = if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
     run(Command::new(interpreter).args(["-m", "venv", "--clear"]).arg(&folder))?;
-    run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check"]).args(packages))?;
+    run(Command::new(folder.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(packages))?;
     std::fs::write(stamp, wanted)?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask ebpf`.
 
 mod demo;
+
 mod install;
 mod run;
 mod test;

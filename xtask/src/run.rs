@@ -20,7 +20,18 @@ pub(crate) fn say(text: &str) {
 /// Runs a command in the checkout, with its output shown.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
-    let status = command.current_dir(root()).stdin(Stdio::null()).status().with_context(|| format!("cannot run {shown}"))?;
+    let status =
+        command.current_dir(root()).stdin(Stdio::null()).status().with_context(|| format!("cannot run {shown}"))?;
+    if !status.success() {
+        bail!("{shown} failed ({status})");
+    }
+    Ok(())
+}
+
+/// Runs a command that may ask the person at the terminal.
+pub(crate) fn talk(command: &mut Command) -> Result<()> {
+    let shown = show(command);
+    let status = command.current_dir(root()).status().with_context(|| format!("cannot run {shown}"))?;
     if !status.success() {
         bail!("{shown} failed ({status})");
     }
@@ -49,7 +60,7 @@ pub(crate) fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("sudo");
-    command.arg("--preserve-env=PATH,RUST_LOG,RUST_BACKTRACE,CI").arg(program);
+    command.arg("--preserve-env=PATH,RUST_LOG,RUST_BACKTRACE,CI,INTERCEPTOR_CLIENTS").arg(program);
     command
 }
 

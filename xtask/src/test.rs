@@ -43,7 +43,11 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
         let Some((_, path)) = binaries.iter().find(|(binary, _)| binary == name) else { continue };
         group(name, &mut || {
             let mut command = as_root(path);
-            execute(command.args(["--test-threads=1"]).env("INTERCEPTOR_CLIENTS", crate::run::root().join("target/clients")))
+            execute(
+                command
+                    .args(["--test-threads=1"])
+                    .env("INTERCEPTOR_CLIENTS", crate::run::root().join("target/clients")),
+            )
         })?;
     }
     Ok(times)
@@ -62,7 +66,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     Ok(())
 }
-
 
 fn lint() -> Result<()> {
     execute(cargo().args(["fmt", "--all", "--check"]))?;

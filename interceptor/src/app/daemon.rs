@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use super::{StartError, load};
 use crate::admin::{self, Api};
 use crate::approval;
-use crate::capture::Capture;
+use crate::capture::dns::Relay;
+use crate::capture::{self, Capture, Events, Listener};
 use crate::clock::Clock;
 use crate::config::{self, Config, Problem};
 use crate::record::{Event, Recorder};
@@ -29,7 +30,7 @@ pub(super) async fn run(path: &Path, config: Config, loaded: Loaded, clock: Arc<
     let house = furnish(&config, loaded, clock).await?;
     let bound = admin::bind(&config.admin);
     let (listener, group) = bound.map_err(|error| StartError::failed("opening the admin socket")(&error))?;
-    let capture = Capture::start(&config.capture).await.map_err(|error| StartError::failed("capturing")(&error))?;
+    let captured = Captures::start(&config.capture)?;
     let runtime = tokio::runtime::Handle::current();
     let api = Arc::new(Api {
         house: Arc::clone(&house),
@@ -40,10 +41,38 @@ pub(super) async fn run(path: &Path, config: Config, loaded: Loaded, clock: Arc<
     });
     let stop = serve_admin(listener, api)?;
     announce(&house).await?;
-    let ended = govern(&house, capture).await;
+    let ended = govern(&house, captured).await;
     let _nobody_listens = stop.send(());
     drain(&house).await;
     ended
+}
+
+/// Everything that captures: listeners first, so that no agent is sent to a port that nobody listens on.
+struct Captures {
+    listener: Listener,
+    relay: Option<Relay>,
+    capture: Capture,
+    events: Events,
+}
+
+impl Captures {
+    fn start(config: &capture::Config) -> Result<Self, StartError> {
+        let listener = Listener::bind(config).map_err(|error| StartError::failed("listening for agents")(&error))?;
+        let relay = Relay::bind(config).map_err(|error| StartError::failed("relaying DNS")(&error))?;
+        let capture = Capture::start(config, &listener, relay.as_ref());
+        let capture = capture.map_err(|error| StartError::failed("capturing")(&error))?;
+        let events = capture.events().map_err(|error| StartError::failed("watching the kernel programs")(&error))?;
+        Ok(Self { listener, relay, capture, events })
+    }
+}
+
+/// Ends a task together with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Builds what sessions share.
@@ -83,16 +112,19 @@ async fn announce(house: &House) -> Result<(), StartError> {
 }
 
 /// Accepts until told to stop.
-async fn govern(house: &Arc<House>, mut capture: Capture) -> Result<(), StartError> {
+async fn govern(house: &Arc<House>, captured: Captures) -> Result<(), StartError> {
     let signals = |kind| signal(kind).map_err(|error| StartError::failed("listening for signals")(&error));
     let mut terminate: Signal = signals(SignalKind::terminate())?;
     let mut interrupt = signals(SignalKind::interrupt())?;
+    let Captures { listener, relay, capture, events } = captured;
+    let _alarms = AbortOnDrop(tokio::spawn(super::alarms::watch(Arc::clone(house), events)));
+    let _relay = relay.map(|relay| AbortOnDrop(tokio::spawn(async move { relay.run().await })));
     let mut sessions = JoinSet::new();
     let mut expire = tokio::time::interval(EXPIRE);
     let mut refresh = tokio::time::interval(REFRESH);
     loop {
         tokio::select! {
-            accepted = capture.accept() => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok(Ok(captured)) => {
                     sessions.spawn(Arc::clone(house).serve(captured));
                 }
@@ -106,20 +138,6 @@ async fn govern(house: &Arc<House>, mut capture: Capture) -> Result<(), StartErr
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            event = capture.event() => {
-                tracing::warn!(?event, "denied in the kernel");
-                let denied = Event::KernelDenied {
-                    what: event.what.clone(),
-                    cgroup: event.cgroup,
-                    pid: event.pid,
-                    comm: event.comm.clone(),
-                    destination: event.destination,
-                    count: event.count,
-                };
-                if let Err(error) = house.recorder.enqueue(SessionId::NONE, denied).await {
-                    tracing::error!(%error, "a denial of the kernel is not on record");
-                }
-            },
             Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a session's task broke");
@@ -127,6 +145,9 @@ async fn govern(house: &Arc<House>, mut capture: Capture) -> Result<(), StartErr
             },
             _ = expire.tick() => house.expire_approvals().await,
             _ = refresh.tick() => {
+                if let Err(error) = capture.refresh() {
+                    tracing::error!(%error, "a governed cgroup cannot be governed");
+                }
                 let house = Arc::clone(house);
                 tokio::spawn(async move { house.resolve().await });
             },

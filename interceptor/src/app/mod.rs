@@ -4,6 +4,7 @@
 //! approvals, resolve targets, then capture. Stop: no new sessions, live ones are told and drained, the spool is
 //! closed. The kernel programs stay attached: while no daemon runs, governed traffic is refused, not let through.
 
+mod alarms;
 mod daemon;
 mod load;
 

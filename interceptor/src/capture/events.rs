@@ -69,6 +69,25 @@ pub enum Refusal {
     },
 }
 
+/// For people: what was tried.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSettings => f.write_str("any network use, before the daemon wrote its settings"),
+            Self::SocketKind { socket_type, protocol } => {
+                write!(f, "a socket of type {socket_type}, protocol {protocol}: only TCP and UDP are allowed")
+            }
+            Self::NoRecord => f.write_str("a connect on a socket that has no record"),
+            Self::Udp => f.write_str("UDP to anything but the resolver"),
+            Self::Bind => f.write_str("a bind that others could reach, or to a port of the daemon"),
+            Self::SocketOption { level, name } => write!(f, "socket option {name} of level {level}"),
+            Self::Packet { protocol } => write!(f, "a packet of protocol {protocol} past the daemon"),
+            Self::ConnectKind => f.write_str("a connect that is neither TCP nor UDP"),
+            Self::Unknown { reason } => write!(f, "reason {reason} of a newer kernel object"),
+        }
+    }
+}
+
 /// The reader of the ring. One at a time: readers of one ring take events from each other.
 pub struct Events {
     ring: AsyncFd<RingBuf<MapData>>,

@@ -7,7 +7,7 @@ mod approvals;
 mod check;
 mod doctor;
 mod output;
-// mod policy;
+mod policy;
 // mod recordings;
 mod reload;
 mod run;
@@ -72,6 +72,8 @@ enum Command {
     Approvals(approvals::Arguments),
 
 
+    /// Test and explain policies
+    Policy(policy::PolicyArgs),
     /// Load configuration and policies again; a mistake changes nothing
     Reload,
     /// Detach the kernel programs: governed processes are free again
@@ -118,6 +120,9 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
         Command::Approvals(arguments) => approvals::run(&context, &arguments, out),
 
 
+        Command::Policy(arguments) => policy::run(&arguments, out, None)
+            .map(ExitCode::from)
+            .map_err(|error| error.to_string()),
         Command::Reload => reload::run(&context, out),
         Command::Uninstall => uninstall::run(&context, out),
         Command::Completions { shell } => {
