@@ -1,4 +1,5 @@
 //! The shipped policies do what their case files say, and the command that says so tells the truth.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -174,7 +175,8 @@ fn explain_tells_what_would_change_the_answer() {
 fn a_request_can_stand_in_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let dir = shipped();
-    let ask = |path: &Path| run_cli(&["explain", "--dir", dir.to_str().unwrap(), "--request", path.to_str().unwrap()], None);
+    let ask =
+        |path: &Path| run_cli(&["explain", "--dir", dir.to_str().unwrap(), "--request", path.to_str().unwrap()], None);
     let toml = folder.path().join("r.toml");
     let request = "agent = \"migration-bot\"\nmachine = { unit = \"migrate.service\" }\nat = 2026-11-23T12:00:00Z\n\
                    actions = [{ name = \"sql:create\", resource = \"Table::orders-db/orders/public/t\" }]\n";
