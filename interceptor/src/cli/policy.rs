@@ -34,7 +34,7 @@ pub enum PolicyCommand {
     /// Run the *.cases.toml files of a folder: each states requests and the decisions that are expected
     Test(TestArgs),
     /// Say what policy decides on a request, by which rules, and what would change the answer
-    Explain(ExplainArgs),
+    Explain(Box<ExplainArgs>),
 }
 
 /// `interceptor policy test [DIR]`

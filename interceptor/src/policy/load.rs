@@ -87,7 +87,8 @@ impl Policies {
     /// Every error of every file, in their order.
     pub fn load<N: AsRef<str>, T: AsRef<str>>(files: &[(N, T)]) -> Result<Self, Vec<PolicyError>> {
         static GENERATION: AtomicU64 = AtomicU64::new(1);
-        let vocabulary = Vocabulary::shipped().map_err(|message| vec![at("interceptor.cedarschema", "", 0, message)])?;
+        let vocabulary =
+            Vocabulary::shipped().map_err(|message| vec![at("interceptor.cedarschema", "", 0, message)])?;
         let mut errors = Vec::new();
         let mut rules = Vec::new();
         let mut digest = Sha256::new();
@@ -198,7 +199,10 @@ fn index(
         let text = texts.get(rule.file.as_str()).copied().unwrap_or_default();
         if let Some(first) = by_id.get(rule.policy.id()).and_then(|first| rules.get(*first)) {
             let message = format!("@id(\"{}\") is taken by {}:{}", rule.id, first.file, first.line);
-            errors.push(PolicyError { help: Some("give each policy its own @id".into()), ..at(&rule.file, text, start(rule), message) });
+            errors.push(PolicyError {
+                help: Some("give each policy its own @id".into()),
+                ..at(&rule.file, text, start(rule), message)
+            });
             continue;
         }
         by_id.insert(rule.policy.id().clone(), index);
@@ -247,10 +251,7 @@ fn validate(
 }
 
 /// Cuts the rules by action and kind; equal slices are shared.
-fn slice(
-    vocabulary: &Vocabulary,
-    rules: &[Rule],
-) -> Result<HashMap<(ActionName, ResourceKind), Arc<Slice>>, String> {
+fn slice(vocabulary: &Vocabulary, rules: &[Rule]) -> Result<HashMap<(ActionName, ResourceKind), Arc<Slice>>, String> {
     let mut shared: HashMap<Vec<usize>, Arc<Slice>> = HashMap::new();
     let mut slices = HashMap::new();
     for action in ActionName::SQL.iter().chain([&ActionName::UNMASK]).copied() {

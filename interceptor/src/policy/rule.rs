@@ -93,7 +93,9 @@ impl Rule {
     /// The entity that the principal must be, or be in.
     pub(super) fn principal(&self) -> Option<EntityUid> {
         match self.policy.principal_constraint() {
-            PrincipalConstraint::Eq(uid) | PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => Some(uid),
+            PrincipalConstraint::Eq(uid) | PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => {
+                Some(uid)
+            }
             PrincipalConstraint::Any | PrincipalConstraint::Is(_) => None,
         }
     }
@@ -110,7 +112,9 @@ impl Rule {
     pub(super) fn concerns(&self, vocabulary: &Vocabulary, action: ActionName, kind: ResourceKind) -> bool {
         self.concerns_action(vocabulary, action)
             && match self.policy.resource_constraint() {
-                ResourceConstraint::Is(name) | ResourceConstraint::IsIn(name, _) => vocabulary.kind(&name) == Some(kind),
+                ResourceConstraint::Is(name) | ResourceConstraint::IsIn(name, _) => {
+                    vocabulary.kind(&name) == Some(kind)
+                }
                 ResourceConstraint::Eq(uid) => vocabulary.kind(uid.type_name()) == Some(kind),
                 ResourceConstraint::Any | ResourceConstraint::In(_) => true,
             }

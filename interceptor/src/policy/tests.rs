@@ -212,9 +212,15 @@ fn names_that_imitate_paths_do_not_match() {
 
 #[test]
 fn odd_names_are_named_in_policies_by_their_escaped_ids() {
-    for (name, id) in
-        [("a/b", "a%2Fb"), ("%", "%25"), ("\"", "\\\""), ("x::y", "x::y"), ("naïve 表", "naïve 表"), ("", ""), ("\n", "\\n")]
-    {
+    for (name, id) in [
+        ("a/b", "a%2Fb"),
+        ("%", "%25"),
+        ("\"", "\\\""),
+        ("x::y", "x::y"),
+        ("naïve 表", "naïve 表"),
+        ("", ""),
+        ("\n", "\\n"),
+    ] {
         let policies = load(&format!("permit (principal, action, resource == Table::\"db/orders/public/{id}\");"));
         permitted(ask(&policies, &command(vec![on_table(ActionName::SQL_SELECT, name)])));
         denied(ask(&policies, &command(vec![on_table(ActionName::SQL_SELECT, &format!("{name}_"))])));
@@ -314,7 +320,11 @@ fn what_nobody_could_mean_is_a_load_error_with_its_line() {
         ("forbid (principal, action, resource) when { false };", 1, "false"),
         ("forbid (principal, action, resource) when { context.note == \"\u{202e}\" };", 1, "note"),
         ("permit (principal, action, resource) when { principal.unit == \"x\" };", 1, "unit"),
-        ("@id(\"x\") permit (principal, action, resource);\n@id(\"x\") forbid (principal, action, resource);", 2, "taken"),
+        (
+            "@id(\"x\") permit (principal, action, resource);\n@id(\"x\") forbid (principal, action, resource);",
+            2,
+            "taken",
+        ),
     ] {
         let errors = errors(text);
         assert!(errors.iter().any(|error| error.line == line), "{text}\n{errors:#?}");
@@ -338,7 +348,9 @@ fn all_errors_come_at_once_and_nothing_is_kept() {
 
 #[test]
 fn policies_without_an_id_are_numbered_in_order() {
-    let policies = load("permit (principal, action, resource);\n@id(\"x\") permit (principal, action, resource);\nforbid (principal, action == Action::\"sql:drop\", resource);");
+    let policies = load(
+        "permit (principal, action, resource);\n@id(\"x\") permit (principal, action, resource);\nforbid (principal, action == Action::\"sql:drop\", resource);",
+    );
     assert_eq!(policies.ids().collect::<Vec<_>>(), ["p.cedar#1", "x", "p.cedar#3"]);
     let clash = "@id(\"p.cedar#2\") permit (principal, action, resource);\npermit (principal, action, resource);";
     assert!(errors(clash)[0].message.contains("taken"));
@@ -359,7 +371,14 @@ fn kept_decisions_end_with_what_they_depend_on() {
     let command = command(vec![on_table(ActionName::SQL_DELETE, "t")]);
     let tags = Arc::default();
     let bot = attested("bot", &[]);
-    let request = Request { principal: &bot, target: "db", command: &command, session: SessionFacts::default(), now: NOW, tags: &tags };
+    let request = Request {
+        principal: &bot,
+        target: "db",
+        command: &command,
+        session: SessionFacts::default(),
+        now: NOW,
+        tags: &tags,
+    };
     permitted(cache.decide(&permissive, &request));
     permitted(cache.decide(&permissive, &request));
     assert_eq!(cache.len(), 1);
@@ -408,12 +427,22 @@ fn an_explanation_says_what_would_change_the_answer() {
     let bot = attested("bot", &[]);
     let tags = Arc::default();
     let command = command(vec![on_table(ActionName::SQL_DROP, "t"), on_table(ActionName::SQL_DELETE, "t")]);
-    let request = Request { principal: &bot, target: "db", command: &command, session: SessionFacts::default(), now: NOW, tags: &tags };
+    let request = Request {
+        principal: &bot,
+        target: "db",
+        command: &command,
+        session: SessionFacts::default(),
+        now: NOW,
+        tags: &tags,
+    };
     let explanation = policies.explain(&request);
     assert_eq!(explanation.verdict, evaluate::Verdict::Deny);
     let drop = &explanation.actions[0];
     assert_eq!(drop.rules[0].place, "p.cedar:1");
-    assert!(drop.changes.iter().any(|c| c.what == "in group \"dba\"" && c.verdict == evaluate::Verdict::Hold), "{drop:#?}");
+    assert!(
+        drop.changes.iter().any(|c| c.what == "in group \"dba\"" && c.verdict == evaluate::Verdict::Hold),
+        "{drop:#?}"
+    );
     let delete = &explanation.actions[1];
     assert!(delete.rules.is_empty());
     assert!(delete.changes.iter().any(|c| c.what == "with a WHERE" && c.verdict == evaluate::Verdict::Permit));
@@ -437,7 +466,14 @@ fn a_thousand_policies_stay_fast() {
     println!("load 1001 policies: {:?}", started.elapsed());
     let (bot, tags) = (attested("bot", &["g1", "g2"]), Arc::new(["pii", "card"].into_iter().map(Tag::from).collect()));
     let command = command(vec![on_table(ActionName::SQL_SELECT, "t")]);
-    let request = Request { principal: &bot, target: "db", command: &command, session: SessionFacts::default(), now: NOW, tags: &tags };
+    let request = Request {
+        principal: &bot,
+        target: "db",
+        command: &command,
+        session: SessionFacts::default(),
+        now: NOW,
+        tags: &tags,
+    };
     let measure = |what: &str, ask: &dyn Fn() -> Decision| {
         let started = std::time::Instant::now();
         for _ in 0..500 {
@@ -452,7 +488,54 @@ fn a_thousand_policies_stay_fast() {
     assert!(measure("cached", &|| cache.decide(&policies, &request)).as_micros() < 500);
 }
 
-fn rule_text() -> impl Strategy<Value = (bool, String)> {
+/// A policy in pieces, so that it can be written in two ways.
+#[derive(Clone, Debug)]
+struct Pieces {
+    kind: Kind,
+    scope: [&'static str; 3],
+    condition: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Permit,
+    Forbid,
+    Hold,
+}
+
+impl Pieces {
+    /// As one writes it.
+    fn text(&self) -> String {
+        self.written(&self.scope.join(", "), "")
+    }
+
+    /// With the scope moved into conditions: this cannot be sliced.
+    fn unsliced(&self) -> String {
+        let restrictions = self.scope.iter().filter(|part| part.contains(' '));
+        let conditions: String = restrictions.map(|part| format!("when {{ {part} }} ")).collect();
+        self.written("principal, action, resource", &conditions)
+    }
+
+    fn written(&self, scope: &str, conditions: &str) -> String {
+        let condition = self.condition;
+        match self.kind {
+            Kind::Permit => format!("permit ({scope}) {conditions}{condition};\n"),
+            Kind::Forbid => format!("forbid ({scope}) {conditions}{condition};\n"),
+            Kind::Hold => {
+                format!("@approval(\"dba\") forbid ({scope}) {conditions}{condition} unless {{ context.approved }};\n")
+            }
+        }
+    }
+}
+
+fn all(rules: &[Pieces]) -> String {
+    rules.iter().map(Pieces::text).collect()
+}
+
+fn rule() -> impl Strategy<Value = Pieces> {
+    let kind = prop::sample::select(vec![Kind::Permit, Kind::Forbid, Kind::Hold]);
+    let principal =
+        prop::sample::select(vec!["principal", "principal in Group::\"finance\"", "principal == Machine::\"x\""]);
     let action = prop::sample::select(vec![
         "action",
         "action in Action::\"sql:read\"",
@@ -460,22 +543,18 @@ fn rule_text() -> impl Strategy<Value = (bool, String)> {
         "action == Action::\"sql:drop\"",
         "action in [Action::\"sql:write\", Action::\"sql:ddl\"]",
     ]);
-    let principal =
-        prop::sample::select(vec!["principal", "principal in Group::\"finance\"", "principal == Machine::\"x\""]);
     let resource = prop::sample::select(vec![
         "resource",
         "resource in Schema::\"db/orders/public\"",
         "resource == Table::\"db/orders/public/t\"",
         "resource is Table",
+        "resource is Table in Database::\"db/orders\"",
     ]);
     let condition = prop::sample::select(vec!["", "when { context.has_where }", "unless { context.in_transaction }"]);
-    (0..3u8, principal, action, resource, condition).prop_map(|(kind, principal, action, resource, condition)| {
-        let scope = format!("({principal}, {action}, {resource}) {condition}");
-        match kind {
-            0 => (false, format!("permit {scope};\n")),
-            1 => (true, format!("forbid {scope};\n")),
-            _ => (false, format!("@approval(\"dba\") forbid {scope} unless {{ context.approved }};\n")),
-        }
+    (kind, principal, action, resource, condition).prop_map(|(kind, principal, action, resource, condition)| Pieces {
+        kind,
+        scope: [principal, action, resource],
+        condition,
     })
 }
 
@@ -489,10 +568,9 @@ proptest! {
 
     #[test]
     fn a_further_forbid_never_loosens(
-        rules in prop::collection::vec(rule_text(), 0..5), further in rule_text(), actions in actions(), has_where: bool,
+        rules in prop::collection::vec(rule(), 0..5), further in rule(), actions in actions(), has_where: bool,
     ) {
-        let text: String = rules.iter().map(|(_, text)| text.as_str()).collect();
-        let further = further.1.replacen("permit", "forbid", 1);
+        prop_assume!(further.kind != Kind::Permit);
         let mut command = command(actions);
         command.facts = Arc::new(Facts { has_where, statements: 1, ..Facts::default() });
         let strictness = |decision: &Decision| match decision {
@@ -500,66 +578,28 @@ proptest! {
             Decision::Hold(_) => 1,
             Decision::Deny(_) => 2,
         };
-        let before = ask(&load(&text), &command);
-        let after = ask(&load(&format!("{text}{further}")), &command);
+        let before = ask(&load(&all(&rules)), &command);
+        let after = ask(&load(&format!("{}{}", all(&rules), further.text())), &command);
         prop_assert!(strictness(&after) >= strictness(&before), "{before:?} became {after:?}");
     }
 
     #[test]
-    fn no_hold_where_a_plain_forbid_applies(rules in prop::collection::vec(rule_text(), 1..6), actions in actions()) {
-        let text: String = rules.iter().map(|(_, text)| text.as_str()).collect();
-        let forbids: String = rules.iter().filter(|(plain, _)| *plain).map(|(_, text)| text.as_str()).collect();
+    fn no_hold_where_a_plain_forbid_applies(rules in prop::collection::vec(rule(), 1..6), actions in actions()) {
         let command = command(actions);
         // With everything permitted, only a plain forbid can deny.
-        let forbidden = matches!(ask(&load(&format!("{ALL}{forbids}")), &command), Decision::Deny(_));
-        if forbidden {
-            prop_assert!(matches!(ask(&load(&text), &command), Decision::Deny(_)));
-        }
+        let forbids: Vec<_> = rules.iter().filter(|rule| rule.kind == Kind::Forbid).cloned().collect();
+        let forbidden = matches!(ask(&load(&format!("{ALL}{}", all(&forbids))), &command), Decision::Deny(_));
+        let decision = ask(&load(&format!("{ALL}{}", all(&rules))), &command);
+        prop_assert_eq!(matches!(decision, Decision::Deny(_)), forbidden);
     }
 
     #[test]
-    fn slicing_agrees_with_asking_all(rules in prop::collection::vec(rule_text(), 0..6), actions in actions()) {
-        // The same policies with their scopes moved into conditions cannot be sliced.
-        let text: String = rules.iter().map(|(_, text)| text.as_str()).collect();
-        let unsliced: String = rules.iter().map(|(_, text)| into_conditions(text)).collect();
+    fn slicing_agrees_with_asking_all(rules in prop::collection::vec(rule(), 0..6), actions in actions()) {
         let command = command(actions);
-        let (one, other) = (ask(&load(&text), &command), ask(&load(&unsliced), &command));
+        let unsliced: String = rules.iter().map(Pieces::unsliced).collect();
+        let (one, other) = (ask(&load(&all(&rules)), &command), ask(&load(&unsliced), &command));
         prop_assert_eq!(std::mem::discriminant(&one), std::mem::discriminant(&other));
     }
-}
-
-/// `permit (P, A, R) C;` as `permit (principal, action, resource) when { P } when { A } when { R } C;`
-fn into_conditions(text: &str) -> String {
-    let (head, rest) = text.split_once('(').map_or_else(|| panic!(), |parts| {
-        // The annotation has a parenthesis of its own.
-        if parts.0.contains('@') {
-            let (annotation, rest) = parts.1.split_once(") ").unwrap();
-            let (effect, rest) = rest.split_once('(').unwrap();
-            (format!("{}({annotation}) {effect}", parts.0), rest)
-        } else {
-            (parts.0.to_owned(), parts.1)
-        }
-    });
-    let (scope, tail) = rest.split_once(") ").unwrap();
-    let mut conditions = String::new();
-    for part in scope.splitn(3, ", ").flat_map(|part| {
-        // The list of actions has a comma of its own.
-        if part.contains("[Action") || part.starts_with("Action") { vec![] } else { vec![part] }
-    }) {
-        if part.contains(' ') {
-            conditions.push_str(&format!("when {{ {part} }} "));
-        }
-    }
-    if let (Some(start), Some(end)) = (scope.find("action in ["), scope.find(']')) {
-        conditions = String::new();
-        for part in [&scope[..start], &scope[start..=end], &scope[end + 1..]] {
-            let part = part.trim_matches([',', ' ']);
-            if part.contains(' ') {
-                conditions.push_str(&format!("when {{ {part} }} "));
-            }
-        }
-    }
-    format!("{head}(principal, action, resource) {conditions}{tail}")
 }
 
 #[test]

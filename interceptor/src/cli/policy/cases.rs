@@ -43,6 +43,8 @@ pub struct Statement<'a> {
 pub struct CaseFile {
     /// Policy files to load, relative to this one; every `*.cedar` beside it where absent.
     pub policies: Option<Vec<PathBuf>>,
+    /// Further policies, for these cases alone.
+    pub extra: Option<String>,
     /// Tags that the mask rules know.
     #[serde(default)]
     pub tags: BTreeSet<String>,
@@ -249,10 +251,13 @@ pub fn run_file(path: &Path, analyse: Option<Analyse<'_>>) -> Result<Vec<Outcome
     let file: CaseFile = toml::from_str(&read(path)?)
         .map_err(|error| CaseError::Format { path: path.into(), message: error.to_string() })?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let policies = match &file.policies {
-        Some(names) => load(&names.iter().map(|name| folder.join(name)).collect::<Vec<_>>())?,
-        None => load_folder(folder)?,
+    let paths = match &file.policies {
+        Some(names) => names.iter().map(|name| folder.join(name)).collect(),
+        None => list(folder, ".cedar")?,
     };
+    let mut texts = texts(&paths)?;
+    texts.extend(file.extra.map(|text| (format!("{} (extra)", path.display()), text)));
+    let policies = Policies::load(&texts).map_err(CaseError::Policies)?;
     let tags: TagSet = Arc::new(file.tags.iter().map(|tag| Arc::from(tag.as_str())).collect());
     let run = |case: &Case| case.run(&path.display().to_string(), &policies, &tags, analyse);
     Ok(file.cases.iter().map(run).collect())
@@ -263,13 +268,11 @@ pub fn run_file(path: &Path, analyse: Option<Analyse<'_>>) -> Result<Vec<Outcome
 /// # Errors
 /// When one cannot be read, or the policies do not load.
 pub fn load_folder(folder: &Path) -> Result<Policies, CaseError> {
-    load(&list(folder, ".cedar")?)
+    Policies::load(&texts(&list(folder, ".cedar")?)?).map_err(CaseError::Policies)
 }
 
-fn load(paths: &[PathBuf]) -> Result<Policies, CaseError> {
-    let files: Vec<(String, String)> =
-        paths.iter().map(|path| Ok((path.display().to_string(), read(path)?))).collect::<Result<_, CaseError>>()?;
-    Policies::load(&files).map_err(CaseError::Policies)
+fn texts(paths: &[PathBuf]) -> Result<Vec<(String, String)>, CaseError> {
+    paths.iter().map(|path| Ok((path.display().to_string(), read(path)?))).collect()
 }
 
 fn list(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, CaseError> {
