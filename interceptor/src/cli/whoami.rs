@@ -91,3 +91,35 @@ fn empty(header: &[&str]) -> Table {
 fn shown(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::explain::{Criterion, Fact};
+
+    #[test]
+    fn a_process_cannot_write_to_the_terminal() {
+        let nasty = "/tmp/\u{1b}]0;pwned\u{7}\n\u{9b}31m".to_owned();
+        let who = WhoAmI {
+            pid: 7,
+            facts: vec![Fact { name: "exe".into(), value: Some(nasty.clone()), source: "/proc".into() }],
+            agents: vec![AgentView {
+                name: "bot".into(),
+                criteria: vec![Criterion {
+                    name: "exe".into(),
+                    expected: "/usr/bin/x".into(),
+                    got: Some(nasty.clone()),
+                    holds: false,
+                }],
+                token_from: "connection".into(),
+                token: TokenState::Refused(nasty),
+            }],
+            outcome: Outcome::Depends { agents: vec!["bot".into()] },
+        };
+        let mut out = Vec::new();
+        table(&who, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        assert!(text.contains("if its token is") && text.contains("NO"), "{text}");
+    }
+}

@@ -139,6 +139,12 @@ impl Process {
         self.pid
     }
 
+    /// When it started, in ticks (10 ms) since boot.
+    #[must_use]
+    pub const fn start_ticks(&self) -> u64 {
+        self.start
+    }
+
     /// The open `/proc/PID`.
     #[must_use]
     pub fn dir(&self) -> BorrowedFd<'_> {
@@ -300,7 +306,7 @@ pub(super) fn complete(
         ancestry: process.ancestry(),
     };
     let cheap = before.as_ref().is_some_and(only_root_changes);
-    if cheap || wants_hash(&facts) {
+    if wants_hash(&facts) || cheap {
         facts.exe_sha256 = hasher.hash(process, before.as_ref())?;
     }
     let after = process.exe_stat().ok();
@@ -440,4 +446,4 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 #[path = "facts_tests.rs"]
-mod tests;
+pub(super) mod tests;

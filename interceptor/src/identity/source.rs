@@ -1,17 +1,19 @@
 //! Fetching a token from where an agent keeps it, as the agent sees it.
 //!
-//! Files are opened below the agent's root in the agent's mount namespace; every link resolves inside it, and links into
-//! other processes are refused. Nothing opened can block: only regular files are read, and only so much of them.
+//! Files are opened below the agent's root in the agent's mount namespace, with the agent's uid and primary gid: every
+//! link resolves inside that root, links into other processes are refused, and a file that the agent could not open
+//! itself is not opened for it. Nothing opened can block: only regular files are read, and only so much of them.
 //!
-//! Not promised: that the agent did not arrange what is found. It decides its mounts, links and memory, and the daemon
-//! may read files that the agent may not. A token is a bearer token either way: the issuer's signature says what it is
-//! worth, and the process facts say who may use it.
+//! Not promised: that the agent did not arrange what is found. It decides its mounts, links and memory (the initial
+//! environment lies in it too). A token is a bearer token either way: the issuer's signature says what it is worth, and
+//! the process facts say who may use it. A file that is readable through a supplementary group alone is refused.
 
 use std::fs::File;
 use std::io::Read;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use super::ProcessFacts;
 use super::config::Source;
@@ -73,7 +75,7 @@ pub fn fetch(
     match source {
         Source::Connection => presented.cloned().ok_or(SourceError::NotPresented),
         Source::Env(name) => variable(process, name),
-        Source::File(template) => file(process, &filled(template, agent, facts)?),
+        Source::File(template) => file(process, facts, &filled(template, agent, facts)?),
     }
 }
 
@@ -86,13 +88,15 @@ fn filled(template: &str, agent: &str, facts: &ProcessFacts) -> Result<String, S
     Ok(path.replace("{unit}", unit))
 }
 
-fn file(process: &Process, path: &str) -> Result<Secret, SourceError> {
+fn file(process: &Process, facts: &ProcessFacts, path: &str) -> Result<Secret, SourceError> {
     let fault = |error: nix::Error| SourceError::Open { path: path.to_owned(), error: error.desc().to_owned() };
     let root_flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = openat(process.dir(), "root", root_flags, Mode::empty()).map_err(fault)?;
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    // The root itself is reached with the daemon's rights, what lies below it with the agent's.
+    let rights = Rights::of(facts).ok_or_else(|| fault(nix::Error::EPERM))?;
     let mut tries = 1;
     let fd = loop {
         match openat2(&root, path, how) {
@@ -101,6 +105,7 @@ fn file(process: &Process, path: &str) -> Result<Secret, SourceError> {
             result => break result.map_err(fault)?,
         }
     };
+    drop(rights);
     let stat = fstat(&fd).map_err(fault)?;
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return Err(SourceError::NotRegular(path.to_owned()));
@@ -110,6 +115,31 @@ fn file(process: &Process, path: &str) -> Result<Secret, SourceError> {
     let read = File::from(fd).take(bound).read_to_end(&mut content);
     read.map_err(|error| SourceError::Open { path: path.to_owned(), error: error.kind().to_string() })?;
     bounded(&content, path)
+}
+
+/// This thread opens files with the rights of an agent until dropped. The kernel takes the daemon's file capabilities
+/// away for as long as the file-system uid is not root's, and gives them back.
+struct Rights {
+    uid: Uid,
+    gid: Gid,
+}
+
+impl Rights {
+    /// `None` where the daemon may not take these rights.
+    fn of(facts: &ProcessFacts) -> Option<Self> {
+        let (uid, gid) = (Uid::from_raw(facts.uid), Gid::from_raw(facts.gid));
+        let before = Self { gid: setfsgid(gid), uid: setfsuid(uid) };
+        // These calls report no failure; the second one tells what the first one did.
+        (setfsgid(gid) == gid && setfsuid(uid) == uid).then_some(before)
+    }
+}
+
+impl Drop for Rights {
+    fn drop(&mut self) {
+        // In the reverse order; going back to the thread's own ids is always permitted.
+        setfsuid(self.uid);
+        setfsgid(self.gid);
+    }
 }
 
 /// The bytes without one line end, within bounds. Other white space is left for the verification to refuse.

@@ -27,6 +27,9 @@ pub const NAME_MAX: usize = 512;
 /// Latest time stamp that is taken for one: the end of the year 9999.
 const LATEST: i64 = 253_402_300_799;
 
+/// Accepted `typ` of the header, where there is one: logout, event and proof tokens carry others.
+const TYPES: [&str; 4] = ["JWT", "at+jwt", "application/jwt", "application/at+jwt"];
+
 /// Which check a token failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "each message is the documentation of its variant and fields")]
@@ -39,6 +42,8 @@ pub enum TokenError {
     Unreadable { part: &'static str, error: StrictError },
     #[error("the token is encrypted or nested (cty, enc or zip in its header); give the plain signed token")]
     Nested,
+    #[error("the token is of type {0}: made for another purpose than to identify its bearer")]
+    Type(String),
     #[error("the token's header demands extensions (crit) that are not supported")]
     Critical,
     #[error("the token's header brings its own key ({0}); keys come from the configured issuer only")]
@@ -181,6 +186,11 @@ impl Issuer {
         }
         if ["cty", "enc", "zip"].iter().any(|name| header.contains_key(*name)) {
             return Err(TokenError::Nested);
+        }
+        match header.get("typ") {
+            None => {}
+            Some(Value::String(typ)) if TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known)) => {}
+            Some(other) => return Err(TokenError::Type(quote(other.as_str().unwrap_or_default()))),
         }
         let named = header.get("alg").and_then(Value::as_str).ok_or(TokenError::Malformed("its header has no alg"))?;
         if named.eq_ignore_ascii_case("none") || named.is_empty() {
