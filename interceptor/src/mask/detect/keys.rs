@@ -206,7 +206,9 @@ impl Search<'_> {
         }
         // One character beyond the longest form tells that it is none, and keeps the search linear.
         let within = self.text.get(..end.saturating_add(form.max).saturating_add(1)).unwrap_or(self.text);
-        let stop = run(within, end, |byte| form.set.has(byte));
+        let mut stop = run(within, end, |byte| form.set.has(byte));
+        // The full stop of a sentence is not part of it.
+        stop -= usize::from(before(self.text, stop) == b'.' && stop > end);
         let fits = (form.min..=form.max).contains(&(stop - end));
         let cut = byte(self.text, stop).is_ascii_alphanumeric();
         if fits && !cut {

@@ -201,7 +201,11 @@ impl CopyMasker {
             out.extend_from_slice(line);
             return Ok(Some(after));
         }
-        if csv { self.csv_row(body, out)? } else { self.text_row(body, out)? }
+        if csv {
+            self.csv_row(body, out)?
+        } else {
+            self.text_row(body, out)?
+        }
         out.push(b'\n');
         Ok(Some(after))
     }
