@@ -175,13 +175,16 @@ fn column_mask(
             None => return masker.unknown_column(),
         },
     };
+    // The server names an origin for whatever it merely passes on. Without one the value is taken for computed, whatever
+    // the analysis says; a UNION is then, too.
+    let computed = flows.is_some_and(|(_, computed)| *computed) || (flows.is_some() && field.table_oid == 0);
     match (flows, origin) {
         (None, None) => masker.unknown_column(),
-        (None, Some(tags)) => masker.column(&tags, false),
-        (Some((tags, computed)), None) => masker.column(tags, *computed),
-        (Some((tags, computed)), Some(origin)) if origin.is_subset(tags) => masker.column(tags, *computed),
-        (Some((tags, computed)), Some(origin)) => {
-            masker.column(&TagSet::new(tags.union(&origin).cloned().collect()), *computed)
+        (None, Some(tags)) => masker.column(&tags, computed),
+        (Some((tags, _)), None) => masker.column(tags, computed),
+        (Some((tags, _)), Some(origin)) if origin.is_subset(tags) => masker.column(tags, computed),
+        (Some((tags, _)), Some(origin)) => {
+            masker.column(&TagSet::new(tags.union(&origin).cloned().collect()), computed)
         }
     }
 }

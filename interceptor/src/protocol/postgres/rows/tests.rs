@@ -1,7 +1,7 @@
 //! Tests of result masking: types, formats, malformed rows, COPY.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 
@@ -181,6 +181,9 @@ fn what_is_not_known_is_masked_whole() {
     assert_eq!(masked(Lineage::Unknown, text, known), "value");
     assert_eq!(masked(Lineage::Unknown, text, None), "[masked]");
     assert_eq!(masked(Lineage::Unknown, computed, Some(tags(&[]))), "[masked]");
+    let tagged = [(tags(&["pii"]), false)];
+    assert!(masked(Lineage::Known(&tagged), text, Some(tags(&[]))).starts_with("tok_"));
+    assert_eq!(masked(Lineage::Known(&tagged), computed, None), "[masked:pii]", "the server knows no origin");
     // Either source of a tag is enough.
     assert!(masked(Lineage::Known(&one), text, Some(tags(&["pii"]))).starts_with("tok_"));
     assert!(masked(Lineage::Unknown, text, Some(tags(&["pii"]))).starts_with("tok_"));
@@ -355,11 +358,13 @@ fn any_row() -> impl Strategy<Value = Vec<Option<Vec<u8>>>> {
     proptest::collection::vec(proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)), 4)
 }
 
+static FOUR: LazyLock<Masker> = LazyLock::new(|| masker(Transform::KeepLast(4), &["pii", "found"]));
+
 /// Tagged text, untagged text, tagged jsonb, untagged number.
-fn four(masked: &[&str]) -> RowMasker {
+fn four(masker: Masker) -> RowMasker {
     let fields = [field("a", 25, false), field("b", 25, true), field("c", 3802, true), field("d", 23, true)];
     let flows = [(tags(&["pii"]), false), (tags(&[]), false), (tags(&["pii"]), false), (tags(&[]), false)];
-    rows(masker(Transform::KeepLast(4), masked), &fields, &flows)
+    rows(masker, &fields, &flows)
 }
 
 fn refs(values: &[Option<Vec<u8>>]) -> Vec<Option<&[u8]>> {
@@ -369,7 +374,7 @@ fn refs(values: &[Option<Vec<u8>>]) -> Vec<Option<&[u8]>> {
 proptest! {
     #[test]
     fn a_masked_row_keeps_its_width_and_hides_its_values(values in any_row()) {
-        let mut rows = four(&["pii", "found"]);
+        let mut rows = four(FOUR.clone());
         let body = encode(&refs(&values));
         let mut out = Vec::new();
         let shown = match rows.mask_row(&body, &mut out).unwrap() {
@@ -391,7 +396,7 @@ proptest! {
 
     #[test]
     fn nothing_changes_where_nothing_is_masked(values in any_row()) {
-        let mut rows = four(&[]);
+        let mut rows = four(masker(Transform::Redact, &[]));
         let mut out = Vec::new();
         prop_assert_eq!(rows.mask_row(&encode(&refs(&values)), &mut out), Ok(Row::Unchanged));
         prop_assert!(out.is_empty());
@@ -404,7 +409,7 @@ proptest! {
         body[place] = byte;
         body.truncate(cut.index(body.len()) + 1);
         let mut out = Vec::new();
-        match four(&["pii", "found"]).mask_row(&body, &mut out) {
+        match four(FOUR.clone()).mask_row(&body, &mut out) {
             Ok(Row::Masked) => prop_assert_eq!(decode(&out).len(), 4),
             Ok(Row::Unchanged) => {
                 prop_assert!(out.is_empty());
