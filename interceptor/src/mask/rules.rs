@@ -257,10 +257,7 @@ mod tests {
     #[test]
     fn rules_are_bounded() {
         let many = vec!["a.b"; MAX_RULES + 1];
-        assert_eq!(
-            Rules::compile(&[entry("t", &many, Transform::Redact)], None).unwrap_err(),
-            [MaskError::TooMany]
-        );
+        assert_eq!(Rules::compile(&[entry("t", &many, Transform::Redact)], None).unwrap_err(), [MaskError::TooMany]);
         assert_eq!(entry("t", &[], Transform::Null).transform, Transform::Null);
     }
 
