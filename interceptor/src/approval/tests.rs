@@ -100,7 +100,8 @@ fn yes(at: i64) -> Answer {
 
 #[test]
 fn a_grant_is_used_once() {
-    let store = Bench::new().store();
+    let bench = Bench::new();
+    let store = bench.store();
     let ticket = waiting(store.ask(question("DROP TABLE x")).unwrap());
     store.answer(ticket.id, true, yes(1_001)).unwrap();
     assert!(matches!(store.ask(question("DROP TABLE x")).unwrap(), Asked::Granted(..)));
@@ -110,7 +111,8 @@ fn a_grant_is_used_once() {
 
 #[test]
 fn one_changed_byte_voids_a_grant() {
-    let store = Bench::new().store();
+    let bench = Bench::new();
+    let store = bench.store();
     let granted = command("DELETE FROM x WHERE id = $1", Some(b"1"));
     let ticket = waiting(store.ask(question_of("bot", &granted)).unwrap());
     store.answer(ticket.id, true, yes(1_001)).unwrap();
@@ -148,7 +150,8 @@ fn requests_and_grants_survive_a_restart_and_a_used_grant_does_not() {
 
 #[test]
 fn a_refusal_is_told_once() {
-    let store = Bench::new().store();
+    let bench = Bench::new();
+    let store = bench.store();
     let ticket = waiting(store.ask(question("DROP TABLE x")).unwrap());
     store.answer(ticket.id, false, yes(1_001)).unwrap();
     assert!(matches!(store.ask(question("DROP TABLE x")).unwrap(), Asked::Refused(..)));
@@ -157,7 +160,8 @@ fn a_refusal_is_told_once() {
 
 #[test]
 fn a_request_is_answered_once_and_by_those_who_may() {
-    let store = Bench::new().store();
+    let bench = Bench::new();
+    let store = bench.store();
     let ticket = waiting(store.ask(question("DROP TABLE x")).unwrap());
     let mallory = Answer { approver: Approver { uid: 7, name: "mallory".into() }, ..yes(1_001) };
     assert!(matches!(store.answer(ticket.id, true, mallory), Err(ApprovalError::NotAllowed { .. })));
@@ -168,7 +172,8 @@ fn a_request_is_answered_once_and_by_those_who_may() {
 
 #[tokio::test]
 async fn the_waiting_connection_hears_the_answer_and_one_of_two_gets_the_grant() {
-    let store = Arc::new(Bench::new().store());
+    let bench = Bench::new();
+    let store = Arc::new(bench.store());
     let ticket = waiting(store.ask(question("DROP TABLE x")).unwrap());
     let (first, second) = (Arc::clone(&store), Arc::clone(&store));
     let (one, two) = (ticket.clone(), ticket.clone());
@@ -204,7 +209,8 @@ fn an_unused_grant_ends() {
 
 #[test]
 fn one_identity_cannot_bury_the_others() {
-    let store = Bench::new().store();
+    let bench = Bench::new();
+    let store = bench.store();
     for number in 0..OPEN_LIMIT_PER_IDENTITY {
         store.ask(question(&format!("DROP TABLE x{number}"))).unwrap();
     }

@@ -7,14 +7,14 @@ mod approvals;
 mod check;
 mod doctor;
 mod output;
-mod policy;
-// mod recordings;
+pub mod policy;
+// pub mod recordings;
 mod reload;
 mod run;
 mod sessions;
 mod status;
 mod uninstall;
-mod whoami;
+pub mod whoami;
 
 use std::io::Write;
 use std::path::PathBuf;
