@@ -132,9 +132,7 @@ impl Demo {
         let program = binary()?;
         println!("\nEverything is left running. To play with it, in another terminal, as root:");
         println!("    {} --config {} status", program.display(), stage.path("interceptor.toml").display());
-        println!("    {}", stage.world.enter_command("billing"));
-        println!("and in there, as the agent (uid {}):", interceptor::testing::stage::AGENT_UID);
-        println!("    psql '{}'", stage.url());
+        println!("    {} agent -- psql '{}'", std::env::current_exe()?.display(), stage.url());
         print!("Press Enter here to end it. ");
         io::stdout().flush()?;
         io::stdin().read_line(&mut String::new())?;

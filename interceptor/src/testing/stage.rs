@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::issuer::{KeyKind, TestIssuer};
 use super::postgres::{Options, Postgres};
-use super::world::{Place, World};
+use super::world::{FAR4, FAR6, Place, World};
 use crate::clock::{Clock as _, SystemClock};
 
 /// Database of the sample data.
@@ -63,7 +63,7 @@ impl Stage {
     /// # Errors
     /// When anything cannot be made: most often for want of root, or of PostgreSQL.
     pub fn set(binary: &Path, script: &Script) -> Result<Self, Failure> {
-        let world = World::new()?;
+        let world = World::new(&[HOST])?;
         let directory = TempDir::new()?;
         // Agents run as another user and read their token in there.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
@@ -108,7 +108,7 @@ impl Stage {
         command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let before = self.log().matches(": ready").count();
-        let mut daemon = self.world.spawn_in(&Place::Daemon, command)?;
+        let mut daemon = self.world.spawn_in(Place::Daemon, command)?;
         for _ in 0..400 {
             if let Some(status) = daemon.try_wait()? {
                 return Err(format!("the daemon ended ({status}):\n{}", self.log()).into());
@@ -176,7 +176,7 @@ impl Stage {
     pub fn operate(&self, arguments: &[&str]) -> io::Result<Output> {
         let mut command = self.interceptor(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        self.world.spawn_in(&Place::Outside, command)?.wait_with_output()
+        self.world.spawn_in(Place::Outside, command)?.wait_with_output()
     }
 
     /// Starts a command as the governed agent: its cgroup, its namespace, its user.
@@ -192,7 +192,7 @@ impl Stage {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn_agent_in(&self, cgroup: &str, command: Command) -> io::Result<Child> {
-        self.world.spawn_in(&Place::Agent(cgroup.to_owned()), as_agent(command))
+        self.world.spawn_as(Place::Agent(cgroup), Some(AGENT_UID), as_agent(command))
     }
 
     /// Runs a command as the governed agent, to its end.
@@ -243,10 +243,9 @@ impl Stage {
 
     fn configuration(&self, more: &str) -> String {
         let directory = self.directory.path().display();
-        let agents = self.world.cgroup(&Place::Agents);
-        let daemon = self.world.cgroup(&Place::Daemon);
-        let pins = self.world.pin_directory().display().to_string();
-        let address = self.world.far_address();
+        let agents = self.world.agents_cgroup();
+        let daemon = self.world.cgroup(Place::Daemon);
+        let pins = self.world.pins().join("interceptor").display().to_string();
         format!(
             r#"
 [capture]
@@ -270,7 +269,7 @@ token = {{ issuer = "corp", from = "file:{directory}/token", subject = "svc:bill
 [[target]]
 name = "orders-db"
 protocol = "postgres"
-hosts = ["{address}:5432"]
+hosts = ["{HOST}:5432"]
 tls = {{ upstream = "disable" }}
 credential = {{ user = "{UPSTREAM_USER}", password = "file:{directory}/orders_rw.password" }}
 
@@ -347,11 +346,11 @@ ANALYZE;
 ";
 
 fn start_server(world: &World) -> Result<Postgres, Failure> {
-    let spawner = world.spawner(&Place::Far)?;
+    let entrance = world.entrance(Place::Far)?;
     let options = Options {
-        listen: vec![world.far_address()],
+        listen: vec![FAR4.into(), FAR6.into()],
         port: Some(5432),
-        wrap: Some(Box::new(move |command| spawner.prepare(command))),
+        wrap: Some(Box::new(move |command| entrance.enter_before_exec(command))),
         ..Options::default()
     };
     Ok(Postgres::start(options)?)
@@ -368,9 +367,8 @@ fn sample_data(server: &Postgres) -> Result<String, Failure> {
     Ok(password)
 }
 
-/// The command as [`AGENT_UID`], without root's environment.
+/// The command without root's environment.
 fn as_agent(mut command: Command) -> Command {
-    use std::os::unix::process::CommandExt as _;
-    command.uid(AGENT_UID).gid(AGENT_UID).env("HOME", "/nonexistent").current_dir("/");
+    command.env("HOME", "/nonexistent").current_dir("/");
     command
 }
