@@ -13,7 +13,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use interceptor::testing::stage::{CARD, HOST, Script, Stage};
+use interceptor::testing::stage::{AGENT_UID, CARD, HOST, Script, Stage};
+use interceptor::testing::world::Place;
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
@@ -132,7 +133,13 @@ impl Demo {
         let program = binary()?;
         println!("\nEverything is left running. To play with it, in another terminal, as root:");
         println!("    {} --config {} status", program.display(), stage.path("interceptor.toml").display());
-        println!("    {} agent -- psql '{}'", std::env::current_exe()?.display(), stage.url());
+        let cgroup = interceptor::capture::cgroup::mount()?.join(stage.world.cgroup(Place::Agent("billing")).trim_start_matches('/'));
+        println!(
+            "    nsenter --target {} --net --mount sh -c 'echo $$ > {}/cgroup.procs; \\\n        exec setpriv --reuid {AGENT_UID} --regid {AGENT_UID} --clear-groups psql \"{}\"'",
+            stage.daemon_pid().unwrap_or(0),
+            cgroup.display(),
+            stage.url(),
+        );
         print!("Press Enter here to end it. ");
         io::stdout().flush()?;
         io::stdin().read_line(&mut String::new())?;
