@@ -1,1 +1,3 @@
 //! Fixtures for tests: never in a release build.
+
+pub mod world;
