@@ -7,7 +7,7 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 
 /// Governed cgroups at most.
-pub const MAX_CGROUPS: usize = 256;
+pub(super) const MAX_CGROUPS: usize = 256;
 /// Where `resolver = "system"` looks.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Bytes of resolv.conf that are read.

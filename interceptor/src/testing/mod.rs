@@ -3,3 +3,5 @@
 pub mod certificates;
 pub mod issuer;
 pub mod postgres;
+pub mod stage;
+pub mod world;
