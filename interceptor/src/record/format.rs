@@ -324,6 +324,9 @@ pub const MAX_PAYLOAD: usize = 256 << 20;
 /// Longest header of a segment, in bytes.
 pub const MAX_HEADER: usize = HEADER_FIXED + 64 * HASH + (64 << 10);
 
+/// Longest header that this version writes, in bytes: a tree of any size, nothing to unseal.
+pub(super) const LONGEST_CLEAR_HEADER: u64 = 8 + 2 + 2 + 4 + 24 + 64 + 8 + 64 * 32 + 32;
+
 const MAGIC: &[u8; 8] = b"ICPTSPL\n";
 const VERSION: u16 = 1;
 const HASH: usize = 32;

@@ -356,6 +356,8 @@ impl Worker {
             }
         }
         let outcome = self.outage.as_ref().map_or(Ok(()), |outage| Err(Arc::clone(&outage.reason)));
+        // Whoever waits for the end may open the spool again at once.
+        self.spool.unlock();
         self.report.send_replace(Some(outcome));
     }
 

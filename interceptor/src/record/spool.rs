@@ -45,7 +45,7 @@ pub(super) struct Spool {
     checkpointed: Duration,
     published: Option<Duration>,
     newest: Option<String>,
-    _lock: Flock<File>,
+    lock: Option<Flock<File>>,
 }
 
 impl Spool {
@@ -101,7 +101,7 @@ impl Spool {
             checkpointed,
             published: None,
             newest: None,
-            _lock: lock,
+            lock: Some(lock),
         };
         Ok((spool, event))
     }
@@ -224,6 +224,11 @@ impl Spool {
         self.published = Some(time);
     }
 
+    /// Lets another writer in. Nothing may be written after it.
+    pub(super) fn unlock(&mut self) {
+        self.lock = None;
+    }
+
     /// Frames committed so far, in the whole life of the spool.
     pub(super) const fn frames(&self) -> u64 {
         self.committed.tree.size()
@@ -335,7 +340,7 @@ impl Found {
     }
 }
 
-/// Finds where to go on. A newest segment whose header was not finished is removed: nothing was acknowledged in it.
+/// Finds where to go on. A newest segment whose header was not finished is put aside: nothing was acknowledged in it.
 fn newest_segment(directory: &Path, key: &PublicKey) -> Result<Option<Found>, OpenError> {
     let mut segments = sink::segments(directory).map_err(OpenError::io("cannot list", directory))?;
     let damaged = |what: String| OpenError::Damaged { dir: directory.to_owned(), what };
@@ -358,7 +363,12 @@ fn newest_segment(directory: &Path, key: &PublicKey) -> Result<Option<Found>, Op
                     .map(Some)
                     .ok_or_else(|| damaged(format!("the header of segment {segment} names no tree")));
             }
-            Err(None) => fs::remove_file(&path).map_err(OpenError::io("cannot remove the unfinished", &path))?,
+            // A header is written whole before anything else: a longer file has lost its header in another way.
+            Err(None) if fs::metadata(&path).is_ok_and(|meta| meta.len() < format::LONGEST_CLEAR_HEADER) => {
+                let aside = directory.join(format!("{segment:010}.0.cut"));
+                fs::rename(&path, aside).map_err(OpenError::io("cannot put aside the unfinished", &path))?;
+            }
+            Err(None) => return Err(damaged(format!("segment {segment} is longer than its header and has none"))),
             Err(Some(error)) => return Err(damaged(format!("segment {segment}: {error}"))),
         }
     }

@@ -171,6 +171,8 @@ pub struct Verifier<'k> {
     reached: Option<Reached>,
     first_unsigned: Option<Timestamp>,
     newest: Option<Timestamp>,
+    /// The last segment, where its header is not whole.
+    begun: Option<u64>,
     report: Report,
 }
 
@@ -196,7 +198,8 @@ impl<'k> Verifier<'k> {
             findings: Vec::new(),
             notes: Vec::new(),
         };
-        let mut this = Self { key, outside: Vec::new(), reached: None, first_unsigned: None, newest: None, report };
+        let mut this =
+            Self { key, outside: Vec::new(), reached: None, first_unsigned: None, newest: None, begun: None, report };
         let beside = newest.map(|note| (note, "the checkpoint beside the segments"));
         let kept = options.kept.iter().map(|note| (note.as_slice(), "the checkpoint that was kept elsewhere"));
         for (note, name) in beside.into_iter().chain(kept) {
@@ -228,6 +231,7 @@ impl<'k> Verifier<'k> {
             }
             Err(None) if last && self.reached.is_some() => {
                 self.report.notes.push(format!("segment {number} was begun and holds nothing yet"));
+                self.begun = Some(number);
                 return Ok(false);
             }
             Err(error) => {
@@ -280,7 +284,8 @@ impl<'k> Verifier<'k> {
     #[must_use]
     pub fn finish(mut self) -> Report {
         let frames = self.reached.as_ref().map_or(0, |reached| reached.tree.size());
-        let segment = self.reached.as_ref().map_or(0, |reached| reached.next_segment.saturating_sub(1));
+        let newest = self.reached.as_ref().map_or(0, |reached| reached.next_segment.saturating_sub(1));
+        let segment = self.begun.unwrap_or(newest);
         self.report.frames = frames;
         if self.reached.is_none() && self.report.findings.is_empty() {
             self.find(Problem::Dropped, 0, (0, 0), None, "there is no segment at all".into());

@@ -130,16 +130,27 @@ impl World {
     /// # Errors
     /// As [`World::spawn_in`].
     pub fn spawn_as(&self, place: Place<'_>, uid: Option<u32>, mut command: Command) -> io::Result<Child> {
+        sys::enter_before_exec(&mut command, self.entry(place, uid)?);
+        command.spawn()
+    }
+
+    /// The way into a place, for programs that somebody else starts.
+    ///
+    /// # Errors
+    /// When the place cannot be entered.
+    pub fn entrance(&self, place: Place<'_>) -> io::Result<Entrance> {
+        Ok(Entrance(self.entry(place, None)?))
+    }
+
+    fn entry(&self, place: Place<'_>, uid: Option<u32>) -> io::Result<sys::Entry> {
         let cgroup = cgroup::mount()?.join(self.cgroup(place).trim_start_matches('/'));
         fs::create_dir_all(&cgroup)?;
-        let entry = sys::Entry {
+        Ok(sys::Entry {
             procs: OpenOptions::new().write(true).open(cgroup.join("cgroup.procs"))?,
             namespace: if place == Place::Far { &self.far } else { &self.near }.try_clone()?,
             binds: self.binds()?,
             uid,
-        };
-        sys::enter_before_exec(&mut command, entry);
-        command.spawn()
+        })
     }
 
     /// Runs a process to its end and gives what it wrote; one that takes longer than `limit` is killed.
@@ -231,6 +242,23 @@ impl World {
             ),
         )?;
         ip(&self.near, &format!("route add default via {FAR4}\n-6 route add default via {FAR6}\n"))
+    }
+}
+
+/// A way into a place of the world, which it must not outlive.
+#[derive(Debug)]
+pub struct Entrance(sys::Entry);
+
+impl Entrance {
+    /// Lets a command's child enter the place before it executes.
+    ///
+    /// # Panics
+    /// When the process is out of descriptors.
+    pub fn enter_before_exec(&self, command: &mut Command) {
+        match self.0.try_clone() {
+            Ok(entry) => sys::enter_before_exec(command, entry),
+            Err(error) => panic!("no more descriptors: {error}"),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
 /// What a child enters before it executes its program.
+#[derive(Debug)]
 pub(super) struct Entry {
     /// `cgroup.procs` of its cgroup, open for writing.
     pub(super) procs: File,
@@ -22,6 +23,17 @@ pub(super) struct Entry {
     pub(super) binds: Vec<(CString, CString)>,
     /// Its user and group.
     pub(super) uid: Option<u32>,
+}
+
+impl Entry {
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            procs: self.procs.try_clone()?,
+            namespace: self.namespace.try_clone()?,
+            binds: self.binds.clone(),
+            uid: self.uid,
+        })
+    }
 }
 
 /// Lets the child enter all of that, and give up root last.
