@@ -42,6 +42,8 @@ mod machine;
 mod startup;
 mod statement;
 
+pub mod rows;
+
 use futures_util::future::BoxFuture;
 
 use super::{Close, Conn, Failure, Gate, Protocol, Registration, Replayer, Sniff};

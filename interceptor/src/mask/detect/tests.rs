@@ -1,0 +1,1 @@
+//! Corpora of values that are found, and of near misses that are not.
