@@ -5,6 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::policy::TagSet;
+
 use super::analysis::{Analysis, CopyDirection, Cursor, Known, SessionEffect};
 
 /// A text, understood under one state of the session.
@@ -25,9 +27,10 @@ pub(super) struct Reading {
 impl Reading {
     /// Sums up an analysis.
     pub(super) fn new(text: Arc<str>, analysis: Arc<Analysis>, epoch: u64) -> Self {
-        let copy_in = analysis.statements.iter().any(|statement| {
-            matches!(statement.effect, SessionEffect::Copy { direction: CopyDirection::In, .. })
-        });
+        let copy_in = analysis
+            .statements
+            .iter()
+            .any(|statement| matches!(statement.effect, SessionEffect::Copy { direction: CopyDirection::In, .. }));
         let barrier = analysis.opaque
             || analysis.statements.iter().any(|statement| {
                 let named = !matches!(
@@ -68,6 +71,16 @@ pub(super) trait Analyst: fmt::Debug + Send {
 
     /// A statement that may have changed what texts mean has been run.
     fn touch(&mut self, names: bool, catalog: bool);
+
+    /// Tags of a table's column; `None` where they are not known. Of a view's column they are known only where the
+    /// statement was `traced` through the view.
+    fn column_tags(&self, table: u32, column: i16, traced: bool) -> Option<TagSet>;
+
+    /// Type of a table's column.
+    fn column_type(&self, table: u32, column: i16) -> Option<u32>;
+
+    /// Whether a type that is not built in carries any text.
+    fn is_text(&self, type_oid: u32) -> bool;
 
     /// The target reported a setting.
     fn setting(&mut self, name: &[u8], value: &[u8]);

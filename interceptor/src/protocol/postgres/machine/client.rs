@@ -8,9 +8,11 @@ use super::super::analysis::{Prepared, SessionEffect};
 use super::super::codec::{Bind, Frame, Frontend, Side, write};
 use super::super::error::{self, Severity};
 use super::super::statement::{Analyst, Reading};
-use super::answer::Answer;
+use super::answer::{Answer, cannot_mask};
 use super::named::Found;
-use super::{Asked, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAMES_LIMIT, Outbox, Portal, Question, Statement, Step};
+use super::{
+    Asked, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAMES_LIMIT, Outbox, Portal, Question, Statement, Step,
+};
 use crate::policy::{Denial, Obligations, Parameter};
 
 /// What a message is handled with: the other side of the session, and the reply to the agent.
@@ -57,7 +59,11 @@ impl Machine {
             Frontend::FunctionCall(_) => Ok(self.call(legs)),
             // Outside a COPY the server ignores these, too: the agent has not yet read that its COPY failed.
             Frontend::CopyData(_) | Frontend::CopyDone | Frontend::CopyFail(_) => {
-                if self.is_quiet() { Ok(Step::Done) } else { Ok(Step::Wait) }
+                if self.is_quiet() {
+                    Ok(Step::Done)
+                } else {
+                    Ok(Step::Wait)
+                }
             }
         }
     }
@@ -148,7 +154,12 @@ impl Machine {
         }
         // Names that SQL could not say are of no use to anybody, and could not be told apart in a record.
         if std::str::from_utf8(name).is_err() {
-            return self.refuse_natively(error::NO_STATEMENT, "interceptor: a statement's name is not UTF-8", None, legs);
+            return self.refuse_natively(
+                error::NO_STATEMENT,
+                "interceptor: a statement's name is not UTF-8",
+                None,
+                legs,
+            );
         }
         let reading = legs.analyst.read(text, &*self);
         if self.stale_in_failed(&reading, legs) {
@@ -363,6 +374,9 @@ impl Machine {
         match (asked, &message, leave) {
             (Some(Asked::Query(reading)), Frontend::Query(_), Leave::Permit(permit)) => {
                 let (obligations, _) = permit.spend();
+                if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
+                    return Ok(refused);
+                }
                 self.masked |= !obligations.masked.is_empty();
                 self.barriers += usize::from(reading.barrier);
                 legs.outbox.forward(frame.raw);
@@ -386,6 +400,9 @@ impl Machine {
             }
             (Some(Asked::Execute(reading)), Frontend::Execute { portal, .. }, Leave::Permit(permit)) => {
                 let (obligations, _) = permit.spend();
+                if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
+                    return Ok(refused);
+                }
                 self.portals.update(portal, |known| known.spent = Some(obligations.clone()));
                 self.run(frame, portal, reading, obligations, legs.outbox);
             }
@@ -403,6 +420,19 @@ impl Machine {
             _ => return Err(Fault::Agent("a verdict on another message than was asked about".into())),
         }
         Ok(Step::Done)
+    }
+
+    /// Refuses what is permitted under obligations that cannot be met.
+    fn unmaskable(
+        &mut self,
+        reading: &Reading,
+        obligations: &Obligations,
+        message: &Frontend<'_>,
+        legs: &mut Legs<'_>,
+    ) -> Option<Step> {
+        let why = cannot_mask(reading).filter(|_| !obligations.masked.is_empty())?;
+        self.refuse_with(error::DENIED, &format!("interceptor: {why}"), Some("use COPY's own defaults, or SELECT"));
+        Some(self.settle_refusal(message, legs))
     }
 
     /// After what the target answers with ReadyForQuery of its own accord.

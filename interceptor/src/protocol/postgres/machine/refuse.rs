@@ -21,7 +21,13 @@ const POISON_NAME: &[u8] = b"interceptor_refusal";
 
 impl Machine {
     /// Refuses the message of the extended protocol that is being handled with an error of the protocol itself.
-    pub(super) fn refuse_natively(&mut self, state: &str, message: &str, hint: Option<&str>, legs: &mut Legs<'_>) -> Step {
+    pub(super) fn refuse_natively(
+        &mut self,
+        state: &str,
+        message: &str,
+        hint: Option<&str>,
+        legs: &mut Legs<'_>,
+    ) -> Step {
         self.refuse_with(state, message, hint);
         self.settle_extended(legs)
     }

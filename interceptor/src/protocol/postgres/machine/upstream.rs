@@ -55,7 +55,7 @@ impl Machine {
                 _ => Err(unexpected(frame.tag)),
             },
             Some(_) if frame.tag == b'E' => self.on_error(&message, analyst, out),
-            Some(_) => self.on_done(&message),
+            Some(_) => self.on_done(&message, analyst),
         }
     }
 
@@ -127,11 +127,11 @@ impl Machine {
             return Err(unexpected(frame.tag));
         };
         match message {
-            Backend::RowDescription(fields) => answer.describe(*fields),
+            Backend::RowDescription(fields) => answer.describe(*fields, analyst)?,
             Backend::DataRow(_) => return answer.row(frame, out),
-            Backend::CopyOutResponse(rows) => answer.copy_out(rows),
+            Backend::CopyOutResponse(rows) => answer.copy_out(rows, analyst)?,
             Backend::CopyData(_) => return answer.copy_data(frame, out),
-            Backend::CopyDone => return answer.copy_done(out),
+            Backend::CopyDone => answer.copy_done()?,
             Backend::CopyInResponse(_) => {
                 if !alone {
                     return Err(Fault::Upstream("it wants COPY data where none was announced".into()));
@@ -142,9 +142,7 @@ impl Machine {
             Backend::CommandComplete(_) | Backend::EmptyQueryResponse => {
                 self.cells.append(&mut answer.take_masked());
                 let done = answer.next();
-                if let Some(statement) = done {
-                    self.apply(&statement, analyst);
-                }
+                self.apply(&done, analyst);
             }
             Backend::PortalSuspended => self.cells.append(&mut answer.take_masked()),
             Backend::ErrorResponse(notice) => {
@@ -216,12 +214,7 @@ impl Machine {
         }
     }
 
-    fn on_call(
-        &mut self,
-        message: &Backend<'_>,
-        out: &mut BytesMut,
-        analyst: &mut dyn Analyst,
-    ) -> Result<Fate, Fault> {
+    fn on_call(&mut self, message: &Backend<'_>, out: &mut BytesMut, analyst: &mut dyn Analyst) -> Result<Fate, Fault> {
         match message {
             Backend::ReadyForQuery(status) => {
                 let ended = self.expect.pop_front();
@@ -244,7 +237,7 @@ impl Machine {
     }
 
     /// Answers of one message.
-    fn on_done(&mut self, message: &Backend<'_>) -> Result<Fate, Fault> {
+    fn on_done(&mut self, message: &Backend<'_>, analyst: &dyn Analyst) -> Result<Fate, Fault> {
         let out_of_place = || Fault::Upstream("an answer to something else than it was asked".into());
         let fate = match (self.expect.front(), message) {
             (Some(Expect::Parse(ticket)), Backend::ParseComplete) => {
@@ -268,7 +261,7 @@ impl Machine {
             (Some(Expect::Describe { hidden: true }), Backend::NoData) => Fate::Replaced,
             (Some(Expect::Describe { hidden: true }), Backend::RowDescription(fields)) => {
                 let Some(Expect::Execute(answer)) = self.expect.get_mut(1) else { return Err(out_of_place()) };
-                answer.describe(*fields);
+                answer.describe(*fields, analyst)?;
                 Fate::Replaced
             }
             _ => return Err(out_of_place()),
