@@ -35,9 +35,11 @@
 //! - <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 //! - <https://www.postgresql.org/docs/current/protocol-error-fields.html>
 
+pub mod analysis;
+pub mod catalog;
 pub mod codec;
-pub(crate) mod login;
 mod error;
+pub(crate) mod login;
 mod machine;
 mod startup;
 mod statement;
