@@ -295,3 +295,17 @@ async fn warming_names_the_issuer_that_fails() {
     let failed = bench.attestor.warm().await;
     assert!(failed.len() == 1 && failed[0].0 == "corp", "{failed:?}");
 }
+
+#[tokio::test]
+async fn reads_in_flight_are_bounded_in_number_and_time() {
+    let bench = bench();
+    let origin = bench.origin();
+    let all = u32::try_from(READS_MAX).unwrap();
+    let held = Arc::clone(&bench.attestor.inner.reads).acquire_many_owned(all).await.unwrap();
+    tokio::time::pause();
+    let error = bench.attestor.candidates(&origin).await.unwrap_err();
+    assert_eq!((error.refusal, error.fault, error.transient), (Refusal::Overload, Fault::Interceptor, true));
+    drop(held);
+    tokio::time::resume();
+    assert!(bench.attestor.candidates(&origin).await.is_ok());
+}
