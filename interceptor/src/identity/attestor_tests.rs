@@ -240,6 +240,19 @@ async fn an_ended_process_gets_nothing() {
 }
 
 #[tokio::test]
+async fn a_process_that_ends_before_its_password_is_checked_gets_nothing() {
+    let mut bench = bench();
+    bench.move_to(1);
+    let candidates = bench.candidates().await;
+    let token = Secret::from(bench.token("svc:reports", 600).as_str());
+    assert!(bench.attestor.attest(&candidates, Some(&token)).await.is_ok());
+    bench.child.0.kill().unwrap();
+    bench.child.0.wait().unwrap();
+    let error = bench.attestor.attest(&candidates, Some(&token)).await.unwrap_err();
+    assert_eq!(error.refusal, Refusal::Process, "{error}");
+}
+
+#[tokio::test]
 async fn a_socket_from_another_cgroup_is_refused() {
     let bench = bench();
     let mut origin = bench.origin();
