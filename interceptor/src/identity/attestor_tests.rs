@@ -240,6 +240,19 @@ async fn an_ended_process_gets_nothing() {
 }
 
 #[tokio::test]
+async fn a_process_that_ends_before_its_password_is_checked_gets_nothing() {
+    let mut bench = bench();
+    bench.move_to(1);
+    let candidates = bench.candidates().await;
+    let token = Secret::from(bench.token("svc:reports", 600).as_str());
+    assert!(bench.attestor.attest(&candidates, Some(&token)).await.is_ok());
+    bench.child.0.kill().unwrap();
+    bench.child.0.wait().unwrap();
+    let error = bench.attestor.attest(&candidates, Some(&token)).await.unwrap_err();
+    assert_eq!(error.refusal, Refusal::Process, "{error}");
+}
+
+#[tokio::test]
 async fn a_socket_from_another_cgroup_is_refused() {
     let bench = bench();
     let mut origin = bench.origin();
@@ -294,4 +307,18 @@ async fn warming_names_the_issuer_that_fails() {
     std::fs::remove_file(bench.dir.path().join("jwks")).unwrap();
     let failed = bench.attestor.warm().await;
     assert!(failed.len() == 1 && failed[0].0 == "corp", "{failed:?}");
+}
+
+#[tokio::test]
+async fn reads_in_flight_are_bounded_in_number_and_time() {
+    let bench = bench();
+    let origin = bench.origin();
+    let all = u32::try_from(READS_MAX).unwrap();
+    let held = Arc::clone(&bench.attestor.inner.reads).acquire_many_owned(all).await.unwrap();
+    tokio::time::pause();
+    let error = bench.attestor.candidates(&origin).await.unwrap_err();
+    assert_eq!((error.refusal, error.fault, error.transient), (Refusal::Overload, Fault::Interceptor, true));
+    drop(held);
+    tokio::time::resume();
+    assert!(bench.attestor.candidates(&origin).await.is_ok());
 }

@@ -202,3 +202,63 @@ pub(super) fn nearest(agents: &[Arc<AgentConfig>], facts: &ProcessFacts) -> Opti
     let count = |agent: &&Arc<AgentConfig>| criteria(&agent.matches, facts).iter().filter(|c| !c.holds).count();
     agents.iter().min_by_key(count).map(|agent| (agent.name.clone(), misses(&agent.matches, facts)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> ProcessFacts {
+        ProcessFacts {
+            pid: 7,
+            uid: 1001,
+            gid: 1002,
+            cgroup: "/agents.slice/a.service".to_owned(),
+            unit: Some("a.service".to_owned()),
+            exe: Some("/usr/bin/agent".to_owned()),
+            exe_sha256: Some("ab".repeat(32)),
+            ancestry: Vec::new(),
+        }
+    }
+
+    fn holds(wanted: &str, facts: &ProcessFacts) -> bool {
+        let wanted: MatchConfig = toml::from_str(wanted).unwrap();
+        criteria(&wanted, facts).iter().all(|criterion| criterion.holds)
+    }
+
+    #[test]
+    fn every_field_must_hold_and_one_value_of_each() {
+        let (facts, hash) = (facts(), "ab".repeat(32));
+        let all = format!(
+            "cgroup=['/x','/agents.slice/*']\nunit='a.service'\nuid=[1,1001]\ngid=1002\nexe='/usr/bin/*'\nexe_sha256='{hash}'"
+        );
+        assert!(holds(&all, &facts));
+        for (right, wrong) in [
+            ("/agents.slice/*", "/agent.slice/*"),
+            ("a.service", "b.service"),
+            ("1001", "1000"),
+            ("gid=1002", "gid=0"),
+            ("/usr/bin/*", "/bin/*"),
+            (hash.as_str(), &"ac".repeat(32)),
+        ] {
+            assert!(!holds(&all.replace(right, wrong), &facts), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_never_matches() {
+        let mut facts = facts();
+        (facts.unit, facts.exe, facts.exe_sha256) = (None, None, None);
+        for wanted in ["unit='*'", "exe='/**'", &format!("exe_sha256='{}'", "ab".repeat(32))] {
+            assert!(!holds(wanted, &facts), "{wanted}");
+        }
+    }
+
+    #[test]
+    fn a_removed_executable_matches_no_path() {
+        let mut facts = facts();
+        facts.exe = Some("/usr/bin/agent (deleted)".to_owned());
+        assert!(!holds("exe='/usr/bin/*'", &facts));
+        facts.exe = Some("(unreachable)/usr/bin/agent".to_owned());
+        assert!(!holds("exe='/**'", &facts));
+    }
+}

@@ -310,10 +310,10 @@ pub(super) fn complete(
         facts.exe_sha256 = hasher.hash(process, before.as_ref())?;
     }
     let after = process.exe_stat().ok();
+    process.alive()?;
     if before.map(|stat| (stat.st_dev, stat.st_ino)) != after.map(|stat| (stat.st_dev, stat.st_ino)) {
         return Err(FactsError::ExeChanged(process.pid));
     }
-    process.alive()?;
     Ok(facts)
 }
 

@@ -147,23 +147,57 @@ fn a_removed_executable_is_hashed_but_has_no_honest_path() {
     assert_eq!(facts.exe_sha256, Some(hex(&Sha256::digest(&content))), "what runs, not what lies at its path");
 }
 
-#[test]
-fn an_executable_replaced_while_it_is_read_is_refused() {
-    let mut shell = run(Path::new("/bin/sh"), &["-c", "read line; exec /bin/sleep 60"]);
-    let origin = origin_of(shell.0.id(), 1, 1);
-    let stdin = Mutex::new(shell.0.stdin.take());
+/// Gathers facts of a shell that becomes another program after the first look at its executable, before its hash.
+fn gather_while_replaced(shell: &Path, wants_hash: bool) -> Result<(Process, ProcessFacts), FactsError> {
+    let mut child = run(shell, &["-c", "read line; exec /bin/sleep 60"]);
+    let origin = origin_of(child.0.id(), 1, 1);
+    let stdin = Mutex::new(child.0.stdin.take());
     let link = format!("/proc/{}/exe", origin.pid);
-    let shell_exe = std::fs::read_link(&link).unwrap();
-    // Asked between the first look at the executable and its hash: the process becomes another program right there.
+    let before = std::fs::read_link(&link).unwrap();
     let swap = |_: &ProcessFacts| {
         drop(stdin.lock().take());
-        while std::fs::read_link(&link).unwrap() == shell_exe {
+        while std::fs::read_link(&link).unwrap() == before {
             std::thread::sleep(Duration::from_millis(2));
         }
+        wants_hash
+    };
+    gather(&origin, &path_of, &hasher(), &swap)
+}
+
+#[test]
+fn an_executable_replaced_while_it_is_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("shell");
+    std::fs::copy("/bin/sh", &own).unwrap();
+    std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o777)).unwrap();
+    for (shell, wants_hash) in [(Path::new("/bin/sh"), true), (&own, true), (&own, false)] {
+        let result = gather_while_replaced(shell, wants_hash);
+        assert!(matches!(result, Err(FactsError::ExeChanged(_))), "{} {wants_hash}: {result:?}", shell.display());
+    }
+}
+
+#[test]
+fn the_file_that_is_hashed_is_the_one_that_was_seen() {
+    let child = run(Path::new("/bin/sleep"), &["60"]);
+    let process = Process::open(child.0.id()).unwrap();
+    let seen = process.exe_stat().unwrap();
+    assert!(hasher().hash(&process, Some(&seen)).unwrap().is_some());
+    let other = Process::open(std::process::id()).unwrap().exe_stat().unwrap();
+    assert!(matches!(hasher().hash(&process, Some(&other)), Err(FactsError::ExeChanged(_))));
+}
+
+#[test]
+fn a_process_that_ends_while_it_is_read_is_gone() {
+    let mut child = run(Path::new("/bin/sleep"), &["60"]);
+    let origin = origin_of(child.0.id(), 1, 1);
+    child.0.stdin = None;
+    let child = Mutex::new(child);
+    let end = |_: &ProcessFacts| {
+        child.lock().0.kill().unwrap();
+        child.lock().0.wait().unwrap();
         true
     };
-    let result = gather(&origin, &path_of, &hasher(), &swap);
-    assert!(matches!(result, Err(FactsError::ExeChanged(_))), "{result:?}");
+    assert!(matches!(gather(&origin, &path_of, &hasher(), &end), Err(FactsError::Gone(_))));
 }
 
 #[test]

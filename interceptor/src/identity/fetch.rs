@@ -168,4 +168,76 @@ mod tests {
             assert!(allowed(url).is_err(), "{url}");
         }
     }
+
+    /// Answers every connection with `answer`, over TLS, and gives its address and its certificate (PEM).
+    async fn serve(answer: String) -> (std::net::SocketAddr, String) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(socket).await else { continue };
+                let _request = stream.read(&mut [0; 4096]).await;
+                let _sent = stream.write_all(answer.as_bytes()).await;
+                let _closed = stream.shutdown().await;
+            }
+        });
+        (address, made.cert.pem())
+    }
+
+    fn trusting(pem: &str) -> (tempfile::NamedTempFile, Fetcher) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), pem).unwrap();
+        let fetcher = Fetcher::new(Some(file.path())).unwrap();
+        (file, fetcher)
+    }
+
+    #[tokio::test]
+    async fn the_configured_authority_alone_is_trusted() {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+        let (address, pem) = serve(answer.to_owned()).await;
+        let url = format!("https://{address}/jwks");
+        let (_file, fetcher) = trusting(&pem);
+        assert_eq!(fetcher.get(&url).await.unwrap(), "{}");
+        let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap().cert.pem();
+        for fetcher in [trusting(&other).1, Fetcher::new(None).unwrap()] {
+            let error = fetcher.get(&url).await.unwrap_err();
+            assert!(error.to_string().contains("certificate"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn redirects_and_errors_are_no_answers() {
+        for status in [301, 302, 307, 204, 404, 500] {
+            let location = "location: http://127.0.0.1:1/\r\n";
+            let (address, pem) = serve(format!("HTTP/1.1 {status} X\r\n{location}content-length: 0\r\n\r\n")).await;
+            let error = trusting(&pem).1.get(&format!("https://{address}/")).await.unwrap_err();
+            assert!(matches!(error, FetchError::Status { status: got, .. } if got == status), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let error = Fetcher::new(None).unwrap().get(&url).await.unwrap_err();
+        assert_eq!(error, FetchError::Timeout(url));
+    }
+
+    #[test]
+    fn authorities_must_be_there() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(matches!(Fetcher::new(Some(file.path())), Err(FetchError::Roots(_))));
+        assert!(matches!(Fetcher::new(Some(Path::new("/nonexistent"))), Err(FetchError::Roots(_))));
+    }
 }

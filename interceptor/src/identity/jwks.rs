@@ -195,7 +195,7 @@ impl KeyStore {
     /// When the issuer has none, or its keys are not available.
     pub async fn key(self: &Arc<Self>, kid: &str) -> Result<Arc<Key>, KeyError> {
         if let JwksSource::File(path) = &self.source {
-            return self.from_file(path.clone(), kid).await;
+            return self.file_key(path.clone(), kid).await;
         }
         let seen = self.snapshot.load_full();
         if let Some(snapshot) = &seen
@@ -309,7 +309,7 @@ impl KeyStore {
         Ok(jwks.to_owned())
     }
 
-    async fn from_file(&self, path: PathBuf, kid: &str) -> Result<Arc<Key>, KeyError> {
+    async fn file_key(&self, path: PathBuf, kid: &str) -> Result<Arc<Key>, KeyError> {
         let snapshot = self.file_snapshot(path).await.map_err(KeyError::Unavailable)?;
         find(&snapshot.keys, kid)
     }

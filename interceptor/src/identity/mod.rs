@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
-/// Facts about a process that it cannot influence, each read from the kernel.
+/// Facts about a process, each read from the kernel. Paths of executables depend on the agent's mounts: they inform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessFacts {
     /// Process id in the initial pid namespace.

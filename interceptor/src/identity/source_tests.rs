@@ -153,6 +153,27 @@ fn files_are_read_with_the_agents_rights() {
 }
 
 #[test]
+fn files_are_those_of_the_agents_mount_namespace() {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(dir.path().join("token"), "outside").unwrap();
+    let script = "mount -t tmpfs none \"$0\" && printf inside > \"$0/token\" && echo ready && exec sleep 60";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(dir.path());
+    let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+    let mut ready = [0u8; 6];
+    child.0.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+    let process = Process::open(child.0.id()).unwrap();
+    let source = Source::File(dir.path().join("token").to_str().unwrap().to_owned());
+    let token = fetch(&source, "bot", &process, &facts(Uid::from_raw(54_321), Gid::from_raw(54_321)), None).unwrap();
+    assert_eq!(token.expose_str(), Some("inside"));
+    assert_eq!(std::fs::read_to_string(dir.path().join("token")).unwrap(), "outside");
+}
+
+#[test]
 fn the_environment_is_that_of_the_start() {
     let mut command = Command::new("/bin/sleep");
     command.arg("60").env_clear().env("AGENT_TOKEN_OLD", "wrong").env("AGENT_TOKEN", "a.b=c").env("EMPTY", "");

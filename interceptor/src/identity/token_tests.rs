@@ -241,10 +241,11 @@ async fn only_the_one_canonical_form_is_read() {
 async fn trailing_bits_do_not_give_a_second_spelling() {
     // 64 bytes of signature leave four unused bits in the last character.
     let good = KEYS.ec.sign(&claims()).unwrap();
-    let last = good.chars().last().unwrap();
+    let mut stem = good.clone();
+    let last = stem.pop().unwrap();
     let mut others = 0;
     for other in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".chars().filter(|c| *c != last) {
-        let variant = format!("{}{other}", &good[..good.len() - 1]);
+        let variant = format!("{stem}{other}");
         assert!(bench().issuer.verify(variant.as_bytes()).await.is_err(), "{other}");
         others += 1;
         if others == 16 {
