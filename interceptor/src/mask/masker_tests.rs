@@ -209,7 +209,7 @@ fn figures() {
 proptest! {
     #[test]
     fn a_masked_column_never_shows_its_value(
-        value in "\\PC{4,60}",
+        value in "[^*\\p{Z}\\p{C}]{4,60}",
         transform in prop_oneof![
             (1_u8..=20).prop_map(Transform::KeepLast),
             Just(Transform::Redact),
@@ -222,7 +222,6 @@ proptest! {
             (1_usize..40).prop_map(|max| Carrier::Text { max_chars: Some(max) }),
         ],
     ) {
-        prop_assume!(!value.chars().all(|char| char == '*' || char.is_whitespace()));
         prop_assume!(!"[masked:card]".contains(&value));
         if let Some(shown) = whole(transform, computed, carrier, &value) {
             prop_assert!(!shown.contains(&value), "{shown}");
@@ -233,9 +232,8 @@ proptest! {
     }
 
     #[test]
-    fn a_card_in_any_json_is_never_shown(before in "\\PC{0,20}", after in "\\PC{0,20}", escape: bool) {
-        // A blank keeps the text around from becoming part of the number; its own digits could.
-        prop_assume!(!before.chars().chain(after.chars()).any(char::is_numeric));
+    fn a_card_in_any_json_is_never_shown(before in "[^\\p{N}\\p{C}]{0,20}", after in "[^\\p{N}\\p{C}]{0,20}", escape: bool) {
+        // Other digits beside it could become part of the number.
         let mut json = serde_json::to_string(&format!("{before} | {CARD} | {after}")).unwrap();
         if escape {
             json = json.replace('4', "\\u0034");
