@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::{StartError, load};
+use super::{Means, StartError, load};
 use crate::admin::{self, Api};
 use crate::approval;
 use crate::capture::dns::Relay;
@@ -26,15 +26,15 @@ const EXPIRE: Duration = Duration::from_secs(1);
 /// Pause after an accept that failed, so that running out of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) async fn run(path: &Path, config: Config, loaded: Loaded, clock: Arc<dyn Clock>) -> Result<(), StartError> {
-    let house = furnish(&config, loaded, clock).await?;
+pub(super) async fn run(path: &Path, config: Config, loaded: Loaded, means: Means) -> Result<(), StartError> {
+    let house = furnish(&config, loaded, Arc::clone(&means.clock)).await?;
     let bound = admin::bind(&config.admin);
     let (listener, group) = bound.map_err(|error| StartError::failed("opening the admin socket")(&error))?;
     let captured = Captures::start(&config.capture)?;
     let runtime = tokio::runtime::Handle::current();
     let api = Arc::new(Api {
         house: Arc::clone(&house),
-        reload: reloader(path, Arc::clone(&house), runtime),
+        reload: reloader(path, Arc::clone(&house), means, runtime),
         governed: config.capture.cgroups.clone(),
         group,
         started_at: house.clock.now(),
@@ -219,12 +219,13 @@ fn serve_admin(listener: UnixListener, api: Arc<Api>) -> Result<oneshot::Sender<
 fn reloader(
     path: &Path,
     house: Arc<House>,
+    means: Means,
     runtime: tokio::runtime::Handle,
 ) -> Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync> {
     let path: PathBuf = path.to_path_buf();
     Box::new(move || {
         let config = config::read(&path)?;
-        let loaded = load(&path, &config, &house.clock)?;
+        let loaded = load(&path, &config, &means)?;
         let digest = loaded.policies.digest().to_owned();
         house.loaded.store(Arc::new(loaded));
         let house = Arc::clone(&house);

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::capture;
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Located, Problem};
 use crate::identity::Attestor;
-use crate::mask::Rules;
+use crate::mask::{MaskError, Rules};
 use crate::policy::{Policies, PolicyError};
+use crate::secret::{self, Secret};
 use crate::session::{BoundTarget, Loaded};
 
 /// Policy files larger than this, all together, are refused.
@@ -19,17 +20,36 @@ const POLICY_BYTES: u64 = 16 << 20;
 /// A token key larger than this is no key.
 const KEY_BYTES: u64 = 4096;
 
+/// What does not come from files, and is the same at every reload.
+#[derive(Clone, Debug)]
+pub struct Means {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Key of masking tokens where the configuration names none: drawn once, so that a reload changes no token.
+    pub token_key: Secret,
+}
+
+impl Means {
+    /// The system's clock, and a fresh key.
+    ///
+    /// # Errors
+    /// When the operating system gives no randomness.
+    pub fn draw() -> Result<Self, MaskError> {
+        Ok(Self { clock: Arc::new(SystemClock::new()), token_key: Rules::random_key()? })
+    }
+}
+
 /// Builds policies, masking rules and targets, and checks everything else that can be checked.
 ///
 /// # Errors
 /// Every problem, with file and line.
-pub fn load(path: &Path, config: &Config, clock: &Arc<dyn Clock>) -> Result<Loaded, Vec<Problem>> {
+pub fn load(path: &Path, config: &Config, means: &Means) -> Result<Loaded, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut wrong = |line: usize, message: String| {
         problems.push(Problem { file: path.to_path_buf(), line, column: 0, message });
     };
     unique("target", config.targets.iter().map(|target| (target.value.name.as_str(), target.line)), &mut wrong);
-    let attestor = attestor(config, clock, &mut wrong);
+    let attestor = attestor(config, &means.clock, &mut wrong);
     let mut targets = Vec::new();
     for Located { value: target, line } in &config.targets {
         match BoundTarget::bind(target) {
@@ -41,7 +61,7 @@ pub fn load(path: &Path, config: &Config, clock: &Arc<dyn Clock>) -> Result<Load
         wrong(0, error.to_string());
     }
     config.capture.faults().into_iter().for_each(|fault| wrong(0, format!("[capture] {fault}")));
-    let rules = rules(config, &mut wrong);
+    let rules = rules(config, &means.token_key, &mut wrong);
     let policies = policies(&config.policy.dir, &mut problems);
     match (policies, rules, attestor) {
         (Some(policies), Some(rules), Some(attestor)) if problems.is_empty() => {
@@ -68,9 +88,9 @@ fn attestor(config: &Config, clock: &Arc<dyn Clock>, wrong: &mut impl FnMut(usiz
     }
 }
 
-fn rules(config: &Config, wrong: &mut impl FnMut(usize, String)) -> Option<Rules> {
-    let key = match config.masking.token_key.as_deref().map(|path| crate::secret::read_file(path, KEY_BYTES)).transpose() {
-        Ok(key) => key,
+fn rules(config: &Config, fallback: &Secret, wrong: &mut impl FnMut(usize, String)) -> Option<Rules> {
+    let key = match config.masking.token_key.as_deref().map(|path| secret::read_file(path, KEY_BYTES)).transpose() {
+        Ok(key) => Some(key.unwrap_or_else(|| fallback.clone())),
         Err(error) => {
             wrong(0, format!("masking.token_key: {error}"));
             return None;

@@ -9,12 +9,10 @@ mod daemon;
 mod load;
 
 use std::path::Path;
-use std::sync::Arc;
 
-use crate::clock::{Clock, SystemClock};
 use crate::config::Problem;
 
-pub use load::load;
+pub use load::{Means, load};
 
 /// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +42,7 @@ impl StartError {
 /// Every problem, with file and line.
 pub fn check(path: &Path) -> Result<String, Vec<Problem>> {
     let config = crate::config::read(path)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let loaded = load(path, &config, &clock)?;
+    let loaded = load(path, &config, &means().map_err(|message| vec![whole(path, message)])?)?;
     Ok(format!(
         "{} is valid: {} targets, {} agents, {} issuers, {} mask rules, {} policies",
         path.display(),
@@ -63,14 +60,14 @@ pub fn check(path: &Path) -> Result<String, Vec<Problem>> {
 /// When it cannot start.
 pub fn run(path: &Path) -> Result<(), StartError> {
     let config = crate::config::read(path).map_err(StartError::Problems)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let loaded = load(path, &config, &clock).map_err(StartError::Problems)?;
+    let means = means().map_err(|why| StartError::Failed { what: "drawing a key", why })?;
+    let loaded = load(path, &config, &means).map_err(StartError::Problems)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("sessions")
         .build()
         .map_err(|error| StartError::failed("starting the runtime")(&error))?;
-    let ended = runtime.block_on(daemon::run(path, config, loaded, clock));
+    let ended = runtime.block_on(daemon::run(path, config, loaded, means));
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     ended
 }
@@ -82,7 +79,14 @@ pub fn run(path: &Path) -> Result<(), StartError> {
 pub async fn whoami(path: &Path, pid: u32) -> Result<crate::identity::WhoAmI, String> {
     let lines = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let config = crate::config::read(path).map_err(lines)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let loaded = load(path, &config, &clock).map_err(lines)?;
+    let loaded = load(path, &config, &means()?).map_err(lines)?;
     loaded.attestor.explain(pid).await.map_err(|error| format!("{}; {}", error.reason, error.remedy))
+}
+
+fn means() -> Result<Means, String> {
+    Means::draw().map_err(|error| error.to_string())
+}
+
+fn whole(path: &Path, message: String) -> Problem {
+    Problem { file: path.to_path_buf(), line: 0, column: 0, message }
 }
