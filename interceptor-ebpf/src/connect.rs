@@ -12,12 +12,12 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use interceptor_ebpf::{Reason, Record, STATE_CAPTURED, STATE_LOCAL, Settings};
+use interceptor_ebpf::{Address, Reason, Record, STATE_CAPTURED, STATE_LOCAL, Settings};
 
 use crate::event;
 use crate::sock_addr::{
     self, Endpoint, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK6, is_mapped, is_resolver, loopback_of, redirect4,
-    redirect6, words,
+    redirect6,
 };
 
 #[cgroup_sock_addr(connect4)]
@@ -131,20 +131,20 @@ unsafe fn read_kernel(address: u64) -> u64 {
 
 /// Whether a socket of `cgroup` listens at this loopback address.
 #[inline(always)]
-fn serves(ctx: &SockAddrContext, loopback: &[u8; 16], port: u16, cgroup: u64) -> bool {
+fn serves(ctx: &SockAddrContext, loopback: &Address, port: u16, cgroup: u64) -> bool {
     // SAFETY: an all-zero tuple is valid; the context is valid; a found socket is released on the only path.
     unsafe {
         let mut tuple: bpf_sock_tuple = core::mem::zeroed();
         let length = if is_mapped(loopback) {
             let four = &mut tuple.__bindgen_anon_1.ipv4;
-            four.saddr = words(loopback)[3];
-            four.daddr = words(loopback)[3];
+            four.saddr = loopback[3];
+            four.daddr = loopback[3];
             four.dport = port.to_be();
             size_of_val(four)
         } else {
             let six = &mut tuple.__bindgen_anon_1.ipv6;
-            six.saddr = words(&LOOPBACK6);
-            six.daddr = words(&LOOPBACK6);
+            six.saddr = LOOPBACK6;
+            six.daddr = LOOPBACK6;
             six.dport = port.to_be();
             size_of_val(six)
         };
