@@ -72,6 +72,9 @@ mod tests {
                         let mut stream = captured.stream;
                         let _gone = tokio::io::AsyncWriteExt::write_all(&mut stream, &line).await;
                         let _gone = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+                        // Closing with unread bytes would reset the connection under the agent's eyes.
+                        let rest = tokio::io::copy(&mut stream, &mut tokio::io::sink());
+                        let _slow = tokio::time::timeout(Duration::from_secs(5), rest).await;
                     });
                 }
                 Err(Unrecorded::NoRecord { .. }) => println!("@unrecorded none"),
@@ -227,7 +230,7 @@ def loop():
     s = socket.socket(INET, TCP); nonblocking(s)
     return {"peer": s.getpeername()[:2], "record": json.loads(read(s))}
 def fast():
-    s = socket.socket(INET, TCP); s.settimeout(5)
+    s = socket.socket(INET, TCP)
     s.sendto(b"early", 0x20000000, (FAR4, 5437))
     return {"peer": s.getpeername()[:2], "record": json.loads(read(s))}
 out({"pid": os.getpid(), "start": int(open("/proc/self/stat").read().rsplit(")", 1)[1].split()[19]), "seen": {
@@ -271,15 +274,16 @@ out({"pid": os.getpid(), "start": int(open("/proc/self/stat").read().rsplit(")",
         let daemon = Daemon::start(&world, &config(&world));
         let script = r#"
 import threading
-bad, done = [], [0]
+bad, done, lock = [], [0], threading.Lock()
 def hammer(base):
     tid = threading.get_native_id()
     for n in range(500):
         host, family = ((FAR4, INET), (FAR6, INET6), (MAPPED, INET6))[n % 3]
-        r = record(host, base + n, family)["record"]
+        try: r = record(host, base + n, family)["record"]
+        except Exception as error: bad.append(repr(error)); continue
         want = ("[%s]:%d" if n % 3 == 1 else "%s:%d") % (FAR6 if n % 3 == 1 else FAR4, base + n)
         if r["destination"] != want or r["pid"] != os.getpid() or r["tid"] != tid: bad.append(r)
-        done[0] += 1
+        with lock: done[0] += 1
 threads = [threading.Thread(target=hammer, args=(10000 + 1000 * t,)) for t in range(3)]
 [t.start() for t in threads]; [t.join() for t in threads]
 out({"bad": bad, "done": done[0]})"#;
@@ -291,7 +295,7 @@ out({"bad": bad, "done": done[0]})"#;
                 .collect();
             for result in agents {
                 assert_eq!(result["bad"], serde_json::json!([]));
-                assert!(result["done"].as_u64().unwrap() >= 1490, "{result}");
+                assert_eq!(result["done"], 1500);
             }
         });
         daemon.kill();
@@ -349,10 +353,12 @@ out([plain(FAR4, INET), connected(), plain(MAPPED, INET6), socket.gethostbyname(
             for (kind, protocol) in kinds {
                 let script = format!("out(attempt(lambda: socket.socket({family}, {kind}, {protocol}).fileno()))");
                 let result = run(&world, Place::Agent("root"), None, &script);
-                assert_eq!(result["errno"], EPROTONOSUPPORT, "{family} {kind} {protocol}");
                 let outside = run(&world, Place::Outside, None, &script);
-                // Where the kernel has such sockets at all, it was we who refused.
-                if outside["ok"].is_u64() {
+                if outside["ok"].is_null() {
+                    // The kernel has no such sockets.
+                    assert_eq!(result, outside, "{family} {kind} {protocol}");
+                } else {
+                    assert_eq!(result["errno"], EPROTONOSUPPORT, "{family} {kind} {protocol}");
                     daemon.wait_event("the refusal", |event| {
                         event.refusal == Refusal::SocketKind { socket_type: kind, protocol: protocol & 0xffff }
                     });
@@ -623,6 +629,6 @@ time.sleep(0.3); out([served[0], refused[0], strange[:3]])"#,
         config.pin_directory = world.directory().join("no-bpffs");
         let error = Capture::start(&config, &listener, None).unwrap_err();
         assert!(matches!(error, Error::Pins { .. } | Error::Config(_)), "{error}");
-        assert_eq!(std::fs::read_dir(world.pins()).unwrap().count(), 0);
+        assert!(!world.pins().join("interceptor").exists());
     }
 }
