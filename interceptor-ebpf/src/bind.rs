@@ -4,10 +4,10 @@
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use interceptor_ebpf::Reason;
+use interceptor_ebpf::{Address, Reason};
 
 use crate::event;
-use crate::sock_addr::{self, Endpoint, LOOPBACK6, is_mapped, same, words};
+use crate::sock_addr::{self, Endpoint, LOOPBACK6, is_mapped, same};
 
 #[cgroup_sock_addr(bind4)]
 pub fn bind4(ctx: SockAddrContext) -> i32 {
@@ -34,9 +34,9 @@ fn allowed(endpoint: &Endpoint) -> i32 {
 }
 
 #[inline(always)]
-fn local(address: &[u8; 16]) -> bool {
+fn local(address: &Address) -> bool {
     if is_mapped(address) {
-        return address[12] == 127 || words(address)[3] == 0;
+        return address[3].to_ne_bytes()[0] == 127 || address[3] == 0;
     }
-    same(address, &LOOPBACK6) || same(address, &[0; 16])
+    same(address, &LOOPBACK6) || same(address, &[0; 4])
 }

@@ -3,22 +3,26 @@
 //! The kernel holds the socket's lock and the socket is closed while this runs, so a record cannot change under a live
 //! connection. The hook's address family is trusted; `user_family` is the caller's word, and is not read.
 
+use core::ffi::c_void;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_netns_cookie, bpf_get_socket_cookie,
-    bpf_probe_read_kernel, bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_probe_read_kernel,
+    bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release,
 };
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use interceptor_ebpf::{Reason, Record, STATE_CAPTURED, STATE_LOCAL, Settings};
+use interceptor_ebpf::{Address, Reason, Record, STATE_CAPTURED, STATE_LOCAL, Settings};
 
 use crate::event;
 use crate::sock_addr::{
-    self, Endpoint, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK6, is_mapped, is_resolver, loopback_of, redirect4, redirect6,
-    words,
+    self, Endpoint, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK4, LOOPBACK6, is_mapped, is_resolver, loopback_of, redirect4,
+    redirect6,
 };
+
+const ECONNREFUSED: i32 = 111;
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
@@ -78,10 +82,17 @@ fn tcp(ctx: &SockAddrContext, settings: &Settings, endpoint: &Endpoint) -> Verdi
     };
     fill(ctx, settings, endpoint, record);
     if let Some(loopback) = loopback_of(&endpoint.address)
-        && serves(ctx, &loopback, endpoint.port, record.cgroup)
+        && listener(ctx, &loopback, endpoint.port, |found| serves(found, record.cgroup))
     {
         record.state = STATE_LOCAL;
         return Verdict::Leave;
+    }
+    // The fence drops what nobody of the daemon's would take; saying so here saves the agent the wait for a time-out.
+    let proxy = if is_mapped(&endpoint.address) { LOOPBACK4 } else { LOOPBACK6 };
+    if !listener(ctx, &proxy, settings.proxy_port, |_found| true) {
+        // SAFETY: takes a number.
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+        return Verdict::Refuse;
     }
     record.state = STATE_CAPTURED;
     Verdict::Redirect(settings.proxy_port)
@@ -129,22 +140,29 @@ unsafe fn read_kernel(address: u64) -> u64 {
     if failed == 0 { value } else { 0 }
 }
 
-/// Whether a socket of `cgroup` listens at this loopback address.
+/// Whether this is a listener of an agent in `cgroup`. A child of such a listener has no storage of its own, so this is
+/// false of it.
 #[inline(always)]
-fn serves(ctx: &SockAddrContext, loopback: &[u8; 16], port: u16, cgroup: u64) -> bool {
+fn serves(found: *mut c_void, cgroup: u64) -> bool {
+    sock_addr::record(found).is_some_and(|record| record.cgroup == cgroup)
+}
+
+/// Whether a socket listens at this loopback address, and is the right one.
+#[inline(always)]
+fn listener(ctx: &SockAddrContext, loopback: &Address, port: u16, is_right: impl FnOnce(*mut c_void) -> bool) -> bool {
     // SAFETY: an all-zero tuple is valid; the context is valid; a found socket is released on the only path.
     unsafe {
         let mut tuple: bpf_sock_tuple = core::mem::zeroed();
         let length = if is_mapped(loopback) {
             let four = &mut tuple.__bindgen_anon_1.ipv4;
-            four.saddr = words(loopback)[3];
-            four.daddr = words(loopback)[3];
+            four.saddr = loopback[3];
+            four.daddr = loopback[3];
             four.dport = port.to_be();
             size_of_val(four)
         } else {
             let six = &mut tuple.__bindgen_anon_1.ipv6;
-            six.saddr = words(&LOOPBACK6);
-            six.daddr = words(&LOOPBACK6);
+            six.saddr = LOOPBACK6;
+            six.daddr = LOOPBACK6;
             six.dport = port.to_be();
             size_of_val(six)
         };
@@ -153,9 +171,9 @@ fn serves(ctx: &SockAddrContext, loopback: &[u8; 16], port: u16, cgroup: u64) ->
         if found.is_null() {
             return false;
         }
-        // A child of an agent's listener has no storage of its own, so this is true of its listening sockets alone.
-        let same = sock_addr::record(found.cast()).is_some_and(|record| record.cgroup == cgroup);
+        let right = is_right(found.cast());
         bpf_sk_release(found.cast());
-        same
+        right
     }
 }
+

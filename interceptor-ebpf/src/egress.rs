@@ -15,10 +15,10 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use interceptor_ebpf::{STATE_CAPTURED, mapped};
+use interceptor_ebpf::{STATE_CAPTURED, address, mapped};
 
 use crate::event;
-use crate::sock_addr::{self, Endpoint, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK4, LOOPBACK6, same, words};
+use crate::sock_addr::{self, Endpoint, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK4, LOOPBACK6, same};
 
 /// The loopback device has this index in every network namespace.
 const LO: u32 = 1;
@@ -74,7 +74,7 @@ impl Packet {
                 if start[0] >> 4 != 6 {
                     return None;
                 }
-                (load(ctx, 8)?, load(ctx, 24)?, start[6], 40, true)
+                (address(load(ctx, 8)?), address(load(ctx, 24)?), start[6], 40, true)
             }
             _ => return None,
         };
@@ -102,7 +102,7 @@ fn passes(ctx: &SkBuffContext, packet: &Packet, cgroup: u64) -> bool {
     if sk.is_null() || device != LO || cgroup == 0 {
         return false;
     }
-    let loopback = if packet.six { LOOPBACK6 } else { mapped(LOOPBACK4) };
+    let loopback = if packet.six { LOOPBACK6 } else { LOOPBACK4 };
     if !same(&packet.destination.address, &loopback) {
         return false;
     }
@@ -133,15 +133,15 @@ fn receiver(ctx: &SkBuffContext, packet: &Packet) -> u64 {
         let mut tuple: bpf_sock_tuple = zeroed();
         let length = if packet.six {
             let six = &mut tuple.__bindgen_anon_1.ipv6;
-            six.saddr = words(&packet.source.address);
-            six.daddr = words(&packet.destination.address);
+            six.saddr = packet.source.address;
+            six.daddr = packet.destination.address;
             six.sport = packet.source.port.to_be();
             six.dport = packet.destination.port.to_be();
             size_of_val(six)
         } else {
             let four = &mut tuple.__bindgen_anon_1.ipv4;
-            four.saddr = words(&packet.source.address)[3];
-            four.daddr = words(&packet.destination.address)[3];
+            four.saddr = packet.source.address[3];
+            four.daddr = packet.destination.address[3];
             four.sport = packet.source.port.to_be();
             four.dport = packet.destination.port.to_be();
             size_of_val(four)

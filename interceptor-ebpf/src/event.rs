@@ -29,7 +29,7 @@ pub(crate) fn refuse_packet(protocol: u32, endpoint: Option<&Endpoint>, cgroup: 
 
 #[inline(always)]
 fn blank(reason: Reason, detail: u32, endpoint: Option<&Endpoint>) -> Event {
-    let (address, port) = endpoint.map_or(([0; 16], 0), |endpoint| (endpoint.address, endpoint.port));
+    let (address, port) = endpoint.map_or(([0; 4], 0), |endpoint| (endpoint.address, endpoint.port));
     Event {
         // SAFETY: takes no arguments.
         boottime: unsafe { bpf_ktime_get_boot_ns() },

@@ -39,7 +39,7 @@ pub struct Settings {
     /// cgroup v2 id of the daemon; 0 denies everything.
     pub daemon_cgroup: u64,
     /// Resolver that agents may ask, IPv4 as mapped; meaningful where `has_resolver` is 1.
-    pub resolver: [u8; 16],
+    pub resolver: Address,
     /// Offset of `start_boottime` in `task_struct`; 0 when unknown.
     pub start_boottime_offset: u32,
     /// Offset of `group_leader` in `task_struct`; 0 when unknown.
@@ -69,7 +69,7 @@ pub struct Record {
     /// Start of the process, nanoseconds since boot; 0 when unknown.
     pub start_boottime: u64,
     /// Original destination, IPv4 as mapped.
-    pub address: [u8; 16],
+    pub address: Address,
     /// Thread group (process) in the initial pid namespace.
     pub tgid: u32,
     /// Thread in the initial pid namespace.
@@ -102,9 +102,9 @@ pub struct Tuple {
     /// Network namespace cookie.
     pub netns: u64,
     /// The agent's address, IPv4 as mapped.
-    pub source: [u8; 16],
+    pub source: Address,
     /// The proxy's address, IPv4 as mapped.
-    pub destination: [u8; 16],
+    pub destination: Address,
     /// The agent's port, host order.
     pub source_port: u16,
     /// The proxy's port, host order.
@@ -122,7 +122,7 @@ pub struct Event {
     /// cgroup id of the socket, or of the process where the socket has none yet.
     pub cgroup: u64,
     /// Destination or local address, IPv4 as mapped; zero when there is none.
-    pub address: [u8; 16],
+    pub address: Address,
     /// Process in the initial pid namespace; 0 where a packet left no trace of its sender.
     pub tgid: u32,
     /// Real user id; 0 with `tgid` 0.
@@ -193,8 +193,44 @@ const _: () = assert!(size_of::<Record>() == 96);
 const _: () = assert!(size_of::<Tuple>() == 48);
 const _: () = assert!(size_of::<Event>() == 72);
 
+/// An IPv6 address as the four words that its sixteen octets are in memory; IPv4 as mapped (`::ffff:a.b.c.d`). Words, since
+/// kernel programs may not read their context in bytes.
+pub type Address = [u32; 4];
+
+/// The address of sixteen octets.
+#[must_use]
+pub const fn address(o: [u8; 16]) -> Address {
+    [
+        u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
+        u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
+        u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
+        u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
+    ]
+}
+
+/// The sixteen octets of an address.
+#[must_use]
+pub const fn octets(address: Address) -> [u8; 16] {
+    let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = [
+        address[0].to_ne_bytes(),
+        address[1].to_ne_bytes(),
+        address[2].to_ne_bytes(),
+        address[3].to_ne_bytes(),
+    ];
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
 /// `::ffff:a.b.c.d` of an IPv4 address.
 #[must_use]
-pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+pub const fn mapped(v4: [u8; 4]) -> Address {
+    mapped_word(u32::from_ne_bytes(v4))
 }
+
+/// As [`mapped`], of an IPv4 address as it lies in memory.
+#[must_use]
+pub const fn mapped_word(v4: u32) -> Address {
+    [0, 0, MAPPED_WORD, v4]
+}
+
+/// The third word of every mapped address.
+pub const MAPPED_WORD: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);

@@ -9,7 +9,7 @@ use core::ptr::{addr_of, addr_of_mut, null_mut, read_volatile, write_volatile};
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::programs::SockAddrContext;
-use interceptor_ebpf::{Record, Settings, mapped};
+use interceptor_ebpf::{Address, MAPPED_WORD, Record, Settings, mapped, mapped_word};
 
 use crate::maps::{SETTINGS, SOCKETS};
 
@@ -17,16 +17,15 @@ pub(crate) const IPPROTO_TCP: u32 = 6;
 pub(crate) const IPPROTO_UDP: u32 = 17;
 pub(crate) const SOCK_STREAM: u32 = 1;
 pub(crate) const SOCK_DGRAM: u32 = 2;
-pub(crate) const LOOPBACK4: [u8; 4] = [127, 0, 0, 1];
-pub(crate) const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-const LOOPBACK4_WORD: u32 = u32::from_ne_bytes(LOOPBACK4);
-const MAPPED_WORD: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
-const LOOPBACK6_WORD: u32 = u32::from_ne_bytes([0, 0, 0, 1]);
+/// 127.0.0.1, mapped.
+pub(crate) const LOOPBACK4: Address = mapped([127, 0, 0, 1]);
+/// ::1.
+pub(crate) const LOOPBACK6: Address = [0, 0, 0, u32::from_ne_bytes([0, 0, 0, 1])];
 
 /// An address and port, IPv4 as mapped, port in host order.
 #[derive(Clone, Copy)]
 pub(crate) struct Endpoint {
-    pub(crate) address: [u8; 16],
+    pub(crate) address: Address,
     pub(crate) port: u16,
 }
 
@@ -95,44 +94,42 @@ fn set_port(ctx: &SockAddrContext, port: u16) {
 pub(crate) fn endpoint4(ctx: &SockAddrContext) -> Endpoint {
     // SAFETY: the kernel passes a valid context.
     let word = unsafe { read_volatile(addr_of!((*context(ctx)).user_ip4)) };
-    Endpoint { address: mapped(word.to_ne_bytes()), port: port(ctx) }
+    Endpoint { address: mapped_word(word), port: port(ctx) }
 }
 
 /// The address of an IPv6 hook.
 #[inline(always)]
 pub(crate) fn endpoint6(ctx: &SockAddrContext) -> Endpoint {
-    let mut address = [0u8; 16];
     let source = context(ctx);
-    let target = address.as_mut_ptr().cast::<u32>();
-    // SAFETY: four words of a valid context, into four words of a local array.
-    unsafe {
-        target.add(0).write_unaligned(read_volatile(addr_of!((*source).user_ip6[0])));
-        target.add(1).write_unaligned(read_volatile(addr_of!((*source).user_ip6[1])));
-        target.add(2).write_unaligned(read_volatile(addr_of!((*source).user_ip6[2])));
-        target.add(3).write_unaligned(read_volatile(addr_of!((*source).user_ip6[3])));
-    }
+    // SAFETY: four words of a valid context.
+    let address = unsafe {
+        [
+            read_volatile(addr_of!((*source).user_ip6[0])),
+            read_volatile(addr_of!((*source).user_ip6[1])),
+            read_volatile(addr_of!((*source).user_ip6[2])),
+            read_volatile(addr_of!((*source).user_ip6[3])),
+        ]
+    };
     Endpoint { address, port: port(ctx) }
 }
 
 /// Writes an IPv4 address, given as mapped, and a port.
 #[inline(always)]
 pub(crate) fn set4(ctx: &SockAddrContext, endpoint: &Endpoint) {
-    let [.., a, b, c, d] = endpoint.address;
     // SAFETY: the kernel passes a valid context.
-    unsafe { write_volatile(addr_of_mut!((*context(ctx)).user_ip4), u32::from_ne_bytes([a, b, c, d])) };
+    unsafe { write_volatile(addr_of_mut!((*context(ctx)).user_ip4), endpoint.address[3]) };
     set_port(ctx, endpoint.port);
 }
 
 /// Writes an IPv6 (or mapped) address and a port.
 #[inline(always)]
 pub(crate) fn set6(ctx: &SockAddrContext, endpoint: &Endpoint) {
-    let words = words(&endpoint.address);
-    set6_words(ctx, words);
+    set6_words(ctx, &endpoint.address);
     set_port(ctx, endpoint.port);
 }
 
 #[inline(always)]
-fn set6_words(ctx: &SockAddrContext, words: [u32; 4]) {
+fn set6_words(ctx: &SockAddrContext, words: &Address) {
     let target = context(ctx);
     // SAFETY: four words of a valid context.
     unsafe {
@@ -147,53 +144,38 @@ fn set6_words(ctx: &SockAddrContext, words: [u32; 4]) {
 #[inline(always)]
 pub(crate) fn redirect4(ctx: &SockAddrContext, port: u16) {
     // SAFETY: the kernel passes a valid context.
-    unsafe { write_volatile(addr_of_mut!((*context(ctx)).user_ip4), LOOPBACK4_WORD) };
+    unsafe { write_volatile(addr_of_mut!((*context(ctx)).user_ip4), LOOPBACK4[3]) };
     set_port(ctx, port);
 }
 
 /// Points an IPv6 context at ::1, or at ::ffff:127.0.0.1 where it held a mapped address.
 #[inline(always)]
 pub(crate) fn redirect6(ctx: &SockAddrContext, port: u16, was_mapped: bool) {
-    set6_words(ctx, if was_mapped { [0, 0, MAPPED_WORD, LOOPBACK4_WORD] } else { [0, 0, 0, LOOPBACK6_WORD] });
+    set6_words(ctx, if was_mapped { &LOOPBACK4 } else { &LOOPBACK6 });
     set_port(ctx, port);
 }
 
-/// The four words of an address, as they lie in memory.
+/// Whether two addresses are equal, word by word: a call of `memcmp` would be one more program to verify.
 #[inline(always)]
-pub(crate) fn words(address: &[u8; 16]) -> [u32; 4] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
-    [
-        u32::from_ne_bytes([a, b, c, d]),
-        u32::from_ne_bytes([e, f, g, h]),
-        u32::from_ne_bytes([i, j, k, l]),
-        u32::from_ne_bytes([m, n, o, p]),
-    ]
-}
-
-/// Whether two addresses are equal; compares words, since the verifier's budget is better spent elsewhere.
-#[inline(always)]
-pub(crate) fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {
-    let (a, b) = (words(a), words(b));
+pub(crate) fn same(a: &Address, b: &Address) -> bool {
     a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3]
 }
 
 /// Whether the address is IPv4 in mapped form.
 #[inline(always)]
-pub(crate) fn is_mapped(address: &[u8; 16]) -> bool {
-    let words = words(address);
-    words[0] == 0 && words[1] == 0 && words[2] == MAPPED_WORD
+pub(crate) fn is_mapped(address: &Address) -> bool {
+    address[0] == 0 && address[1] == 0 && address[2] == MAPPED_WORD
 }
 
 /// The loopback address that a connect to `address` would reach, where it is one that the fence lets pass:
 /// 127.0.0.1, ::1, and the unspecified addresses, which the kernel takes for them.
 #[inline(always)]
-pub(crate) fn loopback_of(address: &[u8; 16]) -> Option<[u8; 16]> {
-    let words = words(address);
+pub(crate) fn loopback_of(address: &Address) -> Option<Address> {
     if is_mapped(address) {
-        return (words[3] == LOOPBACK4_WORD || words[3] == 0).then_some(mapped(LOOPBACK4));
+        return (address[3] == LOOPBACK4[3] || address[3] == 0).then_some(LOOPBACK4);
     }
-    let plain = words[0] == 0 && words[1] == 0 && words[2] == 0;
-    (plain && (words[3] == LOOPBACK6_WORD || words[3] == 0)).then_some(LOOPBACK6)
+    let plain = address[0] == 0 && address[1] == 0 && address[2] == 0;
+    (plain && (address[3] == LOOPBACK6[3] || address[3] == 0)).then_some(LOOPBACK6)
 }
 
 /// Whether the settings name this endpoint as the resolver.
@@ -207,7 +189,7 @@ pub(crate) fn is_resolver(settings: &Settings, endpoint: &Endpoint) -> bool {
 pub(crate) fn is_relay(settings: &Settings, endpoint: &Endpoint) -> bool {
     settings.has_resolver == 1
         && endpoint.port == settings.dns_port
-        && (same(&endpoint.address, &LOOPBACK6) || same(&endpoint.address, &mapped(LOOPBACK4)))
+        && (same(&endpoint.address, &LOOPBACK6) || same(&endpoint.address, &LOOPBACK4))
 }
 
 /// The resolver, as agents know it.

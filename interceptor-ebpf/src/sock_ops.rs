@@ -1,7 +1,7 @@
 //! The hand-over: the agent's record, keyed by the handshake, moves into the storage of the socket that the daemon
 //! accepts. It is there before `accept(2)` can return, since the kernel holds the child's lock until then.
 
-use core::ptr::{addr_of, addr_of_mut};
+use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
@@ -11,10 +11,10 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
-use interceptor_ebpf::{STATE_CAPTURED, Tuple, mapped};
+use interceptor_ebpf::{Address, STATE_CAPTURED, Tuple, mapped_word};
 
 use crate::maps::{ACCEPTED, HANDSHAKES};
-use crate::sock_addr;
+use crate::sock_addr::{self, is_mapped};
 
 const AF_INET: u32 = 2;
 const TCP_CLOSE: u32 = 7;
@@ -78,32 +78,41 @@ fn socket(ctx: &SockOpsContext) -> *mut core::ffi::c_void {
 #[inline(always)]
 fn tuple(ctx: &SockOpsContext, agent: bool) -> Tuple {
     let (local_port, remote_port) = (ctx.local_port() as u16, u32::from_be(ctx.remote_port()) as u16);
-    let mut tuple = Tuple {
+    let (local, remote) = addresses(ctx);
+    Tuple {
         // SAFETY: the helper takes the valid context.
         netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
-        source: [0; 16],
-        destination: [0; 16],
+        source: if agent { local } else { remote },
+        destination: if agent { remote } else { local },
         source_port: if agent { local_port } else { remote_port },
         destination_port: if agent { remote_port } else { local_port },
         reserved: 0,
-    };
-    let (near, far) = if agent {
-        (addr_of_mut!(tuple.source), addr_of_mut!(tuple.destination))
-    } else {
-        (addr_of_mut!(tuple.destination), addr_of_mut!(tuple.source))
-    };
-    let six = ctx.family() != AF_INET;
-    let remote = if six { ctx.remote_ip6() } else { [0; 4] };
-    let is_mapped = remote[0] == 0 && remote[1] == 0 && remote[2] == u32::from_ne_bytes([0, 0, 0xff, 0xff]);
-    // SAFETY: both pointers lead into the local tuple, which has no padding and outlives them.
-    unsafe {
-        if six && !is_mapped {
-            near.cast::<[u32; 4]>().write_unaligned(ctx.local_ip6());
-            far.cast::<[u32; 4]>().write_unaligned(remote);
-        } else {
-            near.write(mapped(ctx.local_ip4().to_ne_bytes()));
-            far.write(mapped(ctx.remote_ip4().to_ne_bytes()));
-        }
     }
-    tuple
+}
+
+#[inline(always)]
+fn addresses(ctx: &SockOpsContext) -> (Address, Address) {
+    let ops = ctx.ops;
+    // SAFETY: words of a valid context, one at a time, as the verifier wants them.
+    unsafe {
+        if read_volatile(addr_of!((*ops).family)) != AF_INET {
+            let remote = [
+                read_volatile(addr_of!((*ops).remote_ip6[0])),
+                read_volatile(addr_of!((*ops).remote_ip6[1])),
+                read_volatile(addr_of!((*ops).remote_ip6[2])),
+                read_volatile(addr_of!((*ops).remote_ip6[3])),
+            ];
+            if !is_mapped(&remote) {
+                let local = [
+                    read_volatile(addr_of!((*ops).local_ip6[0])),
+                    read_volatile(addr_of!((*ops).local_ip6[1])),
+                    read_volatile(addr_of!((*ops).local_ip6[2])),
+                    read_volatile(addr_of!((*ops).local_ip6[3])),
+                ];
+                return (local, remote);
+            }
+        }
+        let (local, remote) = (read_volatile(addr_of!((*ops).local_ip4)), read_volatile(addr_of!((*ops).remote_ip4)));
+        (mapped_word(local), mapped_word(remote))
+    }
 }

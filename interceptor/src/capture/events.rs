@@ -138,7 +138,7 @@ fn kernel_event(event: &Event) -> KernelEvent {
     KernelEvent {
         boottime: event.boottime,
         cgroup: event.cgroup,
-        address: (event.address != [0; 16] || event.port != 0).then(|| maps::endpoint(event.address, event.port)),
+        address: (event.address != [0; 4] || event.port != 0).then(|| maps::endpoint(event.address, event.port)),
         pid: known.then_some(event.tgid),
         uid: known.then_some(event.uid),
         refusal,

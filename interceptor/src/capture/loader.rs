@@ -374,7 +374,7 @@ fn settings(daemon_cgroup: u64, proxy_port: u16, relay: Option<&dns::Relay>) -> 
     let base =
         Settings { daemon_cgroup, start_boottime_offset, group_leader_offset, proxy_port, ..Settings::default() };
     Ok(relay.map_or(base, |relay| Settings {
-        resolver: octets(relay.resolver()),
+        resolver: words(relay.resolver()),
         resolver_port: relay.resolver().port(),
         dns_port: relay.port(),
         has_resolver: 1,
@@ -382,10 +382,10 @@ fn settings(daemon_cgroup: u64, proxy_port: u16, relay: Option<&dns::Relay>) -> 
     }))
 }
 
-fn octets(address: SocketAddr) -> [u8; 16] {
+fn words(address: SocketAddr) -> interceptor_ebpf::Address {
     match address {
         SocketAddr::V4(v4) => interceptor_ebpf::mapped(v4.ip().octets()),
-        SocketAddr::V6(v6) => v6.ip().octets(),
+        SocketAddr::V6(v6) => interceptor_ebpf::address(v6.ip().octets()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use aya::maps::{MapData, MapError, PerCpuArray, SkStorage};
-use interceptor_ebpf::{REASONS, Reason, Record, STATE_CAPTURED};
+use interceptor_ebpf::{Address, REASONS, Reason, Record, STATE_CAPTURED, octets};
 use serde::{Deserialize, Serialize};
 
 use super::Origin;
@@ -48,8 +48,8 @@ fn origin(record: &Record) -> Option<Origin> {
 }
 
 /// An address as the kernel side writes it: IPv4 as mapped.
-pub(super) fn endpoint(address: [u8; 16], port: u16) -> SocketAddr {
-    (IpAddr::V6(Ipv6Addr::from(address)).to_canonical(), port).into()
+pub(super) fn endpoint(address: Address, port: u16) -> SocketAddr {
+    (IpAddr::V6(Ipv6Addr::from(octets(address))).to_canonical(), port).into()
 }
 
 /// A thread's name up to the first zero, with anything that is not printable replaced.
@@ -137,7 +137,7 @@ mod tests {
         let origin = origin(&record()).unwrap();
         assert_eq!(origin.destination, "10.0.0.1:5432".parse().unwrap());
         assert_eq!(origin.comm, "psql\u{fffd}");
-        let six = Ipv6Addr::LOCALHOST.octets();
+        let six = interceptor_ebpf::address(Ipv6Addr::LOCALHOST.octets());
         assert_eq!(endpoint(six, 1), "[::1]:1".parse().unwrap());
     }
 
