@@ -202,6 +202,8 @@ async def cancellation(connection):
 
 async def main():
     connection = await asyncpg.connect(URL, server_settings={"application_name": "agent_asyncpg"})
+    # What an earlier run left.
+    await connection.execute("DELETE FROM orders WHERE item LIKE 'asyncpg-%'")
     await reading(connection)
     await denials(connection)
     await transactions(connection)

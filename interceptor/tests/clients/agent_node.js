@@ -193,6 +193,8 @@ async function cancellation(client) {
 async function main() {
   const client = new Client({ connectionString: url, application_name: "agent_node" });
   await client.connect();
+  // What an earlier run left.
+  await client.query("DELETE FROM orders WHERE item LIKE 'node-%'");
   await reading(client);
   await denials(client);
   await queueing(client);

@@ -273,6 +273,8 @@ def statements_by_name(connection):
 
 def main():
     with psycopg.connect(URL, autocommit=True, application_name="agent_psycopg") as connection:
+        # What an earlier run left.
+        connection.execute("DELETE FROM orders WHERE item LIKE 'psycopg-%'")
         reading(connection, binary=False)
         reading(connection, binary=True)
         denials(connection)
