@@ -226,6 +226,7 @@ fn reloader(
     Box::new(move || {
         let config = config::read(&path)?;
         let loaded = load(&path, &config, &means)?;
+        warm(&loaded, &runtime);
         let digest = loaded.policies.digest().to_owned();
         house.loaded.store(Arc::new(loaded));
         let house = Arc::clone(&house);
@@ -239,6 +240,13 @@ fn reloader(
         });
         Ok(format!("policies {digest} are in force"))
     })
+}
+
+/// Fetches the issuers' keys before the new configuration counts, so that no session pays for a reload.
+fn warm(loaded: &Loaded, runtime: &tokio::runtime::Handle) {
+    for (issuer, why) in runtime.block_on(loaded.attestor.warm()) {
+        tracing::warn!(%issuer, %why, "the issuer's keys are not there yet; its tokens are refused until they are");
+    }
 }
 
 fn report(reloaded: &Result<String, Vec<Problem>>) {
