@@ -186,7 +186,9 @@ impl ResourceKind {
             Self::Database => 2..=2,
             Self::Schema => 3..=3,
             Self::Table | Self::Function => 4..=4,
-            Self::Object | Self::Setting | Self::Role | Self::Path | Self::Channel => 2..=4,
+            Self::Setting | Self::Role | Self::Path | Self::Channel => 2..=4,
+            // A trigger, rule or policy also names its table.
+            Self::Object => 2..=5,
         }
     }
 }

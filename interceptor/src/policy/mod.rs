@@ -5,6 +5,7 @@
 //! nothing is forwarded; only this module mints one, and only from a decision that is on record.
 
 pub mod action;
+mod attributes;
 pub mod cache;
 pub mod decision;
 pub mod denial;

@@ -294,6 +294,30 @@ fn tags_are_masked_unless_unmask_is_permitted() {
 }
 
 #[test]
+fn a_command_that_would_let_tagged_values_out_needs_unmask() {
+    let unmask = "@id(\"see\") permit (principal in Group::\"support\", action == Action::\"unmask\", resource == Tag::\"pii\");";
+    let policies = load(&format!("{READ_ALL}{unmask}"));
+    let mut leak = act(ActionName::UNMASK, ResourceKind::Tag, &["pii"]);
+    leak.note = Some("it is copied".into());
+    let command = command(vec![on_table(ActionName::SQL_SELECT, "t"), leak]);
+    let denied = denied(ask(&policies, &command));
+    assert_eq!(
+        (denied.action.as_str(), denied.reason.as_str()),
+        ("unmask on Tag::\"pii\"", "no policy permits it (it is copied)")
+    );
+    permitted(ask_as(&policies, &command, &attested("bot", &["support"]), &Arc::default()));
+}
+
+#[test]
+fn a_denial_stays_short_and_on_one_line() {
+    let mut action = on_table(ActionName::SQL_DROP, &"x\n".repeat(100_000));
+    action.note = Some("é".repeat(100_000).into());
+    let denied = denied(ask(&load(READ_ALL), &command(vec![action])));
+    assert!(denied.action.chars().count() <= evaluate::MAX_TEXT + 1 && denied.reason.chars().count() < 500);
+    assert!(!denied.action.contains('\n'));
+}
+
+#[test]
 fn what_nobody_could_mean_is_a_load_error_with_its_line() {
     for (text, line, says) in [
         ("\npermit (principal, action == Action::\"sql:slect\", resource);", 2, "sql:slect"),
