@@ -17,6 +17,7 @@ use crate::capture::dns::Relay;
 use crate::capture::{self, Capture, Events, Listener};
 use crate::clock::Clock;
 use crate::config::{self, Config, Problem};
+use crate::policy::DecisionCache;
 use crate::record::{Event, Recorder};
 use crate::session::{House, Loaded, REFRESH, Registry, Routes};
 use crate::telemetry::SessionId;
@@ -90,6 +91,7 @@ async fn furnish(config: &Config, loaded: Loaded, clock: Arc<dyn Clock>) -> Resu
         approvals,
         registry: Arc::new(Registry::default()),
         limits: config.limits.clone(),
+        decisions: DecisionCache::default(),
         loaded: ArcSwap::from_pointee(loaded),
         routes: ArcSwap::from_pointee(Routes::default()),
     });

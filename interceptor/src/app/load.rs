@@ -63,6 +63,20 @@ pub fn load(path: &Path, config: &Config, means: &Means) -> Result<Loaded, Vec<P
     config.capture.faults().into_iter().for_each(|fault| wrong(0, format!("[capture] {fault}")));
     let rules = rules(config, &means.token_key, &mut wrong);
     let policies = policies(&config.policy.dir, &mut problems);
+    if let Some(policies) = &policies {
+        // A misspelt group would be one that nobody listed, and so one that more people may answer for.
+        let listed = &config.approval.approvers;
+        for group in policies.approver_groups() {
+            if !listed.is_empty() && !listed.contains_key(group) {
+                problems.push(Problem {
+                    file: path.to_path_buf(),
+                    line: 0,
+                    column: 0,
+                    message: format!("a policy names @approval(\"{group}\"), and [approval] approvers does not list it"),
+                });
+            }
+        }
+    }
     match (policies, rules, attestor) {
         (Some(policies), Some(rules), Some(attestor)) if problems.is_empty() => {
             Ok(Loaded { attestor, policies: Arc::new(policies), rules: Arc::new(rules), targets })

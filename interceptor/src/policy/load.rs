@@ -137,6 +137,12 @@ impl Policies {
         self.generation
     }
 
+    /// Every group that an `@approval` names.
+    #[must_use]
+    pub fn approver_groups(&self) -> BTreeSet<&str> {
+        self.rules.iter().flat_map(|rule| rule.approvers.iter().map(String::as_str)).collect()
+    }
+
     /// How many policies there are.
     #[must_use]
     pub const fn len(&self) -> usize {

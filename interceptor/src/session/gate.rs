@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
 
 use super::house::House;
 use super::registry::Live;
 use super::target::BoundTarget;
 use crate::approval::{Asked, Digest, Question, Request as ApprovalRequest, Ticket, Waited};
 use crate::identity::{self, Attest as _, Attested, Candidates, IdentityError};
-use crate::policy::{Command, Decision, DecisionCache, Denial, Denied, Fault, Held, Permit, Permitted, Request, Retry, SessionFacts};
+use crate::policy::{Command, Decision, Denial, Denied, Fault, Held, Permit, Permitted, Request, Retry, SessionFacts};
 use crate::protocol::{Admitted, Cancel, Gate, Impact, Login, Observation, Verdict};
 use crate::record::{self, Event, Outcome};
 use crate::secret::Secret;
@@ -31,7 +30,6 @@ pub(super) struct SessionGate {
     pub(super) target: Arc<BoundTarget>,
     pub(super) candidates: Result<Candidates, IdentityError>,
     pub(super) attested: OnceLock<Attested>,
-    pub(super) decisions: Mutex<DecisionCache>,
 }
 
 impl fmt::Debug for SessionGate {
@@ -169,7 +167,7 @@ impl SessionGate {
             now,
             tags: &tags,
         };
-        let decision = self.decisions.lock().decide(&loaded.policies, &request);
+        let decision = self.house.decisions.decide(&loaded.policies, &request);
         drop(loaded);
         self.live.remember(&command.statement);
         self.note(Event::command(command)).await?;

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
 use super::gate::{SessionGate, approval_event, dial_failed};
@@ -42,6 +41,8 @@ pub struct House {
     pub approvals: approval::Store,
     /// Live sessions.
     pub registry: Arc<Registry>,
+    /// Decisions that are known already.
+    pub decisions: DecisionCache,
     /// Bounds.
     pub limits: Limits,
     /// What a reload replaces.
@@ -231,7 +232,6 @@ impl House {
             target,
             candidates,
             attested: OnceLock::new(),
-            decisions: Mutex::new(DecisionCache::default()),
         };
         protocol.serve(conn, &gate).await
     }
