@@ -73,7 +73,8 @@ mod tests {
                         let _gone = tokio::io::AsyncWriteExt::write_all(&mut stream, &line).await;
                         let _gone = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
                         // Closing with unread bytes would reset the connection under the agent's eyes.
-                        let rest = tokio::io::copy(&mut stream, &mut tokio::io::sink());
+                        let mut sink = tokio::io::sink();
+                        let rest = tokio::io::copy(&mut stream, &mut sink);
                         let _slow = tokio::time::timeout(Duration::from_secs(5), rest).await;
                     });
                 }
