@@ -8,7 +8,6 @@
 
 use core::mem::{size_of_val, zeroed};
 
-
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
@@ -169,4 +168,3 @@ fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
     let failed = unsafe { bpf_skb_load_bytes(ctx.as_ptr().cast_const(), offset, bytes.as_mut_ptr().cast(), N as u32) };
     (failed == 0).then_some(bytes)
 }
-

@@ -164,7 +164,8 @@ fn compare(toolchain: &Toolchain, committed: &Path, built: &Path, note: &Path) -
     }
     let at = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
     writeln!(message, "{} bytes committed, {} built, first difference at byte {at}", old.len(), new.len())?;
-    let disassemble = |path: &Path| output(Command::new(&toolchain.objdump).args(["-d", "--no-show-raw-insn"]).arg(path));
+    let disassemble =
+        |path: &Path| output(Command::new(&toolchain.objdump).args(["-d", "--no-show-raw-insn"]).arg(path));
     let (old, new) = (disassemble(committed)?, disassemble(built)?);
     // The first lines name the file.
     let lines = old.lines().skip(3).zip(new.lines().skip(3)).filter(|(old, new)| old != new);
@@ -178,9 +179,8 @@ fn compare(toolchain: &Toolchain, committed: &Path, built: &Path, note: &Path) -
 /// The linker of the right version, which must know the compiler's LLVM.
 fn linker(root: &Path, llvm: u32, may_install: bool) -> Result<PathBuf> {
     let own = root.join("target/tools/bin/bpf-linker");
-    let fits = |path: &Path| {
-        output(Command::new(path).arg("--version")).is_ok_and(|version| version.contains(LINKER_VERSION))
-    };
+    let fits =
+        |path: &Path| output(Command::new(path).arg("--version")).is_ok_and(|version| version.contains(LINKER_VERSION));
     for path in [Some(own.clone()), in_path("bpf-linker")].into_iter().flatten() {
         if fits(&path) {
             return Ok(path);
