@@ -8,8 +8,8 @@ use core::ffi::c_void;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_probe_read_kernel,
-    bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_netns_cookie, bpf_get_socket_cookie,
+    bpf_probe_read_kernel, bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release,
 };
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_ebpf::macros::cgroup_sock_addr;
@@ -176,4 +176,3 @@ fn listener(ctx: &SockAddrContext, loopback: &Address, port: u16, is_right: impl
         right
     }
 }
-

@@ -211,12 +211,8 @@ pub const fn address(o: [u8; 16]) -> Address {
 /// The sixteen octets of an address.
 #[must_use]
 pub const fn octets(address: Address) -> [u8; 16] {
-    let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = [
-        address[0].to_ne_bytes(),
-        address[1].to_ne_bytes(),
-        address[2].to_ne_bytes(),
-        address[3].to_ne_bytes(),
-    ];
+    let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] =
+        [address[0].to_ne_bytes(), address[1].to_ne_bytes(), address[2].to_ne_bytes(), address[3].to_ne_bytes()];
     [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
 }
 

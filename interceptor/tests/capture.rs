@@ -11,7 +11,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use interceptor::capture::{Capture, Config, Error, KernelEvent, Listener, Origin, Refusal, Resolver, Unrecorded};
+    use interceptor::capture::{Capture, CaptureError, Config, KernelEvent, Listener, Origin, Refusal, Resolver, Unrecorded};
     use interceptor::capture::{cgroup, dns, uninstall};
     use interceptor::testing::world::{FAR4, Place, World};
     use parking_lot::Mutex;
@@ -73,7 +73,8 @@ mod tests {
                         let _gone = tokio::io::AsyncWriteExt::write_all(&mut stream, &line).await;
                         let _gone = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
                         // Closing with unread bytes would reset the connection under the agent's eyes.
-                        let rest = tokio::io::copy(&mut stream, &mut tokio::io::sink());
+                        let mut sink = tokio::io::sink();
+                        let rest = tokio::io::copy(&mut stream, &mut sink);
                         let _slow = tokio::time::timeout(Duration::from_secs(5), rest).await;
                     });
                 }
@@ -503,7 +504,8 @@ out([echo("127.0.0.1", INET), echo("::1", INET6), echo("::ffff:127.0.0.1", INET6
         let other = run(&world, Place::Agent("two"), Some(AGENT), "out(record('127.0.0.1', 7000))");
         assert_eq!(origin(&other).destination, "127.0.0.1:7000".parse().unwrap());
         // The server listens on all addresses, but its answers go nowhere.
-        let far = run(&world, Place::Far, None, "out(attempt(lambda: connect('10.99.0.1', 7000, INET, None, 1) and 1))");
+        let far =
+            run(&world, Place::Far, None, "out(attempt(lambda: connect('10.99.0.1', 7000, INET, None, 1) and 1))");
         assert_eq!(far["timeout"], true, "{far}");
         let binds = agent(
             &world,
@@ -531,7 +533,8 @@ out([bind("10.99.0.1", 0), bind("fd99::1", 0, INET6), bind("::ffff:10.99.0.1", 0
 out([attempt(lambda: connect(FAR4, 7000) and 1), attempt(lambda: connect(FAR6, 7000, INET6) and 1),
      attempt(lambda: connect(MAPPED, 7000, INET6) and 1), attempt(lambda: udp(FAR4, 9999)), attempt(lambda: udp(FAR4, 53))])"#;
         let closed = agent(&world, attempts);
-        let errors: Vec<_> = closed.as_array().unwrap().iter().map(|result| result["errno"].as_i64().unwrap()).collect();
+        let errors: Vec<_> =
+            closed.as_array().unwrap().iter().map(|result| result["errno"].as_i64().unwrap()).collect();
         assert_eq!(errors, [ECONNREFUSED, ECONNREFUSED, ECONNREFUSED, EPERM, EPERM]);
         // An outsider who takes the port meanwhile gets nothing.
         let mut squatter = server(
@@ -624,11 +627,11 @@ time.sleep(0.3); out([served[0], refused[0], strange[:3]])"#,
         let mut config = config(&world);
         let listener = Listener::bind(&Config { proxy_port: 0, ..config.clone() }).unwrap();
         let error = Capture::start(&config, &listener, None).unwrap_err();
-        assert!(matches!(error, Error::OwnCgroup { .. }), "{error}");
+        assert!(matches!(error, CaptureError::OwnCgroup { .. }), "{error}");
         config.daemon_cgroup = Some(cgroup::own().unwrap());
         config.pin_directory = world.directory().join("no-bpffs");
         let error = Capture::start(&config, &listener, None).unwrap_err();
-        assert!(matches!(error, Error::Pins { .. } | Error::Config(_)), "{error}");
+        assert!(matches!(error, CaptureError::Pins { .. } | CaptureError::Config(_)), "{error}");
         assert!(!world.pins().join("interceptor").exists());
     }
 }

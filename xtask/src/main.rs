@@ -1,7 +1,7 @@
 //! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask ebpf`.
 
 mod demo;
-
+mod ebpf;
 mod install;
 mod run;
 mod test;
@@ -21,6 +21,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Run every test: fast ones first, then those that need root, real servers and real clients
     Test(test::Arguments),
+    /// Rebuild the committed kernel object from source, or check that it is what the source gives
+    Ebpf(ebpf::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -28,5 +30,6 @@ fn main() -> anyhow::Result<()> {
     match arguments.task {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Ebpf(arguments) => ebpf::run(&arguments),
     }
 }

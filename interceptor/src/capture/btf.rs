@@ -109,10 +109,28 @@ mod tests {
     fn sample() -> Vec<u8> {
         let strings = b"\0task_struct\0start_boottime\0group_leader\0";
         let types: [u32; 22] = [
-            0, 1 << 24, 8, 64, // 1: int
-            0, (KIND_STRUCT << 24) | 1, 16, 28, 1, 64, // 2: anonymous { group_leader @ 8 }
-            1, (KIND_STRUCT << 24) | 2, 40, 13, 1, 32 * 8, 0, 2, 16 * 8, // 3: task_struct
-            0, 2 << 24, 1, // 4: a pointer
+            0,
+            1 << 24,
+            8,
+            64, // 1: int
+            0,
+            (KIND_STRUCT << 24) | 1,
+            16,
+            28,
+            1,
+            64, // 2: anonymous { group_leader @ 8 }
+            1,
+            (KIND_STRUCT << 24) | 2,
+            40,
+            13,
+            1,
+            32 * 8,
+            0,
+            2,
+            16 * 8, // 3: task_struct
+            0,
+            2 << 24,
+            1, // 4: a pointer
         ];
         let mut bytes = Vec::new();
         bytes.extend(MAGIC.to_ne_bytes());

@@ -28,7 +28,7 @@ static OBJECT: &[u8] =
 
 /// Why capture did not start, or not for all cgroups.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum CaptureError {
     /// The configuration contradicts itself.
     #[error("capture configuration: {0}")]
     Config(String),
@@ -86,9 +86,6 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The resolver is not known.
-    #[error("resolver: {0}")]
-    Resolver(io::Error),
     /// The kernel's type information cannot be read.
     #[error("reading the kernel's type information (BTF): {0}")]
     Btf(io::Error),
@@ -145,9 +142,9 @@ impl Capture {
     /// # Errors
     /// When anything is not as it must be. Links of an earlier run then stay as they are, so governed traffic stays
     /// closed.
-    pub fn start(config: &Config, listener: &Listener, relay: Option<&dns::Relay>) -> Result<Self, Error> {
+    pub fn start(config: &Config, listener: &Listener, relay: Option<&dns::Relay>) -> Result<Self, CaptureError> {
         if let Some(fault) = config.faults().into_iter().next() {
-            return Err(Error::Config(fault));
+            return Err(CaptureError::Config(fault));
         }
         let daemon = daemon_cgroup(config)?;
         let pins = Pins::new(&config.pin_directory);
@@ -162,7 +159,9 @@ impl Capture {
         let capture = Self { config: config.clone(), pins, agent_programs, counters };
         // The hand-over comes first: a connection without it would be closed.
         capture.attach(&daemon, &daemon_programs)?;
-        capture.refresh()?;
+        for governed in capture.refresh()?.iter().filter(|governed| !governed.configured) {
+            tracing::warn!(cgroup = %governed.path, "no longer configured, but stays governed until uninstalled");
+        }
         capture.sweep(daemon.id)?;
         Ok(capture)
     }
@@ -172,7 +171,7 @@ impl Capture {
     ///
     /// # Errors
     /// When a configured cgroup cannot be governed.
-    pub fn refresh(&self) -> Result<Vec<Governed>, Error> {
+    pub fn refresh(&self) -> Result<Vec<Governed>, CaptureError> {
         let mut governed = Vec::new();
         for path in &self.config.cgroups {
             let one = Governed { path: path.clone(), id: make_cgroup(path)?, configured: true };
@@ -185,7 +184,6 @@ impl Capture {
             }
             // Gone: swept by the next start.
             let Ok(path) = cgroup::cgroup_path(id) else { continue };
-            tracing::warn!(cgroup = %path, "no longer configured, but stays governed until uninstalled");
             let one = Governed { path, id, configured: false };
             self.attach(&one, &self.agent_programs)?;
             governed.push(one);
@@ -197,7 +195,7 @@ impl Capture {
     ///
     /// # Errors
     /// When the ring cannot be opened.
-    pub fn events(&self) -> Result<Events, Error> {
+    pub fn events(&self) -> Result<Events, CaptureError> {
         let ring = MapData::from_pin(self.pins.map(map::EVENTS))?;
         let ring = RingBuf::try_from(Map::RingBuf(ring))?;
         Events::new(ring).map_err(|source| self.pin_error(source))
@@ -207,18 +205,18 @@ impl Capture {
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub fn counters(&self) -> Result<Counters, Error> {
+    pub fn counters(&self) -> Result<Counters, CaptureError> {
         Ok(Counters::read(&self.counters)?)
     }
 
-    fn attach(&self, cgroup: &Governed, programs: &[Loaded]) -> Result<(), Error> {
-        let at = |source| Error::Cgroup { path: cgroup.path.clone(), source };
+    fn attach(&self, cgroup: &Governed, programs: &[Loaded]) -> Result<(), CaptureError> {
+        let at = |source| CaptureError::Cgroup { path: cgroup.path.clone(), source };
         let directory = File::open(cgroup::directory(&cgroup.path).map_err(at)?).map_err(at)?;
         for program in programs {
             let done = self
                 .pins
                 .attach((cgroup.id, &directory), (program.name, program.attach_type), &program.fd)
-                .map_err(|source| Error::Attach { program: program.name, cgroup: cgroup.path.clone(), source })?;
+                .map_err(|source| CaptureError::Attach { program: program.name, cgroup: cgroup.path.clone(), source })?;
             if done == Attached::Created {
                 tracing::debug!(cgroup = %cgroup.path, program = program.name, "attached");
             }
@@ -227,7 +225,7 @@ impl Capture {
     }
 
     /// Removes pins of cgroups that are gone, and of cgroups in which earlier daemons ran.
-    fn sweep(&self, daemon: u64) -> Result<(), Error> {
+    fn sweep(&self, daemon: u64) -> Result<(), CaptureError> {
         for id in self.pinned()? {
             let gone = cgroup::cgroup_path(id).is_err_and(|error| error.raw_os_error() == Some(libc::ESTALE));
             let old_daemon = id != daemon && !self.pins.has(id, FENCE);
@@ -238,12 +236,12 @@ impl Capture {
         Ok(())
     }
 
-    fn pinned(&self) -> Result<Vec<u64>, Error> {
+    fn pinned(&self) -> Result<Vec<u64>, CaptureError> {
         self.pins.cgroups().map_err(|source| self.pin_error(source))
     }
 
-    fn pin_error(&self, source: io::Error) -> Error {
-        Error::Pins { path: self.config.pin_directory.clone(), source }
+    fn pin_error(&self, source: io::Error) -> CaptureError {
+        CaptureError::Pins { path: self.config.pin_directory.clone(), source }
     }
 }
 
@@ -255,9 +253,9 @@ const FENCE: &str = "egress";
 ///
 /// # Errors
 /// When a pin cannot be removed; what was removed by then stays removed.
-pub fn uninstall(config: &Config) -> Result<usize, Error> {
+pub fn uninstall(config: &Config) -> Result<usize, CaptureError> {
     let pins = Pins::new(&config.pin_directory);
-    let failed = |source| Error::Pins { path: config.pin_directory.clone(), source };
+    let failed = |source| CaptureError::Pins { path: config.pin_directory.clone(), source };
     let mut order: Vec<&str> = AGENT_PROGRAMS.iter().map(|(name, _)| *name).collect();
     order.reverse();
     let mut removed = 0;
@@ -269,7 +267,7 @@ pub fn uninstall(config: &Config) -> Result<usize, Error> {
 }
 
 /// Loads the object without pinning or attaching anything: whether this kernel takes every program.
-pub(super) fn try_load() -> Result<(), Error> {
+pub(super) fn try_load() -> Result<(), CaptureError> {
     let mut object = EbpfLoader::new().load(OBJECT)?;
     programs(&mut object, &AGENT_PROGRAMS)?;
     programs(&mut object, &DAEMON_PROGRAMS).map(drop)
@@ -281,38 +279,38 @@ pub(super) fn on_bpffs(path: &Path) -> io::Result<bool> {
     Ok(statfs(nearest)?.filesystem_type() == BPF_FS_MAGIC)
 }
 
-fn daemon_cgroup(config: &Config) -> Result<Governed, Error> {
-    let unknown = |source| Error::Cgroup { path: "of the daemon".to_owned(), source };
+fn daemon_cgroup(config: &Config) -> Result<Governed, CaptureError> {
+    let unknown = |source| CaptureError::Cgroup { path: "of the daemon".to_owned(), source };
     let actual = cgroup::own().map_err(unknown)?;
     if let Some(expected) = &config.daemon_cgroup
         && *expected != actual
     {
-        return Err(Error::OwnCgroup { expected: expected.clone(), actual });
+        return Err(CaptureError::OwnCgroup { expected: expected.clone(), actual });
     }
     // The defaults are only known now, so the check for overlap is made again.
     let resolved = Config { daemon_cgroup: Some(actual.clone()), ..config.clone() };
     if let Some(fault) = resolved.faults().into_iter().next() {
-        return Err(Error::Config(fault));
+        return Err(CaptureError::Config(fault));
     }
     let id = cgroup::cgroup_id(&actual).map_err(unknown)?;
     Ok(Governed { path: actual, id, configured: true })
 }
 
-fn make_cgroup(path: &str) -> Result<u64, Error> {
-    let failed = |source| Error::Cgroup { path: path.to_owned(), source };
+fn make_cgroup(path: &str) -> Result<u64, CaptureError> {
+    let failed = |source| CaptureError::Cgroup { path: path.to_owned(), source };
     fs::create_dir_all(cgroup::directory(path).map_err(failed)?).map_err(failed)?;
     cgroup::cgroup_id(path).map_err(failed)
 }
 
-fn prepare(config: &Config, pins: &Pins) -> Result<(), Error> {
-    let failed = |source| Error::Pins { path: config.pin_directory.clone(), source };
+fn prepare(config: &Config, pins: &Pins) -> Result<(), CaptureError> {
+    let failed = |source| CaptureError::Pins { path: config.pin_directory.clone(), source };
     if !on_bpffs(&config.pin_directory).map_err(failed)? {
         return Err(failed(io::Error::other("not on a bpffs; mount one: mount -t bpf bpf /sys/fs/bpf")));
     }
     pins.prepare().map_err(failed)
 }
 
-fn load(pins: &Pins) -> Result<Ebpf, Error> {
+fn load(pins: &Pins) -> Result<Ebpf, CaptureError> {
     let mut loader = EbpfLoader::new();
     for name in map::ALL {
         loader.map_pin_path(name, pins.map(name));
@@ -323,7 +321,7 @@ fn load(pins: &Pins) -> Result<Ebpf, Error> {
         let entries_fit = entries.is_none_or(|entries| usize::try_from(info.max_entries()) == Ok(entries));
         let fits = |actual: u32, expected: usize| usize::try_from(actual) == Ok(expected);
         if !fits(info.key_size(), key) || !fits(info.value_size(), value) || !entries_fit {
-            return Err(Error::MapShape(name));
+            return Err(CaptureError::MapShape(name));
         }
     }
     Ok(object)
@@ -343,19 +341,19 @@ const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 6] {
 
 const _: () = assert!(size_of::<Event>() < EVENT_BYTES);
 
-fn programs(object: &mut Ebpf, wanted: &[(&'static str, u32)]) -> Result<Vec<Loaded>, Error> {
+fn programs(object: &mut Ebpf, wanted: &[(&'static str, u32)]) -> Result<Vec<Loaded>, CaptureError> {
     wanted
         .iter()
         .map(|&(name, attach_type)| {
-            let program = object.program_mut(name).ok_or(Error::Missing(name))?;
-            let failed = |source| Error::Program { name, source };
+            let program = object.program_mut(name).ok_or(CaptureError::Missing(name))?;
+            let failed = |source| CaptureError::Program { name, source };
             match program {
                 Program::CgroupSkb(program) => program.load(),
                 Program::CgroupSock(program) => program.load(),
                 Program::CgroupSockAddr(program) => program.load(),
                 Program::CgroupSockopt(program) => program.load(),
                 Program::SockOps(program) => program.load(),
-                _ => return Err(Error::Missing(name)),
+                _ => return Err(CaptureError::Missing(name)),
             }
             .map_err(failed)?;
             let fd = program.fd().map_err(failed)?.as_fd().try_clone_to_owned();
@@ -365,12 +363,12 @@ fn programs(object: &mut Ebpf, wanted: &[(&'static str, u32)]) -> Result<Vec<Loa
         .collect()
 }
 
-fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
-    object.take_map(name).ok_or(Error::Missing(name))
+fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
+    object.take_map(name).ok_or(CaptureError::Missing(name))
 }
 
-fn settings(daemon_cgroup: u64, proxy_port: u16, relay: Option<&dns::Relay>) -> Result<Settings, Error> {
-    let (start_boottime_offset, group_leader_offset) = btf::task_offsets().map_err(Error::Btf)?;
+fn settings(daemon_cgroup: u64, proxy_port: u16, relay: Option<&dns::Relay>) -> Result<Settings, CaptureError> {
+    let (start_boottime_offset, group_leader_offset) = btf::task_offsets().map_err(CaptureError::Btf)?;
     let base =
         Settings { daemon_cgroup, start_boottime_offset, group_leader_offset, proxy_port, ..Settings::default() };
     Ok(relay.map_or(base, |relay| Settings {
@@ -389,7 +387,7 @@ fn words(address: SocketAddr) -> interceptor_ebpf::Address {
     }
 }
 
-fn write_settings(object: &mut Ebpf, settings: &Settings) -> Result<(), Error> {
+fn write_settings(object: &mut Ebpf, settings: &Settings) -> Result<(), CaptureError> {
     let mut map: Array<MapData, Plain<Settings>> = Array::try_from(take(object, map::SETTINGS)?)?;
     Ok(map.set(0, Plain(*settings), 0)?)
 }

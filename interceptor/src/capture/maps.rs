@@ -87,17 +87,8 @@ impl Counters {
         for (index, sum) in (0u32..).zip(&mut sums) {
             *sum = map.get(&index, 0)?.iter().fold(0, |sum, part| sum.wrapping_add(*part));
         }
-        let [
-            lost_events,
-            no_settings,
-            socket_kinds,
-            no_records,
-            udp,
-            binds,
-            socket_options,
-            packets,
-            connect_kinds,
-        ] = sums;
+        let [lost_events, no_settings, socket_kinds, no_records, udp, binds, socket_options, packets, connect_kinds] =
+            sums;
         Ok(Self {
             lost_events,
             no_settings,

@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 pub use self::config::{Config, Resolver};
 pub use self::events::{Events, KernelEvent, Refusal};
 pub use self::listener::{Listener, Unrecorded};
-pub use self::loader::{Capture, Error, Governed, uninstall};
+pub use self::loader::{Capture, CaptureError, Governed, uninstall};
 pub use self::maps::Counters;
 pub use self::probe::{ProbeResult, probe};
 

@@ -23,18 +23,7 @@ pub struct ProbeResult {
 /// Looks at the kernel and the host; needs root to see everything. Never fails: what cannot be seen is a finding.
 #[must_use]
 pub fn probe() -> Vec<ProbeResult> {
-    vec![
-        root(),
-        kernel(),
-        cgroup2(),
-        net_classes(),
-        bpffs(),
-        type_information(),
-        programs(),
-        lsm(),
-        ping(),
-        io_uring(),
-    ]
+    vec![root(), kernel(), cgroup2(), net_classes(), bpffs(), type_information(), programs(), lsm(), ping(), io_uring()]
 }
 
 fn finding(name: &str, result: Result<String, String>, cost: &str) -> ProbeResult {

@@ -237,9 +237,7 @@ impl World {
         )?;
         ip(
             &self.far,
-            &format!(
-                "link set lo up\naddr add {FAR4}/24 dev far\naddr add {FAR6}/64 dev far nodad\nlink set far up\n"
-            ),
+            &format!("link set lo up\naddr add {FAR4}/24 dev far\naddr add {FAR6}/64 dev far nodad\nlink set far up\n"),
         )?;
         ip(&self.near, &format!("route add default via {FAR4}\nroute add ::/0 via {FAR6}\n"))
     }

@@ -54,8 +54,7 @@ impl Sniffer {
     pub(super) fn start(namespace: File) -> io::Result<Self> {
         let socket = sys::in_thread(move || {
             setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-            let socket =
-                socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
+            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
             setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(50))?;
             setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20))?;
             Ok(socket)

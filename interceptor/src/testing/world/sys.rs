@@ -67,8 +67,6 @@ pub(super) fn set_namespace_before_exec(command: &mut Command, namespace: File) 
 }
 
 /// Runs something that changes the thread it runs on, on a thread that then ends.
-pub(super) fn in_thread<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
+pub(super) fn in_thread<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     thread::spawn(work).join().map_err(|_| io::Error::other("the thread panicked"))?
 }
