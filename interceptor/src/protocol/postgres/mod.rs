@@ -1,5 +1,8 @@
 //! PostgreSQL, frontend/backend protocol 3.0 and 3.2.
 
+pub mod analysis;
+pub mod catalog;
+
 use futures_util::future::BoxFuture;
 
 use super::{Close, Conn, Failure, Gate, Protocol, Registration, Replayer, Sniff};
