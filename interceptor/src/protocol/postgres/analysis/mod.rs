@@ -27,6 +27,7 @@ use super::catalog::{Catalog, Names};
 use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, TagSet};
 
 pub use bounds::{MAX_DEPTH, MAX_TEXT};
+pub use statement::analyze_prepared;
 pub use copy::{CopyDirection, CopyFormat, CopyKind};
 pub use table::{MAX_ACTIONS, MAX_STEPS, MAX_VIEWS};
 
