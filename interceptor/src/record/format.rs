@@ -293,6 +293,33 @@ pub fn decode_event(payload: &[u8]) -> Result<Event, FormatError> {
     }
 }
 
+/// The oracle of the fuzz target: what decodes, encodes to the same bytes.
+#[doc(hidden)]
+#[expect(clippy::panic, reason = "a fuzz target reports by panicking; nothing else calls this")]
+pub fn fuzz(data: &[u8]) {
+    if let Ok(Some((header, _, length))) = Header::decode(data)
+        && header.encode().as_slice() != data.get(..length).unwrap_or_default()
+    {
+        panic!("a header changes when it is written again");
+    }
+    let Ok(Some((entry, hashes, length))) = Entry::decode(data) else { return };
+    let (mut again, mut chain) = (Vec::new(), [0; 32]);
+    let leaf = entry.encode(&mut again, &mut chain);
+    let covered = length - HASH;
+    if leaf != hashes.leaf || again.get(..covered) != data.get(..covered) {
+        panic!("an entry changes when it is written again");
+    }
+    if let Ok(payload) = entry.unpack()
+        && let Ok(event) = decode_event(&payload)
+    {
+        let mut payload = Vec::new();
+        let read = encode_event(&event, &mut payload).and_then(|()| decode_event(&payload));
+        if read.is_ok_and(|read| read != event) {
+            panic!("an event changes when it is written again");
+        }
+    }
+}
+
 /// Why bytes are no segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
@@ -468,6 +495,7 @@ mod tests {
             let (read, hashes, length) = Entry::decode(&bytes).unwrap().unwrap();
             prop_assert_eq!((read, length, hashes), (entry, bytes.len(), Hashes { leaf, chain }));
             prop_assert!(hashes.follows(&[5; 32]));
+            fuzz(&bytes);
         }
 
         #[test]
@@ -487,6 +515,7 @@ mod tests {
                 let _payload = entry.unpack();
             }
             let _event = decode_event(&bytes);
+            fuzz(&bytes);
         }
     }
 }

@@ -73,7 +73,7 @@ impl Recorder {
             worker.pending.push_back(Job {
                 session: SessionId::NONE,
                 time: clock.now(),
-                work: Work::Event(event),
+                event: Some(event),
                 ack: None,
                 cost: 0,
             });
@@ -115,7 +115,7 @@ impl Recorder {
             Err(TryAcquireError::NoPermits) => return Err(RecordError::Full),
             Err(TryAcquireError::Closed) => return Err(RecordError::Closed),
         }
-        self.push(session, Work::Event(event), None, cost)
+        self.push(session, Some(event), None, cost)
     }
 
     /// Waits until all that was queued before is in the file, signed, and forced to the disk.
@@ -124,7 +124,7 @@ impl Recorder {
     /// When that failed.
     pub async fn flush(&self) -> Result<(), RecordError> {
         let (ack, written) = oneshot::channel();
-        self.push(SessionId::NONE, Work::Flush, Some(ack), 0)?;
+        self.push(SessionId::NONE, None, Some(ack), 0)?;
         written.await.map_err(|_| RecordError::Closed)?.map(|_| ())
     }
 
@@ -182,12 +182,12 @@ impl Recorder {
                 }
             }
         }
-        self.push(session, Work::Event(event), ack, cost)
+        self.push(session, Some(event), ack, cost)
     }
 
-    fn push(&self, session: SessionId, work: Work, ack: Option<Ack>, cost: u32) -> Result<(), RecordError> {
+    fn push(&self, session: SessionId, event: Option<Event>, ack: Option<Ack>, cost: u32) -> Result<(), RecordError> {
         let shared = &self.handle.shared;
-        let job = Job { session, time: self.handle.clock.now(), work, ack, cost };
+        let job = Job { session, time: self.handle.clock.now(), event, ack, cost };
         let mut queue = shared.queue.lock();
         if queue.closed {
             return Err(RecordError::Closed);
@@ -292,14 +292,10 @@ struct Queue {
 struct Job {
     session: SessionId,
     time: Timestamp,
-    work: Work,
+    /// None for a flush.
+    event: Option<Event>,
     ack: Option<Ack>,
     cost: u32,
-}
-
-enum Work {
-    Event(Event),
-    Flush,
 }
 
 /// A time in which nothing can be written.
@@ -390,12 +386,12 @@ impl Worker {
         self.numbers.clear();
         let (mut sync, mut checkpoint) = (self.fsync, false);
         for job in &self.pending {
-            let number = match &job.work {
-                Work::Flush => {
+            let number = match &job.event {
+                None => {
                     (sync, checkpoint) = (true, true);
                     Ok(self.spool.frames())
                 }
-                Work::Event(event) => {
+                Some(event) => {
                     checkpoint |= matches!(event, Event::SessionClosed { .. } | Event::DaemonStopped { .. });
                     // Bounded by `admit`, an event always fits; were one not to, its absence is put on record.
                     self.spool
