@@ -84,6 +84,11 @@ pub enum HandshakeError {
     /// The peer's certificate was not accepted.
     #[error("the server's certificate was refused: {0}")]
     Certificate(String),
+    /// The peer broke the handshake off, as it does when it does not accept our certificate.
+    #[error(
+        "the other side refused TLS ({0}): it may want another client certificate (tls.cert), or other versions of TLS"
+    )]
+    Alert(String),
     /// Anything else that rustls or the operating system reported.
     #[error("the TLS handshake failed: {0}")]
     Failed(io::Error),
@@ -123,13 +128,18 @@ fn explain(error: io::Error, upstream: &Upstream) -> HandshakeError {
     let Some(rustls::Error::InvalidCertificate(bad)) =
         error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
     else {
-        return HandshakeError::Failed(error);
+        return alert(&error).unwrap_or(HandshakeError::Failed(error));
     };
     HandshakeError::Certificate(match bad {
         Bad::UnknownIssuer => format!("no certificate authority in {} has issued it", upstream.roots()),
         Bad::NotValidForName | Bad::NotValidForNameContext { .. } => format!(
             "it has no subjectAltName for `{}` (a common name does not count); see tls.server_name",
             upstream.name().unwrap_or_default()
+        ),
+        Bad::BadSignature => format!(
+            "a signature does not verify: another authority of the same name issued it ({} is trusted), or the server \
+             does not hold its key",
+            upstream.roots()
         ),
         Bad::Expired | Bad::ExpiredContext { .. } => "it has expired".into(),
         Bad::NotValidYet | Bad::NotValidYetContext { .. } => "it is not valid yet".into(),
@@ -141,6 +151,15 @@ fn explain(error: io::Error, upstream: &Upstream) -> HandshakeError {
             text => text,
         },
     })
+}
+
+/// The peer's TLS alert, where that is why reading or writing failed. With TLS 1.3 a refused client certificate shows only
+/// after the handshake.
+pub(crate) fn alert(error: &io::Error) -> Option<HandshakeError> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(HandshakeError::Alert(format!("{alert:?}"))),
+        _ => None,
+    }
 }
 
 fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {

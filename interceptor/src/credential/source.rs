@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
 use super::{MAX_PASSWORD, Misconfigured};
@@ -104,7 +105,42 @@ impl fmt::Debug for Place {
 
 impl<'de> Deserialize<'de> for Place {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(Secret::new(String::deserialize(deserializer)?.into_bytes())))
+        deserializer.deserialize_any(PlaceVisitor)
+    }
+}
+
+/// A number or a truth value may be a password, too: it is read, and refused like any literal.
+struct PlaceVisitor;
+
+impl Visitor<'_> for PlaceVisitor {
+    type Value = Place;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("where the password is, as \"file:/path\"")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Place, E> {
+        Ok(Place::from(text))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Place, E> {
+        Ok(Place(Secret::new(text.into_bytes())))
+    }
+
+    fn visit_bool<E>(self, _value: bool) -> Result<Place, E> {
+        Ok(Place::from(""))
+    }
+
+    fn visit_i64<E>(self, _value: i64) -> Result<Place, E> {
+        Ok(Place::from(""))
+    }
+
+    fn visit_u64<E>(self, _value: u64) -> Result<Place, E> {
+        Ok(Place::from(""))
+    }
+
+    fn visit_f64<E>(self, _value: f64) -> Result<Place, E> {
+        Ok(Place::from(""))
     }
 }
 

@@ -90,6 +90,15 @@ fn what_is_no_source_is_refused_with_advice_and_not_shown() {
     }
 }
 
+/// A complaint of the TOML reader would quote the line.
+#[test]
+fn a_password_that_is_no_text_is_refused_just_so() {
+    for literal in ["314159", "3.14159", "true", "-314159"] {
+        let config: Config = toml::from_str(&format!("user = 'a'\npassword = {literal}")).unwrap();
+        assert!(matches!(config.credential(), Err(Misconfigured::Literal)));
+    }
+}
+
 #[test]
 fn unknown_keys_and_bad_users_are_refused() {
     assert!(toml::from_str::<Config>("user = \"a\"\npasword = \"file:/x\"").is_err());

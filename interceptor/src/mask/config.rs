@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn every_detector_can_be_written() {
-        let all = "tag=\"x\"\ndetect=[\"card\",\"email\",\"iban\",\"us_ssn\",\"phone\",\"jwt\",\"api_key\",\"private_key\"]";
+        let all =
+            "tag=\"x\"\ndetect=[\"card\",\"email\",\"iban\",\"us_ssn\",\"phone\",\"jwt\",\"api_key\",\"private_key\"]";
         assert_eq!(parse(all).unwrap().detect, Detector::ALL);
         assert_eq!(parse("tag=\"x\"\ndetect=[\"ssn\"]").unwrap().detect, [Detector::UsSsn]);
         assert!(parse("tag=\"x\"\ndetect=[\"fingerprint\"]").is_err());
@@ -101,7 +102,8 @@ mod tests {
 
     #[test]
     fn strictness_is_null_redact_token_keep() {
-        let order = [Transform::KeepLast(8), Transform::KeepLast(4), Transform::Token, Transform::Redact, Transform::Null];
+        let order =
+            [Transform::KeepLast(8), Transform::KeepLast(4), Transform::Token, Transform::Redact, Transform::Null];
         for pair in order.windows(2) {
             assert!(pair[1].is_stricter(pair[0]) && !pair[0].is_stricter(pair[1]));
         }

@@ -6,7 +6,7 @@
 //!
 //! Tags on columns are the defence. Detectors are a net below it: they find values as people and programs write them,
 //! inside longer text, over separators, Unicode digits and invisible characters. They do not promise to find a value
-//! that the agent itself has disguised in its query (reversed, encoded, compressed, cut over several columns or rows):
+//! that the agent itself has disguised in its query (reversed, encoded, compressed, cast to a number, cut over columns):
 //! a computed column of a tagged one is masked whole for that reason.
 
 mod config;

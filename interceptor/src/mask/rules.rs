@@ -34,7 +34,7 @@ pub struct Rules {
 
 impl Rules {
     /// Compiles all entries, and reports every error at once. `key` is what tokens are made with: without one a random
-    /// key is drawn, so that tokens hold until the rules are compiled again, which is at a reload or restart.
+    /// key is drawn, so that tokens hold until the rules are compiled again: a daemon keeps a [`Self::random_key`] instead.
     ///
     /// # Errors
     /// Every [`MaskError`] of every entry; nothing is skipped.
@@ -59,6 +59,17 @@ impl Rules {
             }
         }
         if errors.is_empty() { Ok(rules) } else { Err(errors) }
+    }
+
+    /// A key to compile with where the operator names none. Drawn once and kept by a daemon, its tokens stay the same
+    /// over reloads; they change with a restart.
+    ///
+    /// # Errors
+    /// [`MaskError::Random`] where the operating system gives no randomness.
+    pub fn random_key() -> Result<Secret, MaskError> {
+        let mut bytes = vec![0; 32];
+        getrandom::fill(&mut bytes).map_err(|_| MaskError::Random)?;
+        Ok(Secret::new(bytes))
     }
 
     /// Tags of a column. Costs a walk over the globs: keep the answer with the catalog. One tag, or none, is shared.
@@ -146,11 +157,7 @@ fn tokens(key: Option<Secret>) -> Result<Tokens, MaskError> {
     let key = match key {
         Some(key) if key.expose().len() < MIN_KEY => return Err(MaskError::ShortKey),
         Some(key) => key,
-        None => {
-            let mut bytes = vec![0; 32];
-            getrandom::fill(&mut bytes).map_err(|_| MaskError::Random)?;
-            Secret::new(bytes)
-        }
+        None => Rules::random_key()?,
     };
     Tokens::new(&key).ok_or(MaskError::ShortKey)
 }
@@ -257,11 +264,14 @@ mod tests {
     #[test]
     fn rules_are_bounded() {
         let many = vec!["a.b"; MAX_RULES + 1];
-        assert_eq!(
-            Rules::compile(&[entry("t", &many, Transform::Redact)], None).unwrap_err(),
-            [MaskError::TooMany]
-        );
+        assert_eq!(Rules::compile(&[entry("t", &many, Transform::Redact)], None).unwrap_err(), [MaskError::TooMany]);
         assert_eq!(entry("t", &[], Transform::Null).transform, Transform::Null);
+    }
+
+    #[test]
+    fn keys_are_drawn_anew() {
+        let (one, other) = (Rules::random_key().unwrap(), Rules::random_key().unwrap());
+        assert!(one.expose().len() >= MIN_KEY && !one.matches(other.expose()));
     }
 
     #[test]

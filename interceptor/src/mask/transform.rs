@@ -100,22 +100,18 @@ mod tests {
         assert_eq!(one, token("k", "card", "4111111111111111"));
         assert_eq!(one.len(), TOKEN_LEN);
         assert!(one.strip_prefix("tok_").unwrap().bytes().all(|byte| BASE32.contains(&byte)));
-        for other in [token("q", "card", "4111111111111111"), token("k", "pii", "4111111111111111"), token("k", "card", "4")] {
+        for other in
+            [token("q", "card", "4111111111111111"), token("k", "pii", "4111111111111111"), token("k", "card", "4")]
+        {
             assert_ne!(one, other);
         }
         assert_ne!(token("k", "ab", "c"), token("k", "a", "bc"));
     }
 
     #[test]
-    fn a_token_is_the_published_hmac() {
-        // RFC 4231, test case 2 has this key; the message is `tag NUL value`, computed with an independent HMAC.
-        let mut mac = Hmac::<Sha256>::new_from_slice(b"Jefe").unwrap();
-        mac.update(b"t\0what do ya want for nothing?");
-        let hash = mac.finalize().into_bytes();
-        let first = u16::from_be_bytes([hash[0], hash[1]]);
-        let text = token("Jefe", "t", "what do ya want for nothing?");
-        assert_eq!(text.as_bytes()[4], BASE32[usize::from(first >> 11)]);
-        assert_eq!(text.as_bytes()[5], BASE32[usize::from((first >> 6) & 31)]);
+    fn a_token_is_an_hmac_that_others_can_compute() {
+        // From another implementation: the first 130 bits of HMAC-SHA-256("Jefe", "t\0what ...") in base32.
+        assert_eq!(token("Jefe", "t", "what do ya want for nothing?"), "tok_os5ncwm2ryqu2zvapk43jjmcpj");
     }
 
     #[test]

@@ -1,15 +1,19 @@
-//! Decisions kept for one session, so that a repeated statement costs a look-up.
+//! Decisions kept for a while, so that a repeated statement costs a look-up.
 //!
-//! Owns when a decision may be kept: only where no policy that was asked reads `context.time` or `context.session`.
-//! A cache belongs to one session, so it needs no lock. It holds for one identity, one target, one set of tags and one
-//! generation of policies; whenever one of them differs from the last request, it is emptied. Inside it, the key is the
-//! analysis (equal numbers mean equal actions and facts) and whether a transaction is open. Does not promise anything
-//! about time: a session ends when its token does.
+//! Owns when a decision may be kept: only where no policy that was asked reads `context.time` or `context.session`, and
+//! nothing failed. A kept decision is found by a hash and used only where all that policy could see is equal: the
+//! generation of the policies, the identity (but not its pid or its token's number), the target, the known tags, whether a
+//! transaction is open, and the analysis (equal numbers mean equal actions and facts). Does not look at the token's end:
+//! the session ends with it.
+//!
+//! One cache serves all sessions. It is cut into shards, each with its own lock, held for one look-up or one insertion.
 
+use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use lru::LruCache;
+use parking_lot::Mutex;
 
 use super::action::TagSet;
 use super::decision::Decision;
@@ -17,58 +21,58 @@ use super::evaluate::Request;
 use super::load::Policies;
 use crate::identity::Attested;
 
-/// Decisions that one session keeps, unless told otherwise.
-pub const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+/// Decisions kept, unless told otherwise: about one kilobyte each.
+pub const DEFAULT_CAPACITY: usize = 4096;
 
-/// A bounded cache of decisions for one session.
+const SHARDS: usize = 16;
+
+/// A bounded cache of decisions.
 #[derive(Debug)]
 pub struct DecisionCache {
-    kept: LruCache<(u64, bool), Decision>,
-    holds_for: Option<Scope>,
+    shards: [Mutex<LruCache<u64, Kept>>; SHARDS],
+    // Keyed at random: an agent cannot aim for collisions. A collision costs an evaluation, never a wrong answer.
+    hasher: RandomState,
 }
 
 #[derive(Debug)]
-struct Scope {
+struct Kept {
     generation: u64,
+    analysis: u64,
+    in_transaction: bool,
     principal: Attested,
     target: Arc<str>,
     tags: TagSet,
-}
-
-impl Scope {
-    fn covers(&self, policies: &Policies, request: &Request<'_>) -> bool {
-        self.generation == policies.generation()
-            && (Arc::ptr_eq(&self.tags, request.tags) || self.tags == *request.tags)
-            && *self.target == *request.target
-            && self.principal == *request.principal
-    }
+    decision: Decision,
 }
 
 impl DecisionCache {
-    /// An empty cache for at most that many decisions.
+    /// An empty cache for at most that many decisions, rounded up to a multiple of the shards.
     #[must_use]
-    pub fn new(capacity: NonZeroUsize) -> Self {
-        Self { kept: LruCache::new(capacity), holds_for: None }
+    pub fn new(capacity: usize) -> Self {
+        let each = NonZeroUsize::new(capacity.div_ceil(SHARDS)).unwrap_or(NonZeroUsize::MIN);
+        Self { shards: std::array::from_fn(|_| Mutex::new(LruCache::new(each))), hasher: RandomState::new() }
     }
 
     /// The decision: a kept one, or [`Policies::evaluate`].
-    pub fn decide(&mut self, policies: &Policies, request: &Request<'_>) -> Decision {
-        if !self.holds_for.as_ref().is_some_and(|scope| scope.covers(policies, request)) {
-            self.kept.clear();
-            self.holds_for = Some(Scope {
-                generation: policies.generation(),
-                principal: request.principal.clone(),
-                target: request.target.into(),
-                tags: Arc::clone(request.tags),
-            });
-        }
-        let key = (request.command.analysis, request.command.in_transaction);
-        if let Some(decision) = self.kept.get(&key) {
-            return decision.clone();
+    pub fn decide(&self, policies: &Policies, request: &Request<'_>) -> Decision {
+        let hash = self.hash(policies, request);
+        let shard = usize::try_from(hash >> 32).unwrap_or_default() % SHARDS;
+        let Some(shard) = self.shards.get(shard) else { return policies.evaluate(request) };
+        if let Some(kept) = shard.lock().get(&hash).filter(|kept| kept.answers(policies, request)) {
+            return kept.decision.clone();
         }
         let judged = policies.judge(request);
         if judged.stable {
-            self.kept.put(key, judged.decision.clone());
+            let kept = Kept {
+                generation: policies.generation(),
+                analysis: request.command.analysis,
+                in_transaction: request.command.in_transaction,
+                principal: request.principal.clone(),
+                target: request.target.into(),
+                tags: Arc::clone(request.tags),
+                decision: judged.decision.clone(),
+            };
+            shard.lock().put(hash, kept);
         }
         judged.decision
     }
@@ -76,13 +80,22 @@ impl DecisionCache {
     /// Decisions kept now.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.kept.len()
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     /// Whether none is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.len() == 0
+    }
+
+    fn hash(&self, policies: &Policies, request: &Request<'_>) -> u64 {
+        let who = request.principal;
+        self.hasher.hash_one((
+            (policies.generation(), request.command.analysis, request.command.in_transaction),
+            (&who.name, &who.groups, &who.facts.cgroup, who.facts.uid, &who.token.subject),
+            request.target,
+        ))
     }
 }
 
@@ -90,4 +103,34 @@ impl Default for DecisionCache {
     fn default() -> Self {
         Self::new(DEFAULT_CAPACITY)
     }
+}
+
+impl Kept {
+    /// Whether policy would see the same.
+    fn answers(&self, policies: &Policies, request: &Request<'_>) -> bool {
+        self.generation == policies.generation()
+            && self.analysis == request.command.analysis
+            && self.in_transaction == request.command.in_transaction
+            && *self.target == *request.target
+            && (Arc::ptr_eq(&self.tags, request.tags) || self.tags == *request.tags)
+            && looks_like(&self.principal, request.principal)
+    }
+}
+
+/// Whether both show the same attributes to policies. Taken apart, so that a new field cannot be forgotten here.
+fn looks_like(one: &Attested, other: &Attested) -> bool {
+    let Attested { name, groups, facts, token } = one;
+    let crate::identity::ProcessFacts { pid: _, uid, gid, cgroup, unit, exe, exe_sha256, ancestry } = facts;
+    let crate::identity::TokenFacts { issuer, subject, id: _, expires_at: _ } = token;
+    *name == other.name
+        && *groups == other.groups
+        && *uid == other.facts.uid
+        && *gid == other.facts.gid
+        && *cgroup == other.facts.cgroup
+        && *unit == other.facts.unit
+        && *exe == other.facts.exe
+        && *exe_sha256 == other.facts.exe_sha256
+        && *ancestry == other.facts.ancestry
+        && *issuer == other.token.issuer
+        && *subject == other.token.subject
 }

@@ -30,6 +30,12 @@ impl Permitted {
         &self.rules
     }
 
+    /// The same ids, shared.
+    #[must_use]
+    pub fn shared_rules(&self) -> Arc<[String]> {
+        Arc::clone(&self.rules)
+    }
+
     /// What the answer must undergo.
     #[must_use]
     pub const fn obligations(&self) -> &Obligations {
@@ -138,5 +144,36 @@ impl Permit {
     #[must_use = "the obligations must be met"]
     pub fn spend(self) -> (Obligations, Recorded) {
         (self.obligations, self.recorded)
+    }
+}
+
+/// Decisions without a policy, for tests of what comes after one. Not in a release build.
+#[cfg(any(test, feature = "testing"))]
+mod scripted {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use super::{Held, Obligations, Permitted};
+
+    impl Permitted {
+        /// A yes that masks these tags.
+        #[must_use]
+        pub fn scripted(masked: &[&str]) -> Self {
+            let masked: BTreeSet<_> = masked.iter().map(|tag| Arc::from(*tag)).collect();
+            Self { rules: Arc::new(["scripted".to_owned()]), obligations: Obligations { masked: Arc::new(masked) } }
+        }
+    }
+
+    impl Held {
+        /// A hold for one group.
+        #[must_use]
+        pub fn scripted(approver: &str) -> Self {
+            Self {
+                approvers: vec![approver.to_owned()],
+                rules: Arc::new(["scripted".to_owned()]),
+                reason: "scripted".to_owned(),
+                when_approved: Permitted::scripted(&[]),
+            }
+        }
     }
 }

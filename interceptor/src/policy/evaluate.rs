@@ -336,8 +336,7 @@ impl<'a> Asker<'a> {
         let attributes = wanted(self.policies, attributes_of(&action.resource)).collect();
         let resource = Entity::new(place.uid.clone(), attributes, place.parents.iter().cloned().collect())
             .map_err(|error| error.to_string())?;
-        Entities::from_entities([self.entity.clone(), known.clone(), resource], None)
-            .map_err(|error| error.to_string())
+        Entities::from_entities([self.entity.clone(), known.clone(), resource], None).map_err(|error| error.to_string())
     }
 
     /// Where a resource lies; `None` where its path does not fit its kind, or leads out of the session's target.
@@ -389,10 +388,7 @@ type Pairs<'a> = Vec<(&'static str, Box<dyn FnOnce() -> Value + 'a>)>;
 
 /// Computes the values that some policy reads.
 fn wanted<'a>(policies: &'a Policies, pairs: Pairs<'a>) -> impl Iterator<Item = (String, Value)> + 'a {
-    pairs
-        .into_iter()
-        .filter(|(name, _)| policies.reads.contains(*name))
-        .map(|(name, value)| (name.to_owned(), value()))
+    pairs.into_iter().filter(|(name, _)| policies.reads.contains(*name)).map(|(name, value)| (name.to_owned(), value()))
 }
 
 fn machine(principal: &Attested) -> Pairs<'_> {

@@ -94,7 +94,7 @@ impl Policies {
     pub fn explain(&self, request: &Request<'_>) -> Explanation {
         let mut explanation = summary(self.evaluate(request));
         let tags = request.tags.iter().map(unmask);
-        let actions = request.command.actions.iter().cloned().take(super::evaluate::MAX_ACTIONS).chain(tags);
+        let actions = request.command.actions.iter().take(super::evaluate::MAX_ACTIONS).cloned().chain(tags);
         explanation.actions = actions.map(|action| self.explain_action(request, &action)).collect();
         explanation
     }

@@ -49,7 +49,6 @@ impl fmt::Display for PolicyError {
 impl std::error::Error for PolicyError {}
 
 /// A validated set of policies, sliced for evaluation. Immutable: a reload makes another one.
-#[derive(Debug)]
 pub struct Policies {
     pub(super) vocabulary: &'static Vocabulary,
     pub(super) rules: Vec<Rule>,
@@ -74,6 +73,13 @@ pub(super) struct Slice {
     pub(super) bound: HashMap<EntityUid, Vec<usize>>,
 }
 
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rules, digest, generation) = (self.rules.len(), &self.digest, self.generation);
+        write!(f, "Policies {{ rules: {rules}, digest: {digest}, generation: {generation} }}")
+    }
+}
+
 impl Policies {
     /// Parses and validates the files, given as names and texts. An empty set is valid, and denies everything.
     ///
@@ -81,7 +87,8 @@ impl Policies {
     /// Every error of every file, in their order.
     pub fn load<N: AsRef<str>, T: AsRef<str>>(files: &[(N, T)]) -> Result<Self, Vec<PolicyError>> {
         static GENERATION: AtomicU64 = AtomicU64::new(1);
-        let vocabulary = Vocabulary::shipped().map_err(|message| vec![at("interceptor.cedarschema", "", 0, message)])?;
+        let vocabulary =
+            Vocabulary::shipped().map_err(|message| vec![at("interceptor.cedarschema", "", 0, message)])?;
         let mut errors = Vec::new();
         let mut rules = Vec::new();
         let mut digest = Sha256::new();
@@ -192,7 +199,10 @@ fn index(
         let text = texts.get(rule.file.as_str()).copied().unwrap_or_default();
         if let Some(first) = by_id.get(rule.policy.id()).and_then(|first| rules.get(*first)) {
             let message = format!("@id(\"{}\") is taken by {}:{}", rule.id, first.file, first.line);
-            errors.push(PolicyError { help: Some("give each policy its own @id".into()), ..at(&rule.file, text, start(rule), message) });
+            errors.push(PolicyError {
+                help: Some("give each policy its own @id".into()),
+                ..at(&rule.file, text, start(rule), message)
+            });
             continue;
         }
         by_id.insert(rule.policy.id().clone(), index);
@@ -226,18 +236,22 @@ fn validate(
         report(error.policy_id(), DetailedError::from(error));
     }
     for warning in result.validation_warnings() {
-        // Names of real tables may mix scripts; everything else that Cedar warns of misleads the reader.
-        if !matches!(warning, ValidationWarning::MixedScriptString(_)) {
+        // Names of real tables may mix scripts. Text that reads otherwise than it runs, and policies that never apply,
+        // mislead.
+        let harmless = matches!(
+            warning,
+            ValidationWarning::MixedScriptString(_)
+                | ValidationWarning::MixedScriptIdentifier(_)
+                | ValidationWarning::ConfusableIdentifier(_)
+        );
+        if !harmless {
             report(warning.policy_id(), DetailedError::from(warning));
         }
     }
 }
 
 /// Cuts the rules by action and kind; equal slices are shared.
-fn slice(
-    vocabulary: &Vocabulary,
-    rules: &[Rule],
-) -> Result<HashMap<(ActionName, ResourceKind), Arc<Slice>>, String> {
+fn slice(vocabulary: &Vocabulary, rules: &[Rule]) -> Result<HashMap<(ActionName, ResourceKind), Arc<Slice>>, String> {
     let mut shared: HashMap<Vec<usize>, Arc<Slice>> = HashMap::new();
     let mut slices = HashMap::new();
     for action in ActionName::SQL.iter().chain([&ActionName::UNMASK]).copied() {

@@ -14,6 +14,10 @@ use super::schema::Vocabulary;
 /// Longest `@id`, `@reason`, `@remedy` or `@approval`, in bytes: they travel in error frames.
 pub const MAX_ANNOTATION: usize = 1000;
 
+/// Deepest nesting of a policy's expressions: Cedar's evaluator recurses, and gives up where the stack of a worker thread
+/// ends. A chain of `&&` or `||` nests once a term; sets do not.
+pub const MAX_DEPTH: usize = 24;
+
 /// A policy that passed every check.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
@@ -56,6 +60,10 @@ impl Rule {
                 "`context` is used as a whole".into(),
                 Some("read its attributes one by one: `context.has_where`".into()),
             )),
+            Ok(json) if depth_of(&json) > MAX_DEPTH => complaints.push((
+                format!("its expressions are nested deeper than {MAX_DEPTH}"),
+                Some("cut it into several policies, or write a long `||` as a set: `[...].contains(...)`".into()),
+            )),
             Ok(_) => {}
             Err(error) => complaints.push((format!("the policy cannot be analysed: {error}"), None)),
         }
@@ -85,7 +93,9 @@ impl Rule {
     /// The entity that the principal must be, or be in.
     pub(super) fn principal(&self) -> Option<EntityUid> {
         match self.policy.principal_constraint() {
-            PrincipalConstraint::Eq(uid) | PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => Some(uid),
+            PrincipalConstraint::Eq(uid) | PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => {
+                Some(uid)
+            }
             PrincipalConstraint::Any | PrincipalConstraint::Is(_) => None,
         }
     }
@@ -102,7 +112,9 @@ impl Rule {
     pub(super) fn concerns(&self, vocabulary: &Vocabulary, action: ActionName, kind: ResourceKind) -> bool {
         self.concerns_action(vocabulary, action)
             && match self.policy.resource_constraint() {
-                ResourceConstraint::Is(name) | ResourceConstraint::IsIn(name, _) => vocabulary.kind(&name) == Some(kind),
+                ResourceConstraint::Is(name) | ResourceConstraint::IsIn(name, _) => {
+                    vocabulary.kind(&name) == Some(kind)
+                }
                 ResourceConstraint::Eq(uid) => vocabulary.kind(uid.type_name()) == Some(kind),
                 ResourceConstraint::Any | ResourceConstraint::In(_) => true,
             }
@@ -190,6 +202,23 @@ fn check_literal(uid: &EntityUid) -> Option<Complaint> {
             depth.end()
         )),
     ))
+}
+
+/// How deep the conditions nest, each `when` and `unless` counting once more. In Cedar's JSON every expression is an
+/// object that holds its operands in another one.
+fn depth_of(json: &Value) -> usize {
+    let conditions = json.get("conditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut open: Vec<(&Value, usize)> = conditions.iter().map(|condition| (condition, 0)).collect();
+    let mut deepest = 0;
+    while let Some((value, objects)) = open.pop() {
+        deepest = deepest.max(objects);
+        match value {
+            Value::Array(items) => open.extend(items.iter().map(|item| (item, objects))),
+            Value::Object(fields) => open.extend(fields.values().map(|inner| (inner, objects + 1))),
+            _ => {}
+        }
+    }
+    deepest / 2 + conditions.len()
 }
 
 /// Collects every attribute name that is read or tested, whatever it is read from: a superset of what matters. False

@@ -29,7 +29,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a spawned command is given before it starts: a namespace, a cgroup.
-pub type Wrap = Box<dyn Fn(&mut Command) + Send>;
+pub type Wrap = Box<dyn Fn(&mut Command) + Send + Sync>;
 
 /// How the server is to be.
 pub struct Options {
@@ -46,7 +46,8 @@ pub struct Options {
     pub port: Option<u16>,
     /// More settings of `postgresql.conf`: name and value (quoted by the fixture).
     pub settings: Vec<(String, String)>,
-    /// Called on the server's command before it is spawned, and on `psql`'s.
+    /// Called on the server's command before it is spawned, and on `psql`'s. What it does between fork and exec is done
+    /// with the rights of this process, so that it may enter a namespace.
     pub wrap: Option<Wrap>,
 }
 
@@ -130,9 +131,8 @@ impl Postgres {
         };
         configure(&options, dir.path(), &data, port, account)?;
         let log = File::create(dir.path().join("log"))?;
-        let mut server = Command::new(binaries.join("postgres"));
+        let mut server = server_command(&binaries, account);
         server.arg("-D").arg(&data).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        as_account(&mut server, account);
         if let Some(wrap) = &options.wrap {
             wrap(&mut server);
         }
@@ -173,7 +173,8 @@ impl Postgres {
     /// What `psql` printed to standard error.
     pub fn sql_in(&self, database: &str, sql: &str) -> io::Result<String> {
         let mut psql = Command::new(self.binaries.join("psql"));
-        psql.env_clear().env("PGAPPNAME", OWN_APPLICATION).args(["-XAtq", "-v", "ON_ERROR_STOP=1"]);
+        clean(&mut psql).env("PGAPPNAME", OWN_APPLICATION).env("PGCONNECT_TIMEOUT", "10");
+        psql.env("PGOPTIONS", "-c statement_timeout=60s").args(["-XAtq", "-v", "ON_ERROR_STOP=1"]);
         psql.args(["-U", SUPERUSER, "-d", database, "-p", &self.port.to_string(), "-h"]).arg(self.dir.path());
         psql.arg("-c").arg(sql);
         if let Some(wrap) = &self.wrap {
@@ -255,8 +256,35 @@ fn as_account(command: &mut Command, account: Account) -> &mut Command {
     if let Some((uid, gid)) = account {
         command.uid(uid.as_raw()).gid(gid.as_raw());
     }
+    clean(command)
+}
+
+/// `Command::uid` would change the user before `wrap` gets to enter a namespace: `setpriv` does it afterwards.
+fn server_command(binaries: &Path, account: Account) -> Command {
+    let server = binaries.join("postgres");
+    let mut command = match account {
+        None => Command::new(server),
+        Some((uid, gid)) => {
+            let mut setpriv = Command::new("setpriv");
+            setpriv
+                .args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()])
+                .arg("--")
+                .arg(server);
+            setpriv
+        }
+    };
+    clean(&mut command);
+    command
+}
+
+fn clean(command: &mut Command) -> &mut Command {
     // Neither the caller's PG* variables nor its directory, which the account may not be able to enter.
-    command.env_clear().env("LC_ALL", "C").env("TZ", "UTC").current_dir("/")
+    command
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("LC_ALL", "C")
+        .env("TZ", "UTC")
+        .current_dir("/")
 }
 
 fn binaries() -> io::Result<PathBuf> {
@@ -267,7 +295,10 @@ fn binaries() -> io::Result<PathBuf> {
         .filter(|(_, bin)| bin.join("postgres").exists() && bin.join("initdb").exists())
         .collect();
     found.sort();
-    found.pop().map(|(_, bin)| bin).ok_or_else(|| io::Error::other("there is no PostgreSQL server in /usr/lib/postgresql"))
+    found
+        .pop()
+        .map(|(_, bin)| bin)
+        .ok_or_else(|| io::Error::other("there is no PostgreSQL server in /usr/lib/postgresql"))
 }
 
 fn configure(options: &Options, dir: &Path, data: &Path, port: u16, account: Account) -> io::Result<()> {
@@ -347,11 +378,7 @@ fn statements(log: &str) -> Vec<Statement> {
             message.strip_prefix("execute ").and_then(|more| more.split_once(": ")).map(|(_, text)| text)
         });
         if let Some(text) = text.filter(|_| application != OWN_APPLICATION) {
-            found.push(Statement {
-                user: user.into(),
-                database: database.into(),
-                text: text.replace('\u{2}', "\n"),
-            });
+            found.push(Statement { user: user.into(), database: database.into(), text: text.replace('\u{2}', "\n") });
         }
     }
     found
@@ -359,6 +386,9 @@ fn statements(log: &str) -> Vec<Statement> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -373,7 +403,13 @@ mod tests {
 
     #[test]
     fn a_server_starts_answers_and_is_gone_afterwards() {
-        let server = Postgres::start(Options::default()).unwrap();
+        let wrapped = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&wrapped);
+        let wrap: Wrap = Box::new(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let server = Postgres::start(Options { wrap: Some(wrap), ..Options::default() }).unwrap();
+        assert_eq!(wrapped.load(Ordering::SeqCst), 1);
         assert_eq!(server.sql("SELECT 40 + 2").unwrap(), "42");
         assert!(server.sql("SELECT nonsense").unwrap_err().to_string().contains("nonsense"));
         assert_eq!(server.statements(), []);

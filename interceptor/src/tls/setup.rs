@@ -43,7 +43,7 @@ pub struct Config {
 
 /// How much is asked of a target's TLS, with libpq's names and meanings. There is no `allow` and no `prefer`: whoever
 /// sits on the path could turn them into `disable`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// In clear.
     Disable,

@@ -26,7 +26,9 @@ fn local(text: &[u8], at: usize) -> Option<usize> {
         match before(text, start) {
             byte if byte.is_ascii_alphanumeric() || byte >= 0x80 || b"._%+-".contains(&byte) => start -= 1,
             // o'brien@, but not 'brien@: quotes belong to the text around.
-            b'\'' | b'&' | b'#' | b'~' | b'!' if start >= 2 && before(text, start - 1).is_ascii_alphanumeric() => start -= 1,
+            b'\'' | b'&' | b'#' | b'~' | b'!' if start >= 2 && before(text, start - 1).is_ascii_alphanumeric() => {
+                start -= 1
+            }
             _ => break,
         }
     }

@@ -1,7 +1,7 @@
 //! Keys and tokens that a prefix gives away: API keys, JSON web tokens, armoured private keys. One automaton finds all
 //! prefixes in one pass; what follows is then held against the form of the key.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -147,7 +147,11 @@ pub(super) struct Literals {
 impl Literals {
     pub(super) fn new() -> Option<Self> {
         let patterns = FORMS.iter().map(|form| form.prefix).chain(MARKS.iter().map(|(text, _)| *text));
-        let automaton = AhoCorasick::builder().match_kind(MatchKind::Standard).build(patterns).ok()?;
+        let automaton = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::DFA))
+            .match_kind(MatchKind::Standard)
+            .build(patterns)
+            .ok()?;
         let kinds = FORMS.iter().map(Kind::Key).chain(MARKS.iter().map(|(_, kind)| *kind)).collect();
         Some(Self { automaton, kinds })
     }
@@ -206,7 +210,9 @@ impl Search<'_> {
         }
         // One character beyond the longest form tells that it is none, and keeps the search linear.
         let within = self.text.get(..end.saturating_add(form.max).saturating_add(1)).unwrap_or(self.text);
-        let stop = run(within, end, |byte| form.set.has(byte));
+        let mut stop = run(within, end, |byte| form.set.has(byte));
+        // The full stop of a sentence is not part of it.
+        stop -= usize::from(before(self.text, stop) == b'.' && stop > end);
         let fits = (form.min..=form.max).contains(&(stop - end));
         let cut = byte(self.text, stop).is_ascii_alphanumeric();
         if fits && !cut {

@@ -51,16 +51,8 @@ pub enum Detector {
 
 impl Detector {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Card,
-        Self::Email,
-        Self::Iban,
-        Self::UsSsn,
-        Self::Phone,
-        Self::Jwt,
-        Self::ApiKey,
-        Self::PrivateKey,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Card, Self::Email, Self::Iban, Self::UsSsn, Self::Phone, Self::Jwt, Self::ApiKey, Self::PrivateKey];
 
     const fn bit(self) -> u8 {
         match self {

@@ -176,7 +176,7 @@ fn luhn(digits: &[u8]) -> bool {
             (_, digit) => digit * 2 - 9,
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// Finds `AAA-GG-SSSS`, with dashes or blanks, and nine bare digits after a word that says what they are.

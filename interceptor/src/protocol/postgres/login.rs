@@ -16,6 +16,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -34,7 +35,7 @@ pub(crate) use failure::{Complaint, LoginError};
 pub(crate) use query::{Bounds, QueryError, Row, query};
 
 /// The protocol's ALPN id, for both legs.
-pub const ALPN: &[u8] = b"postgresql";
+pub(crate) const ALPN: &[u8] = b"postgresql";
 /// How long a log-in may take, TLS included.
 pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a cancel request may take.
@@ -49,7 +50,6 @@ pub(crate) const MAX_PARAMETERS: usize = 256;
 pub(crate) const MAX_STARTUP: usize = 10_000;
 
 /// A leg that is ready for its first command.
-#[derive(Debug)]
 pub(crate) struct LoggedIn {
     /// The leg; TLS where that was configured.
     pub(crate) stream: Stream,
@@ -63,6 +63,13 @@ pub(crate) struct LoggedIn {
     pub(crate) leftover: BytesMut,
     /// How the log-in was proven: `SCRAM-SHA-256-PLUS`, `md5`, `none`..., for the record.
     pub(crate) mechanism: &'static str,
+}
+
+/// Without the cancel key.
+impl fmt::Debug for LoggedIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoggedIn").field("mechanism", &self.mechanism).finish_non_exhaustive()
+    }
 }
 
 /// Logs in over a fresh leg, within [`LOGIN_TIMEOUT`].

@@ -44,6 +44,7 @@ mod driver;
 mod error;
 pub(crate) mod login;
 mod machine;
+mod replay;
 mod startup;
 mod statement;
 
@@ -70,14 +71,6 @@ impl Protocol for Postgres {
     }
 
     fn replayer(&self) -> Box<dyn Replayer> {
-        Box::new(Silent)
-    }
-}
-
-struct Silent;
-
-impl Replayer for Silent {
-    fn feed(&mut self, _direction: super::Direction, _bytes: &[u8]) -> Vec<super::Shown> {
-        Vec::new()
+        Box::new(replay::Replay::default())
     }
 }

@@ -1,4 +1,4 @@
-//! Result rows under masking: DataRow bodies, text and binary, and COPY OUT.
+//! Result rows under masking: DataRow bodies, text and binary, COPY OUT, and messages that quote values.
 //!
 //! A row whose columns nobody masks is not even parsed ([`RowMasker::is_identity`]); a row in which nothing was found
 //! is reported as unchanged, so that the original bytes go on. Masked values stay correct for their type: text where
@@ -11,9 +11,11 @@
 //! (SJIS, BIG5, GBK, UHC, GB18030, JOHAB) are not understood by detectors and COPY; do not let an agent choose one.
 
 mod copy;
+mod notice;
 mod value;
 
 pub use copy::{CopyColumn, CopyError, CopyFormat, CopyMasker, MAX_COPY_ROW, Unsupported};
+pub use notice::mask_notice;
 
 use self::value::{Cell, Column, Columns};
 use crate::mask::{ColumnMask, Masker, Outcome};
@@ -173,13 +175,16 @@ fn column_mask(
             None => return masker.unknown_column(),
         },
     };
+    // The server names an origin for whatever it merely passes on. Without one the value is taken for computed, whatever
+    // the analysis says; a UNION is then, too.
+    let computed = flows.is_some_and(|(_, computed)| *computed) || (flows.is_some() && field.table_oid == 0);
     match (flows, origin) {
         (None, None) => masker.unknown_column(),
-        (None, Some(tags)) => masker.column(&tags, false),
-        (Some((tags, computed)), None) => masker.column(tags, *computed),
-        (Some((tags, computed)), Some(origin)) if origin.is_subset(tags) => masker.column(tags, *computed),
-        (Some((tags, computed)), Some(origin)) => {
-            masker.column(&TagSet::new(tags.union(&origin).cloned().collect()), *computed)
+        (None, Some(tags)) => masker.column(&tags, computed),
+        (Some((tags, _)), None) => masker.column(tags, computed),
+        (Some((tags, _)), Some(origin)) if origin.is_subset(tags) => masker.column(tags, computed),
+        (Some((tags, _)), Some(origin)) => {
+            masker.column(&TagSet::new(tags.union(&origin).cloned().collect()), computed)
         }
     }
 }

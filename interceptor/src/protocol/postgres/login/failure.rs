@@ -8,7 +8,7 @@ use postgres_protocol::message::backend::ErrorResponseBody;
 
 use super::reader::ReadError;
 use crate::policy::Fault;
-use crate::tls::{HandshakeError, Unverified};
+use crate::tls::{self, HandshakeError, Unverified};
 
 /// The most that is kept of one field of a target's error, in characters.
 const MAX_FIELD: usize = 1000;
@@ -68,7 +68,7 @@ pub(crate) enum LoginError {
     Closed,
     /// The leg broke.
     #[error("the connection to the target broke: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
 }
 
 impl LoginError {
@@ -82,7 +82,9 @@ impl LoginError {
             | Self::Unsupported(_)
             | Self::Password
             | Self::Refused(_)
-            | Self::Tls(HandshakeError::Certificate(_) | HandshakeError::NotConfigured(_)) => Fault::Operator,
+            | Self::Tls(HandshakeError::Certificate(_) | HandshakeError::Alert(_) | HandshakeError::NotConfigured(_)) => {
+                Fault::Operator
+            }
             Self::Tls(_)
             | Self::Smuggled
             | Self::Unproven(_)
@@ -120,10 +122,16 @@ impl LoginError {
     }
 }
 
+impl From<io::Error> for LoginError {
+    fn from(error: io::Error) -> Self {
+        tls::alert(&error).map_or(Self::Io(error), Self::Tls)
+    }
+}
+
 impl From<ReadError> for LoginError {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Io(error) => Self::Io(error),
+            ReadError::Io(error) => error.into(),
             ReadError::Closed => Self::Closed,
             ReadError::Protocol(why) => Self::Protocol(why),
         }

@@ -201,7 +201,11 @@ impl CopyMasker {
             out.extend_from_slice(line);
             return Ok(Some(after));
         }
-        if csv { self.csv_row(body, out)? } else { self.text_row(body, out)? }
+        if csv {
+            self.csv_row(body, out)?
+        } else {
+            self.text_row(body, out)?
+        }
         out.push(b'\n');
         Ok(Some(after))
     }
@@ -402,7 +406,11 @@ fn csv_split(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-fn binary_header(rest: &[u8]) -> Result<Option<(&[u8], &[u8])>, CopyError> {
+/// A part, and what follows it.
+type Split<'a> = (&'a [u8], &'a [u8]);
+
+/// The binary header and what follows it; `None` where it is not complete.
+fn binary_header(rest: &[u8]) -> Result<Option<Split<'_>>, CopyError> {
     let Some(fixed) = rest.get(..HEADER) else {
         return if SIGNATURE.iter().zip(rest).all(|(a, b)| a == b) { Ok(None) } else { Err(CopyError::Header) };
     };
