@@ -36,8 +36,11 @@
 //! - <https://www.postgresql.org/docs/current/protocol-error-fields.html>
 
 pub mod analysis;
+mod analyst;
+mod cancel;
 pub mod catalog;
 pub mod codec;
+mod driver;
 mod error;
 pub(crate) mod login;
 mod machine;
@@ -66,8 +69,8 @@ impl Protocol for Postgres {
         startup::sniff(first)
     }
 
-    fn serve<'a>(&'a self, _conn: Conn, _gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Failure>> {
-        Box::pin(async { Err(Failure::Agent("not served".into())) })
+    fn serve<'a>(&'a self, conn: Conn, gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Failure>> {
+        Box::pin(driver::serve(conn, gate))
     }
 
     fn replayer(&self) -> Box<dyn Replayer> {

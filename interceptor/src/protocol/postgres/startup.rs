@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::codec::{Malformed, ProtocolVersion, StartupParameters, startup};
 use crate::policy::{Action, ActionName, Resource, ResourceKind};
@@ -136,6 +137,13 @@ impl Opening {
         }
         text
     }
+}
+
+/// A number for the analysis of an opening. Openings differ in what they set, so no two share a decision; numbers come
+/// down from the top, where those of texts, which go up, never get.
+pub(super) fn fresh_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
+    NEXT.fetch_sub(1, Ordering::Relaxed)
 }
 
 /// Parameters that change nothing about what statements do.

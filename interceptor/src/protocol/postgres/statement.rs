@@ -58,7 +58,7 @@ impl Reading {
 /// Who understands texts.
 pub(super) trait Analyst: fmt::Debug + Send {
     /// What a text would do now. Total: what cannot be known is opaque.
-    fn read(&mut self, text: &[u8], known: &dyn Known) -> Arc<Reading>;
+    fn read(&mut self, text: &str, known: &dyn Known) -> Arc<Reading>;
 
     /// The reading of something that has no text of its own.
     fn opaque(&mut self, what: &str, why: &str) -> Arc<Reading>;

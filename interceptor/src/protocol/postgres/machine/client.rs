@@ -135,6 +135,10 @@ impl Machine {
         if let Err(step) = self.ready_to_read(legs) {
             return step;
         }
+        let Ok(text) = std::str::from_utf8(text) else {
+            self.refuse_with(NOT_UTF8.0, NOT_UTF8.1, Some(NOT_UTF8.2));
+            return self.settle_simple(legs);
+        };
         let reading = legs.analyst.read(text, &*self);
         if self.stale_in_failed(&reading, legs) {
             return self.refuse_failed(true, legs);
@@ -161,6 +165,9 @@ impl Machine {
                 legs,
             );
         }
+        let Ok(text) = std::str::from_utf8(text) else {
+            return self.refuse_natively(NOT_UTF8.0, NOT_UTF8.1, Some(NOT_UTF8.2), legs);
+        };
         let reading = legs.analyst.read(text, &*self);
         if self.stale_in_failed(&reading, legs) {
             return self.refuse_failed(false, legs);
@@ -195,7 +202,7 @@ impl Machine {
             return self.refuse_natively(error::NO_STATEMENT, &message, Some("run it with EXECUTE"), legs);
         }
         // The target plans now, with what the names mean now.
-        let reading = legs.analyst.read(statement.prepared.text.as_bytes(), &*self);
+        let reading = legs.analyst.read(&statement.prepared.text, &*self);
         if self.stale_in_failed(&reading, legs) {
             return self.refuse_failed(false, legs);
         }
@@ -251,7 +258,7 @@ impl Machine {
         }
         let mut reading = portal.reading;
         if reading.analysis.session_bound {
-            reading = legs.analyst.read(reading.text.as_bytes(), &*self);
+            reading = legs.analyst.read(&reading.text, &*self);
         } else if reading.epoch != legs.analyst.epoch() {
             // Planned under the old meaning of names, or resolved under the new: it cannot be known which.
             let message = "interceptor: what names mean may have changed since this portal was made";
@@ -448,3 +455,7 @@ fn spend(leave: Leave) {
         let (_no_answer, _recorded) = permit.spend();
     }
 }
+
+/// What cannot be read cannot be judged, nor shown to a human as what it is.
+const NOT_UTF8: (&str, &str, &str) =
+    ("22021", "interceptor: the text is not UTF-8, so it cannot be judged", "set client_encoding to UTF8");

@@ -29,7 +29,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::analysis::{Cursor, Known, Prepared};
 use super::codec::{Malformed, write};
-use super::statement::{Analyst, Reading};
+use super::statement::Reading;
 use crate::mask::Rules;
 use crate::policy::{Command, Denial, Held, Obligations, Parameter, Permit};
 use crate::telemetry::SessionId;
@@ -37,6 +37,7 @@ use answer::Answer;
 use hidden::Hidden;
 use named::{Named, Ticket};
 
+pub(super) use client::Legs as ClientLegs;
 pub(super) use hidden::Rows;
 
 /// Messages that may be unanswered by the target before no more are taken from the agent.

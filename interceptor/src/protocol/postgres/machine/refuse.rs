@@ -48,7 +48,8 @@ impl Machine {
         }
     }
 
-    fn settle_simple(&mut self, legs: &mut Legs<'_>) -> Step {
+    /// Words a refusal of a Query or FunctionCall, when nothing is under way.
+    pub(super) fn settle_simple(&mut self, legs: &mut Legs<'_>) -> Step {
         let Some(refusal) = self.refused.take() else { return Step::Done };
         if self.open || self.status == b'T' {
             legs.outbox.hide(|out| {
