@@ -8,7 +8,7 @@ mod check;
 mod doctor;
 mod output;
 pub mod policy;
-// pub mod recordings;
+pub mod recordings;
 mod reload;
 mod run;
 mod sessions;
@@ -72,6 +72,8 @@ enum Command {
     Approvals(approvals::Arguments),
 
 
+    /// List, show, replay, verify and export recordings; works offline on a copied spool
+    Recordings(recordings::Arguments),
     /// Test and explain policies
     Policy(policy::PolicyArgs),
     /// Load configuration and policies again; a mistake changes nothing
@@ -120,7 +122,8 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
         Command::Approvals(arguments) => approvals::run(&context, &arguments, out),
 
 
-        Command::Policy(arguments) => policy::run(&arguments, out, None)
+        Command::Recordings(arguments) => recorded(&context, &arguments, out),
+        Command::Policy(arguments) => policy::run(&arguments, context.json, out, None)
             .map(ExitCode::from)
             .map_err(|error| error.to_string()),
         Command::Reload => reload::run(&context, out),
@@ -147,6 +150,16 @@ fn whoami(context: &Context, pid: u32, out: &mut Printer) -> Result<ExitCode, St
     printed.map_err(|error| error.to_string())?;
     let refused = matches!(who.outcome, crate::identity::explain::Outcome::Refused { .. });
     Ok(if refused { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
+}
+
+fn recorded(context: &Context, arguments: &recordings::Arguments, out: &mut Printer) -> Result<ExitCode, String> {
+    let defaults = match crate::config::read(&context.config) {
+        Ok(config) => config.record,
+        // A copied spool is read on machines that have no configuration.
+        Err(_) if arguments.names_spool() => crate::record::Config::default(),
+        Err(problems) => return Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    };
+    recordings::run(arguments, &defaults, context.json, out).map_err(|error| error.to_string())
 }
 
 /// Runs one call to the daemon.

@@ -43,9 +43,6 @@ pub struct TestArgs {
     /// Folder with policies and case files
     #[arg(default_value = DEFAULT_DIR)]
     pub dir: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `interceptor policy explain`
@@ -84,29 +81,26 @@ pub struct ExplainArgs {
     /// A tag that the mask rules know; may be repeated
     #[arg(long)]
     pub tag: Vec<String>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Runs the subcommand and returns the exit code. `analyse` reads statements; without it, they are refused.
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn run(args: &PolicyArgs, out: &mut dyn Write, analyse: Option<Analyse<'_>>) -> io::Result<u8> {
+pub fn run(args: &PolicyArgs, json: bool, out: &mut dyn Write, analyse: Option<Analyse<'_>>) -> io::Result<u8> {
     match &args.command {
-        PolicyCommand::Test(args) => test(args, out, analyse),
-        PolicyCommand::Explain(args) => explain(args, out, analyse),
+        PolicyCommand::Test(args) => test(args, json, out, analyse),
+        PolicyCommand::Explain(args) => explain(args, json, out, analyse),
     }
 }
 
-fn test(args: &TestArgs, out: &mut dyn Write, analyse: Option<Analyse<'_>>) -> io::Result<u8> {
+fn test(args: &TestArgs, as_json: bool, out: &mut dyn Write, analyse: Option<Analyse<'_>>) -> io::Result<u8> {
     let outcomes = match cases::run_folder(&args.dir, analyse) {
         Ok(outcomes) => outcomes,
-        Err(error) => return unusable(args.json, out, &error),
+        Err(error) => return unusable(as_json, out, &error),
     };
     let failed = outcomes.iter().filter(|outcome| !outcome.failures.is_empty()).count();
-    if args.json {
+    if as_json {
         let passed = outcomes.len() - failed;
         json(out, &serde_json::json!({ "passed": passed, "failed": failed, "cases": outcomes }))?;
     } else {
@@ -132,20 +126,20 @@ fn listing(outcomes: &[Outcome]) -> Table {
     table
 }
 
-fn explain(args: &ExplainArgs, out: &mut dyn Write, analyse: Option<Analyse<'_>>) -> io::Result<u8> {
+fn explain(args: &ExplainArgs, as_json: bool, out: &mut dyn Write, analyse: Option<Analyse<'_>>) -> io::Result<u8> {
     let policies = match cases::load_folder(&args.dir) {
         Ok(policies) => policies,
-        Err(error) => return unusable(args.json, out, &error),
+        Err(error) => return unusable(as_json, out, &error),
     };
     let tags: TagSet = Arc::new(args.tag.iter().map(|tag| Arc::from(tag.as_str())).collect::<BTreeSet<_>>());
     let explanation = match asked(args).and_then(|ask| ask.explain(&policies, &tags, analyse)) {
         Ok(explanation) => explanation,
         Err(reason) => {
             let path = args.request.clone().unwrap_or_else(|| "the request".into());
-            return unusable(args.json, out, &CaseError::Format { path, message: reason });
+            return unusable(as_json, out, &CaseError::Format { path, message: reason });
         }
     };
-    if args.json {
+    if as_json {
         json(out, &explanation)?;
     } else {
         show(out, &explanation)?;
