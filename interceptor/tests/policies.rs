@@ -13,6 +13,8 @@ use interceptor::policy::{Action, ActionName, Command, Facts, Policies, Resource
 
 #[derive(Parser)]
 struct Cli {
+    #[arg(long, global = true)]
+    json: bool,
     #[command(flatten)]
     policy: PolicyArgs,
 }
@@ -24,7 +26,7 @@ fn shipped() -> PathBuf {
 fn run_cli(args: &[&str], analyse: Option<Analyse<'_>>) -> (u8, String) {
     let cli = Cli::try_parse_from(["policy"].iter().chain(args)).unwrap_or_else(|error| panic!("{error}"));
     let mut out = Vec::new();
-    let code = run(&cli.policy, &mut out, analyse).unwrap();
+    let code = run(&cli.policy, cli.json, &mut out, analyse).unwrap();
     (code, String::from_utf8(out).unwrap())
 }
 

@@ -130,7 +130,7 @@ fn details(request: &Request) -> String {
     rows.push(["until".to_owned(), request.expires_at.to_string()]);
     rows.push(["session".to_owned(), request.session.to_string()]);
     rows.push(["before it".to_owned(), request.recent.join("\n")]);
-    output::table(["", "held command"], rows)
+    output::pairs(rows)
 }
 
 fn state(state: &State) -> String {

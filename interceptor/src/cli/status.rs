@@ -18,7 +18,7 @@ pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, Stri
             ["waiting for approval".to_owned(), status.waiting.to_string()],
             ["recorder".to_owned(), status.recorder_fault.clone().unwrap_or_else(|| "records".to_owned())],
         ];
-        Ok(output::table(["", "interceptor"], rows))
+        Ok(output::pairs(rows))
     })?;
     Ok(if status.recorder_fault.is_none() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
