@@ -213,10 +213,10 @@ impl Capture {
         let at = |source| CaptureError::Cgroup { path: cgroup.path.clone(), source };
         let directory = File::open(cgroup::directory(&cgroup.path).map_err(at)?).map_err(at)?;
         for program in programs {
-            let done = self
-                .pins
-                .attach((cgroup.id, &directory), (program.name, program.attach_type), &program.fd)
-                .map_err(|source| CaptureError::Attach { program: program.name, cgroup: cgroup.path.clone(), source })?;
+            let done =
+                self.pins.attach((cgroup.id, &directory), (program.name, program.attach_type), &program.fd).map_err(
+                    |source| CaptureError::Attach { program: program.name, cgroup: cgroup.path.clone(), source },
+                )?;
             if done == Attached::Created {
                 tracing::debug!(cgroup = %cgroup.path, program = program.name, "attached");
             }
