@@ -565,6 +565,10 @@ out([echo("127.0.0.1", INET), echo("::1", INET6), echo("::ffff:127.0.0.1", INET6
         assert_eq!(agent(&world, direct), serde_json::json!(["hello", "hello", "hello"]));
         let other = run(&world, Place::Agent("two"), Some(AGENT), "out(record('127.0.0.1', 7000))");
         assert_eq!(origin(&other).destination, "127.0.0.1:7000".parse().unwrap());
+        // The daemon may dial an agent's server, for a policy that permits it; a neighbour on the host may not.
+        let reach = "out(attempt(lambda: connect('127.0.0.1', 7000, INET, None, 1) and 1))";
+        assert_eq!(run(&world, Place::Daemon, None, reach)["ok"], 1);
+        assert_eq!(run(&world, Place::Outside, None, reach)["timeout"], true);
         // The server listens on all addresses, but its answers go nowhere.
         let far =
             run(&world, Place::Far, None, "out(attempt(lambda: connect('10.99.0.1', 7000, INET, None, 1) and 1))");

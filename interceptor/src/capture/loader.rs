@@ -287,6 +287,10 @@ fn daemon_cgroup(config: &Config) -> Result<Governed, CaptureError> {
     {
         return Err(CaptureError::OwnCgroup { expected: expected.clone(), actual });
     }
+    if actual == "/" {
+        let remedy = "the daemon runs in the root cgroup: start it as a systemd unit, or in a cgroup of its own";
+        return Err(CaptureError::Config(remedy.to_owned()));
+    }
     // The defaults are only known now, so the check for overlap is made again.
     let resolved = Config { daemon_cgroup: Some(actual.clone()), ..config.clone() };
     if let Some(fault) = resolved.faults().into_iter().next() {
