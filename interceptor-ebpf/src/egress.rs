@@ -111,13 +111,18 @@ fn passes(ctx: &SkBuffContext, packet: &Packet, cgroup: u64) -> bool {
             && packet.destination.port == settings.dns_port
             && receiver(ctx, packet) == settings.daemon_cgroup;
     }
-    if packet.destination.port == settings.proxy_port && captured(sk.cast()) {
-        // The handshake decides who answers; later packets of that connection can reach nobody else.
-        let opening = packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-        return !opening || receiver(ctx, packet) == settings.daemon_cgroup;
+    // The first packet decides who answers.
+    let opening = packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
+    let to_proxy = packet.destination.port == settings.proxy_port && captured(sk.cast());
+    if to_proxy && !opening {
+        return true;
     }
     let receiver = receiver(ctx, packet);
-    receiver != 0 && (receiver == settings.daemon_cgroup || receiver == cgroup)
+    if receiver == settings.daemon_cgroup {
+        // Connections into the daemon are captured ones; other packets may answer the daemon's own connections.
+        return to_proxy || !opening;
+    }
+    !to_proxy && receiver != 0 && receiver == cgroup
 }
 
 #[inline(always)]

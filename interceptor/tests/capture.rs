@@ -11,9 +11,11 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use interceptor::capture::{Capture, CaptureError, Config, KernelEvent, Listener, Origin, Refusal, Resolver, Unrecorded};
+    use interceptor::capture::{
+        Capture, CaptureError, Config, KernelEvent, Listener, Origin, Refusal, Resolver, Unrecorded,
+    };
     use interceptor::capture::{cgroup, dns, uninstall};
-    use interceptor::testing::world::{FAR4, Place, World};
+    use interceptor::testing::world::{FAR4, FAR6, Place, World};
     use parking_lot::Mutex;
     use serde_json::Value;
 
@@ -200,7 +202,7 @@ while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).s
 "#;
 
     const DNS: &str = r#"
-s = socket.socket(INET, UDP); s.bind((FAR4, 53)); out("ready")
+s = socket.socket(INET6, UDP); s.setsockopt(41, 26, 0); s.bind(("::", 53)); out("ready")
 while True:
     q, client = s.recvfrom(2048)
     end = q.index(0, 12) + 5
@@ -342,6 +344,66 @@ out([plain(FAR4, INET), connected(), plain(MAPPED, INET6), socket.gethostbyname(
         assert!(!seen.is_empty() && seen.iter().all(|packet| (packet.protocol, packet.port) == (17, 53)), "{seen:?}");
         server.kill().unwrap();
         server.wait().unwrap();
+        daemon.kill();
+    }
+
+    #[test]
+    fn dns_is_relayed_to_an_ipv6_resolver_and_nowhere_else() {
+        let world = world();
+        let mut server = server(&world, Place::Far, DNS);
+        let config = Config { resolver: Resolver::At((FAR6, 53).into()), ..config(&world) };
+        let daemon = Daemon::start(&world, &config);
+        let wire = world.sniff().unwrap();
+        // A routing header would lead the packet past ::1; it needs CAP_NET_RAW, which containers' root has.
+        let routed = run(
+            &world,
+            Place::Agent("root"),
+            None,
+            r#"
+def routed():
+    header = struct.pack("=BBBBBBH", 0, 2, 4, 0, 0, 0, 0) + socket.inet_pton(INET6, FAR6)
+    s = socket.socket(INET6, UDP)
+    return s.sendmsg([query()], [(41, 57, header)], 0, (FAR6, 53))
+out([attempt(routed), attempt(lambda: udp(FAR4, 53, INET, query()))])"#,
+        );
+        assert!(routed[0]["ok"].is_null(), "{routed}");
+        assert_eq!(routed[1]["errno"], EPERM);
+        assert_eq!(wire.seen(), []);
+        let relayed = agent(
+            &world,
+            r#"
+def plain():
+    s = socket.socket(INET6, UDP); s.settimeout(3); s.sendto(query(), (FAR6, 53))
+    data, source = s.recvfrom(600); return [data[-4:].hex(), source[0], source[1]]
+def connected():
+    s = socket.socket(INET6, UDP); s.settimeout(3); s.connect((FAR6, 53)); s.send(query())
+    return [s.recv(600)[-4:].hex(), *s.getpeername()[:2]]
+out([plain(), connected()])"#,
+        );
+        assert_eq!(relayed[0], serde_json::json!(["0a63002a", "fd99::2", 53]));
+        assert_eq!(relayed[1], relayed[0]);
+        server.kill().unwrap();
+        server.wait().unwrap();
+        daemon.kill();
+    }
+
+    #[test]
+    fn a_network_namespace_of_their_own_leads_agents_nowhere() {
+        let world = world();
+        let daemon = Daemon::start(&world, &config(&world));
+        let results = run(
+            &world,
+            Place::Agent("root"),
+            None,
+            r#"
+import ctypes
+assert ctypes.CDLL(None).unshare(0x40000000) == 0
+out([attempt(lambda: connect(FAR4, 7000) and 1), attempt(lambda: connect("127.0.0.1", 15001) and 1),
+     attempt(lambda: connect(FAR6, 7000, INET6) and 1)])"#,
+        );
+        for result in results.as_array().unwrap() {
+            assert_eq!(result["errno"], ECONNREFUSED, "{results}");
+        }
         daemon.kill();
     }
 
@@ -503,6 +565,10 @@ out([echo("127.0.0.1", INET), echo("::1", INET6), echo("::ffff:127.0.0.1", INET6
         assert_eq!(agent(&world, direct), serde_json::json!(["hello", "hello", "hello"]));
         let other = run(&world, Place::Agent("two"), Some(AGENT), "out(record('127.0.0.1', 7000))");
         assert_eq!(origin(&other).destination, "127.0.0.1:7000".parse().unwrap());
+        // The daemon may dial an agent's server, for a policy that permits it; a neighbour on the host may not.
+        let reach = "out(attempt(lambda: connect('127.0.0.1', 7000, INET, None, 1) and 1))";
+        assert_eq!(run(&world, Place::Daemon, None, reach)["ok"], 1);
+        assert_eq!(run(&world, Place::Outside, None, reach)["timeout"], true);
         // The server listens on all addresses, but its answers go nowhere.
         let far =
             run(&world, Place::Far, None, "out(attempt(lambda: connect('10.99.0.1', 7000, INET, None, 1) and 1))");

@@ -213,10 +213,10 @@ impl Capture {
         let at = |source| CaptureError::Cgroup { path: cgroup.path.clone(), source };
         let directory = File::open(cgroup::directory(&cgroup.path).map_err(at)?).map_err(at)?;
         for program in programs {
-            let done = self
-                .pins
-                .attach((cgroup.id, &directory), (program.name, program.attach_type), &program.fd)
-                .map_err(|source| CaptureError::Attach { program: program.name, cgroup: cgroup.path.clone(), source })?;
+            let done =
+                self.pins.attach((cgroup.id, &directory), (program.name, program.attach_type), &program.fd).map_err(
+                    |source| CaptureError::Attach { program: program.name, cgroup: cgroup.path.clone(), source },
+                )?;
             if done == Attached::Created {
                 tracing::debug!(cgroup = %cgroup.path, program = program.name, "attached");
             }
@@ -286,6 +286,10 @@ fn daemon_cgroup(config: &Config) -> Result<Governed, CaptureError> {
         && *expected != actual
     {
         return Err(CaptureError::OwnCgroup { expected: expected.clone(), actual });
+    }
+    if actual == "/" {
+        let remedy = "the daemon runs in the root cgroup: start it as a systemd unit, or in a cgroup of its own";
+        return Err(CaptureError::Config(remedy.to_owned()));
     }
     // The defaults are only known now, so the check for overlap is made again.
     let resolved = Config { daemon_cgroup: Some(actual.clone()), ..config.clone() };
