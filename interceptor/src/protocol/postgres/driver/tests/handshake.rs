@@ -1,0 +1,1 @@
+//! A fake target that counts what reaches it.
