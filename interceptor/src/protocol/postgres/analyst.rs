@@ -10,6 +10,7 @@ use lru::LruCache;
 
 use super::analysis::{self, Analysis, ColumnTags, Known, Scope, SessionEffect};
 use super::catalog::{Catalog, Names, RelationKind};
+use super::machine::Rows;
 use super::statement::{Analyst, Reading};
 use crate::mask::Rules;
 use crate::policy::TagSet;
@@ -27,6 +28,8 @@ pub(super) struct SessionAnalyst {
     database: Arc<str>,
     catalog: Arc<Catalog>,
     names: Names,
+    /// What `names` was read from, where that is known.
+    rows: Option<Rows>,
     rules: Arc<Rules>,
     readings: LruCache<Arc<str>, Arc<Reading>>,
     epoch: u64,
@@ -48,6 +51,7 @@ impl SessionAnalyst {
             database,
             catalog,
             names,
+            rows: None,
             rules,
             readings: LruCache::new(READINGS_LIMIT),
             epoch: 0,
@@ -62,11 +66,17 @@ impl SessionAnalyst {
         self.stale_catalog
     }
 
-    /// The state of the session, as the target says; `None` when it could not be learned.
-    pub(super) fn resynced(&mut self, names: Option<Names>, catalog: Option<Arc<Catalog>>) {
+    /// The state of the session, as the target says: rows of the session query, or `None` when it could not be learned.
+    pub(super) fn resynced(&mut self, rows: Option<Rows>, catalog: Option<Arc<Catalog>>) {
         let loaded = !self.stale_catalog || catalog.is_some();
+        if rows.is_some() && rows == self.rows && !self.blind && !self.stale_catalog {
+            self.stale_names = false;
+            return;
+        }
+        let names = rows.as_ref().and_then(|rows| Names::from_rows(rows).ok());
         self.blind = names.is_none() || !loaded;
         self.names = names.unwrap_or_default();
+        self.rows = rows;
         if let Some(catalog) = catalog {
             self.catalog = catalog;
         }

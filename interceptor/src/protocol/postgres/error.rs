@@ -38,8 +38,6 @@ pub(super) const PROTOCOL: &str = "08P01";
 pub(super) const NO_TARGET: &str = "08006";
 /// admin_shutdown
 pub(super) const ENDED: &str = "57P01";
-/// query_canceled
-pub(super) const CANCELED: &str = "57014";
 /// invalid_sql_statement_name
 pub(super) const NO_STATEMENT: &str = "26000";
 /// invalid_cursor_name

@@ -162,12 +162,6 @@ impl<'a> Legs<'a> {
         }
     }
 
-    /// The agent's next message, if it is there whole.
-    pub(super) fn next(&self) -> Result<Option<Frame<'_>>, Stop> {
-        codec::frame(&self.agent_in, frontend_limit)
-            .map_err(|malformed| Stop::Failed(Failure::Agent(malformed.to_string())))
-    }
-
     /// Whether the agent has closed its end, and left no whole message.
     pub(super) const fn agent_has_left(&self) -> bool {
         self.agent_eof

@@ -6,7 +6,7 @@ use bytes::Buf;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::super::catalog::{Catalog, Loader, Names, QUERIES, SESSION_QUERY, SETUP};
+use super::super::catalog::{Catalog, Loader, QUERIES, SESSION_QUERY, SETUP};
 use super::super::codec::{frame, frontend_limit};
 use super::super::error::{self, Severity};
 use super::super::machine::{ClientLegs, Fault, Leave, Question, Rows, Step, refusal};
@@ -130,7 +130,7 @@ impl Session<'_> {
     async fn ask(&mut self, Question { command, prepares }: Question) -> Result<(), Stop> {
         let verdict = match self.legs.until(self.gate.judge(&command), true).await? {
             Ok(Verdict::Permit(permit)) => Ok(Leave::Permit(permit)),
-            Ok(Verdict::Hold(held)) if prepares => Ok(Leave::Prepare(held)),
+            Ok(Verdict::Hold(held)) if prepares => Ok(Leave::Prepare { _held: held }),
             Ok(Verdict::Hold(held)) => {
                 let canceled = self.note("the wait for an approval", "canceled on request", "send the command again");
                 let waiting = Arc::clone(&self.waiting);
@@ -156,11 +156,8 @@ impl Session<'_> {
     /// Asks the target what the session's names mean now.
     async fn resync(&mut self) -> Result<(), Stop> {
         let catalog = if self.legs.analyst.wants_catalog() { self.catalog().await? } else { None };
-        let names = match self.hidden(SESSION_QUERY).await? {
-            Ok(rows) => Names::from_rows(&rows).ok(),
-            Err(_refused) => None,
-        };
-        self.legs.analyst.resynced(names, catalog);
+        let rows = self.hidden(SESSION_QUERY).await?.ok();
+        self.legs.analyst.resynced(rows, catalog);
         Ok(())
     }
 

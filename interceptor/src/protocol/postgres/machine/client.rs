@@ -11,7 +11,7 @@ use super::super::statement::{Analyst, Reading};
 use super::answer::{Answer, cannot_mask};
 use super::named::Found;
 use super::{
-    Asked, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAMES_LIMIT, Outbox, Portal, Question, Statement, Step,
+    Asked, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAMED_BYTES_LIMIT, NAMES_LIMIT, Outbox, Portal, Question, Statement, Step,
 };
 use crate::policy::{Denial, Obligations, Parameter};
 
@@ -152,7 +152,7 @@ impl Machine {
         if let Err(step) = self.ready_to_read(legs) {
             return step;
         }
-        if self.statements.len() >= NAMES_LIMIT {
+        if self.statements.len() >= NAMES_LIMIT || self.statements.weight() + text.len() > NAMED_BYTES_LIMIT {
             let hint = "close the prepared statements that are no longer needed";
             return self.refuse_natively(error::LIMIT, "interceptor: too many prepared statements", Some(hint), legs);
         }
@@ -186,7 +186,7 @@ impl Machine {
             Found::Unsettled => return Step::Wait,
             Found::Nothing => return self.no_statement(bind.statement, legs),
         };
-        if self.portals.len() >= NAMES_LIMIT {
+        if self.portals.len() >= NAMES_LIMIT || self.portals.weight() + frame.raw.len() > NAMED_BYTES_LIMIT {
             let hint = "close the portals that are no longer needed";
             return self.refuse_natively(error::LIMIT, "interceptor: too many portals", Some(hint), legs);
         }

@@ -9,8 +9,8 @@
 //! Execute, with its values. A portal runs its command once, so its later Executes (after a row limit) go with the same
 //! permit. A refusal is answered in its place in the order; `refuse` says how.
 //!
-//! Bounds: [`EXPECT_LIMIT`] unanswered messages, [`NAMES_LIMIT`] prepared statements and as many portals; what a statement
-//! or a portal holds is bounded by the codec. Whoever reaches a bound is held back, or refused.
+//! Bounds: [`EXPECT_LIMIT`] unanswered messages, [`NAMES_LIMIT`] prepared statements and as many portals, which hold
+//! [`NAMED_BYTES_LIMIT`] each. Whoever reaches a bound is held back, or refused.
 
 mod answer;
 mod client;
@@ -46,8 +46,8 @@ pub(super) const EXPECT_LIMIT: usize = 16_384;
 /// Prepared statements of a session, and portals, at most.
 pub(super) const NAMES_LIMIT: usize = 65_536;
 
-/// Bytes of text that a session's prepared statements may hold together.
-pub(super) const TEXTS_LIMIT: usize = 64 << 20;
+/// Bytes that a session's prepared statements may hold together, and its portals' values.
+pub(super) const NAMED_BYTES_LIMIT: usize = 64 << 20;
 
 /// What to do after a message of the agent.
 #[derive(Debug)]
@@ -78,8 +78,11 @@ pub(super) struct Question {
 pub(super) enum Leave {
     /// Forward, and meet the obligations.
     Permit(Permit),
-    /// Forward what prepares it.
-    Prepare(Held),
+    /// Forward what prepares it: proven by the hold, which policy alone gives, and never waited for.
+    Prepare {
+        /// The proof.
+        _held: Held,
+    },
 }
 
 /// What happens to a message of the target.
@@ -178,6 +181,12 @@ struct Portal {
     spent: Option<Obligations>,
 }
 
+impl Portal {
+    fn weight(&self) -> usize {
+        self.parameters.iter().filter_map(|parameter| parameter.value.as_ref()).map(Bytes::len).sum()
+    }
+}
+
 /// The conversation.
 #[derive(Debug)]
 pub(super) struct Machine {
@@ -236,8 +245,8 @@ impl Machine {
             rules,
             status: b'I',
             expect: VecDeque::new(),
-            statements: Named::default(),
-            portals: Named::default(),
+            statements: Named::new(|statement| statement.prepared.text.len()),
+            portals: Named::new(Portal::weight),
             cursors: HashMap::new(),
             segment: 0,
             open: false,

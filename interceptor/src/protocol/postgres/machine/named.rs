@@ -13,6 +13,8 @@ pub(super) struct Named<T> {
     confirmed: HashMap<Bytes, T>,
     forwarded: VecDeque<Change<T>>,
     next: u64,
+    weigh: fn(&T) -> usize,
+    weight: usize,
 }
 
 #[derive(Debug)]
@@ -38,13 +40,27 @@ pub(super) enum Found<T> {
     Unsettled,
 }
 
-impl<T> Default for Named<T> {
-    fn default() -> Self {
-        Self { confirmed: HashMap::new(), forwarded: VecDeque::new(), next: 0 }
-    }
-}
-
 impl<T: Clone> Named<T> {
+    /// No names. `weigh` says how many bytes a value holds.
+    pub(super) fn new(weigh: fn(&T) -> usize) -> Self {
+        Self { confirmed: HashMap::new(), forwarded: VecDeque::new(), next: 0, weigh, weight: 0 }
+    }
+
+    /// Bytes that all values hold.
+    pub(super) const fn weight(&self) -> usize {
+        self.weight
+    }
+
+    fn put(&mut self, name: Bytes, value: Option<T>) {
+        let old = match value {
+            Some(value) => {
+                self.weight += (self.weigh)(&value);
+                self.confirmed.insert(name, value)
+            }
+            None => self.confirmed.remove(&name),
+        };
+        self.weight -= old.as_ref().map_or(0, self.weigh);
+    }
     /// What `name` stands for in pipeline `segment`.
     pub(super) fn find(&self, name: &[u8], segment: u64) -> Found<T> {
         let found = match self.forwarded.iter().rev().find(|change| change.name == name) {
@@ -59,6 +75,7 @@ impl<T: Clone> Named<T> {
     pub(super) fn forward(&mut self, name: &[u8], value: Option<T>, segment: u64) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
+        self.weight += value.as_ref().map_or(0, self.weigh);
         self.forwarded.push_back(Change { ticket, segment, name: Bytes::copy_from_slice(name), value });
         ticket
     }
@@ -66,10 +83,7 @@ impl<T: Clone> Named<T> {
     /// The target did it.
     pub(super) fn confirm(&mut self, ticket: Ticket) {
         if let Some(change) = self.take(ticket) {
-            match change.value {
-                Some(value) => self.confirmed.insert(change.name, value),
-                None => self.confirmed.remove(&change.name),
-            };
+            self.put(change.name, change.value);
         }
     }
 
@@ -80,18 +94,17 @@ impl<T: Clone> Named<T> {
 
     fn take(&mut self, ticket: Ticket) -> Option<Change<T>> {
         let index = self.forwarded.iter().position(|change| change.ticket == ticket)?;
-        self.forwarded.remove(index)
+        let change = self.forwarded.remove(index)?;
+        self.weight -= change.value.as_ref().map_or(0, self.weigh);
+        Some(change)
     }
 
     /// Says what a name stands for from now on.
     pub(super) fn set(&mut self, name: &[u8], value: Option<T>) {
-        match value {
-            Some(value) => self.confirmed.insert(Bytes::copy_from_slice(name), value),
-            None => self.confirmed.remove(name),
-        };
+        self.put(Bytes::copy_from_slice(name), value);
     }
 
-    /// Changes something about a confirmed name, or one that was forwarded last.
+    /// Changes something about a confirmed name, or one that was forwarded last; not how many bytes it holds.
     pub(super) fn update(&mut self, name: &[u8], change: impl FnOnce(&mut T)) {
         let forwarded = self.forwarded.iter_mut().rev().find(|change| change.name == name);
         let value = match forwarded {
@@ -105,7 +118,14 @@ impl<T: Clone> Named<T> {
 
     /// Forgets confirmed names unless `keep` says otherwise.
     pub(super) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
-        self.confirmed.retain(|_, value| keep(value));
+        let (weigh, weight) = (self.weigh, &mut self.weight);
+        self.confirmed.retain(|_, value| {
+            let kept = keep(value);
+            if !kept {
+                *weight -= weigh(value);
+            }
+            kept
+        });
     }
 
     /// How many names there are, at most.
@@ -128,18 +148,19 @@ mod tests {
 
     #[test]
     fn a_change_counts_in_its_own_pipeline_only() {
-        let mut named = Named::default();
+        let mut named = Named::new(|value: &usize| *value);
         named.set(b"a", Some(1));
         let ticket = named.forward(b"a", Some(2), 7);
         assert_eq!(named.find(b"a", 7), Found::Is(2));
         assert_eq!(named.find(b"a", 8), Found::Unsettled);
         named.forget(ticket);
         assert_eq!(named.find(b"a", 8), Found::Is(1));
+        assert_eq!(named.weight(), 1);
     }
 
     #[test]
     fn a_failed_change_does_not_undo_a_later_one() {
-        let mut named = Named::default();
+        let mut named = Named::new(|value: &usize| *value);
         let first = named.forward(b"", Some(1), 1);
         let second = named.forward(b"", Some(2), 2);
         named.forget(first);
@@ -148,5 +169,6 @@ mod tests {
         let closed = named.forward(b"", None, 3);
         named.confirm(closed);
         assert_eq!(named.find(b"", 3), Found::Nothing);
+        assert_eq!(named.weight(), 0);
     }
 }
