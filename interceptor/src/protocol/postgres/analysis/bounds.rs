@@ -3,35 +3,86 @@
 //!
 //! An estimate from above, not the true depth: an honest text that is refused is opaque, never waved through.
 
-use pg_query::protobuf::{KeywordKind, Token};
+use std::panic::catch_unwind;
+
+use pg_query::protobuf::{KeywordKind, ParseResult, Token};
 
 /// Bytes of a text, at most.
 pub const MAX_TEXT: usize = 1 << 20;
 
-/// Depth of the tree, as estimated, at most. A test parses that deep on a stack of half a mebibyte.
-pub const MAX_DEPTH: usize = 400;
+/// Depth of the tree, as estimated, at most.
+pub const MAX_DEPTH: usize = 150;
 
-/// Why a text is not parsed.
-pub(super) fn check(text: &str) -> Result<(), &'static str> {
+/// Depth up to which the caller's stack is trusted with the parser. A test parses that deep on three quarters of what
+/// a worker thread has.
+const MAX_SHALLOW: usize = 24;
+
+/// Stack of the thread that parses deeper texts. A test parses [`MAX_DEPTH`] on it.
+const DEEP_STACK: usize = 8 << 20;
+
+/// Parses a text that can be parsed within bounds.
+///
+/// # Errors
+/// Why it is not parsed, or does not parse.
+pub(super) fn parse(text: &str) -> Result<ParseResult, String> {
+    if check(text)? <= MAX_SHALLOW {
+        return parse_here(text);
+    }
+    let owned = text.to_owned();
+    let thread = std::thread::Builder::new().name("sql-parser".to_owned()).stack_size(DEEP_STACK);
+    match thread.spawn(move || parse_here(&owned)).map(std::thread::JoinHandle::join) {
+        Ok(Ok(result)) => result,
+        _ => Err("no thread could parse the text".to_owned()),
+    }
+}
+
+fn parse_here(text: &str) -> Result<ParseResult, String> {
+    // The parser's wrapper slices what it was given: should it ever panic, nothing is known of the text.
+    match catch_unwind(|| pg_query::parse(text, 0)) {
+        Ok(Ok(parsed)) => Ok(parsed.protobuf),
+        Ok(Err(error)) => Err(format!("the text does not parse: {error}").chars().take(MAX_MESSAGE).collect()),
+        Err(_) => Err("the text cannot be parsed".to_owned()),
+    }
+}
+
+/// Characters of the parser's message that are kept.
+const MAX_MESSAGE: usize = 300;
+
+/// How deep the tree of a text can be, or why the text is not parsed.
+fn check(text: &str) -> Result<usize, &'static str> {
     if text.len() > MAX_TEXT {
         return Err("the text is longer than is analysed");
     }
     if text.contains('\0') {
         return Err("the text holds a zero byte");
     }
-    // Each level takes a byte at least.
-    if text.len() <= MAX_DEPTH {
-        return Ok(());
+    let tokens = tokens_at_most(text);
+    if tokens <= MAX_SHALLOW {
+        return Ok(tokens);
     }
     let tokens = pg_query::scan(text).map_err(|_| "the text has no tokens of SQL")?.tokens;
     let mut depth = Depth { open: vec![Bracket::default()], total: 0 };
+    let mut deepest = 0;
     for token in tokens {
         depth.take(token.token, token.keyword_kind);
-        if depth.total > MAX_DEPTH {
+        deepest = deepest.max(depth.total);
+        if deepest > MAX_DEPTH {
             return Err("the text nests deeper than is analysed");
         }
     }
-    Ok(())
+    Ok(deepest)
+}
+
+/// A bound that is cheap: no level takes less than a symbol or a word.
+fn tokens_at_most(text: &str) -> usize {
+    let mut tokens = 0;
+    let mut in_word = false;
+    for byte in text.bytes() {
+        let word = byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80;
+        tokens += usize::from(if word { !in_word } else { !byte.is_ascii_whitespace() && byte != b',' });
+        in_word = word;
+    }
+    tokens
 }
 
 /// For every open bracket one level, and in each bracket a level for whatever could nest since the last separator.
@@ -99,15 +150,15 @@ impl Depth {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_DEPTH, check};
+    use super::{DEEP_STACK, MAX_DEPTH, MAX_SHALLOW, check};
 
     #[test]
     fn a_wide_text_is_not_deep() {
         let rows = vec!["(1, 'a', now(), 2 + 3)"; 2000].join(", ");
-        assert_eq!(check(&format!("INSERT INTO t VALUES {rows}")), Ok(()));
+        assert!(check(&format!("INSERT INTO t VALUES {rows}")).unwrap() < 20);
         let terms = vec!["(a = 1)"; 2000].join(" OR ");
-        assert_eq!(check(&format!("SELECT 1 FROM t WHERE {terms}")), Ok(()));
-        assert_eq!(check(&format!("SELECT '{}'", "(".repeat(5000))), Ok(()));
+        assert!(check(&format!("SELECT 1 FROM t WHERE {terms}")).unwrap() < 20);
+        assert!(check(&format!("SELECT '{}'", "(".repeat(5000))).unwrap() < 20);
     }
 
     #[test]
@@ -122,15 +173,19 @@ mod tests {
 
     #[test]
     fn the_parser_holds_what_is_let_through() {
-        let depth = MAX_DEPTH - 20;
         for (open, middle, close) in
             [("(", "1", ")"), ("1+", "1", ""), ("NOT ", "true", ""), ("(SELECT ", "1", ")"), ("CASE WHEN true THEN ", "1", " END")]
         {
-            let text = format!("SELECT {}{middle}{}", open.repeat(depth), close.repeat(depth));
-            let run = move || drop(pg_query::parse(&text, 0));
-            std::thread::Builder::new().stack_size(512 << 10).spawn(run).unwrap().join().unwrap();
+            let text = |depth: usize| format!("SELECT {}{middle}{}", open.repeat(depth), close.repeat(depth));
+            for (limit, stack) in [(MAX_SHALLOW, MOST_OF_A_WORKER), (MAX_DEPTH, DEEP_STACK)] {
+                let fits = |depth: &usize| check(&text(*depth)).is_ok_and(|depth| depth <= limit);
+                let text = text((1..=MAX_DEPTH).rev().find(fits).unwrap());
+                let run = move || drop(pg_query::parse(&text, 0));
+                std::thread::Builder::new().stack_size(stack).spawn(run).unwrap().join().unwrap();
+            }
         }
     }
 
+    const MOST_OF_A_WORKER: usize = 3 << 19;
     const MAX_TEXT_OF_TEST: usize = 100_000;
 }

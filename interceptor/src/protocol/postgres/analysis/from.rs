@@ -199,8 +199,8 @@ impl<'a> Walker<'a> {
     }
 
     fn definition(&mut self, text: &str) -> Option<Columns> {
-        let parsed = super::bounds::check(text).is_ok().then(|| pg_query::parse(text, 0).ok()).flatten();
-        let columns = parsed.as_ref().and_then(|parsed| match parsed.protobuf.stmts.as_slice() {
+        let parsed = super::bounds::parse(text).ok();
+        let columns = parsed.as_ref().and_then(|parsed| match parsed.stmts.as_slice() {
             [one] => match &one.stmt.as_ref()?.node {
                 Some(NodeEnum::SelectStmt(select)) => Some(self.select(select)),
                 _ => None,

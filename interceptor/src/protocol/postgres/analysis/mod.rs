@@ -51,6 +51,12 @@ pub struct Scope<'a> {
     pub known: &'a dyn Known,
 }
 
+impl std::fmt::Debug for Scope<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scope").field("target", &self.target).field("database", &self.database).finish_non_exhaustive()
+    }
+}
+
 /// Which columns carry which tags; the masking rules know.
 pub trait ColumnTags {
     /// Tags of one column.

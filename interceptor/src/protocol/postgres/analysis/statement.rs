@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use pg_query::NodeEnum;
@@ -62,14 +61,11 @@ fn closed(text: &str, scope: &Scope<'_>, why: &str) -> Analysis {
 }
 
 fn parse(text: &str) -> Result<ParseResult, String> {
-    bounds::check(text)?;
-    // The parser's wrapper indexes into what it was given: should it ever panic, nothing is known of the text.
-    match catch_unwind(AssertUnwindSafe(|| pg_query::parse(text, 0))) {
-        Ok(Ok(parsed)) if parsed.protobuf.stmts.len() <= MAX_STATEMENTS => Ok(parsed.protobuf),
-        Ok(Ok(_)) => Err("the text has more statements than are analysed".to_owned()),
-        Ok(Err(error)) => Err(format!("the text does not parse: {error}").chars().take(300).collect()),
-        Err(_) => Err("the text cannot be parsed".to_owned()),
+    let tree = bounds::parse(text)?;
+    if tree.stmts.len() > MAX_STATEMENTS {
+        return Err("the text has more statements than are analysed".to_owned());
     }
+    Ok(tree)
 }
 
 /// The statement that a PREPARE, or a text of one statement, stands for.
