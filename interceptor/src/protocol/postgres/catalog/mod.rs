@@ -1,0 +1,326 @@
+//! What the names in a statement mean: a snapshot of one database's relations, functions, operators and types, and the
+//! name-resolving state of one session.
+//!
+//! Pure data. It does not talk to a server (`load` has the queries and reads their rows), does not know privileges, and
+//! does not promise to be fresh: whoever loads it reloads after DDL. A name that is absent is unknown, never harmless.
+
+mod load;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+pub use load::{LoadError, Loader, MAX_CELL, MAX_ROWS, QUERIES, SESSION_QUERY, SETUP};
+
+/// Relations of one inheritance tree that are followed, at most; a larger tree is treated as wholly related.
+const MAX_FAMILY: usize = 65_536;
+
+/// First OID that is given to objects made after `initdb`.
+pub const FIRST_NORMAL_OID: u32 = 16_384;
+
+/// One database, as its system catalog described it.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    relations: HashMap<u32, Relation>,
+    by_name: HashMap<Arc<str>, Vec<u32>>,
+    functions: HashMap<Arc<str>, Vec<Function>>,
+    function_oids: HashMap<u32, (Arc<str>, usize)>,
+    operators: HashMap<Arc<str>, Vec<Operator>>,
+    types: HashMap<u32, Type>,
+    types_by_name: HashMap<Arc<str>, Vec<u32>>,
+    casts: HashMap<u32, Vec<u32>>,
+    builtin_cast_functions: Vec<u32>,
+    family: HashMap<u32, Vec<u32>>,
+    schemas: BTreeSet<Arc<str>>,
+}
+
+/// What kind of relation it is, as `pg_class.relkind` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelationKind {
+    /// An ordinary table (`r`).
+    Table,
+    /// A partitioned table (`p`).
+    Partitioned,
+    /// A view (`v`).
+    View,
+    /// A materialised view (`m`).
+    Materialized,
+    /// A foreign table (`f`).
+    Foreign,
+    /// A sequence (`S`).
+    Sequence,
+}
+
+/// A relation with columns.
+#[derive(Clone, Debug)]
+pub struct Relation {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// Schema.
+    pub schema: Arc<str>,
+    /// Name within the schema.
+    pub name: Arc<str>,
+    /// Kind.
+    pub kind: RelationKind,
+    /// Live columns, by attribute number.
+    pub columns: Vec<Column>,
+    /// The query of a view or materialised view, every name in it qualified; absent for those of the system.
+    pub definition: Option<Arc<str>>,
+    /// Whether it has triggers.
+    pub triggers: bool,
+    /// Whether it has rewrite rules beyond a view's own.
+    pub rules: bool,
+    /// Functions, not of the system, that its defaults, checks, index expressions or policies call.
+    pub code: Vec<u32>,
+}
+
+/// A column.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// `pg_attribute.attnum`.
+    pub number: i16,
+    /// Name.
+    pub name: Arc<str>,
+    /// `pg_attribute.atttypid`.
+    pub type_oid: u32,
+}
+
+/// `pg_proc.provolatile`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Volatility {
+    /// Only computes.
+    Immutable,
+    /// Reads the database.
+    Stable,
+    /// May do anything.
+    Volatile,
+}
+
+/// A function, procedure or aggregate.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// `pg_proc.oid`.
+    pub oid: u32,
+    /// Schema.
+    pub schema: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// Volatility as declared: a promise of whoever wrote it.
+    pub volatility: Volatility,
+    /// Whether it runs as its owner.
+    pub security_definer: bool,
+    /// Language.
+    pub language: Arc<str>,
+    /// The extension that it belongs to.
+    pub extension: Option<Arc<str>>,
+}
+
+impl Function {
+    /// Whether `initdb` made it.
+    #[must_use]
+    pub fn builtin(&self) -> bool {
+        self.oid < FIRST_NORMAL_OID
+    }
+}
+
+/// An operator that `initdb` did not make.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    /// Schema.
+    pub schema: Arc<str>,
+    /// Symbol.
+    pub name: Arc<str>,
+    /// OID of the function behind it.
+    pub function: u32,
+}
+
+/// A type.
+#[derive(Clone, Debug)]
+pub struct Type {
+    /// `pg_type.oid`.
+    pub oid: u32,
+    /// Schema.
+    pub schema: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// `pg_type.typtype`: b, c, d, e, m, p, r.
+    pub kind: char,
+    /// The type under a domain, or of an array's elements; 0 for none.
+    pub base: u32,
+    /// The relation of a composite type; 0 for none.
+    pub relation: u32,
+    /// Functions, not of the system, that a domain's checks call.
+    pub code: Vec<u32>,
+}
+
+impl Catalog {
+    /// The relation of that OID.
+    #[must_use]
+    pub fn relation(&self, oid: u32) -> Option<&Relation> {
+        self.relations.get(&oid)
+    }
+
+    /// Every relation, in no order.
+    pub fn relations(&self) -> impl Iterator<Item = &Relation> {
+        self.relations.values()
+    }
+
+    /// The relation of that name in that schema.
+    #[must_use]
+    pub fn relation_in(&self, schema: &str, name: &str) -> Option<&Relation> {
+        let candidates = self.by_name.get(name)?;
+        candidates.iter().filter_map(|oid| self.relations.get(oid)).find(|found| &*found.schema == schema)
+    }
+
+    /// What an unqualified or qualified name means to a session, as the server looks it up.
+    #[must_use]
+    pub fn resolve<'a>(&'a self, names: &'a Names, schema: Option<&str>, name: &str) -> Option<&'a Relation> {
+        match schema {
+            Some(schema) if names.is_temp(schema) => names.temp(name),
+            Some(schema) => self.relation_in(schema, name),
+            None => names.search_path.iter().find_map(|schema| {
+                if names.is_temp(schema) { names.temp(name) } else { self.relation_in(schema, name) }
+            }),
+        }
+    }
+
+    /// Every function of that name which a call could reach: in the given schema, or anywhere on the path. Functions
+    /// are never looked up in a temporary schema unless it is named.
+    pub fn functions<'a>(
+        &'a self,
+        names: &'a Names,
+        schema: Option<&'a str>,
+        name: &str,
+    ) -> impl Iterator<Item = &'a Function> {
+        self.functions.get(name).into_iter().flatten().filter(move |found| match schema {
+            Some(schema) => &*found.schema == schema,
+            None => names.search_path.iter().any(|on_path| *on_path == found.schema),
+        })
+    }
+
+    /// The function of that OID.
+    #[must_use]
+    pub fn function(&self, oid: u32) -> Option<&Function> {
+        let (name, index) = self.function_oids.get(&oid)?;
+        self.functions.get(name)?.get(*index)
+    }
+
+    /// Every operator of that symbol, not of the system, which an expression could reach.
+    pub fn operators<'a>(
+        &'a self,
+        names: &'a Names,
+        schema: Option<&'a str>,
+        name: &str,
+    ) -> impl Iterator<Item = &'a Operator> {
+        self.operators.get(name).into_iter().flatten().filter(move |found| match schema {
+            Some(schema) => &*found.schema == schema,
+            None => names.search_path.iter().any(|on_path| *on_path == found.schema),
+        })
+    }
+
+    /// What a type's name means to a session.
+    #[must_use]
+    pub fn type_named(&self, names: &Names, schema: Option<&str>, name: &str) -> Option<&Type> {
+        let find = |schema: &str| {
+            let candidates = self.types_by_name.get(name)?;
+            candidates.iter().filter_map(|oid| self.types.get(oid)).find(|found| &*found.schema == schema)
+        };
+        match schema {
+            Some(schema) => find(schema),
+            None => names.search_path.iter().find_map(|schema| find(schema)),
+        }
+    }
+
+    /// The type of that OID.
+    #[must_use]
+    pub fn type_of(&self, oid: u32) -> Option<&Type> {
+        self.types.get(&oid)
+    }
+
+    /// Functions, not of the system, that a value of this type can set off: checks of its domains, casts from and to it,
+    /// for the type itself, what it is made of, and the columns of a composite.
+    #[must_use]
+    pub fn code_of_type(&self, oid: u32) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut waiting = vec![oid];
+        while let Some(oid) = waiting.pop() {
+            if !seen.insert(oid) || seen.len() > MAX_FAMILY {
+                continue;
+            }
+            found.extend(self.casts.get(&oid).into_iter().flatten());
+            if let Some(known) = self.types.get(&oid) {
+                found.extend(&known.code);
+                waiting.push(known.base);
+                if let Some(relation) = self.relations.get(&known.relation) {
+                    waiting.extend(relation.columns.iter().map(|column| column.type_oid));
+                }
+            }
+        }
+        found
+    }
+
+    /// Functions of casts that somebody made between two types of the system: they can run anywhere, unseen.
+    #[must_use]
+    pub fn casts_between_builtins(&self) -> &[u32] {
+        &self.builtin_cast_functions
+    }
+
+    /// Parents and children of a relation by inheritance or partitioning, at any distance, without itself.
+    #[must_use]
+    pub fn family(&self, oid: u32) -> &[u32] {
+        self.family.get(&oid).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a schema of that name exists.
+    #[must_use]
+    pub fn has_schema(&self, name: &str) -> bool {
+        self.schemas.contains(name)
+    }
+}
+
+/// What decides, in one session, what a name means. Changes with `SET search_path`, `SET ROLE`, temporary objects,
+/// roll-back: ask the server again with [`SESSION_QUERY`] after any of them.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// `current_schemas(true)`: effective, with the implicit ones, in order.
+    pub search_path: Vec<Arc<str>>,
+    /// `current_user`.
+    pub user: Arc<str>,
+    /// `session_user`.
+    pub session_user: Arc<str>,
+    /// Relations of the session's temporary schema.
+    pub temporary: Vec<Relation>,
+    /// `standard_conforming_strings` is on and `client_encoding` is UTF8 (or SQL_ASCII): text means what it seems to.
+    pub plain_text: bool,
+    /// A statement that may change names ran in the open transaction: its end may change them back. The wire machine
+    /// sets it when such a statement succeeds, and clears it with the session query after the transaction's end.
+    pub unsettled: bool,
+}
+
+impl Names {
+    /// A session with `"$user", public` as its path and no temporary objects.
+    #[must_use]
+    pub fn standard(user: &str) -> Self {
+        Self {
+            search_path: vec!["pg_catalog".into(), "public".into()],
+            user: user.into(),
+            session_user: user.into(),
+            temporary: Vec::new(),
+            plain_text: true,
+            unsettled: false,
+        }
+    }
+
+    fn temp(&self, name: &str) -> Option<&Relation> {
+        self.temporary.iter().find(|found| &*found.name == name)
+    }
+
+    /// Whether this schema is the session's temporary one. Only its own is ever visible in [`Names::temporary`].
+    #[must_use]
+    pub fn is_temp(&self, schema: &str) -> bool {
+        schema == "pg_temp" || self.temporary.first().is_some_and(|first| &*first.schema == schema)
+    }
+}
+
+#[cfg(test)]
+mod tests;
