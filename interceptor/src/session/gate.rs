@@ -87,10 +87,13 @@ impl Gate for SessionGate {
 
     fn ended(&self) -> BoxFuture<'_, Denial> {
         Box::pin(async {
-            tokio::select! {
+            let why = tokio::select! {
                 why = self.live.ended() => why,
                 why = self.token_ended() => why,
-            }
+            };
+            // The session ends all the same when this cannot be recorded: that is the safe side.
+            let _unrecorded = self.note(Event::Note { text: format!("ended by interceptor: {}", why.reason) }).await;
+            why
         })
     }
 

@@ -316,7 +316,7 @@ const STAGE_POLICIES: &str = r#"
 permit (principal in Group::"finance", action in [Action::"sql:read", Action::"sql:write"], resource);
 
 @id("billing-may-ask-to-drop")
-permit (principal in Group::"finance", action == Action::"sql:drop", resource);
+permit (principal in Group::"finance", action in [Action::"sql:drop", Action::"sql:truncate"], resource);
 
 @id("customers-are-read-only")
 @reason("agents may not change customers")
