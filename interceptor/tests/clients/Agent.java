@@ -244,7 +244,7 @@ final class Agent {
         check("copy out", "3: 1\trow 1\n2\trow 2\n3\trow 3\n", lines + ": " + out);
         StringWriter people = new StringWriter();
         copy.copyOut("COPY customers (id, email, card) TO STDOUT (FORMAT csv)", people);
-        masked("copy out, masked", "1,[masked:pii],************1111", "1,ada@example.com,4111111111111111",
+        masked("copy out, masked", "1,\"[masked:pii]\",\"************1111\"", "1,ada@example.com,4111111111111111",
             people.toString().split("\n")[0]);
         check("copy in", 2L, copy.copyIn("COPY scratch (id, what) FROM STDIN", new StringReader("7\tjdbc\n8\tjdbc\n")));
         SQLException error = refusal(() ->

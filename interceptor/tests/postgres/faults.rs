@@ -2,7 +2,6 @@
 //! nothing reaches the server around interceptor, and everything works again afterwards.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -76,13 +75,11 @@ fn a_killed_daemon_stops_its_agents_and_nobody_gets_around_it() {
                 print('open', flush=True)\n\
                 sys.stdin.readline()\n\
                 c.execute('SELECT 1 /* forbidden:crash */')\n";
+    let out = stage.path("out");
     let mut command = inline(&stage, code);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut agent = stage.spawn_agent(command).unwrap();
-    let mut first = String::new();
-    BufReader::new(agent.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
-    assert_eq!(first.trim(), "open");
-    assert!(operate(&stage, 0, &["sessions"]).contains("billing-bot"));
+    command.stdin(Stdio::piped()).stdout(fs::File::create(&out).unwrap()).stderr(Stdio::piped());
+    let agent = stage.spawn_agent(command).unwrap();
+    wait_for("an open session", || fs::read_to_string(&out).unwrap().contains("open").then_some(()));
     stage.kill_daemon().unwrap();
     // Closing its standard input lets the agent go on: its session is gone.
     let output = agent.wait_with_output().unwrap();
@@ -209,19 +206,34 @@ fn a_full_disk_stops_governed_commands_until_there_is_room() {
     );
     reconfigure(&mut stage, &from, &to);
     assert_works(&stage);
+    // On one session as long as it lasts, and then on new ones.
+    let code = "c = None\n\
+                for n in range(240):\n\
+                \x20   try:\n\
+                \x20       c = c if c and not c.closed else psycopg.connect(URL, autocommit=True)\n\
+                \x20       c.execute('SELECT 1')\n\
+                \x20       print('fine', flush=True)\n\
+                \x20   except psycopg.Error as error:\n\
+                \x20       print('refused', error.sqlstate, str(error).replace(chr(10), ' '), flush=True)\n\
+                \x20   time.sleep(0.25)\n";
+    let out = stage.path("out");
+    let mut command = inline(&stage, code);
+    command.stdin(Stdio::null()).stdout(fs::File::create(&out).unwrap()).stderr(Stdio::inherit());
+    let mut agent = stage.spawn_agent(command).unwrap();
+    let lines = || fs::read_to_string(&out).unwrap();
+    wait_for("a session", || lines().contains("fine").then_some(()));
     let ballast = disk.0.join("ballast");
     fs::write(&ballast, vec![0_u8; 29 << 20]).unwrap();
-    let told = wait_for("the disk to be found full", || {
-        let output = psql(&stage, &["SELECT 'full-disk'"]);
-        (!output.status.success()).then(|| said(&output))
-    });
-    assert!(told.contains("record"), "{told}");
+    let told = wait_for("the disk to be found full", || lines().contains("refused").then(lines));
+    assert!(told.contains("58000") && told.contains("cannot be recorded"), "{told}");
     let seen = stage.server.log().matches("'full-disk-after'").count();
     psql_fails(&stage, &["SELECT 'full-disk-after'"]);
     assert_eq!(stage.server.log().matches("'full-disk-after'").count(), seen, "no record, no forward");
     operate(&stage, 1, &["status"]);
     fs::remove_file(&ballast).unwrap();
-    wait_for("the daemon to go on", || psql(&stage, &["SELECT 1"]).status.success().then_some(()));
+    wait_for("the agent to go on", || lines().trim_end().ends_with("fine").then_some(()));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
     assert_works(&stage);
     operate(&stage, 0, &["recordings", "verify"]);
     stage.stop_daemon().unwrap();

@@ -4,14 +4,21 @@ use std::process::Child;
 use std::thread::sleep;
 use std::time::Duration;
 
-use interceptor::testing::stage::Stage;
+use interceptor::testing::stage::{Script, Stage};
 use interceptor::testing::world::Place;
 use serde_json::Value;
 
 use super::scene::{
-    inline, operate, operate_json, psql_fails, psql_ok, reconfigure, recorded, run_in, said, stage, start_psql, truth,
-    wait_for,
+    inline, operate, operate_json, psql_fails, psql_ok, reconfigure, recorded, run_in, said, stage_with, start_psql,
+    truth, wait_for,
 };
+
+/// A stage on which an agent may ask to truncate, too.
+fn patient() -> Stage {
+    let truncate = "@id(\"may-ask-to-truncate\")\n\
+                    permit (principal in Group::\"finance\", action == Action::\"sql:truncate\", resource);\n";
+    stage_with(&Script { policies: truncate.to_owned(), ..Script::default() })
+}
 
 /// The request that waits for a statement with `words` in it.
 fn waiting(stage: &Stage, words: &str) -> Value {
@@ -60,7 +67,7 @@ const TRUNCATE: &str = "TRUNCATE scratch";
 
 #[test]
 fn a_drop_waits_for_a_human_and_runs_once() {
-    let stage = stage();
+    let stage = patient();
     let psql = start_psql(&stage, &["SELECT 'before it'", "DROP TABLE scratch"]);
     let request = waiting(&stage, "DROP TABLE");
     assert_eq!(request["identity"], "billing-bot");
@@ -91,7 +98,7 @@ fn a_drop_waits_for_a_human_and_runs_once() {
 
 #[test]
 fn a_grant_is_for_one_run_of_one_command() {
-    let stage = stage();
+    let stage = patient();
     let psql = start_psql(&stage, &[TRUNCATE]);
     approve(&stage, TRUNCATE);
     ended(psql, true);
@@ -118,7 +125,7 @@ fn a_grant_is_for_one_run_of_one_command() {
 
 #[test]
 fn bind_values_are_shown_and_bound() {
-    let stage = stage();
+    let stage = patient();
     let code = "with psycopg.connect(URL, autocommit=True) as c:\n\
                 \x20   print(c.execute('UPDATE scratch SET what = %s', (sys.argv[2],)).rowcount)";
     let run = |value: &str| {
@@ -141,7 +148,7 @@ fn bind_values_are_shown_and_bound() {
 
 #[test]
 fn a_request_outlives_its_client_and_a_restart() {
-    let mut stage = stage();
+    let mut stage = patient();
     for restart in [false, true] {
         let mut psql = start_psql(&stage, &[TRUNCATE]);
         let request = waiting(&stage, TRUNCATE);
@@ -167,7 +174,7 @@ fn a_request_outlives_its_client_and_a_restart() {
 
 #[test]
 fn nobody_answers_in_time() {
-    let mut stage = stage();
+    let mut stage = patient();
     reconfigure(&mut stage, "timeout_seconds = 20", "timeout_seconds = 2");
     let told = psql_fails(&stage, &["TRUNCATE scratch /* forbidden:hold:time-out */"]);
     assert!(told.contains("42501") && told.contains("in time") && told.contains("dba-oncall"), "{told}");
@@ -181,7 +188,7 @@ fn nobody_answers_in_time() {
 
 #[test]
 fn an_agent_cannot_approve_its_own_command() {
-    let stage = stage();
+    let stage = patient();
     let psql = start_psql(&stage, &[TRUNCATE]);
     let request = waiting(&stage, TRUNCATE);
     let command = stage.interceptor(&["approvals", "approve", id(&request)]);
