@@ -265,6 +265,9 @@ impl<'a> Asker<'a> {
             if answer == Answer::Allow {
                 outcome.verdict = Verdict::Hold;
                 outcome.when_approved = rules;
+            } else {
+                // No approval would help, so the rules that ask for one are not what the agent should hear of.
+                outcome.rules = rules;
             }
         }
         Ok(outcome)
