@@ -50,6 +50,9 @@ mod statement;
 
 pub mod rows;
 
+pub mod analysis;
+pub mod catalog;
+
 use futures_util::future::BoxFuture;
 
 use super::{Close, Conn, Failure, Gate, Protocol, Registration, Replayer, Sniff};

@@ -27,6 +27,7 @@ use super::catalog::{Catalog, Names};
 use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, TagSet};
 
 pub use bounds::{MAX_DEPTH, MAX_TEXT};
+pub use statement::analyze_prepared;
 pub use copy::{CopyDirection, CopyFormat, CopyKind};
 pub use table::{MAX_ACTIONS, MAX_STEPS, MAX_VIEWS};
 
@@ -48,6 +49,12 @@ pub struct Scope<'a> {
     pub tags: &'a dyn ColumnTags,
     /// The session's prepared statements and cursors.
     pub known: &'a dyn Known,
+}
+
+impl std::fmt::Debug for Scope<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scope").field("target", &self.target).field("database", &self.database).finish_non_exhaustive()
+    }
 }
 
 /// Which columns carry which tags; the masking rules know.

@@ -1,0 +1,754 @@
+//! Statements that make, change or drop things, grant rights, or keep the database in order.
+
+use std::sync::Arc;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{
+    AlterTableCmd, AlterTableStmt, AlterTableType, ConstrType, Constraint, CreateStmt, CreateTableAsStmt, DropBehavior, DropStmt,
+    GrantStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar, RenameStmt,
+};
+
+use super::from::item;
+use super::lineage::{Columns, Frame, Rte, qualified_name, string};
+use super::query::all_tags;
+use super::table::Walker;
+use crate::policy::{ActionName, Resource, ResourceKind, TagSet};
+use crate::protocol::postgres::catalog::Relation;
+
+/// What a made thing may hold that runs later.
+const CODE: &str = "code that runs later";
+
+impl<'a> Walker<'a> {
+    /// Any statement of this kind; `false` for one that is not known.
+    pub(super) fn define(&mut self, node: &NodeEnum) -> bool {
+        self.resync.catalog = true;
+        match node {
+            NodeEnum::CreateStmt(create) => self.create_table(create),
+            NodeEnum::CreateForeignTableStmt(create) => {
+                if let Some(base) = &create.base_stmt {
+                    self.create_table(base);
+                }
+                self.object(ActionName::SQL_ALTER, "server", &create.servername);
+            }
+            NodeEnum::ViewStmt(view) => {
+                let columns = self.sub_query(view.query.as_deref());
+                self.saw(&all_tags(&columns));
+                self.create_relation(view.view.as_ref());
+            }
+            NodeEnum::IndexStmt(index) => self.index(index),
+            NodeEnum::AlterTableStmt(alter) => self.alter_table(alter),
+            NodeEnum::RenameStmt(rename) => self.rename(rename),
+            NodeEnum::DropStmt(drop) => self.drop_objects(drop),
+            NodeEnum::TruncateStmt(truncate) => {
+                for relation in self.relations(&truncate.relations) {
+                    let resource = self.table(relation);
+                    let note = relation.triggers.then_some("triggers of the table run");
+                    self.add(ActionName::SQL_TRUNCATE, resource.clone(), note, &[], None);
+                    if truncate.behavior == DropBehavior::DropCascade as i32 {
+                        self.opaque_on(resource, "CASCADE: tables that refer to it are emptied, too");
+                    }
+                }
+                self.resync.catalog = false;
+            }
+            NodeEnum::CreateSchemaStmt(create) => {
+                let resource = self.resource(ResourceKind::Schema, &[&create.schemaname]);
+                self.act(ActionName::SQL_CREATE, resource);
+                for element in &create.schema_elts {
+                    // Names without a schema mean the new one.
+                    self.opaque("a statement within CREATE SCHEMA");
+                    if let Some(node) = &element.node
+                        && !self.define(node)
+                    {
+                        self.opaque("a statement that is not known");
+                    }
+                }
+                self.resync.names = true;
+            }
+            NodeEnum::CreateSeqStmt(create) => self.create_relation(create.sequence.as_ref()),
+            NodeEnum::AlterSeqStmt(alter) => self.alter_relation(alter.sequence.as_ref(), alter.missing_ok),
+            NodeEnum::GrantStmt(grant) => self.grant(grant),
+            NodeEnum::LockStmt(lock) => {
+                for relation in self.relations(&lock.relations) {
+                    let resource = self.table(relation);
+                    self.act(ActionName::SQL_LOCK, resource);
+                }
+                self.resync.catalog = false;
+            }
+            NodeEnum::CommentStmt(comment) => {
+                let name = comment.object.as_deref().and_then(name_in);
+                match (is_relation(comment.objtype) || comment.objtype == ObjectType::ObjectColumn as i32, name) {
+                    (true, Some(name)) => {
+                        let names: Vec<&str> = name.iter().map(String::as_str).collect();
+                        let parts = if is_relation(comment.objtype) { names.as_slice() } else { names.split_last().map_or(&[][..], |(_, first)| first) };
+                        self.by_name(ActionName::SQL_ALTER, parts, false);
+                    }
+                    (_, name) => self.object(ActionName::SQL_ALTER, "comment", &name.unwrap_or_default().join(".")),
+                }
+            }
+            other => return self.maintain(other) || self.roles(other) || self.code(other) || self.others(other),
+        }
+        true
+    }
+
+    fn maintain(&mut self, node: &NodeEnum) -> bool {
+        match node {
+            NodeEnum::VacuumStmt(vacuum) => {
+                if vacuum.rels.is_empty() {
+                    let resource = self.database();
+                    self.act(ActionName::SQL_MAINTAIN, resource);
+                }
+                for node in &vacuum.rels {
+                    let range = match &node.node {
+                        Some(NodeEnum::VacuumRelation(relation)) => relation.relation.as_ref(),
+                        _ => None,
+                    };
+                    self.on_relation(ActionName::SQL_MAINTAIN, range);
+                }
+                self.resync.catalog = false;
+            }
+            NodeEnum::ClusterStmt(cluster) if cluster.relation.is_some() => {
+                self.on_relation(ActionName::SQL_MAINTAIN, cluster.relation.as_ref());
+            }
+            NodeEnum::ReindexStmt(reindex) if reindex.relation.is_some() => {
+                let name = reindex.relation.as_ref().map_or("", |range| &range.relname);
+                self.object(ActionName::SQL_MAINTAIN, "index", name);
+            }
+            NodeEnum::ClusterStmt(_) | NodeEnum::ReindexStmt(_) | NodeEnum::CheckPointStmt(_) => {
+                let resource = self.database();
+                self.act(ActionName::SQL_MAINTAIN, resource);
+            }
+            NodeEnum::RefreshMatViewStmt(refresh) => {
+                if let Some(relation) = refresh.relation.as_ref().and_then(|range| self.relation(range)) {
+                    self.columns_of(relation);
+                    let resource = self.table(relation);
+                    self.act(ActionName::SQL_MAINTAIN, resource);
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn roles(&mut self, node: &NodeEnum) -> bool {
+        let mut names: Vec<String> = Vec::new();
+        match node {
+            NodeEnum::CreateRoleStmt(create) => names.push(create.role.clone()),
+            NodeEnum::AlterRoleStmt(alter) => names.extend(alter.role.iter().map(|role| role.rolename.clone())),
+            NodeEnum::AlterRoleSetStmt(alter) => {
+                names.extend(alter.role.iter().map(|role| role.rolename.clone()));
+                let setting = alter.setstmt.as_ref().map_or("*", |set| &set.name);
+                self.setting(setting);
+            }
+            NodeEnum::DropRoleStmt(drop) => names.extend(drop.roles.iter().filter_map(role_of)),
+            NodeEnum::GrantRoleStmt(grant) => {
+                names.extend(grant.granted_roles.iter().chain(&grant.grantee_roles).filter_map(role_of));
+            }
+            NodeEnum::AlterDefaultPrivilegesStmt(_) => {
+                let resource = self.database();
+                self.act(ActionName::SQL_GRANT, resource);
+                return true;
+            }
+            NodeEnum::DropOwnedStmt(drop) => {
+                names.extend(drop.roles.iter().filter_map(role_of));
+                self.opaque("DROP OWNED: whatever the role owns");
+            }
+            NodeEnum::ReassignOwnedStmt(reassign) => {
+                names.extend(reassign.roles.iter().filter_map(role_of));
+                self.opaque("REASSIGN OWNED: whatever the role owns");
+            }
+            _ => return false,
+        }
+        if names.is_empty() {
+            names.push("*".to_owned());
+        }
+        for name in names {
+            let name = if name.is_empty() { "*" } else { &name };
+            let resource = self.server(ResourceKind::Role, name);
+            self.act(ActionName::SQL_GRANT, resource);
+        }
+        self.resync.names = true;
+        true
+    }
+
+    /// What brings code with it, or reaches another server.
+    fn code(&mut self, node: &NodeEnum) -> bool {
+        let (action, kind, name) = match node {
+            NodeEnum::CreateFunctionStmt(create) => (ActionName::SQL_CREATE, "function", joined(&create.funcname)),
+            NodeEnum::AlterFunctionStmt(alter) => {
+                let name = alter.func.as_ref().map(|function| joined(&function.objname)).unwrap_or_default();
+                (ActionName::SQL_ALTER, "function", name)
+            }
+            NodeEnum::CreateTrigStmt(create) => {
+                self.on_relation(ActionName::SQL_ALTER, create.relation.as_ref());
+                (ActionName::SQL_CREATE, "trigger", create.trigname.clone())
+            }
+            NodeEnum::CreateEventTrigStmt(create) => (ActionName::SQL_CREATE, "event trigger", create.trigname.clone()),
+            NodeEnum::AlterEventTrigStmt(alter) => (ActionName::SQL_ALTER, "event trigger", alter.trigname.clone()),
+            NodeEnum::RuleStmt(rule) => {
+                self.on_relation(ActionName::SQL_ALTER, rule.relation.as_ref());
+                (ActionName::SQL_CREATE, "rule", rule.rulename.clone())
+            }
+            NodeEnum::CreateExtensionStmt(create) => (ActionName::SQL_CREATE, "extension", create.extname.clone()),
+            NodeEnum::AlterExtensionStmt(alter) => (ActionName::SQL_ALTER, "extension", alter.extname.clone()),
+            NodeEnum::AlterExtensionContentsStmt(alter) => (ActionName::SQL_ALTER, "extension", alter.extname.clone()),
+            NodeEnum::CreatePolicyStmt(create) => {
+                self.on_relation(ActionName::SQL_ALTER, create.table.as_ref());
+                (ActionName::SQL_CREATE, "policy", create.policy_name.clone())
+            }
+            NodeEnum::AlterPolicyStmt(alter) => {
+                self.on_relation(ActionName::SQL_ALTER, alter.table.as_ref());
+                (ActionName::SQL_ALTER, "policy", alter.policy_name.clone())
+            }
+            NodeEnum::CreateCastStmt(_) => (ActionName::SQL_CREATE, "cast", String::new()),
+            NodeEnum::CreateOpClassStmt(create) => (ActionName::SQL_CREATE, "operator class", joined(&create.opclassname)),
+            NodeEnum::CreateOpFamilyStmt(create) => (ActionName::SQL_CREATE, "operator family", joined(&create.opfamilyname)),
+            NodeEnum::AlterOpFamilyStmt(alter) => (ActionName::SQL_ALTER, "operator family", joined(&alter.opfamilyname)),
+            NodeEnum::AlterOperatorStmt(_) => (ActionName::SQL_ALTER, "operator", String::new()),
+            NodeEnum::CreateTransformStmt(_) => (ActionName::SQL_CREATE, "transform", String::new()),
+            NodeEnum::CreateConversionStmt(create) => (ActionName::SQL_CREATE, "conversion", joined(&create.conversion_name)),
+            NodeEnum::CreatePlangStmt(create) => (ActionName::SQL_CREATE, "language", create.plname.clone()),
+            NodeEnum::CreateAmStmt(create) => (ActionName::SQL_CREATE, "access method", create.amname.clone()),
+            NodeEnum::DefineStmt(define) => (ActionName::SQL_CREATE, "definition", joined(&define.defnames)),
+            NodeEnum::CreateFdwStmt(create) => (ActionName::SQL_CREATE, "foreign-data wrapper", create.fdwname.clone()),
+            NodeEnum::AlterFdwStmt(alter) => (ActionName::SQL_ALTER, "foreign-data wrapper", alter.fdwname.clone()),
+            NodeEnum::CreateForeignServerStmt(create) => (ActionName::SQL_CREATE, "server", create.servername.clone()),
+            NodeEnum::AlterForeignServerStmt(alter) => (ActionName::SQL_ALTER, "server", alter.servername.clone()),
+            NodeEnum::CreateUserMappingStmt(create) => (ActionName::SQL_CREATE, "user mapping", create.servername.clone()),
+            NodeEnum::AlterUserMappingStmt(alter) => (ActionName::SQL_ALTER, "user mapping", alter.servername.clone()),
+            NodeEnum::ImportForeignSchemaStmt(import) => (ActionName::SQL_CREATE, "server", import.server_name.clone()),
+            NodeEnum::CreateSubscriptionStmt(create) => (ActionName::SQL_CREATE, "subscription", create.subname.clone()),
+            NodeEnum::AlterSubscriptionStmt(alter) => (ActionName::SQL_ALTER, "subscription", alter.subname.clone()),
+            NodeEnum::LoadStmt(load) => {
+                let resource = self.server(ResourceKind::Path, &load.filename);
+                self.act(ActionName::SQL_FILE_READ, resource);
+                (ActionName::SQL_ALTER, "library", load.filename.clone())
+            }
+            _ => return false,
+        };
+        self.object(action, kind, &name);
+        let resource = self.object_named(kind, &name);
+        self.opaque_on(resource, CODE);
+        true
+    }
+
+    /// What is made or changed without code.
+    fn others(&mut self, node: &NodeEnum) -> bool {
+        use ActionName as A;
+        let (action, kind, name) = match node {
+            NodeEnum::CompositeTypeStmt(create) => {
+                (A::SQL_CREATE, "type", create.typevar.as_ref().map(|range| range.relname.clone()).unwrap_or_default())
+            }
+            NodeEnum::CreateEnumStmt(create) => (A::SQL_CREATE, "type", joined(&create.type_name)),
+            NodeEnum::AlterEnumStmt(alter) => (A::SQL_ALTER, "type", joined(&alter.type_name)),
+            NodeEnum::CreateRangeStmt(create) => (A::SQL_CREATE, "type", joined(&create.type_name)),
+            NodeEnum::AlterTypeStmt(alter) => (A::SQL_ALTER, "type", joined(&alter.type_name)),
+            NodeEnum::CreateDomainStmt(create) => {
+                self.type_name(create.type_name.as_ref());
+                self.with_own_columns(None, |walker| walker.constraints(&create.constraints, None));
+                (A::SQL_CREATE, "type", joined(&create.domainname))
+            }
+            NodeEnum::AlterDomainStmt(alter) => {
+                if let Some(node) = alter.def.as_deref() {
+                    self.with_own_columns(None, |walker| walker.definition_of(node, None));
+                }
+                (A::SQL_ALTER, "type", joined(&alter.type_name))
+            }
+            NodeEnum::CreateStatsStmt(create) => {
+                let relations = self.relations(&create.relations);
+                for relation in relations {
+                    let resource = self.table(relation);
+                    self.act(A::SQL_ALTER, resource);
+                }
+                (A::SQL_CREATE, "statistics", joined(&create.defnames))
+            }
+            NodeEnum::AlterStatsStmt(alter) => (A::SQL_ALTER, "statistics", joined(&alter.defnames)),
+            NodeEnum::CreatePublicationStmt(create) => (A::SQL_CREATE, "publication", create.pubname.clone()),
+            NodeEnum::AlterPublicationStmt(alter) => (A::SQL_ALTER, "publication", alter.pubname.clone()),
+            NodeEnum::DropSubscriptionStmt(drop) => (A::SQL_DROP, "subscription", drop.subname.clone()),
+            NodeEnum::DropUserMappingStmt(drop) => (A::SQL_DROP, "user mapping", drop.servername.clone()),
+            NodeEnum::CreatedbStmt(create) => (A::SQL_CREATE, "database", create.dbname.clone()),
+            NodeEnum::DropdbStmt(drop) => (A::SQL_DROP, "database", drop.dbname.clone()),
+            NodeEnum::AlterDatabaseStmt(alter) => (A::SQL_ALTER, "database", alter.dbname.clone()),
+            NodeEnum::AlterDatabaseRefreshCollStmt(alter) => (A::SQL_ALTER, "database", alter.dbname.clone()),
+            NodeEnum::AlterDatabaseSetStmt(alter) => {
+                let setting = alter.setstmt.as_ref().map_or("*", |set| &set.name);
+                self.setting(setting);
+                (A::SQL_ALTER, "database", alter.dbname.clone())
+            }
+            NodeEnum::AlterSystemStmt(alter) => {
+                let setting = alter.setstmt.as_ref().map_or("*", |set| &set.name);
+                self.setting(if setting.is_empty() { "*" } else { setting });
+                (A::SQL_ALTER, "server", "postgresql.auto.conf".to_owned())
+            }
+            NodeEnum::CreateTableSpaceStmt(create) => {
+                let resource = self.server(ResourceKind::Path, &create.location);
+                self.act(A::SQL_FILE_WRITE, resource);
+                (A::SQL_CREATE, "tablespace", create.tablespacename.clone())
+            }
+            NodeEnum::DropTableSpaceStmt(drop) => (A::SQL_DROP, "tablespace", drop.tablespacename.clone()),
+            NodeEnum::AlterTableSpaceOptionsStmt(alter) => (A::SQL_ALTER, "tablespace", alter.tablespacename.clone()),
+            NodeEnum::AlterCollationStmt(alter) => (A::SQL_ALTER, "collation", joined(&alter.collname)),
+            NodeEnum::AlterTsdictionaryStmt(alter) => (A::SQL_ALTER, "text search", joined(&alter.dictname)),
+            NodeEnum::AlterTsconfigurationStmt(alter) => (A::SQL_ALTER, "text search", joined(&alter.cfgname)),
+            NodeEnum::AlterObjectSchemaStmt(alter) => {
+                if let Some(relation) = alter.relation.as_ref() {
+                    self.moved(Some(relation), alter.missing_ok);
+                    return true;
+                }
+                (A::SQL_ALTER, "object", alter.object.as_deref().and_then(name_in).unwrap_or_default().join("."))
+            }
+            NodeEnum::AlterOwnerStmt(alter) => {
+                self.resync.names = true;
+                (A::SQL_ALTER, "object", alter.object.as_deref().and_then(name_in).unwrap_or_default().join("."))
+            }
+            NodeEnum::AlterObjectDependsStmt(alter) => {
+                (A::SQL_ALTER, "object", alter.object.as_deref().and_then(name_in).unwrap_or_default().join("."))
+            }
+            _ => return false,
+        };
+        self.object(action, kind, &name);
+        true
+    }
+
+    pub(super) fn object_named(&self, kind: &str, name: &str) -> Resource {
+        self.resource(ResourceKind::Object, &[kind, if name.is_empty() { "*" } else { name }])
+    }
+
+    fn object(&mut self, action: ActionName, kind: &str, name: &str) {
+        let resource = self.object_named(kind, name);
+        self.act(action, resource);
+    }
+
+    fn relations(&mut self, nodes: &[Node]) -> Vec<&'a Relation> {
+        let mut found = Vec::new();
+        for node in nodes {
+            match &node.node {
+                Some(NodeEnum::RangeVar(range)) => found.extend(self.relation(range)),
+                _ => self.opaque("a table that is not known"),
+            }
+        }
+        found
+    }
+
+    fn on_relation(&mut self, action: ActionName, range: Option<&RangeVar>) {
+        match range {
+            Some(range) => {
+                if let Some(relation) = self.relation(range) {
+                    let resource = self.table(relation);
+                    self.act(action, resource);
+                }
+            }
+            None => self.opaque("a table that is not named"),
+        }
+    }
+
+    fn alter_relation(&mut self, range: Option<&RangeVar>, missing_ok: bool) {
+        let Some(range) = range else { return self.opaque("a table that is not named") };
+        let names: Vec<&str> = [range.schemaname.as_str(), &range.relname].into_iter().filter(|part| !part.is_empty()).collect();
+        self.by_name(ActionName::SQL_ALTER, &names, missing_ok);
+    }
+
+    /// An action on the relation of that name; one that may be missing is looked for in all of the path.
+    fn by_name(&mut self, action: ActionName, parts: &[&str], missing_ok: bool) {
+        let range = match parts {
+            [name] => RangeVar { relname: (*name).to_owned(), ..RangeVar::default() },
+            [schema, name] | [_, schema, name] => {
+                RangeVar { schemaname: (*schema).to_owned(), relname: (*name).to_owned(), ..RangeVar::default() }
+            }
+            _ => return self.opaque("a name that is not known"),
+        };
+        let schema = (!range.schemaname.is_empty()).then_some(range.schemaname.as_str());
+        let names = self.names;
+        if missing_ok && !self.names_in_doubt && self.catalog().resolve(names, schema, &range.relname).is_none() {
+            let schemas: Vec<&str> =
+                schema.map_or_else(|| names.search_path.iter().map(|name| &**name).collect(), |schema| vec![schema]);
+            for schema in schemas {
+                let resource = self.resource(ResourceKind::Table, &[schema, &range.relname]);
+                self.act(action, resource);
+            }
+            return;
+        }
+        self.on_relation(action, Some(&range));
+    }
+
+    /// A relation that is made, where the server would put it.
+    pub(super) fn create_relation(&mut self, range: Option<&RangeVar>) {
+        let Some(range) = range else { return self.opaque("a table that is not named") };
+        let temporary = range.relpersistence == "t" || self.names.is_temp(&range.schemaname);
+        let names = self.names;
+        let schema = if temporary {
+            "pg_temp"
+        } else if range.schemaname.is_empty() {
+            let own = |schema: &&Arc<str>| !names.is_temp(schema) && &***schema != "pg_catalog";
+            names.search_path.iter().find(own).map_or("pg_catalog", |schema| &**schema)
+        } else {
+            range.schemaname.as_str()
+        };
+        let resource = self.resource(ResourceKind::Table, &[schema, &range.relname]);
+        self.act(ActionName::SQL_CREATE, resource);
+        self.resync.names |= temporary;
+        self.resync.catalog |= !temporary;
+    }
+
+    /// SELECT INTO.
+    pub(super) fn select_into(&mut self, into: &IntoClause, columns: &Columns) {
+        self.create_relation(into.rel.as_ref());
+        self.leak(&all_tags(columns), "copied into a new table");
+    }
+
+    /// CREATE TABLE AS, CREATE MATERIALIZED VIEW.
+    pub(super) fn create_table_as(&mut self, create: &CreateTableAsStmt, columns: &Columns) {
+        let into = create.into.as_deref();
+        self.create_relation(into.and_then(|into| into.rel.as_ref()));
+        // A materialised view keeps its definition, so that its columns can be traced.
+        if create.objtype != ObjectType::ObjectMatview as i32 {
+            self.leak(&all_tags(columns), "copied into a new table");
+        }
+    }
+
+    fn create_table(&mut self, create: &CreateStmt) {
+        self.create_relation(create.relation.as_ref());
+        for relation in self.relations(&create.inh_relations) {
+            let resource = self.table(relation);
+            self.act(ActionName::SQL_ALTER, resource);
+        }
+        self.type_name(create.of_typename.as_ref());
+        self.with_own_columns(None, |walker| {
+            for node in create.table_elts.iter().chain(&create.constraints).chain(&create.nnconstraints) {
+                walker.definition_of(node, None);
+            }
+            if let Some(spec) = &create.partspec {
+                for node in &spec.part_params {
+                    if let Some(NodeEnum::PartitionElem(element)) = &node.node {
+                        walker.maybe(element.expr.as_deref());
+                    }
+                }
+            }
+            if let Some(bound) = &create.partbound {
+                walker.bounds(bound);
+            }
+        });
+    }
+
+    fn bounds(&mut self, bound: &pg_query::protobuf::PartitionBoundSpec) {
+        self.expressions(&bound.listdatums);
+        for node in bound.lowerdatums.iter().chain(&bound.upperdatums) {
+            match &node.node {
+                Some(NodeEnum::PartitionRangeDatum(datum)) => drop(self.maybe(datum.value.as_deref())),
+                // MINVALUE and MAXVALUE look like columns here.
+                Some(NodeEnum::ColumnRef(_)) => {}
+                _ => drop(self.expression(node)),
+            }
+        }
+    }
+
+    /// Reads expressions that name a table's own columns: of one that exists, or one that is being made.
+    fn with_own_columns(&mut self, relation: Option<&'a Relation>, read: impl FnOnce(&mut Self)) {
+        let columns = match relation {
+            Some(relation) => {
+                let mut columns = self.columns_of(relation);
+                // Those that the same statement adds.
+                columns.rest = Some(self.no_tags());
+                columns
+            }
+            None => Columns::unknown(self.no_tags()),
+        };
+        let alias = relation.map_or_else(|| Arc::from(""), |relation| Arc::clone(&relation.name));
+        let rte = Rte { alias, schema: None, columns, table: true };
+        let outer = std::mem::replace(&mut self.frames, vec![Frame { items: vec![item(rte)], lateral: false }]);
+        read(self);
+        self.frames = outer;
+    }
+
+    /// A column or constraint.
+    fn definition_of(&mut self, node: &Node, relation: Option<&'a Relation>) {
+        match &node.node {
+            Some(NodeEnum::ColumnDef(column)) => {
+                self.type_name(column.type_name.as_ref());
+                let tags = self.maybe(column.raw_default.as_deref());
+                let own = relation.map(|relation| self.tags_of(relation, &column.colname)).unwrap_or_default();
+                let lost: TagSet = Arc::new(tags.difference(&own).cloned().collect());
+                self.leak(&lost, "copied into a column");
+                self.constraints(&column.constraints, relation);
+            }
+            Some(NodeEnum::Constraint(constraint)) => self.constraint(constraint),
+            Some(NodeEnum::TableLikeClause(like)) => {
+                if let Some(relation) = like.relation.as_ref().and_then(|range| self.relation(range)) {
+                    self.code_like(relation);
+                }
+            }
+            Some(NodeEnum::PartitionCmd(command)) => {
+                self.on_relation(ActionName::SQL_ALTER, command.name.as_ref());
+                if let Some(bound) = &command.bound {
+                    self.bounds(bound);
+                }
+            }
+            Some(NodeEnum::RangeVar(range)) => self.on_relation(ActionName::SQL_ALTER, Some(range)),
+            Some(NodeEnum::TypeName(name)) => self.type_name(Some(name)),
+            Some(
+                NodeEnum::RoleSpec(_)
+                | NodeEnum::List(_)
+                | NodeEnum::String(_)
+                | NodeEnum::Integer(_)
+                | NodeEnum::ReplicaIdentityStmt(_)
+                | NodeEnum::DefElem(_)
+                | NodeEnum::AtalterConstraint(_),
+            ) => {}
+            Some(_) => drop(self.expression(node)),
+            None => {}
+        }
+    }
+
+    /// LIKE shows the columns of another table.
+    fn code_like(&mut self, relation: &'a Relation) {
+        let resource = self.table(relation);
+        self.act(ActionName::SQL_SELECT, resource);
+        self.columns_of(relation);
+    }
+
+    fn constraints(&mut self, nodes: &[Node], relation: Option<&'a Relation>) {
+        for node in nodes {
+            self.definition_of(node, relation);
+        }
+    }
+
+    fn constraint(&mut self, constraint: &Constraint) {
+        let tags = self.maybe(constraint.raw_expr.as_deref());
+        if constraint.contype == ConstrType::ConstrGenerated as i32 {
+            self.leak(&tags, "copied into a generated column");
+        }
+        self.maybe(constraint.where_clause.as_deref());
+        if let Some(range) = &constraint.pktable
+            && let Some(relation) = self.relation(range)
+        {
+            let resource = self.table(relation);
+            self.add(ActionName::SQL_SELECT, resource, Some("referred to by a foreign key"), &[], None);
+        }
+        for node in &constraint.exclusions {
+            if let Some(NodeEnum::List(pair)) = &node.node
+                && let Some(element) = pair.items.first()
+            {
+                self.index_element(element);
+            }
+        }
+    }
+
+    pub(super) fn index_element(&mut self, node: &Node) {
+        match &node.node {
+            Some(NodeEnum::IndexElem(element)) => drop(self.maybe(element.expr.as_deref())),
+            _ => self.opaque("an index that is not known"),
+        }
+    }
+
+    fn index(&mut self, index: &IndexStmt) {
+        self.object(ActionName::SQL_CREATE, "index", &index.idxname);
+        let relation = index.relation.as_ref().and_then(|range| self.relation(range));
+        if let Some(relation) = relation {
+            let resource = self.table(relation);
+            self.act(ActionName::SQL_ALTER, resource);
+        }
+        self.with_own_columns(relation, |walker| {
+            for node in &index.index_params {
+                walker.index_element(node);
+            }
+            walker.maybe(index.where_clause.as_deref());
+        });
+    }
+
+    fn alter_table(&mut self, alter: &AlterTableStmt) {
+        let range = alter.relation.as_ref();
+        if !is_relation(alter.objtype) {
+            self.object(ActionName::SQL_ALTER, "object", range.map_or("", |range| &range.relname));
+        } else {
+            self.alter_relation(range, alter.missing_ok);
+        }
+        let names = self.names;
+        let relation = range.and_then(|range| {
+            let schema = (!range.schemaname.is_empty()).then_some(range.schemaname.as_str());
+            self.catalog().resolve(names, schema, &range.relname)
+        });
+        self.with_own_columns(relation, |walker| {
+            for node in &alter.cmds {
+                match &node.node {
+                    Some(NodeEnum::AlterTableCmd(command)) => walker.alter_command(command, relation),
+                    _ => walker.opaque("an ALTER that is not known"),
+                }
+            }
+        });
+    }
+
+    fn alter_command(&mut self, command: &AlterTableCmd, relation: Option<&'a Relation>) {
+        let switches_code = matches!(
+            AlterTableType::try_from(command.subtype),
+            Ok(AlterTableType::AtEnableRule | AlterTableType::AtEnableAlwaysRule | AlterTableType::AtEnableReplicaRule)
+        );
+        if switches_code {
+            self.opaque("a rewrite rule that is switched on");
+        }
+        if matches!(AlterTableType::try_from(command.subtype), Ok(AlterTableType::Undefined) | Err(_)) {
+            self.opaque("an ALTER that is not known");
+        }
+        match command.def.as_deref().map(|node| (node, &node.node)) {
+            Some((_, Some(NodeEnum::ColumnDef(column)))) if column.colname.is_empty() => {
+                // ALTER COLUMN TYPE: the new value of the column that the command names.
+                self.type_name(column.type_name.as_ref());
+                let tags = self.maybe(column.raw_default.as_deref());
+                let own = relation.map(|relation| self.tags_of(relation, &command.name)).unwrap_or_default();
+                let lost: TagSet = Arc::new(tags.difference(&own).cloned().collect());
+                self.leak(&lost, "copied into a column");
+            }
+            Some((node, _)) => {
+                let tags_before = Arc::clone(&self.reads);
+                self.definition_of(node, relation);
+                if command.subtype == AlterTableType::AtSetExpression as i32 && tags_before != self.reads {
+                    let tags = Arc::clone(&self.reads);
+                    self.leak(&tags, "copied into a generated column");
+                }
+            }
+            None => {}
+        }
+        if command.behavior == DropBehavior::DropCascade as i32 {
+            self.opaque("CASCADE: what depends on it is dropped, too");
+        }
+    }
+
+    fn rename(&mut self, rename: &RenameStmt) {
+        let column = rename.rename_type == ObjectType::ObjectColumn as i32;
+        if column && is_relation(rename.relation_type) {
+            self.alter_relation(rename.relation.as_ref(), rename.missing_ok);
+            let names = self.names;
+            if let Some(range) = &rename.relation {
+                let schema = (!range.schemaname.is_empty()).then_some(range.schemaname.as_str());
+                if let Some(relation) = self.catalog().resolve(names, schema, &range.relname) {
+                    let tags = self.tags_of(relation, &rename.subname);
+                    let after = self.tags_of(relation, &rename.newname);
+                    let lost: TagSet = Arc::new(tags.difference(&after).cloned().collect());
+                    self.leak(&lost, "renamed, so that no rule names it");
+                }
+            }
+        } else if is_relation(rename.rename_type) {
+            self.moved(rename.relation.as_ref(), rename.missing_ok);
+        } else if rename.rename_type == ObjectType::ObjectSchema as i32 {
+            let resource = self.resource(ResourceKind::Schema, &[&rename.subname]);
+            self.act(ActionName::SQL_ALTER, resource);
+            self.resync.names = true;
+            let all = self.scope.tags.all();
+            self.leak(&all, "renamed, so that no rule names it");
+        } else {
+            let name = rename.object.as_deref().and_then(name_in).unwrap_or_default().join(".");
+            self.object(ActionName::SQL_ALTER, "object", if name.is_empty() { &rename.subname } else { &name });
+        }
+    }
+
+    /// A table that gets another name or schema: rules no longer name its columns.
+    fn moved(&mut self, range: Option<&RangeVar>, missing_ok: bool) {
+        self.alter_relation(range, missing_ok);
+        let names = self.names;
+        let Some(range) = range else { return };
+        let schema = (!range.schemaname.is_empty()).then_some(range.schemaname.as_str());
+        if let Some(relation) = self.catalog().resolve(names, schema, &range.relname) {
+            for column in &relation.columns {
+                let tags = self.tags_of(relation, &column.name);
+                self.leak(&tags, "renamed, so that no rule names it");
+            }
+        }
+    }
+
+    fn drop_objects(&mut self, drop: &DropStmt) {
+        for node in &drop.objects {
+            let parts = name_in(node).unwrap_or_default();
+            let names: Vec<&str> = parts.iter().map(String::as_str).collect();
+            if is_relation(drop.remove_type) {
+                self.by_name(ActionName::SQL_DROP, &names, drop.missing_ok);
+            } else if drop.remove_type == ObjectType::ObjectSchema as i32 {
+                let resource = self.resource(ResourceKind::Schema, &[&parts.join(".")]);
+                self.act(ActionName::SQL_DROP, resource);
+            } else if on_table(drop.remove_type) {
+                let table = names.split_last().map_or(&[][..], |(_, first)| first);
+                self.by_name(ActionName::SQL_ALTER, table, drop.missing_ok);
+                self.object(ActionName::SQL_DROP, "object", &parts.join("."));
+            } else {
+                self.object(ActionName::SQL_DROP, "object", &parts.join("."));
+            }
+        }
+        if drop.behavior == DropBehavior::DropCascade as i32 {
+            self.opaque("CASCADE: what depends on it is dropped, too");
+        }
+        self.resync.names = true;
+    }
+
+    fn grant(&mut self, grant: &GrantStmt) {
+        let tables = matches!(
+            ObjectType::try_from(grant.objtype),
+            Ok(ObjectType::ObjectTable | ObjectType::ObjectSequence)
+        );
+        for node in &grant.objects {
+            match &node.node {
+                Some(NodeEnum::RangeVar(range)) if tables => self.on_relation(ActionName::SQL_GRANT, Some(range)),
+                _ => {
+                    let name = name_in(node).unwrap_or_default().join(".");
+                    let resource = self.object_named("object", &name);
+                    self.act(ActionName::SQL_GRANT, resource);
+                }
+            }
+        }
+        self.resync.catalog = false;
+    }
+
+    /// Values of a SET are constants.
+    pub(super) fn expressions_of_set(&mut self, nodes: &[Node]) {
+        for node in nodes {
+            self.expression(node);
+        }
+    }
+}
+
+fn is_relation(kind: i32) -> bool {
+    matches!(
+        ObjectType::try_from(kind),
+        Ok(ObjectType::ObjectTable
+            | ObjectType::ObjectView
+            | ObjectType::ObjectMatview
+            | ObjectType::ObjectForeignTable
+            | ObjectType::ObjectSequence)
+    )
+}
+
+/// Things that belong to a table, which their name says first.
+fn on_table(kind: i32) -> bool {
+    matches!(
+        ObjectType::try_from(kind),
+        Ok(ObjectType::ObjectTrigger | ObjectType::ObjectRule | ObjectType::ObjectPolicy)
+    )
+}
+
+fn role_of(node: &Node) -> Option<String> {
+    match &node.node {
+        Some(NodeEnum::RoleSpec(role)) => Some(role.rolename.clone()),
+        Some(NodeEnum::AccessPriv(granted)) => Some(granted.priv_name.clone()),
+        _ => None,
+    }
+}
+
+fn joined(nodes: &[Node]) -> String {
+    match qualified_name(nodes) {
+        Some((Some(schema), name)) => format!("{schema}.{name}"),
+        Some((None, name)) => name.to_owned(),
+        None => String::new(),
+    }
+}
+
+/// The parts of a name, however the grammar wraps it.
+fn name_in(node: &Node) -> Option<Vec<String>> {
+    let all = |nodes: &[Node]| nodes.iter().map(|node| string(node).map(str::to_owned)).collect();
+    match node.node.as_ref()? {
+        NodeEnum::String(text) => Some(vec![text.sval.clone()]),
+        NodeEnum::List(list) => all(&list.items),
+        NodeEnum::TypeName(name) => all(&name.names),
+        NodeEnum::ObjectWithArgs(object) => all(&object.objname),
+        NodeEnum::RangeVar(range) => {
+            Some([&range.schemaname, &range.relname].into_iter().filter(|part| !part.is_empty()).cloned().collect())
+        }
+        _ => None,
+    }
+}

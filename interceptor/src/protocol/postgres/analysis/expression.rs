@@ -1,0 +1,382 @@
+//! Expressions: what they read, what they call, and the tags of what they yield.
+
+use std::sync::Arc;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{
+    AExpr, AExprKind, FuncCall, JsonAggConstructor, JsonBehavior, JsonExprOp, JsonValueExpr, MinMaxOp, Node, SubLink, SubLinkType,
+    TypeName, XmlExprOp,
+};
+
+use super::lineage::{Val, field_names, qualified_name, string};
+use super::query::all_tags;
+use super::table::{Walker, union};
+use crate::policy::TagSet;
+
+impl Walker<'_> {
+    /// Tags of an expression that may be absent.
+    pub(super) fn maybe(&mut self, node: Option<&Node>) -> TagSet {
+        match node {
+            Some(node) => self.expression(node).tags,
+            None => self.no_tags(),
+        }
+    }
+
+    /// Tags of several expressions together.
+    pub(super) fn expressions(&mut self, nodes: &[Node]) -> TagSet {
+        let none = self.no_tags();
+        nodes.iter().fold(none, |tags, node| union(&tags, &self.expression(node).tags))
+    }
+
+    /// Tags of `value AS name` lists, as in XML functions.
+    pub(super) fn targets(&mut self, nodes: &[Node]) -> TagSet {
+        let none = self.no_tags();
+        nodes.iter().fold(none, |tags, node| {
+            let more = match &node.node {
+                Some(NodeEnum::ResTarget(target)) => self.maybe(target.val.as_deref()),
+                _ => self.expression(node).tags,
+            };
+            union(&tags, &more)
+        })
+    }
+
+    /// Any expression.
+    pub(super) fn expression(&mut self, node: &Node) -> Val {
+        if !self.step() {
+            return Val::made(self.scope.tags.all());
+        }
+        let Some(kind) = &node.node else { return Val::made(self.no_tags()) };
+        let tags = match kind {
+            NodeEnum::ColumnRef(reference) => return self.column_ref(&reference.fields),
+            NodeEnum::AConst(_)
+            | NodeEnum::ParamRef(_)
+            | NodeEnum::SqlvalueFunction(_)
+            | NodeEnum::SetToDefault(_)
+            | NodeEnum::MergeSupportFunc(_)
+            | NodeEnum::String(_)
+            | NodeEnum::Integer(_)
+            | NodeEnum::Float(_)
+            | NodeEnum::Boolean(_)
+            | NodeEnum::BitString(_) => self.no_tags(),
+            NodeEnum::AExpr(expression) => self.operation(expression),
+            NodeEnum::BoolExpr(expression) => self.expressions(&expression.args),
+            NodeEnum::NullTest(test) => self.maybe(test.arg.as_deref()),
+            NodeEnum::BooleanTest(test) => self.maybe(test.arg.as_deref()),
+            NodeEnum::TypeCast(cast) => {
+                self.type_name(cast.type_name.as_ref());
+                self.maybe(cast.arg.as_deref())
+            }
+            NodeEnum::CollateClause(collate) => self.maybe(collate.arg.as_deref()),
+            NodeEnum::FuncCall(call) => self.call(call),
+            NodeEnum::NamedArgExpr(named) => self.maybe(named.arg.as_deref()),
+            NodeEnum::AIndirection(indirection) => {
+                let mut tags = self.maybe(indirection.arg.as_deref());
+                for node in &indirection.indirection {
+                    match &node.node {
+                        Some(NodeEnum::String(field)) => self.field_function(&field.sval, &tags),
+                        Some(NodeEnum::AStar(_)) => {}
+                        _ => tags = union(&tags, &self.expression(node).tags),
+                    }
+                }
+                tags
+            }
+            NodeEnum::AIndices(indices) => {
+                union(&self.maybe(indices.lidx.as_deref()), &self.maybe(indices.uidx.as_deref()))
+            }
+            NodeEnum::AArrayExpr(array) => self.expressions(&array.elements),
+            NodeEnum::RowExpr(row) => self.expressions(&row.args),
+            NodeEnum::List(list) => self.expressions(&list.items),
+            NodeEnum::SubLink(link) => self.sub_link(link),
+            NodeEnum::CaseExpr(case) => {
+                let tags = union(&self.maybe(case.arg.as_deref()), &self.maybe(case.defresult.as_deref()));
+                if case.arg.is_some() {
+                    self.operator(None, "=");
+                }
+                union(&tags, &self.expressions(&case.args))
+            }
+            NodeEnum::CaseWhen(when) => union(&self.maybe(when.expr.as_deref()), &self.maybe(when.result.as_deref())),
+            NodeEnum::CoalesceExpr(coalesce) => self.expressions(&coalesce.args),
+            NodeEnum::MinMaxExpr(many) => self.expressions(&many.args),
+            NodeEnum::GroupingFunc(grouping) => self.expressions(&grouping.args),
+            NodeEnum::GroupingSet(set) => self.expressions(&set.content),
+            NodeEnum::MultiAssignRef(assign) => self.maybe(assign.source.as_deref()),
+            NodeEnum::CurrentOfExpr(current) => {
+                self.session_bound = true;
+                match self.scope.known.cursor(&current.cursor_name) {
+                    Some(cursor) => Arc::clone(&cursor.reads_tagged),
+                    None => self.no_tags(),
+                }
+            }
+            NodeEnum::XmlExpr(xml) => {
+                let tags = self.targets(&xml.named_args);
+                union(&tags, &self.expressions(&xml.args))
+            }
+            NodeEnum::XmlSerialize(xml) => {
+                self.type_name(xml.type_name.as_ref());
+                self.maybe(xml.expr.as_deref())
+            }
+            other => self.json(other),
+        };
+        Val::made(tags)
+    }
+
+    /// The SQL/JSON family; anything else is not known.
+    fn json(&mut self, node: &NodeEnum) -> TagSet {
+        match node {
+            NodeEnum::JsonValueExpr(value) => self.json_value(Some(value)),
+            NodeEnum::JsonIsPredicate(predicate) => self.maybe(predicate.expr.as_deref()),
+            NodeEnum::JsonKeyValue(pair) => {
+                union(&self.maybe(pair.key.as_deref()), &self.json_value(pair.value.as_deref()))
+            }
+            NodeEnum::JsonArgument(argument) => self.json_value(argument.val.as_deref()),
+            NodeEnum::JsonParseExpr(parse) => {
+                self.json_output(parse.output.as_ref().and_then(|output| output.type_name.as_ref()));
+                self.json_value(parse.expr.as_deref())
+            }
+            NodeEnum::JsonScalarExpr(scalar) => {
+                self.json_output(scalar.output.as_ref().and_then(|output| output.type_name.as_ref()));
+                self.maybe(scalar.expr.as_deref())
+            }
+            NodeEnum::JsonSerializeExpr(serialize) => {
+                self.json_output(serialize.output.as_ref().and_then(|output| output.type_name.as_ref()));
+                self.json_value(serialize.expr.as_deref())
+            }
+            NodeEnum::JsonObjectConstructor(object) => {
+                self.json_output(object.output.as_ref().and_then(|output| output.type_name.as_ref()));
+                self.expressions(&object.exprs)
+            }
+            NodeEnum::JsonArrayConstructor(array) => {
+                self.json_output(array.output.as_ref().and_then(|output| output.type_name.as_ref()));
+                self.expressions(&array.exprs)
+            }
+            NodeEnum::JsonArrayQueryConstructor(array) => {
+                self.json_output(array.output.as_ref().and_then(|output| output.type_name.as_ref()));
+                let columns = self.sub_query(array.query.as_deref());
+                all_tags(&columns)
+            }
+            NodeEnum::JsonObjectAgg(aggregate) => {
+                let pair = aggregate.arg.as_deref();
+                let tags = union(
+                    &self.maybe(pair.and_then(|pair| pair.key.as_deref())),
+                    &self.json_value(pair.and_then(|pair| pair.value.as_deref())),
+                );
+                union(&tags, &self.json_aggregate(aggregate.constructor.as_deref()))
+            }
+            NodeEnum::JsonArrayAgg(aggregate) => {
+                let tags = self.json_value(aggregate.arg.as_deref());
+                union(&tags, &self.json_aggregate(aggregate.constructor.as_deref()))
+            }
+            NodeEnum::JsonFuncExpr(call) => {
+                self.json_output(call.output.as_ref().and_then(|output| output.type_name.as_ref()));
+                let mut tags = self.json_value(call.context_item.as_deref());
+                tags = union(&tags, &self.maybe(call.pathspec.as_deref()));
+                tags = union(&tags, &self.expressions(&call.passing));
+                tags = union(&tags, &self.json_behavior(call.on_empty.as_deref()));
+                union(&tags, &self.json_behavior(call.on_error.as_deref()))
+            }
+            _ => {
+                self.opaque("an expression that is not known");
+                self.scope.tags.all()
+            }
+        }
+    }
+
+    pub(super) fn json_value(&mut self, value: Option<&JsonValueExpr>) -> TagSet {
+        let Some(value) = value else { return self.no_tags() };
+        union(&self.maybe(value.raw_expr.as_deref()), &self.maybe(value.formatted_expr.as_deref()))
+    }
+
+    pub(super) fn json_behavior(&mut self, behavior: Option<&JsonBehavior>) -> TagSet {
+        self.maybe(behavior.and_then(|behavior| behavior.expr.as_deref()))
+    }
+
+    fn json_output(&mut self, name: Option<&TypeName>) {
+        if name.is_some() {
+            self.type_name(name);
+        }
+    }
+
+    fn json_aggregate(&mut self, aggregate: Option<&JsonAggConstructor>) -> TagSet {
+        let Some(aggregate) = aggregate else { return self.no_tags() };
+        self.json_output(aggregate.output.as_ref().and_then(|output| output.type_name.as_ref()));
+        let mut tags = self.maybe(aggregate.agg_filter.as_deref());
+        self.filter(&tags);
+        self.sort(&aggregate.agg_order, None);
+        if let Some(window) = &aggregate.over {
+            tags = union(&tags, &self.window(window));
+        }
+        tags
+    }
+
+    fn operation(&mut self, expression: &AExpr) -> TagSet {
+        let tags = union(&self.maybe(expression.lexpr.as_deref()), &self.maybe(expression.rexpr.as_deref()));
+        let names: &[&str] = match AExprKind::try_from(expression.kind) {
+            Ok(AExprKind::AexprBetween | AExprKind::AexprBetweenSym) => &[">=", "<="],
+            Ok(AExprKind::AexprNotBetween | AExprKind::AexprNotBetweenSym) => &["<", ">"],
+            Ok(AExprKind::Undefined) | Err(_) => {
+                self.opaque("an operation that is not known");
+                &[]
+            }
+            Ok(_) => &[],
+        };
+        if names.is_empty() {
+            match qualified_name(&expression.name) {
+                Some((schema, name)) => self.operator(schema, name),
+                None => self.opaque("an operator that is not known"),
+            }
+        }
+        for name in names {
+            self.operator(None, name);
+        }
+        tags
+    }
+
+    fn sub_link(&mut self, link: &SubLink) -> TagSet {
+        let mut tags = self.maybe(link.testexpr.as_deref());
+        let columns = self.sub_query(link.subselect.as_deref());
+        if let Some((schema, name)) = qualified_name(&link.oper_name) {
+            self.operator(schema, name);
+        } else if link.sub_link_type == SubLinkType::AnySublink as i32 {
+            self.operator(None, "=");
+        }
+        if link.sub_link_type != SubLinkType::ExistsSublink as i32 {
+            tags = union(&tags, &all_tags(&columns));
+        }
+        tags
+    }
+
+    fn call(&mut self, call: &FuncCall) -> TagSet {
+        let mut tags = self.expressions(&call.args);
+        for node in &call.agg_order {
+            if let Some(NodeEnum::SortBy(sort)) = &node.node {
+                tags = union(&tags, &self.maybe(sort.node.as_deref()));
+            }
+        }
+        self.sort(&call.agg_order, None);
+        if let Some(filter) = &call.agg_filter {
+            let deciding = self.expression(filter).tags;
+            self.filter(&deciding);
+            tags = union(&tags, &deciding);
+        }
+        if let Some(window) = &call.over {
+            tags = union(&tags, &self.window(window));
+        }
+        match qualified_name(&call.funcname) {
+            Some((schema, name)) => self.function(schema, name, &call.args, &tags),
+            None => self.opaque("a function that is not known"),
+        }
+        tags
+    }
+
+    /// A type that is named: what its values can set off.
+    pub(super) fn type_name(&mut self, name: Option<&TypeName>) {
+        let Some(name) = name else { return };
+        for node in &name.typmods {
+            self.expression(node);
+        }
+        let Some((schema, text)) = qualified_name(&name.names) else {
+            self.opaque("a type that is not known");
+            return;
+        };
+        if name.pct_type {
+            // `table.column%TYPE`: that column's type, which is known with its table.
+            self.opaque("a type that is taken from a column");
+            return;
+        }
+        let names = self.names;
+        match self.catalog().type_named(names, schema, text) {
+            Some(known) => {
+                for function in self.catalog().code_of_type(known.oid) {
+                    self.hidden(function, "called by a cast or a domain");
+                }
+            }
+            None if schema == Some("pg_catalog") && is_grammar_type(text) => {}
+            None => self.opaque(&format!("unknown type {text}")),
+        }
+    }
+}
+
+/// Types that the grammar itself names, which exist in every database.
+fn is_grammar_type(name: &str) -> bool {
+    matches!(
+        name,
+        "int2" | "int4" | "int8" | "float4" | "float8" | "numeric" | "bool" | "bpchar" | "varchar" | "bit" | "varbit" | "timestamp"
+            | "timestamptz" | "time" | "timetz" | "interval" | "xml" | "json" | "text"
+    )
+}
+
+/// The name that the server gives to a column without one, and whether the expression itself has it (rather than its
+/// type). `None` where it is not known here.
+pub(super) fn name_of(node: &Node) -> Option<(Arc<str>, bool)> {
+    let kind = node.node.as_ref()?;
+    let strong = |name: &str| Some((Arc::from(name), true));
+    match kind {
+        NodeEnum::ColumnRef(reference) => match field_names(&reference.fields) {
+            Some((names, _)) => strong(names.last()?),
+            None => None,
+        },
+        NodeEnum::AIndirection(indirection) => {
+            let field = indirection.indirection.iter().rev().find_map(string);
+            field.map_or_else(|| name_of(indirection.arg.as_ref()?), strong)
+        }
+        NodeEnum::FuncCall(call) => strong(string(call.funcname.last()?)?),
+        NodeEnum::AExpr(expression) if expression.kind == AExprKind::AexprNullif as i32 => strong("nullif"),
+        NodeEnum::TypeCast(cast) => match cast.arg.as_ref().and_then(|arg| name_of(arg)) {
+            Some((name, true)) => Some((name, true)),
+            // A sub-select has its column's name, which is not looked for here.
+            None if matches!(cast.arg.as_ref()?.node, Some(NodeEnum::SubLink(_))) => None,
+            _ => Some((string(cast.type_name.as_ref()?.names.last()?)?.into(), false)),
+        },
+        NodeEnum::CollateClause(collate) => name_of(collate.arg.as_ref()?),
+        NodeEnum::GroupingFunc(_) => strong("grouping"),
+        NodeEnum::MergeSupportFunc(_) => strong("merge_action"),
+        NodeEnum::SubLink(link) => match SubLinkType::try_from(link.sub_link_type) {
+            Ok(SubLinkType::ExistsSublink) => strong("exists"),
+            Ok(SubLinkType::ArraySublink) => strong("array"),
+            Ok(SubLinkType::ExprSublink) => None,
+            _ => Some(("?column?".into(), false)),
+        },
+        NodeEnum::CaseExpr(case) => match case.defresult.as_ref().map(|result| (name_of(result), result)) {
+            Some((Some((name, true)), _)) => Some((name, true)),
+            Some((None, _)) => None,
+            _ => Some(("case".into(), false)),
+        },
+        NodeEnum::AArrayExpr(_) => strong("array"),
+        NodeEnum::RowExpr(_) => strong("row"),
+        NodeEnum::CoalesceExpr(_) => strong("coalesce"),
+        NodeEnum::MinMaxExpr(many) => {
+            strong(if many.op == MinMaxOp::IsGreatest as i32 { "greatest" } else { "least" })
+        }
+        NodeEnum::XmlSerialize(_) => strong("xmlserialize"),
+        NodeEnum::XmlExpr(xml) => match XmlExprOp::try_from(xml.op) {
+            Ok(XmlExprOp::IsXmlconcat) => strong("xmlconcat"),
+            Ok(XmlExprOp::IsXmlelement) => strong("xmlelement"),
+            Ok(XmlExprOp::IsXmlforest) => strong("xmlforest"),
+            Ok(XmlExprOp::IsXmlparse) => strong("xmlparse"),
+            Ok(XmlExprOp::IsXmlpi) => strong("xmlpi"),
+            Ok(XmlExprOp::IsXmlroot) => strong("xmlroot"),
+            Ok(XmlExprOp::IsDocument) => Some(("?column?".into(), false)),
+            _ => None,
+        },
+        NodeEnum::JsonParseExpr(_) => strong("json"),
+        NodeEnum::JsonScalarExpr(_) => strong("json_scalar"),
+        NodeEnum::JsonSerializeExpr(_) => strong("json_serialize"),
+        NodeEnum::JsonObjectConstructor(_) => strong("json_object"),
+        NodeEnum::JsonArrayConstructor(_) | NodeEnum::JsonArrayQueryConstructor(_) => strong("json_array"),
+        NodeEnum::JsonObjectAgg(_) => strong("json_objectagg"),
+        NodeEnum::JsonArrayAgg(_) => strong("json_arrayagg"),
+        NodeEnum::JsonFuncExpr(call) => match JsonExprOp::try_from(call.op) {
+            Ok(JsonExprOp::JsonExistsOp) => strong("json_exists"),
+            Ok(JsonExprOp::JsonQueryOp) => strong("json_query"),
+            Ok(JsonExprOp::JsonValueOp) => strong("json_value"),
+            _ => None,
+        },
+        NodeEnum::AConst(_)
+        | NodeEnum::ParamRef(_)
+        | NodeEnum::AExpr(_)
+        | NodeEnum::BoolExpr(_)
+        | NodeEnum::NullTest(_)
+        | NodeEnum::BooleanTest(_) => Some(("?column?".into(), false)),
+        _ => None,
+    }
+}

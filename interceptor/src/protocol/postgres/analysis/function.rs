@@ -1,0 +1,318 @@
+//! What calling a function, or an operator, does.
+//!
+//! Functions of the system are judged by name: their declared volatility, corrected by lists, since some that are
+//! declared stable run text as SQL. All others are opaque, unless a well-known extension brought them and they are
+//! declared not to be volatile. Where several could be meant, the worst of them counts.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{Node, a_const};
+
+use super::lineage::string;
+use super::table::Walker;
+use crate::policy::{ActionName, Resource, ResourceKind, TagSet};
+use crate::protocol::postgres::catalog::{FIRST_NORMAL_OID, Function, Volatility};
+
+/// What a function of the system does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    /// Nothing but compute, or read what anybody may.
+    None,
+    Sequence,
+    Setting,
+    FileRead,
+    FileWrite,
+    Signal,
+    Lock,
+    Notify,
+    Maintain,
+    Replicate,
+    LargeObjectRead,
+    LargeObjectWrite,
+    /// Runs SQL that it is given, or something else that cannot be known.
+    Opaque,
+}
+
+impl Walker<'_> {
+    /// A call by name. `tags` are those of its arguments.
+    pub(super) fn function(&mut self, schema: Option<&str>, name: &str, args: &[Node], tags: &TagSet) {
+        if self.names_in_doubt && schema != Some("pg_catalog") {
+            self.opaque(&format!("what {name} means is decided by an earlier statement of the same text"));
+        }
+        let names = self.names;
+        let catalog = self.catalog();
+        let candidates: Vec<&Function> = catalog.functions(names, schema, name).collect();
+        if candidates.is_empty() {
+            if let Some(known) = catalog.type_named(names, schema, name) {
+                // A cast, written as a call.
+                for function in catalog.code_of_type(known.oid) {
+                    self.hidden(function, "called by a cast or a domain");
+                }
+            } else {
+                self.opaque(&format!("unknown function {name}"));
+            }
+            return;
+        }
+        for candidate in candidates {
+            self.functions.insert(format!("{}.{}", candidate.schema, candidate.name).into());
+            if candidate.builtin() {
+                self.builtin(candidate, args, tags);
+            } else if !trusted(candidate) {
+                self.not_known(candidate, "not a function of the system");
+            }
+        }
+    }
+
+    /// `value.name` calls the function of that name, where there is no such field.
+    pub(super) fn field_function(&mut self, name: &str, tags: &TagSet) {
+        let names = self.names;
+        if self.catalog().functions(names, None, name).next().is_some() {
+            self.function(None, name, &[], tags);
+        }
+    }
+
+    /// An operator: those of the system only compute.
+    pub(super) fn operator(&mut self, schema: Option<&str>, name: &str) {
+        if self.names_in_doubt && schema != Some("pg_catalog") {
+            self.opaque(&format!("what {name} means is decided by an earlier statement of the same text"));
+        }
+        let names = self.names;
+        let catalog = self.catalog();
+        for operator in catalog.operators(names, schema, name) {
+            self.hidden(operator.function, "called by an operator");
+        }
+        for function in catalog.casts_between_builtins() {
+            self.hidden(*function, "called by a cast");
+        }
+    }
+
+    /// A function that something else calls.
+    pub(super) fn hidden(&mut self, oid: u32, why: &str) {
+        match self.catalog().function(oid) {
+            Some(function) if function.builtin() => {
+                if effect(function) != Effect::None {
+                    self.not_known(function, why);
+                }
+            }
+            Some(function) if trusted(function) => {}
+            Some(function) => self.not_known(function, why),
+            None if oid < FIRST_NORMAL_OID => {}
+            None => self.opaque(&format!("an unknown function, {why}")),
+        }
+    }
+
+    fn not_known(&mut self, function: &Function, why: &str) {
+        let resource = self.resource(ResourceKind::Function, &[&function.schema, &function.name]);
+        self.opaque_on(resource, why);
+    }
+
+    fn builtin(&mut self, function: &Function, args: &[Node], tags: &TagSet) {
+        let first = args.first().and_then(constant);
+        let effect = effect(function);
+        let file = |walker: &Self| walker.server(ResourceKind::Path, first.unwrap_or("*"));
+        match effect {
+            Effect::None => return,
+            Effect::Sequence => self.sequence(function, first),
+            Effect::Setting => match first {
+                Some(name) => self.setting(name),
+                None => self.not_known(function, "the name of the setting is computed"),
+            },
+            Effect::FileRead => {
+                let resource = file(self);
+                self.act(ActionName::SQL_FILE_READ, resource);
+            }
+            Effect::FileWrite => {
+                let path = args.get(1).and_then(constant).unwrap_or("*");
+                let resource = self.server(ResourceKind::Path, path);
+                self.act(ActionName::SQL_FILE_WRITE, resource);
+                if &*function.name == "lo_export" {
+                    self.large_objects(ActionName::SQL_SELECT);
+                }
+            }
+            Effect::Signal | Effect::Lock | Effect::Replicate | Effect::Maintain => {
+                let action = match effect {
+                    Effect::Signal => ActionName::SQL_SIGNAL,
+                    Effect::Lock => ActionName::SQL_LOCK,
+                    Effect::Replicate => ActionName::SQL_REPLICATE,
+                    _ => ActionName::SQL_MAINTAIN,
+                };
+                let resource = self.resource(ResourceKind::Function, &[&function.schema, &function.name]);
+                self.act(action, resource);
+            }
+            Effect::Notify => match first {
+                Some(channel) => {
+                    let resource = self.resource(ResourceKind::Channel, &[channel]);
+                    self.act(ActionName::SQL_NOTIFY, resource);
+                }
+                None => self.not_known(function, "the name of the channel is computed"),
+            },
+            Effect::LargeObjectRead => self.large_objects(ActionName::SQL_SELECT),
+            Effect::LargeObjectWrite => {
+                self.large_objects(ActionName::SQL_UPDATE);
+                if &*function.name == "lo_import" {
+                    let resource = file(self);
+                    self.act(ActionName::SQL_FILE_READ, resource);
+                }
+            }
+            Effect::Opaque => self.not_known(function, "a function that can run or reach anything"),
+        }
+        self.leak(tags, &format!("given to {}", function.name));
+    }
+
+    fn sequence(&mut self, function: &Function, name: Option<&str>) {
+        let parsed = name.and_then(relation_name);
+        let Some((schema, name)) = parsed else {
+            self.not_known(function, "the name of the sequence is computed");
+            return;
+        };
+        let range = pg_query::protobuf::RangeVar {
+            schemaname: schema.unwrap_or_default(),
+            relname: name,
+            ..Default::default()
+        };
+        if let Some(sequence) = self.relation(&range) {
+            let resource = self.table(sequence);
+            self.act(ActionName::SQL_UPDATE, resource);
+        }
+    }
+
+    fn large_objects(&mut self, action: ActionName) {
+        let resource = self.resource(ResourceKind::Table, &["pg_catalog", "pg_largeobject"]);
+        self.act(action, resource);
+    }
+
+    /// A setting that is changed, by whatever means.
+    pub(super) fn setting(&mut self, name: &str) {
+        let name = name.to_ascii_lowercase();
+        let action = match name.as_str() {
+            "role" | "session_authorization" | "is_superuser" => ActionName::SQL_SET_ROLE,
+            _ => ActionName::SQL_SET,
+        };
+        let resource: Resource = self.server(ResourceKind::Setting, &name);
+        self.act(action, resource);
+        self.resync.names |= super::statement::decides_names(&name);
+    }
+}
+
+/// Text of a string constant, cast or not.
+pub(super) fn constant(node: &Node) -> Option<&str> {
+    match node.node.as_ref()? {
+        NodeEnum::AConst(constant) => match constant.val.as_ref()? {
+            a_const::Val::Sval(text) => Some(&text.sval),
+            _ => None,
+        },
+        NodeEnum::TypeCast(cast) => constant(cast.arg.as_ref()?),
+        NodeEnum::NamedArgExpr(_) => None,
+        _ => string(node),
+    }
+}
+
+/// Schema and name as `regclass` reads them.
+fn relation_name(text: &str) -> Option<(Option<String>, String)> {
+    let mut parts: Vec<String> = Vec::new();
+    let mut chars = text.trim().chars().peekable();
+    loop {
+        let mut part = String::new();
+        if chars.next_if_eq(&'"').is_some() {
+            loop {
+                match chars.next()? {
+                    '"' if chars.next_if_eq(&'"').is_some() => part.push('"'),
+                    '"' => break,
+                    other => part.push(other),
+                }
+            }
+        } else {
+            while let Some(next) = chars.next_if(|next| next.is_alphanumeric() || matches!(next, '_' | '$')) {
+                part.push(next.to_ascii_lowercase());
+            }
+        }
+        if part.is_empty() {
+            return None;
+        }
+        parts.push(part);
+        match chars.next() {
+            None => break,
+            Some('.') => {}
+            Some(_) => return None,
+        }
+    }
+    let name = parts.pop()?;
+    match parts.as_slice() {
+        [] => Some((None, name)),
+        [schema] => Some((Some(schema.clone()), name)),
+        _ => None,
+    }
+}
+
+/// Extensions whose functions, where they are not volatile, only compute.
+const TRUSTED_EXTENSIONS: &[&str] = &[
+    "btree_gin", "btree_gist", "citext", "cube", "earthdistance", "fuzzystrmatch", "hstore", "intarray", "isn", "ltree",
+    "pg_trgm", "pgcrypto", "seg", "unaccent", "uuid-ossp", "vector",
+];
+
+fn trusted(function: &Function) -> bool {
+    let known = function.extension.as_deref().is_some_and(|extension| TRUSTED_EXTENSIONS.contains(&extension));
+    let harmless = function.volatility != Volatility::Volatile
+        || matches!(
+            (function.extension.as_deref(), &*function.name),
+            (Some("pgcrypto"), "gen_random_bytes" | "gen_random_uuid" | "gen_salt")
+                | (Some("uuid-ossp"), "uuid_generate_v1" | "uuid_generate_v1mc" | "uuid_generate_v4")
+        );
+    known && harmless && !function.security_definer && matches!(&*function.language, "c" | "internal" | "sql")
+}
+
+/// Volatile functions of the system that change nothing that matters.
+const HARMLESS: &[&str] = &[
+    "clock_timestamp", "currval", "gen_random_uuid", "get_raw_page", "inet_client_addr", "lastval", "pg_backend_pid",
+    "pg_blocking_pids", "pg_column_size", "pg_conf_load_time", "pg_current_snapshot", "pg_current_wal_insert_lsn",
+    "pg_current_wal_lsn", "pg_current_xact_id", "pg_current_xact_id_if_assigned", "pg_cursor", "pg_database_size",
+    "pg_get_backend_memory_contexts", "pg_get_sequence_data", "pg_indexes_size", "pg_is_in_recovery",
+    "pg_is_wal_replay_paused", "pg_last_committed_xact", "pg_last_wal_receive_lsn", "pg_last_wal_replay_lsn",
+    "pg_last_xact_replay_timestamp", "pg_lock_status", "pg_notification_queue_usage", "pg_postmaster_start_time",
+    "pg_prepared_statement", "pg_prepared_xact", "pg_relation_size", "pg_safe_snapshot_blocking_pids",
+    "pg_sequence_last_value", "pg_sleep", "pg_sleep_for", "pg_sleep_until", "pg_stat_get_wal_receiver",
+    "pg_stat_get_xact_tuples_inserted", "pg_table_size", "pg_tablespace_size", "pg_timezone_names",
+    "pg_total_relation_size", "pg_wal_lsn_diff", "pg_xact_commit_timestamp", "pg_xact_status", "random", "random_normal",
+    "setseed", "timeofday", "txid_current", "txid_current_if_assigned", "txid_current_snapshot", "txid_status", "uuidv4",
+    "uuidv7", "pg_nextoid_none", "pg_collation_actual_version", "pg_database_collation_actual_version",
+];
+
+fn effect(function: &Function) -> Effect {
+    let name = &*function.name;
+    let special = match name {
+        "nextval" | "setval" => Effect::Sequence,
+        "set_config" => Effect::Setting,
+        "pg_read_file" | "pg_read_binary_file" | "pg_read_file_old" | "pg_stat_file" | "pg_hba_file_rules"
+        | "pg_ident_file_mappings" | "pg_show_all_file_settings" | "pg_current_logfile" => Effect::FileRead,
+        "lo_export" | "pg_file_write" | "pg_file_rename" | "pg_file_unlink" | "pg_file_sync" => Effect::FileWrite,
+        "pg_cancel_backend" | "pg_terminate_backend" | "pg_reload_conf" | "pg_rotate_logfile" | "pg_promote"
+        | "pg_log_backend_memory_contexts" => Effect::Signal,
+        "pg_notify" => Effect::Notify,
+        "lo_get" | "loread" | "lo_open" | "lo_lseek" | "lo_lseek64" | "lo_tell" | "lo_tell64" | "lo_close" => {
+            Effect::LargeObjectRead
+        }
+        "lo_creat" | "lo_create" | "lo_from_bytea" | "lo_import" | "lo_put" | "lo_truncate" | "lo_truncate64" | "lo_unlink"
+        | "lowrite" => Effect::LargeObjectWrite,
+        "ts_stat" | "ts_rewrite" | "domain_in" | "domain_recv" | "array_in" | "array_recv" | "record_in" | "record_recv"
+        | "range_in" | "range_recv" | "multirange_in" | "multirange_recv" | "pg_input_is_valid" | "pg_input_error_info"
+        | "pg_export_snapshot" | "fmgr_sql_validator" => Effect::Opaque,
+        _ if name.contains("_to_xml") => Effect::Opaque,
+        _ if name.starts_with("pg_ls_") => Effect::FileRead,
+        _ if name.contains("advisory") => Effect::Lock,
+        _ if name.starts_with("pg_stat_reset") || name.starts_with("brin_") || name == "gin_clean_pending_list" => {
+            Effect::Maintain
+        }
+        _ if name.contains("replication") || name.starts_with("pg_logical_") => match function.volatility {
+            Volatility::Volatile => Effect::Replicate,
+            _ => Effect::None,
+        },
+        _ if name.starts_with("dblink") => Effect::Opaque,
+        _ => Effect::None,
+    };
+    if special != Effect::None {
+        return special;
+    }
+    let calm = function.volatility != Volatility::Volatile
+        || HARMLESS.contains(&name)
+        || (name.starts_with("pg_stat_get_") && !function.security_definer);
+    if calm { Effect::None } else { Effect::Opaque }
+}

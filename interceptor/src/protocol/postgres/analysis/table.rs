@@ -1,0 +1,300 @@
+//! What was found so far: actions by resource, facts, tags that were read; and the bounds of the walk.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+
+use super::Scope;
+use super::lineage::{Col, Cte, Frame};
+use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, TagSet};
+use crate::protocol::postgres::catalog::{Catalog, Names, Relation};
+
+/// Different actions of one text, at most; past that it is opaque.
+pub const MAX_ACTIONS: usize = 2048;
+
+/// Nodes that are visited for one text, at most; past that it is opaque.
+pub const MAX_STEPS: usize = 400_000;
+
+/// Views within views that are followed, at most; past that the statement is opaque.
+pub const MAX_VIEWS: usize = 16;
+
+type Key = (ActionName, Resource, Option<Arc<str>>);
+type Value = (BTreeSet<Arc<str>>, TagSet);
+
+/// Actions with what is known of them, each once.
+pub(super) type Actions = BTreeMap<Key, Value>;
+
+/// Walks over trees and keeps what they do.
+pub(super) struct Walker<'a> {
+    pub(super) scope: &'a Scope<'a>,
+    pub(super) names: &'a Names,
+    actions: Actions,
+    kept: usize,
+    opaques: usize,
+    pub(super) functions: BTreeSet<Arc<str>>,
+    pub(super) filters_on_masked: bool,
+    pub(super) unrestricted: bool,
+    pub(super) reads: TagSet,
+    pub(super) frames: Vec<Frame>,
+    pub(super) ctes: Vec<Cte>,
+    pub(super) views: HashMap<u32, Rc<[Col]>>,
+    pub(super) open_views: Vec<u32>,
+    /// Names may have changed by an earlier statement of the same text.
+    pub(super) names_in_doubt: bool,
+    pub(super) session_bound: bool,
+    pub(super) resync: super::Resync,
+    steps: usize,
+    overflow: bool,
+    none: TagSet,
+}
+
+impl<'a> Walker<'a> {
+    pub(super) fn new(scope: &'a Scope<'a>) -> Self {
+        Self {
+            scope,
+            names: scope.names,
+            actions: BTreeMap::new(),
+            kept: 0,
+            opaques: 0,
+            functions: BTreeSet::new(),
+            filters_on_masked: false,
+            unrestricted: false,
+            reads: TagSet::default(),
+            frames: Vec::new(),
+            ctes: Vec::new(),
+            views: HashMap::new(),
+            open_views: Vec::new(),
+            names_in_doubt: false,
+            session_bound: false,
+            resync: super::Resync::default(),
+            steps: 0,
+            overflow: false,
+            none: TagSet::default(),
+        }
+    }
+
+    pub(super) fn catalog(&self) -> &'a Catalog {
+        self.scope.catalog
+    }
+
+    pub(super) fn no_tags(&self) -> TagSet {
+        Arc::clone(&self.none)
+    }
+
+    /// Counts a step; `false` where the walk has to end.
+    pub(super) fn step(&mut self) -> bool {
+        self.steps += 1;
+        self.overflow |= self.steps > MAX_STEPS;
+        !self.overflow
+    }
+
+    /// Keeps an action.
+    pub(super) fn act(&mut self, name: ActionName, resource: Resource) {
+        self.add(name, resource, None, &[], None);
+    }
+
+    /// Keeps an action with columns, their tags, or a note. The same action on the same thing is kept once.
+    pub(super) fn add(
+        &mut self,
+        name: ActionName,
+        resource: Resource,
+        note: Option<&str>,
+        columns: &[Arc<str>],
+        tags: Option<&TagSet>,
+    ) {
+        if self.actions.len() >= MAX_ACTIONS {
+            self.overflow = true;
+            return;
+        }
+        self.kept += 1;
+        self.opaques += usize::from(name == ActionName::SQL_OPAQUE);
+        let entry = self.actions.entry((name, resource, note.map(Into::into))).or_default();
+        entry.0.extend(columns.iter().cloned());
+        if let Some(tags) = tags {
+            entry.1 = union(&entry.1, tags);
+        }
+    }
+
+    /// Something whose effect cannot be known, at the widest: the database.
+    pub(super) fn opaque(&mut self, note: &str) {
+        let resource = self.database();
+        self.add(ActionName::SQL_OPAQUE, resource, Some(note), &[], None);
+    }
+
+    /// Something of that resource whose effect cannot be known.
+    pub(super) fn opaque_on(&mut self, resource: Resource, note: &str) {
+        self.add(ActionName::SQL_OPAQUE, resource, Some(note), &[], None);
+    }
+
+    /// Values with these tags leave for a place where they would not be masked.
+    pub(super) fn leak(&mut self, tags: &TagSet, note: &str) {
+        for tag in tags.iter() {
+            let resource = Resource { kind: ResourceKind::Tag, path: vec![Arc::clone(tag)] };
+            self.add(ActionName::UNMASK, resource, Some(note), &[], Some(tags));
+        }
+    }
+
+    /// A read of one column.
+    pub(super) fn read(&mut self, table: &Resource, column: &Arc<str>, tags: &TagSet) {
+        self.add(ActionName::SQL_SELECT, table.clone(), None, std::slice::from_ref(column), Some(tags));
+        self.saw(tags);
+    }
+
+    /// Values with these tags take part, so that messages may carry them.
+    pub(super) fn saw(&mut self, tags: &TagSet) {
+        self.reads = union(&self.reads, tags);
+    }
+
+    /// Values with these tags decide which rows or groups are seen.
+    pub(super) fn filter(&mut self, tags: &TagSet) {
+        self.filters_on_masked |= !tags.is_empty();
+    }
+
+    pub(super) fn database(&self) -> Resource {
+        self.resource(ResourceKind::Database, &[])
+    }
+
+    /// A resource of the database.
+    pub(super) fn resource(&self, kind: ResourceKind, parts: &[&str]) -> Resource {
+        let mut path: Vec<Arc<str>> = vec![self.scope.target.into(), self.scope.database.into()];
+        path.extend(parts.iter().map(|part| Arc::from(*part)));
+        Resource { kind, path }
+    }
+
+    /// A resource of the whole server: settings, roles, files.
+    pub(super) fn server(&self, kind: ResourceKind, name: &str) -> Resource {
+        Resource { kind, path: vec![self.scope.target.into(), name.into()] }
+    }
+
+    pub(super) fn table(&self, relation: &Relation) -> Resource {
+        self.resource(ResourceKind::Table, &[self.schema_of(relation), &relation.name])
+    }
+
+    /// The schema as policy names it: every session's temporary one is `pg_temp`.
+    fn schema_of<'r>(&self, relation: &'r Relation) -> &'r str {
+        if self.names.is_temp(&relation.schema) || self.scope.names.is_temp(&relation.schema) {
+            "pg_temp"
+        } else {
+            &relation.schema
+        }
+    }
+
+    /// Tags of a column: its own, and those of the same column above and below in its inheritance tree.
+    pub(super) fn tags_of(&self, relation: &Relation, column: &str) -> TagSet {
+        let scope = self.scope;
+        let of = |schema: &str, table: &str| scope.tags.tags(scope.target, scope.database, schema, table, column);
+        let mut tags = of(self.schema_of(relation), &relation.name);
+        for oid in self.catalog().family(relation.oid) {
+            if let Some(other) = self.catalog().relation(*oid) {
+                tags = union(&tags, &of(&other.schema, &other.name));
+            }
+        }
+        if &*relation.schema == "pg_catalog" && holds_samples(&relation.name, column) {
+            tags = union(&tags, &scope.tags.all());
+        }
+        tags
+    }
+
+    /// Everything found, as the seam wants it.
+    pub(super) fn finish(mut self, statements: u32, row_limit: Option<u64>) -> (Vec<Action>, Facts, bool) {
+        if self.overflow {
+            let resource = self.database();
+            let note: Arc<str> = "more than can be analysed".into();
+            self.actions.insert((ActionName::SQL_OPAQUE, resource, Some(note)), Default::default());
+        }
+        let opaque = self.actions.keys().any(|(name, _, _)| *name == ActionName::SQL_OPAQUE);
+        let facts = Facts {
+            has_where: !self.unrestricted,
+            row_limit,
+            functions: self.functions,
+            filters_on_masked: self.filters_on_masked,
+            statements,
+        };
+        let actions = self.actions.into_iter().map(|((name, resource, note), (columns, tags))| Action {
+            name,
+            resource,
+            columns,
+            tags,
+            note,
+        });
+        (actions.collect(), facts, opaque)
+    }
+
+    /// How often an opaque action was found.
+    pub(super) fn opaques(&self) -> usize {
+        self.opaques
+    }
+
+    /// How many actions were kept, counting those that were there already.
+    pub(super) fn count(&self) -> usize {
+        self.kept
+    }
+
+    /// Starts with no actions; what was found so far is handed out.
+    pub(super) fn set_aside(&mut self) -> Actions {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Goes on where [`Walker::set_aside`] left; what was found in between is handed out.
+    pub(super) fn bring_back(&mut self, outside: Actions) -> Actions {
+        std::mem::replace(&mut self.actions, outside)
+    }
+
+    pub(super) fn merge_actions(&mut self, more: Actions) {
+        for ((name, resource, note), (columns, tags)) in more {
+            let columns: Vec<Arc<str>> = columns.into_iter().collect();
+            self.add(name, resource, note.as_deref(), &columns, Some(&tags));
+        }
+    }
+
+    /// The actions found so far.
+    pub(super) fn copy_actions(&self) -> Vec<Action> {
+        let action = |((name, resource, note), (columns, tags)): (&Key, &Value)| Action {
+            name: *name,
+            resource: resource.clone(),
+            columns: columns.clone(),
+            tags: Arc::clone(tags),
+            note: note.clone(),
+        };
+        self.actions.iter().map(action).collect()
+    }
+
+    pub(super) fn overflowed(&self) -> bool {
+        self.overflow
+    }
+}
+
+/// Columns of the system's statistics that hold values of other tables.
+fn holds_samples(table: &str, column: &str) -> bool {
+    match table {
+        "pg_stats" => matches!(column, "most_common_vals" | "histogram_bounds" | "most_common_elems" | "range_bounds_histogram"),
+        "pg_statistic" => column.starts_with("stavalues"),
+        "pg_stats_ext" => column == "most_common_vals",
+        "pg_stats_ext_exprs" => {
+            matches!(column, "most_common_vals" | "histogram_bounds" | "most_common_elems")
+        }
+        "pg_statistic_ext_data" => matches!(column, "stxdmcv" | "stxdexpr"),
+        _ => false,
+    }
+}
+
+/// All of both; shares where it can.
+pub(super) fn union(one: &TagSet, other: &TagSet) -> TagSet {
+    if other.is_subset(one) {
+        Arc::clone(one)
+    } else if one.is_subset(other) {
+        Arc::clone(other)
+    } else {
+        Arc::new(one.union(other).cloned().collect())
+    }
+}
+
+/// Names as they mean inside of a view's definition, which names everything in full.
+pub(super) fn names_of_views() -> &'static Names {
+    static NAMES: LazyLock<Names> = LazyLock::new(|| Names {
+        search_path: vec!["pg_catalog".into()],
+        plain_text: true,
+        ..Names::default()
+    });
+    &NAMES
+}

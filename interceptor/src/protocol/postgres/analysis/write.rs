@@ -1,0 +1,362 @@
+//! INSERT, UPDATE, DELETE and MERGE: what is written, where values come from, and what goes out again.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{
+    CmdType, DeleteStmt, InsertStmt, MergeStmt, MergeWhenClause, Node, OnConflictClause, RangeVar, ReturningClause,
+    UpdateStmt,
+};
+
+use super::from::item;
+use super::lineage::{Col, Columns, Frame, Item, Rte, string};
+use super::query::all_tags;
+use super::table::{MAX_VIEWS, Walker};
+use crate::policy::{ActionName, TagSet};
+use crate::protocol::postgres::catalog::{Relation, RelationKind};
+
+impl<'a> Walker<'a> {
+    pub(super) fn insert(&mut self, insert: &InsertStmt) -> Columns {
+        if !self.step() {
+            return Columns::unknown(self.scope.tags.all());
+        }
+        let outside = self.with(insert.with_clause.as_ref());
+        let (relation, target) = self.target(insert.relation.as_ref());
+        let source = match &insert.select_stmt {
+            Some(select) => Some(self.sub_query(Some(select))),
+            None => None,
+        };
+        let named: Vec<Arc<str>> = insert.cols.iter().filter_map(|node| self.assigned(node)).collect();
+        if let Some(relation) = relation {
+            let columns = if named.is_empty() {
+                let given = source.as_ref().filter(|source| source.rest.is_none()).map(|source| source.list.len());
+                let all = relation.columns.iter().map(|column| Arc::clone(&column.name));
+                all.take(given.unwrap_or(usize::MAX)).collect()
+            } else {
+                named
+            };
+            self.write(ActionName::SQL_INSERT, relation, &columns);
+            if let Some(source) = &source {
+                self.flow(relation, &columns, source);
+            }
+        }
+        self.frames.push(Frame { items: vec![target.clone()], lateral: false });
+        if let Some(conflict) = &insert.on_conflict_clause {
+            self.on_conflict(conflict, relation, &target);
+        }
+        let columns = self.returning(insert.returning_clause.as_ref());
+        self.frames.pop();
+        self.ctes.truncate(outside);
+        columns
+    }
+
+    fn on_conflict(&mut self, conflict: &OnConflictClause, relation: Option<&'a Relation>, target: &Item) {
+        if let Some(infer) = &conflict.infer {
+            for node in &infer.index_elems {
+                self.index_element(node);
+            }
+            self.maybe(infer.where_clause.as_deref());
+        }
+        let rte = Rte {
+            alias: "excluded".into(),
+            schema: None,
+            columns: Columns {
+                list: target.rte.columns.list.iter().map(|column| Col { base: None, ..column.clone() }).collect(),
+                rest: target.rte.columns.rest.clone(),
+            },
+            table: true,
+        };
+        // Its columns are the values that were to be inserted; a bare name means the table's.
+        if let Some(frame) = self.frames.last_mut() {
+            frame.items.push(Item { by_column: false, ..item(rte) });
+        }
+        if !conflict.target_list.is_empty() {
+            self.assign(ActionName::SQL_UPDATE, relation, &conflict.target_list);
+        }
+        if let Some(condition) = &conflict.where_clause {
+            let tags = self.expression(condition).tags;
+            self.filter(&tags);
+        }
+        if let Some(frame) = self.frames.last_mut() {
+            frame.items.pop();
+        }
+    }
+
+    pub(super) fn update(&mut self, update: &UpdateStmt) -> Columns {
+        if !self.step() {
+            return Columns::unknown(self.scope.tags.all());
+        }
+        let outside = self.with(update.with_clause.as_ref());
+        let (relation, target) = self.target(update.relation.as_ref());
+        self.frames.push(Frame { items: vec![Item { lateral_only: true, ..target }], lateral: false });
+        self.from_list(&update.from_clause);
+        self.condition(update.where_clause.as_deref());
+        self.assign(ActionName::SQL_UPDATE, relation, &update.target_list);
+        let columns = self.returning(update.returning_clause.as_ref());
+        self.frames.pop();
+        self.ctes.truncate(outside);
+        columns
+    }
+
+    pub(super) fn delete(&mut self, delete: &DeleteStmt) -> Columns {
+        if !self.step() {
+            return Columns::unknown(self.scope.tags.all());
+        }
+        let outside = self.with(delete.with_clause.as_ref());
+        let (relation, target) = self.target(delete.relation.as_ref());
+        if let Some(relation) = relation {
+            self.write(ActionName::SQL_DELETE, relation, &[]);
+        }
+        self.frames.push(Frame { items: vec![Item { lateral_only: true, ..target }], lateral: false });
+        self.from_list(&delete.using_clause);
+        self.condition(delete.where_clause.as_deref());
+        let columns = self.returning(delete.returning_clause.as_ref());
+        self.frames.pop();
+        self.ctes.truncate(outside);
+        columns
+    }
+
+    pub(super) fn merge(&mut self, merge: &MergeStmt) -> Columns {
+        if !self.step() {
+            return Columns::unknown(self.scope.tags.all());
+        }
+        let outside = self.with(merge.with_clause.as_ref());
+        let (relation, target) = self.target(merge.relation.as_ref());
+        self.frames.push(Frame { items: vec![Item { lateral_only: true, ..target }], lateral: false });
+        if let Some(source) = &merge.source_relation {
+            self.from_list(std::slice::from_ref(source));
+        }
+        self.condition(merge.join_condition.as_deref());
+        for node in &merge.merge_when_clauses {
+            match &node.node {
+                Some(NodeEnum::MergeWhenClause(when)) => self.merge_when(when, relation),
+                _ => self.opaque("a MERGE that is not known"),
+            }
+        }
+        let columns = self.returning(merge.returning_clause.as_ref());
+        self.frames.pop();
+        self.ctes.truncate(outside);
+        columns
+    }
+
+    fn merge_when(&mut self, when: &MergeWhenClause, relation: Option<&'a Relation>) {
+        if let Some(condition) = &when.condition {
+            let tags = self.expression(condition).tags;
+            self.filter(&tags);
+        }
+        match CmdType::try_from(when.command_type) {
+            Ok(CmdType::CmdInsert) => {
+                let mut values = Vec::new();
+                for node in &when.values {
+                    let value = self.expression(node);
+                    values.push(Col::result(None, value));
+                }
+                let mut columns: Vec<Arc<str>> = when.target_list.iter().filter_map(|node| self.assigned(node)).collect();
+                if let Some(relation) = relation {
+                    if columns.is_empty() {
+                        columns = relation.columns.iter().map(|column| Arc::clone(&column.name)).collect();
+                    }
+                    self.write(ActionName::SQL_INSERT, relation, &columns);
+                    self.flow(relation, &columns, &Columns::of(values));
+                }
+            }
+            Ok(CmdType::CmdUpdate) => self.assign(ActionName::SQL_UPDATE, relation, &when.target_list),
+            Ok(CmdType::CmdDelete) => {
+                if let Some(relation) = relation {
+                    self.write(ActionName::SQL_DELETE, relation, &[]);
+                }
+            }
+            Ok(CmdType::CmdNothing) => {}
+            _ => self.opaque("a MERGE that is not known"),
+        }
+    }
+
+    /// The table that is written, and what it adds to the name space. A WITH never stands for it.
+    fn target(&mut self, range: Option<&RangeVar>) -> (Option<&'a Relation>, Item) {
+        let relation = range.and_then(|range| self.relation(range));
+        let columns = match relation {
+            Some(relation) => self.columns_of(relation),
+            None => {
+                self.opaque("a write to a table that is not known");
+                Columns::unknown(self.scope.tags.all())
+            }
+        };
+        let alias = range.and_then(|range| range.alias.as_ref());
+        let name = alias.map_or_else(|| range.map_or("", |range| &range.relname), |alias| &alias.aliasname);
+        let schema = relation.filter(|_| alias.is_none()).map(|relation| Arc::clone(&relation.schema));
+        (relation, item(Rte { alias: name.into(), schema, columns, table: true }))
+    }
+
+    fn condition(&mut self, condition: Option<&Node>) {
+        match condition {
+            Some(condition) => {
+                let tags = self.expression(condition).tags;
+                self.filter(&tags);
+            }
+            None => self.unrestricted = true,
+        }
+    }
+
+    /// A SET list.
+    fn assign(&mut self, action: ActionName, relation: Option<&'a Relation>, nodes: &[Node]) {
+        let mut columns = Vec::new();
+        for node in nodes {
+            let Some(NodeEnum::ResTarget(target)) = &node.node else {
+                self.opaque("an assignment that is not known");
+                continue;
+            };
+            let name = self.assigned(node);
+            let tags = self.maybe(target.val.as_deref());
+            if let (Some(relation), Some(name)) = (relation, name) {
+                self.arrive(relation, &name, &tags);
+                columns.push(name);
+            }
+        }
+        if let Some(relation) = relation {
+            self.write(action, relation, &columns);
+        }
+    }
+
+    /// Name of the column that is assigned; sub-scripts are read.
+    fn assigned(&mut self, node: &Node) -> Option<Arc<str>> {
+        let Some(NodeEnum::ResTarget(target)) = &node.node else {
+            self.opaque("an assignment that is not known");
+            return None;
+        };
+        for node in &target.indirection {
+            if string(node).is_none() {
+                self.expression(node);
+            }
+        }
+        Some(target.name.as_str().into())
+    }
+
+    /// A write, with what it sets off.
+    pub(super) fn write(&mut self, action: ActionName, relation: &'a Relation, columns: &[Arc<str>]) {
+        let resource = self.table(relation);
+        let mut tags = self.no_tags();
+        for column in columns {
+            tags = super::table::union(&tags, &self.tags_of(relation, column));
+        }
+        let note = relation.triggers.then_some("triggers of the table run");
+        self.add(action, resource.clone(), note, columns, Some(&tags));
+        if relation.rules {
+            self.opaque_on(resource.clone(), "rewrite rules of the table decide what is done");
+        }
+        if relation.kind == RelationKind::View {
+            self.write_through(action, relation, columns, 0);
+        }
+        if relation.kind == RelationKind::Sequence || relation.kind == RelationKind::Materialized {
+            self.opaque_on(resource, "a write to what is not a table");
+        }
+    }
+
+    /// A write to a view is one to the table under it.
+    fn write_through(&mut self, action: ActionName, view: &'a Relation, columns: &[Arc<str>], depth: usize) {
+        self.columns_of(view);
+        let lineage = self.views.get(&view.oid).cloned().unwrap_or_else(|| Rc::new([]));
+        let mut below: Vec<u32> = lineage.iter().filter_map(|col| col.source.as_ref()).map(|from| from.relation).collect();
+        below.sort_unstable();
+        below.dedup();
+        let catalog = self.catalog();
+        let names = self.names;
+        let find = |oid: &u32| {
+            catalog.relation(*oid).or_else(|| names.temporary.iter().find(|relation| relation.oid == *oid))
+        };
+        let base = match below.as_slice() {
+            [one] => find(one),
+            _ => None,
+        };
+        let resource = self.table(view);
+        let Some(base) = base.filter(|_| depth < MAX_VIEWS) else {
+            self.opaque_on(resource, "a write through a view to what is not known");
+            return;
+        };
+        let mut written: Vec<Arc<str>> = Vec::new();
+        for column in columns {
+            let at = view.columns.iter().position(|known| known.name == *column);
+            let origin = at.and_then(|at| lineage.get(at)).and_then(|origin| origin.source.as_ref());
+            match origin {
+                Some(origin) => written.push(Arc::clone(&origin.column)),
+                None => self.opaque_on(resource.clone(), "a write through a view to what is not known"),
+            }
+        }
+        let mut tags = self.no_tags();
+        for column in &written {
+            tags = super::table::union(&tags, &self.tags_of(base, column));
+        }
+        let below = self.table(base);
+        self.add(action, below.clone(), Some("through a view"), &written, Some(&tags));
+        if base.rules {
+            self.opaque_on(below, "rewrite rules of the table decide what is done");
+        }
+        if base.kind == RelationKind::View {
+            self.write_through(action, base, &written, depth + 1);
+        }
+    }
+
+    /// Values of a query go into columns: tags that the columns lack are lost to masking from then on.
+    fn flow(&mut self, relation: &Relation, columns: &[Arc<str>], source: &Columns) {
+        if source.rest.is_some() {
+            let tags = all_tags(source);
+            for column in columns {
+                self.arrive(relation, column, &tags);
+            }
+            return;
+        }
+        for (column, value) in columns.iter().zip(source.list.iter()) {
+            self.arrive(relation, column, &value.tags);
+        }
+    }
+
+    /// A value with these tags is stored in that column.
+    fn arrive(&mut self, relation: &Relation, column: &str, tags: &TagSet) {
+        if tags.is_empty() {
+            return;
+        }
+        let own = self.tags_of(relation, column);
+        let lost: TagSet = Arc::new(tags.difference(&own).cloned().collect());
+        self.leak(&lost, &format!("copied into {}.{column}", relation.name));
+    }
+
+    fn returning(&mut self, clause: Option<&ReturningClause>) -> Columns {
+        let Some(clause) = clause else { return Columns::of(Vec::new()) };
+        let mut added = 0;
+        for node in &clause.options {
+            // WITH (OLD AS o, NEW AS n): other names of the same table.
+            if let Some(NodeEnum::ReturningOption(option)) = &node.node {
+                self.alias_of_target(&option.value);
+                added += 1;
+            } else {
+                self.opaque("a RETURNING that is not known");
+            }
+        }
+        for name in ["old", "new"] {
+            if self.find_table(None, name).is_none() {
+                self.alias_of_target(name);
+                added += 1;
+            }
+        }
+        let columns = self.target_list(&clause.exprs);
+        if let Some(frame) = self.frames.last_mut() {
+            let keep = frame.items.len().saturating_sub(added);
+            frame.items.truncate(keep);
+        }
+        columns
+    }
+
+    fn alias_of_target(&mut self, alias: &str) {
+        if let Some(frame) = self.frames.last_mut()
+            && let Some(target) = frame.items.first()
+        {
+            let rte = Rte {
+                alias: alias.into(),
+                schema: None,
+                columns: target.rte.columns.clone(),
+                table: target.rte.table,
+            };
+            frame.items.push(Item { by_column: false, ..item(rte) });
+        }
+    }
+}
