@@ -45,13 +45,9 @@ mod error;
 pub(crate) mod login;
 mod machine;
 mod replay;
+pub mod rows;
 mod startup;
 mod statement;
-
-pub mod rows;
-
-pub mod analysis;
-pub mod catalog;
 
 use futures_util::future::BoxFuture;
 
