@@ -45,10 +45,9 @@ mod error;
 pub(crate) mod login;
 mod machine;
 mod replay;
+pub mod rows;
 mod startup;
 mod statement;
-
-pub mod rows;
 
 use futures_util::future::BoxFuture;
 

@@ -13,7 +13,7 @@ use super::super::machine::{ClientLegs, Fault, Leave, Question, Rows, Step, refu
 use super::super::startup::Opening;
 use super::catalogs;
 use super::legs::{Legs, Stop};
-use crate::policy::Denial;
+use crate::policy::{Denial, Retry};
 use crate::protocol::{Close, Dial, Failure, Gate, Impact, Login, Observation, Target, Verdict};
 use crate::telemetry::SessionId;
 
@@ -64,7 +64,7 @@ impl Session<'_> {
     }
 
     fn note(&self, what: &str, reason: &str, remedy: &str) -> Denial {
-        refusal(self.session, what, reason, remedy)
+        Denial { retry: Retry::Later, ..refusal(self.session, what, reason, remedy) }
     }
 
     async fn farewell(&mut self, state: &str, denial: &Denial) {

@@ -151,7 +151,11 @@ macro_rules! converse {
         let (session, mut $ends) = session($gate);
         let (closed, value) = futures_util::join!(session.run(), async {
             let value = $body;
-            drop($ends);
+            // The agent leaves first, and the target is there to see it.
+            let Ends { agent, mut target } = $ends;
+            drop(agent);
+            let mut rest = Vec::new();
+            let _ends_or_broke = target.read_to_end(&mut rest).await;
             value
         });
         (closed, value)

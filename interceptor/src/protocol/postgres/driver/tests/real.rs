@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Answer, ScriptedGate};
 use crate::mask::Rules;
 use crate::protocol::postgres::Postgres;
-use crate::protocol::{Conn, Dial, Protocol, Target};
+use crate::protocol::{Conn, Dial, Observation, Protocol, Target};
 use crate::telemetry::SessionId;
 use crate::testing::postgres::{Options, Postgres as Server};
 use crate::tls;
@@ -222,4 +222,99 @@ async fn a_held_command_waits_and_can_be_canceled() {
     let (running, ()) = futures_util::join!(running, cancel);
     assert_eq!(running.unwrap_err().code().unwrap().code(), "57014");
     assert!(client.simple_query("SELECT 1").await.is_ok());
+}
+
+fn rules() -> Rules {
+    let config = r#"
+        [[mask]]
+        tag = "pii"
+        columns = ["public.people.email"]
+        transform = "redact"
+        [[mask]]
+        tag = "card"
+        columns = ["*.card"]
+        detect = ["card"]
+        transform = { keep_last = 4 }
+    "#;
+    #[derive(serde::Deserialize)]
+    struct Masks {
+        mask: Vec<crate::mask::Config>,
+    }
+    let masks: Masks = toml::from_str(config).unwrap();
+    Rules::compile(&masks.mask, None).unwrap()
+}
+
+const PEOPLE: &str = "CREATE TABLE people (id int PRIMARY KEY, email text UNIQUE, card text, note text);
+    INSERT INTO people VALUES (1, 'ada@example.com', '4111111111111111', 'paid with 4111 1111 1111 1111');";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn masked_values_leave_by_no_way_out() {
+    let stage = Stage::new(ScriptedGate::new(|_| Answer::Permit(&["pii", "card"])), rules()).await;
+    stage.server.sql(PEOPLE).unwrap();
+    let said = stage
+        .psql(
+            "SELECT * FROM people;\n\
+             SELECT upper(email), md5(card) FROM people;\n\
+             COPY people TO STDOUT;\n\
+             COPY (SELECT email, card FROM people) TO STDOUT WITH (FORMAT csv);\n\
+             COPY people TO STDOUT WITH (DELIMITER '|');\n\
+             BEGIN; DECLARE c CURSOR FOR SELECT email, card FROM people; FETCH ALL FROM c; COMMIT;\n\
+             PREPARE p AS SELECT email, card FROM people WHERE id = $1; EXECUTE p(1);\n\
+             INSERT INTO people SELECT 2, email FROM people;\n\
+             SELECT email::int FROM people;\n\
+             SELECT card::int FROM people;\n\
+             UPDATE people SET note = 'x' WHERE id = 1 RETURNING *;\n\
+             SELECT row_to_json(people) FROM people;\n\
+             \\bind 1\n SELECT email, card, id FROM people WHERE id = $1 \\g\n\
+             SELECT 'still in step';\n",
+        )
+        .await;
+    for secret in ["ada@example", "ADA@EXAMPLE", "4111111111111111", "4111 1111"] {
+        assert!(!said.contains(secret), "{secret} in {said}");
+    }
+    assert!(said.contains("1111") && said.contains("still in step"), "{said}");
+    assert!(said.contains("42501") && said.contains("cannot be masked"), "{said}");
+    assert!(said.contains("23505") && said.contains("22P02"), "{said}");
+    let (client, connection) = tokio_postgres::connect(&stage.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    // Binary formats, and a description that was asked for once and used twice.
+    let select = client.prepare("SELECT id, email, card FROM people WHERE id = $1").await.unwrap();
+    for _ in 0..2 {
+        let row = client.query_one(&select, &[&1_i32]).await.unwrap();
+        assert_eq!(row.get::<_, i32>(0), 1);
+        assert!(!row.get::<_, &str>(1).contains("ada@"));
+        let card = row.get::<_, &str>(2);
+        assert!(card.ends_with("1111") && !card.contains("41111"), "{card}");
+    }
+    let masked = stage.gate.observed.lock().iter().any(|event| matches!(event, Observation::Masked { .. }));
+    assert!(masked);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_mean_what_the_server_takes_them_for() {
+    let gate = ScriptedGate::new(|command| {
+        let secret = command.actions.iter().any(|action| action.resource.id().ends_with("/hidden/people"));
+        if secret { Answer::Deny } else { Answer::Permit(&[]) }
+    });
+    let stage = Stage::new(gate, Rules::default()).await;
+    stage
+        .server
+        .sql("CREATE SCHEMA hidden; CREATE TABLE hidden.people (v text); INSERT INTO hidden.people VALUES ('treasure');
+              CREATE TABLE people (v text); INSERT INTO people VALUES ('public');")
+        .unwrap();
+    let said = stage
+        .psql(
+            "SELECT v FROM people;\n\
+             SET search_path = hidden, public;\n\
+             SELECT v FROM people;\n\
+             RESET search_path;\n\
+             BEGIN; SET LOCAL search_path = hidden;\n SELECT v FROM people;\n ROLLBACK;\n\
+             BEGIN; SAVEPOINT a; SET search_path = hidden;\n ROLLBACK TO a; SELECT v || '2' FROM people; COMMIT;\n\
+             BEGIN; ALTER TABLE people RENAME TO other; ALTER TABLE hidden.people SET SCHEMA public;\n\
+             SELECT v FROM people; ROLLBACK;\n\
+             SELECT v || '3' FROM people;\n",
+        )
+        .await;
+    assert!(said.contains("public\n") && said.contains("public2") && said.contains("public3"), "{said}");
+    assert!(!said.contains("treasure"), "{said}");
 }
