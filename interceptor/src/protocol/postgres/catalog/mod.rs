@@ -193,7 +193,7 @@ impl Catalog {
     ) -> impl Iterator<Item = &'a Function> {
         self.functions.get(name).into_iter().flatten().filter(move |found| match schema {
             Some(schema) => &*found.schema == schema,
-            None => names.search_path.iter().any(|on_path| *on_path == found.schema),
+            None => names.search_path.contains(&found.schema),
         })
     }
 
@@ -213,7 +213,7 @@ impl Catalog {
     ) -> impl Iterator<Item = &'a Operator> {
         self.operators.get(name).into_iter().flatten().filter(move |found| match schema {
             Some(schema) => &*found.schema == schema,
-            None => names.search_path.iter().any(|on_path| *on_path == found.schema),
+            None => names.search_path.contains(&found.schema),
         })
     }
 
