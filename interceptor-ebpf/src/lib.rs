@@ -1,1 +1,232 @@
+//! The ABI between the kernel programs and the daemon: records, map names, constants.
+//!
+//! Every type is `repr(C)` without implicit padding, so that each byte that crosses has a name. A change of any layout or
+//! of a map's shape is a new [`SCHEMA`]: the daemon pins below a directory named after it and never mixes two.
+//! Promises nothing about the order in which programs see a socket.
 #![no_std]
+
+/// Version of every layout in this file and of the maps in `main.rs`.
+pub const SCHEMA: u32 = 1;
+
+/// Names of the maps, as pinned.
+pub mod map {
+    /// Array of one [`super::Settings`].
+    pub const SETTINGS: &str = "SETTINGS";
+    /// Storage of agents' sockets: [`super::Record`].
+    pub const SOCKETS: &str = "SOCKETS";
+    /// Storage of the daemon's accepted sockets: [`super::Record`].
+    pub const ACCEPTED: &str = "ACCEPTED";
+    /// LRU hash of handshakes in flight: [`super::Tuple`] to [`super::Record`].
+    pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// Ring of [`super::Event`].
+    pub const EVENTS: &str = "EVENTS";
+    /// Counters by [`super::Reason`], one set a CPU.
+    pub const COUNTERS: &str = "COUNTERS";
+
+    /// All of them.
+    pub const ALL: [&str; 6] = [SETTINGS, SOCKETS, ACCEPTED, HANDSHAKES, EVENTS, COUNTERS];
+}
+
+/// Handshakes in flight at once; the oldest gives way, and its connection is then closed for want of a record.
+pub const MAX_HANDSHAKES: usize = 16_384;
+/// Bytes of the ring of events; when full, events are counted as lost.
+pub const EVENT_BYTES: usize = 1 << 20;
+
+/// What the daemon tells the programs. All zero, as a fresh map is, means: deny everything.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// cgroup v2 id of the daemon; 0 denies everything.
+    pub daemon_cgroup: u64,
+    /// Resolver that agents may ask, IPv4 as mapped; meaningful where `has_resolver` is 1.
+    pub resolver: Address,
+    /// Offset of `start_boottime` in `task_struct`; 0 when unknown.
+    pub start_boottime_offset: u32,
+    /// Offset of `group_leader` in `task_struct`; 0 when unknown.
+    pub group_leader_offset: u32,
+    /// The proxy's TCP port on 127.0.0.1 and ::1, host order.
+    pub proxy_port: u16,
+    /// The DNS relay's UDP port on 127.0.0.1 and ::1, host order.
+    pub dns_port: u16,
+    /// The resolver's port, host order.
+    pub resolver_port: u16,
+    /// 1 where UDP to the resolver is relayed, 0 where all UDP is denied.
+    pub has_resolver: u16,
+}
+
+/// What the kernel knows of one agent's socket. In [`map::SOCKETS`] from `socket(2)` on, complete from `connect(2)` on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Socket cookie.
+    pub socket: u64,
+    /// Network namespace cookie.
+    pub netns: u64,
+    /// cgroup id at `socket(2)`.
+    pub cgroup: u64,
+    /// cgroup id at `connect(2)`.
+    pub current_cgroup: u64,
+    /// Start of the process, nanoseconds since boot; 0 when unknown.
+    pub start_boottime: u64,
+    /// Original destination, IPv4 as mapped.
+    pub address: Address,
+    /// Thread group (process) in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread in the initial pid namespace.
+    pub tid: u32,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// Real group id in the initial user namespace.
+    pub gid: u32,
+    /// Original destination port, host order.
+    pub port: u16,
+    /// [`STATE_CREATED`], [`STATE_CAPTURED`] or [`STATE_LOCAL`].
+    pub state: u16,
+    /// Zero.
+    pub reserved: u32,
+    /// The thread's name, zero padded; forgeable.
+    pub comm: [u8; 16],
+}
+
+/// The socket exists and was never connected.
+pub const STATE_CREATED: u16 = 0;
+/// The socket was redirected to the proxy.
+pub const STATE_CAPTURED: u16 = 1;
+/// The socket goes to a server of its own cgroup on this host's loopback.
+pub const STATE_LOCAL: u16 = 2;
+
+/// One TCP connection in one network namespace, seen from the agent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuple {
+    /// Network namespace cookie.
+    pub netns: u64,
+    /// The agent's address, IPv4 as mapped.
+    pub source: Address,
+    /// The proxy's address, IPv4 as mapped.
+    pub destination: Address,
+    /// The agent's port, host order.
+    pub source_port: u16,
+    /// The proxy's port, host order.
+    pub destination_port: u16,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// One refusal.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// Nanoseconds since boot.
+    pub boottime: u64,
+    /// cgroup id of the socket, or of the process where the socket has none yet.
+    pub cgroup: u64,
+    /// Destination or local address, IPv4 as mapped; zero when there is none.
+    pub address: Address,
+    /// Process in the initial pid namespace; 0 where a packet left no trace of its sender.
+    pub tgid: u32,
+    /// Real user id; 0 with `tgid` 0.
+    pub uid: u32,
+    /// A [`Reason`].
+    pub reason: u32,
+    /// What the reason is about: protocol, or socket option (level in the upper half).
+    pub detail: u32,
+    /// Port that belongs to `address`, host order.
+    pub port: u16,
+    /// Zero.
+    pub reserved: [u16; 3],
+    /// The thread's name, zero padded; forgeable.
+    pub comm: [u8; 16],
+}
+
+/// Why a program refused. Also the index in [`map::COUNTERS`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Not a refusal: an event that found the ring full.
+    LostEvent = 0,
+    /// The daemon never wrote its settings.
+    NoSettings = 1,
+    /// A socket of another kind than TCP or UDP.
+    SocketKind = 2,
+    /// A socket without storage: older than the programs, or memory is exhausted.
+    NoRecord = 3,
+    /// UDP to anything but the resolver.
+    Udp = 4,
+    /// A bind to an address that others can reach, or to a port of the daemon.
+    Bind = 5,
+    /// A socket option that would lead around the capture.
+    SocketOption = 6,
+    /// A packet that is not for the daemon, nor for a server of the agent's own cgroup.
+    Packet = 7,
+    /// A connect on a socket that is neither TCP nor UDP.
+    ConnectKind = 8,
+}
+
+/// Number of [`Reason`]s.
+pub const REASONS: usize = 9;
+
+/// The kernel programs, in the order in which they are attached: the boundary first, redirection last, so that at no
+/// moment something is redirected that is not also fenced in.
+pub const AGENT_PROGRAMS: [(&str, u32); 14] = [
+    ("egress", 1),
+    ("sock_create", 2),
+    ("agent_ops", 3),
+    ("set_option", 22),
+    ("bind4", 8),
+    ("bind6", 9),
+    ("recvmsg4", 19),
+    ("recvmsg6", 20),
+    ("sendmsg4", 14),
+    ("sendmsg6", 15),
+    ("getpeername4", 29),
+    ("getpeername6", 30),
+    ("connect4", 10),
+    ("connect6", 11),
+];
+
+/// The program at the daemon's own cgroup, with its attach type.
+pub const DAEMON_PROGRAMS: [(&str, u32); 1] = [("daemon_ops", 3)];
+
+const _: () = assert!(size_of::<Settings>() == 40);
+const _: () = assert!(size_of::<Record>() == 96);
+const _: () = assert!(size_of::<Tuple>() == 48);
+const _: () = assert!(size_of::<Event>() == 72);
+
+/// An IPv6 address as the four words that its sixteen octets are in memory; IPv4 as mapped (`::ffff:a.b.c.d`). Words, since
+/// kernel programs may not read their context in bytes.
+pub type Address = [u32; 4];
+
+/// The address of sixteen octets.
+#[must_use]
+pub const fn address(o: [u8; 16]) -> Address {
+    [
+        u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
+        u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
+        u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
+        u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
+    ]
+}
+
+/// The sixteen octets of an address.
+#[must_use]
+pub const fn octets(address: Address) -> [u8; 16] {
+    let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] =
+        [address[0].to_ne_bytes(), address[1].to_ne_bytes(), address[2].to_ne_bytes(), address[3].to_ne_bytes()];
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
+/// `::ffff:a.b.c.d` of an IPv4 address.
+#[must_use]
+pub const fn mapped(v4: [u8; 4]) -> Address {
+    mapped_word(u32::from_ne_bytes(v4))
+}
+
+/// As [`mapped`], of an IPv4 address as it lies in memory.
+#[must_use]
+pub const fn mapped_word(v4: u32) -> Address {
+    [0, 0, MAPPED_WORD, v4]
+}
+
+/// The third word of every mapped address.
+pub const MAPPED_WORD: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);

@@ -33,5 +33,5 @@ pub mod app;
 pub mod cli;
 pub mod config;
 
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -1,3 +1,7 @@
-//! The binary: argv, runtimes, exit code.
+//! The binary: argv in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    interceptor::cli::main()
+}

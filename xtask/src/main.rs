@@ -1,3 +1,44 @@
-//! Development tasks.
+//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask ebpf`.
 
-fn main() {}
+mod demo;
+mod ebpf;
+mod install;
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "interceptor's development tasks")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Watch an unmodified agent be governed against a real PostgreSQL; cleans up after itself
+    Demo(demo::Arguments),
+    /// Run every test: fast ones first, then those that need root, real servers and real clients
+    Test(test::Arguments),
+    /// Rebuild the committed kernel object from source, or check that it is what the source gives
+    Ebpf(ebpf::Arguments),
+}
+
+#[expect(clippy::print_stderr, reason = "the error is for the person at the terminal")]
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Ebpf(arguments) => ebpf::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nfailed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

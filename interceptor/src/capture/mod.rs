@@ -2,11 +2,37 @@
 //!
 //! What the kernel recorded at `connect(2)` reaches us through the accepted socket's own storage: it cannot be forged
 //! by the agent, raced, or outlived. A connection without such a record never becomes a [`Captured`].
+//!
+//! The order of a start: [`Listener::bind`] and [`dns::Relay::bind`] first, then [`Capture::start`], which loads,
+//! attaches or re-adopts the pinned links. Links outlive the daemon on purpose: while nobody listens, governed
+//! connections are refused. Only [`uninstall`] opens the host again.
+//!
+//! Not promised: capture in network namespaces other than the daemon's (connections there are refused); holding a root
+//! agent; sockets that were made outside a governed cgroup and passed into it.
+
+mod btf;
+pub mod cgroup;
+mod config;
+pub mod dns;
+mod events;
+mod listener;
+mod loader;
+mod maps;
+mod pins;
+mod probe;
+mod sys;
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
+
+pub use self::config::{Config, Resolver};
+pub use self::events::{Events, KernelEvent, Refusal};
+pub use self::listener::{Listener, Unrecorded};
+pub use self::loader::{Capture, CaptureError, Governed, uninstall};
+pub use self::maps::Counters;
+pub use self::probe::{ProbeResult, probe};
 
 /// A redirected connection, with what the kernel knew of its caller.
 #[derive(Debug)]
@@ -20,15 +46,15 @@ pub struct Captured {
 /// What the kernel recorded when the agent called `connect(2)`. Written by kernel programs only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// Where the agent wanted to go.
+    /// Where the agent wanted to go. A v4-mapped destination is given as IPv4.
     pub destination: SocketAddr,
     /// Process id (thread group) in the initial pid namespace.
     pub pid: u32,
     /// Thread id in the initial pid namespace.
     pub tid: u32,
-    /// Effective user id in the initial user namespace.
+    /// Real user id in the initial user namespace.
     pub uid: u32,
-    /// Effective group id in the initial user namespace.
+    /// Real group id in the initial user namespace.
     pub gid: u32,
     /// cgroup v2 id in which the socket was created: what policy goes by.
     pub cgroup: u64,

@@ -1,6 +1,29 @@
 //! Identity: from the kernel's record of a process, and the token it presents, to a machine identity.
 //!
-//! Both must match one configured `[[agent]]`: the process facts *and* the attested token.
+//! Both must match one configured `[[agent]]`: the process facts *and* the attested token. The order is fixed: the
+//! process is pinned and its facts are read ([`facts`]); the agents whose `match` holds are the candidates; each
+//! candidate's token is fetched from where its configuration says ([`source`]) and verified ([`token`], [`jwks`]);
+//! exactly one candidate may be left. None, or two, is a refusal.
+//!
+//! Not promised: that two processes of one uid in one cgroup can be told apart. Such processes can trace each other,
+//! share sockets and read each other's tokens; give every agent its own uid and cgroup.
+
+pub mod attestor;
+pub mod config;
+pub mod error;
+pub mod explain;
+pub mod facts;
+pub mod fetch;
+pub mod jwks;
+pub mod source;
+pub mod strict;
+pub mod token;
+
+pub use attestor::{Attest, Attestor, Candidates, CgroupPath};
+pub use config::{AgentConfig, ConfigError, IssuerConfig};
+pub use error::{Fault, IdentityError, Refusal};
+pub use explain::WhoAmI;
+pub use token::TokenError;
 
 use std::sync::Arc;
 
@@ -8,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
-/// Facts about a process that it cannot influence, each read from the kernel.
+/// Facts about a process, each read from the kernel. Paths of executables depend on the agent's mounts: they inform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessFacts {
     /// Process id in the initial pid namespace.

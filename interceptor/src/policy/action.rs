@@ -138,13 +138,131 @@ pub enum ResourceKind {
     Tag,
 }
 
-/// What an action touches. Cedar id: the parts joined by `/`; parents: every shorter path, up to the target.
+impl ResourceKind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[
+        Self::Target,
+        Self::Database,
+        Self::Schema,
+        Self::Table,
+        Self::Function,
+        Self::Object,
+        Self::Setting,
+        Self::Role,
+        Self::Path,
+        Self::Channel,
+        Self::Tag,
+    ];
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
+    }
+
+    /// The name, as Cedar writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Target => "Target",
+            Self::Database => "Database",
+            Self::Schema => "Schema",
+            Self::Table => "Table",
+            Self::Function => "Function",
+            Self::Object => "Object",
+            Self::Setting => "Setting",
+            Self::Role => "Role",
+            Self::Path => "Path",
+            Self::Channel => "Channel",
+            Self::Tag => "Tag",
+        }
+    }
+
+    /// How many parts a path of this kind may have, from the target down.
+    #[must_use]
+    pub const fn depth(self) -> std::ops::RangeInclusive<usize> {
+        match self {
+            Self::Target | Self::Tag => 1..=1,
+            Self::Database => 2..=2,
+            Self::Schema => 3..=3,
+            Self::Table | Self::Function => 4..=4,
+            Self::Setting | Self::Role | Self::Path | Self::Channel => 2..=4,
+            // A trigger, rule or policy also names its table.
+            Self::Object => 2..=5,
+        }
+    }
+}
+
+/// What an action touches. Cedar id: [`Resource::id`]; parents: every shorter path, up to the target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Resource {
     /// Cedar entity type.
     pub kind: ResourceKind,
     /// From the target down: `[target, database, schema, name]` for a table, `[target, name]` for a role.
     pub path: Vec<Arc<str>>,
+}
+
+impl Resource {
+    /// The Cedar id: the parts joined by `/`. In a part, `%` is written `%25` and `/` is written `%2F`, so that
+    /// different paths never have the same id.
+    #[must_use]
+    pub fn id(&self) -> String {
+        Self::join(&self.path)
+    }
+
+    /// The id of a path; see [`Resource::id`].
+    #[must_use]
+    pub fn join(path: &[Arc<str>]) -> String {
+        let mut id = String::with_capacity(path.iter().map(|part| part.len() + 1).sum());
+        for (index, part) in path.iter().enumerate() {
+            if index > 0 {
+                id.push('/');
+            }
+            for character in part.chars() {
+                match character {
+                    '%' => id.push_str("%25"),
+                    '/' => id.push_str("%2F"),
+                    other => id.push(other),
+                }
+            }
+        }
+        id
+    }
+
+    /// The inverse of [`Resource::id`]; `None` where the id has an escape other than those two, or a path of that kind
+    /// cannot have so many parts.
+    #[must_use]
+    pub fn from_id(kind: ResourceKind, id: &str) -> Option<Self> {
+        let path = id.split('/').map(unescape).collect::<Option<Vec<_>>>()?;
+        kind.depth().contains(&path.len()).then_some(Self { kind, path })
+    }
+}
+
+/// `Table::"orders-db/orders/public/customers"`, as policies write it; control characters are escaped.
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::\"", self.kind.as_str())?;
+        for character in self.id().chars() {
+            match character {
+                '"' | '\\' => write!(f, "\\{character}")?,
+                other if other.is_control() => write!(f, "{}", other.escape_unicode())?,
+                other => write!(f, "{other}")?,
+            }
+        }
+        f.write_str("\"")
+    }
+}
+
+fn unescape(part: &str) -> Option<Arc<str>> {
+    let mut pieces = part.split('%');
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (character, rest) =
+            piece.strip_prefix("25").map(|rest| ('%', rest)).or_else(|| Some(('/', piece.strip_prefix("2F")?)))?;
+        plain.push(character);
+        plain.push_str(rest);
+    }
+    Some(plain.into())
 }
 
 /// A class of sensitive data: `pii`, `card`, `secret` ...
@@ -209,4 +327,45 @@ pub struct Command {
     pub facts: Arc<Facts>,
     /// Whether a transaction is open.
     pub in_transaction: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn path(parts: &[&str]) -> Vec<Arc<str>> {
+        parts.iter().map(|part| Arc::from(*part)).collect()
+    }
+
+    #[test]
+    fn a_slash_in_a_name_is_not_a_step() {
+        assert_ne!(Resource::join(&path(&["t", "a/b"])), Resource::join(&path(&["t", "a", "b"])));
+        assert_ne!(Resource::join(&path(&["t", "a%2Fb"])), Resource::join(&path(&["t", "a/b"])));
+        assert_ne!(Resource::join(&path(&["t", ""])), Resource::join(&path(&["t"])));
+        assert_eq!(Resource::join(&path(&["t", "a/b%"])), "t/a%2Fb%25");
+    }
+
+    #[test]
+    fn an_unknown_escape_or_depth_is_no_id() {
+        assert_eq!(Resource::from_id(ResourceKind::Table, "t/d/s/a%2f"), None);
+        assert_eq!(Resource::from_id(ResourceKind::Table, "t/d/s/a%"), None);
+        assert_eq!(Resource::from_id(ResourceKind::Table, "t/d/s"), None);
+        assert!(Resource::from_id(ResourceKind::Table, "t/d/s/a").is_some());
+    }
+
+    #[test]
+    fn a_resource_prints_on_one_line() {
+        let resource = Resource { kind: ResourceKind::Role, path: path(&["t", "a\n\"b\\"]) };
+        assert_eq!(resource.to_string(), r#"Role::"t/a\u{a}\"b\\""#);
+    }
+
+    proptest! {
+        #[test]
+        fn ids_are_unambiguous(parts in prop::collection::vec("[ab/%25F\\PC\n\"]{0,6}", 4)) {
+            let resource = Resource { kind: ResourceKind::Table, path: parts.iter().map(|p| p.as_str().into()).collect() };
+            prop_assert_eq!(Resource::from_id(ResourceKind::Table, &resource.id()), Some(resource));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::action::TagSet;
-use super::denial::Retry;
+use super::denial::{Fault, Retry};
 
 /// What policy says of a command.
 #[derive(Clone, Debug)]
@@ -30,6 +30,12 @@ impl Permitted {
         &self.rules
     }
 
+    /// The same ids, shared.
+    #[must_use]
+    pub fn shared_rules(&self) -> Arc<[String]> {
+        Arc::clone(&self.rules)
+    }
+
     /// What the answer must undergo.
     #[must_use]
     pub const fn obligations(&self) -> &Obligations {
@@ -45,7 +51,8 @@ impl Permitted {
 /// A yes that waits for a human.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// Groups that may approve, from `@approval`; never empty.
+    /// Groups that may approve, from `@approval`; never empty. A member of any one of them may: where several policies
+    /// hold, these are the groups that all of them name.
     pub approvers: Vec<String>,
     /// Ids of the policies that hold.
     pub rules: Arc<[String]>,
@@ -67,7 +74,7 @@ impl Held {
 pub struct Denied {
     /// Ids of the policies that forbid; empty where nothing permits.
     pub rules: Arc<[String]>,
-    /// The first action that was not permitted, as `sql:drop on Table "orders-db/orders/public/customers"`.
+    /// The first action that was not permitted, as `sql:drop on Table::"orders-db/orders/public/customers"`.
     pub action: String,
     /// `@reason`, or that no policy permits it.
     pub reason: String,
@@ -75,6 +82,8 @@ pub struct Denied {
     pub remedy: Option<String>,
     /// Whether the same command can succeed later.
     pub retry: Retry,
+    /// Whose fault it is: the agent's, unless a policy failed or a bound was hit.
+    pub fault: Fault,
 }
 
 /// What the answer to a permitted command must undergo.
@@ -135,5 +144,36 @@ impl Permit {
     #[must_use = "the obligations must be met"]
     pub fn spend(self) -> (Obligations, Recorded) {
         (self.obligations, self.recorded)
+    }
+}
+
+/// Decisions without a policy, for tests of what comes after one. Not in a release build.
+#[cfg(any(test, feature = "testing"))]
+mod scripted {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use super::{Held, Obligations, Permitted};
+
+    impl Permitted {
+        /// A yes that masks these tags.
+        #[must_use]
+        pub fn scripted(masked: &[&str]) -> Self {
+            let masked: BTreeSet<_> = masked.iter().map(|tag| Arc::from(*tag)).collect();
+            Self { rules: Arc::new(["scripted".to_owned()]), obligations: Obligations { masked: Arc::new(masked) } }
+        }
+    }
+
+    impl Held {
+        /// A hold for one group.
+        #[must_use]
+        pub fn scripted(approver: &str) -> Self {
+            Self {
+                approvers: vec![approver.to_owned()],
+                rules: Arc::new(["scripted".to_owned()]),
+                reason: "scripted".to_owned(),
+                when_approved: Permitted::scripted(&[]),
+            }
+        }
     }
 }

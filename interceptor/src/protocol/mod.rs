@@ -82,6 +82,8 @@ pub struct Conn {
 pub struct Target {
     /// Name in the configuration.
     pub name: Arc<str>,
+    /// The configured host that the destination address belongs to.
+    pub host: String,
     /// TLS towards the agent, where it is offered.
     pub agent_tls: Option<Arc<rustls::ServerConfig>>,
     /// TLS towards the target.

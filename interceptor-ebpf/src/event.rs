@@ -1,0 +1,62 @@
+//! Events and counters of refusals. A full ring loses the event, never the refusal, and counts the loss.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns};
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
+use interceptor_ebpf::{Event, Reason};
+
+use crate::maps::{COUNTERS, EVENTS};
+use crate::sock_addr::Endpoint;
+
+/// Reports a refusal by the running task.
+#[inline(always)]
+pub(crate) fn refuse(reason: Reason, detail: u32, endpoint: Option<&Endpoint>, cgroup: Option<u64>) {
+    let mut event = blank(reason, detail, endpoint);
+    // SAFETY: takes no arguments and reads the running task.
+    event.cgroup = cgroup.unwrap_or_else(|| unsafe { bpf_get_current_cgroup_id() });
+    event.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    event.uid = bpf_get_current_uid_gid() as u32;
+    event.comm = bpf_get_current_comm().unwrap_or_default();
+    emit(&event);
+}
+
+/// Reports a refused packet, whose sender is only known by cgroup: the running task may be any.
+#[inline(always)]
+pub(crate) fn refuse_packet(protocol: u32, endpoint: Option<&Endpoint>, cgroup: u64) {
+    let mut event = blank(Reason::Packet, protocol, endpoint);
+    event.cgroup = cgroup;
+    emit(&event);
+}
+
+#[inline(always)]
+fn blank(reason: Reason, detail: u32, endpoint: Option<&Endpoint>) -> Event {
+    let (address, port) = endpoint.map_or(([0; 4], 0), |endpoint| (endpoint.address, endpoint.port));
+    Event {
+        // SAFETY: takes no arguments.
+        boottime: unsafe { bpf_ktime_get_boot_ns() },
+        cgroup: 0,
+        address,
+        tgid: 0,
+        uid: 0,
+        reason: reason as u32,
+        detail,
+        port,
+        reserved: [0; 3],
+        comm: [0; 16],
+    }
+}
+
+#[inline(always)]
+fn emit(event: &Event) {
+    count(event.reason);
+    if EVENTS.output(event, 0).is_err() {
+        count(Reason::LostEvent as u32);
+    }
+}
+
+#[inline(always)]
+fn count(reason: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason) {
+        // SAFETY: a value of this CPU's own; a lost increment under preemption is harmless.
+        unsafe { *counter = (*counter).wrapping_add(1) };
+    }
+}

@@ -1,0 +1,135 @@
+//! What the API answers.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Serialize;
+
+use super::peer::Peer;
+use super::{AnswerBody, Api, BODY_LIMIT, Fault, Status};
+use crate::approval::{Answer, Approver, RequestId};
+use crate::telemetry::SessionId;
+
+/// The API.
+pub fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/sessions", get(sessions))
+        .route("/v1/sessions/{id}/kill", post(kill))
+        .route("/v1/approvals", get(approvals))
+        .route("/v1/approvals/{id}", get(approval).post(answer))
+        .route("/v1/reload", post(reload))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(api)
+}
+
+async fn status(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
+    if let Err(refused) = admit(&api, &peer) {
+        return refused;
+    }
+    let loaded = api.house.loaded.load_full();
+    json(&Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: api.started_at,
+        governed: api.governed.clone(),
+        policies: loaded.policies.digest().to_owned(),
+        targets: loaded.targets.iter().map(|target| target.name.to_string()).collect(),
+        sessions: api.house.registry.len(),
+        waiting: api.house.approvals.list().iter().filter(|request| request.state.name() == "waiting").count(),
+        recorder_fault: api.house.recorder.health().failing.map(|why| why.to_string()),
+    })
+}
+
+async fn sessions(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
+    admit(&api, &peer).map_or_else(|refused| refused, |_| json(&api.house.registry.list()))
+}
+
+async fn kill(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>, Path(id): Path<String>) -> Response {
+    let approver = match admit(&api, &peer) {
+        Ok(approver) => approver,
+        Err(refused) => return refused,
+    };
+    match id.parse::<SessionId>() {
+        Ok(id) if api.house.registry.kill(id, &approver.to_string()) => json(&serde_json::json!({ "killed": id })),
+        Ok(id) => fault(StatusCode::NOT_FOUND, format!("no live session {id}; `interceptor sessions` lists them")),
+        Err(error) => fault(StatusCode::BAD_REQUEST, error.to_string()),
+    }
+}
+
+async fn approvals(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
+    admit(&api, &peer).map_or_else(|refused| refused, |_| json(&api.house.approvals.list()))
+}
+
+async fn approval(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>, Path(id): Path<String>) -> Response {
+    if let Err(refused) = admit(&api, &peer) {
+        return refused;
+    }
+    match request_id(&id).and_then(|id| api.house.approvals.show(id).map_err(|error| error.to_string())) {
+        Ok(request) => json(&request),
+        Err(error) => fault(StatusCode::NOT_FOUND, error),
+    }
+}
+
+async fn answer(
+    State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+    body: Result<Json<AnswerBody>, JsonRejection>,
+) -> Response {
+    let approver = match admit(&api, &peer) {
+        Ok(approver) => approver,
+        Err(refused) => return refused,
+    };
+    let Json(body) = match body {
+        Ok(body) => body,
+        Err(rejection) => return fault(StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    let id = match request_id(&id) {
+        Ok(id) => id,
+        Err(error) => return fault(StatusCode::NOT_FOUND, error),
+    };
+    let answer = Answer { approver, at: api.house.clock.now(), reason: body.reason };
+    match api.house.answer(id, body.approve, answer).await {
+        Ok(request) => json(&request),
+        Err(error) => fault(StatusCode::CONFLICT, error),
+    }
+}
+
+async fn reload(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
+    if let Err(refused) = admit(&api, &peer) {
+        return refused;
+    }
+    let loading = Arc::clone(&api);
+    match tokio::task::spawn_blocking(move || (loading.reload)()).await {
+        Ok(Ok(loaded)) => json(&serde_json::json!({ "loaded": loaded })),
+        Ok(Err(problems)) => {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            fault(StatusCode::UNPROCESSABLE_ENTITY, format!("nothing was changed:\n{}", lines.join("\n")))
+        }
+        Err(error) => fault(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "the error is the response itself")]
+fn admit(api: &Api, peer: &Peer) -> Result<Approver, Response> {
+    peer.admit(api.group, &api.governed).map_err(|error| {
+        tracing::warn!(?peer, %error, "refused at the admin socket");
+        fault(StatusCode::FORBIDDEN, error)
+    })
+}
+
+fn request_id(text: &str) -> Result<RequestId, String> {
+    text.parse()
+}
+
+fn json(body: &impl Serialize) -> Response {
+    Json(body).into_response()
+}
+
+fn fault(status: StatusCode, error: String) -> Response {
+    (status, Json(Fault { error })).into_response()
+}

@@ -1,0 +1,72 @@
+//! Refusals by the kernel programs, summed up and put on record.
+//!
+//! An agent can cause refusals as fast as it can call the kernel; what is written is bounded: one event a second for each
+//! kind, cgroup and process, [`KINDS`] of them at most, and one for all others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::capture::{Events, KernelEvent};
+use crate::record::Event;
+use crate::session::House;
+use crate::telemetry::SessionId;
+
+/// Kinds of refusals that are told apart within one period.
+const KINDS: usize = 256;
+/// How often refusals are put on record.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Watches until the ring cannot be read any more.
+pub(super) async fn watch(house: Arc<House>, mut events: Events) {
+    let mut waiting: HashMap<(String, u64, Option<u32>), (KernelEvent, u64)> = HashMap::new();
+    let mut others = 0u64;
+    let mut period = tokio::time::interval(PERIOD);
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Ok(event) => {
+                    let key = (event.refusal.to_string(), event.cgroup, event.pid);
+                    if let Some((_, count)) = waiting.get_mut(&key) {
+                        *count = count.saturating_add(1);
+                    } else if waiting.len() < KINDS {
+                        waiting.insert(key, (event, 1));
+                    } else {
+                        others = others.saturating_add(1);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "refusals of the kernel programs cannot be read any more");
+                    return;
+                }
+            },
+            _ = period.tick() => {
+                for ((what, ..), (event, count)) in waiting.drain() {
+                    report(&house, what, &event, count).await;
+                }
+                if others > 0 {
+                    let text = format!("{others} more refusals of the kernel programs, of too many kinds to list");
+                    others = 0;
+                    if let Err(error) = house.recorder.enqueue(SessionId::NONE, Event::Note { text }).await {
+                        tracing::error!(%error, "refusals are not on record");
+                    }
+                }
+            },
+        }
+    }
+}
+
+async fn report(house: &House, what: String, event: &KernelEvent, count: u64) {
+    tracing::warn!(%what, cgroup = event.cgroup, pid = event.pid, count, destination = ?event.address, "refused in the kernel");
+    let denied = Event::KernelDenied {
+        what,
+        cgroup: event.cgroup,
+        pid: event.pid,
+        comm: Some(event.comm.clone()),
+        destination: event.address,
+        count,
+    };
+    if let Err(error) = house.recorder.enqueue(SessionId::NONE, denied).await {
+        tracing::error!(%error, "a refusal is not on record");
+    }
+}

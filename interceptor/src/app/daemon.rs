@@ -1,0 +1,263 @@
+//! The running daemon: accept, serve, reload, drain.
+
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::{Means, StartError, load};
+use crate::admin::{self, Api};
+use crate::approval;
+use crate::capture::dns::Relay;
+use crate::capture::{self, Capture, Events, Listener};
+use crate::clock::Clock;
+use crate::config::{self, Config, Problem};
+use crate::policy::DecisionCache;
+use crate::record::{Event, Recorder};
+use crate::session::{House, Loaded, REFRESH, Registry, Routes};
+use crate::telemetry::SessionId;
+
+/// How often held commands are looked at for having timed out.
+const EXPIRE: Duration = Duration::from_secs(1);
+/// Pause after an accept that failed, so that running out of descriptors is no busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) async fn run(path: &Path, config: Config, loaded: Loaded, means: Means) -> Result<(), StartError> {
+    let house = furnish(&config, loaded, Arc::clone(&means.clock)).await?;
+    let bound = admin::bind(&config.admin);
+    let (listener, group) = bound.map_err(|error| StartError::failed("opening the admin socket")(&error))?;
+    let captured = Captures::start(&config.capture)?;
+    let runtime = tokio::runtime::Handle::current();
+    let api = Arc::new(Api {
+        house: Arc::clone(&house),
+        reload: reloader(path, Arc::clone(&house), means, runtime),
+        governed: config.capture.cgroups.clone(),
+        group,
+        started_at: house.clock.now(),
+    });
+    let stop = serve_admin(listener, api)?;
+    announce(&house).await?;
+    let ended = govern(&house, captured).await;
+    let _nobody_listens = stop.send(());
+    drain(&house).await;
+    ended
+}
+
+/// Everything that captures: listeners first, so that no agent is sent to a port that nobody listens on.
+struct Captures {
+    listener: Listener,
+    relay: Option<Relay>,
+    capture: Capture,
+    events: Events,
+}
+
+impl Captures {
+    fn start(config: &capture::Config) -> Result<Self, StartError> {
+        let listener = Listener::bind(config).map_err(|error| StartError::failed("listening for agents")(&error))?;
+        let relay = Relay::bind(config).map_err(|error| StartError::failed("relaying DNS")(&error))?;
+        let capture = Capture::start(config, &listener, relay.as_ref());
+        let capture = capture.map_err(|error| StartError::failed("capturing")(&error))?;
+        let events = capture.events().map_err(|error| StartError::failed("watching the kernel programs")(&error))?;
+        Ok(Self { listener, relay, capture, events })
+    }
+}
+
+/// Ends a task together with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Builds what sessions share.
+async fn furnish(config: &Config, loaded: Loaded, clock: Arc<dyn Clock>) -> Result<Arc<House>, StartError> {
+    let recorder = Recorder::open(&config.record, Arc::clone(&clock));
+    let recorder = recorder.map_err(|error| StartError::failed("opening the spool")(&error))?;
+    let approvals = approval::Store::open(config.approval.clone(), Arc::clone(&clock));
+    let approvals = approvals.map_err(|error| StartError::failed("opening the approvals")(&error))?;
+    for (issuer, why) in loaded.attestor.warm().await {
+        tracing::warn!(%issuer, %why, "the issuer's keys are not there yet; its tokens are refused until they are");
+    }
+    let house = Arc::new(House {
+        clock,
+        recorder,
+        approvals,
+        registry: Arc::new(Registry::default()),
+        limits: config.limits.clone(),
+        decisions: DecisionCache::default(),
+        loaded: ArcSwap::from_pointee(loaded),
+        routes: ArcSwap::from_pointee(Routes::default()),
+    });
+    house.resolve().await;
+    Ok(house)
+}
+
+async fn announce(house: &House) -> Result<(), StartError> {
+    let started = Event::DaemonStarted { version: env!("CARGO_PKG_VERSION").to_owned() };
+    let policies = Event::PolicyLoaded { digest: house.loaded.load().policies.digest().to_owned() };
+    for event in [started, policies] {
+        let recorded = house.recorder.append(SessionId::NONE, event).await;
+        recorded.map_err(|error| StartError::failed("recording the start")(&error))?;
+    }
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "systemd was not told that the daemon is ready");
+    }
+    tracing::info!("ready");
+    Ok(())
+}
+
+/// Accepts until told to stop.
+async fn govern(house: &Arc<House>, captured: Captures) -> Result<(), StartError> {
+    let signals = |kind| signal(kind).map_err(|error| StartError::failed("listening for signals")(&error));
+    let mut terminate: Signal = signals(SignalKind::terminate())?;
+    let mut interrupt = signals(SignalKind::interrupt())?;
+    let Captures { listener, relay, capture, events } = captured;
+    let _alarms = AbortOnDrop(tokio::spawn(super::alarms::watch(Arc::clone(house), events)));
+    let _relay = relay.map(|relay| AbortOnDrop(tokio::spawn(async move { relay.run().await })));
+    let mut sessions = JoinSet::new();
+    let mut expire = tokio::time::interval(EXPIRE);
+    let mut refresh = tokio::time::interval(REFRESH);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(Ok(captured)) => {
+                    sessions.spawn(Arc::clone(house).serve(captured));
+                }
+                Ok(Err(unrecorded)) => {
+                    tracing::warn!(%unrecorded, "a connection without a kernel record was closed");
+                    let text = format!("a connection without a kernel record was closed: {unrecorded}");
+                    note(house, text).await;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "accepting failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a session's task broke");
+                }
+            },
+            _ = expire.tick() => house.expire_approvals().await,
+            _ = refresh.tick() => {
+                if let Err(error) = capture.refresh() {
+                    tracing::error!(%error, "a governed cgroup cannot be governed");
+                }
+                let house = Arc::clone(house);
+                tokio::spawn(async move { house.resolve().await });
+            },
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+async fn drain(house: &House) {
+    tracing::info!(sessions = house.registry.len(), "draining");
+    let _no_systemd = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    house.registry.drain();
+    let patience = Duration::from_secs(house.limits.drain_seconds);
+    let empty = async {
+        while !house.registry.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(patience, empty).await.is_err() {
+        tracing::warn!(sessions = house.registry.len(), "sessions did not end in time and are cut off");
+    }
+    let stopped = Event::DaemonStopped { reason: "it was told to stop".to_owned() };
+    if let Err(error) = house.recorder.append(SessionId::NONE, stopped).await {
+        tracing::error!(%error, "the stop is not on record");
+    }
+    if let Err(error) = house.recorder.close().await {
+        tracing::error!(%error, "the spool was not closed cleanly");
+    }
+}
+
+async fn note(house: &House, text: String) {
+    if let Err(error) = house.recorder.enqueue(SessionId::NONE, Event::Note { text }).await {
+        tracing::error!(%error, "a note is not on record");
+    }
+}
+
+/// The admin API on a thread and a runtime of its own: it answers while sessions keep every worker busy.
+fn serve_admin(listener: UnixListener, api: Arc<Api>) -> Result<oneshot::Sender<()>, StartError> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serve = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async move {
+            let mut hangup = signal(SignalKind::hangup())?;
+            let reloading = Arc::clone(&api);
+            tokio::spawn(async move {
+                while hangup.recv().await.is_some() {
+                    let reloading = Arc::clone(&reloading);
+                    match tokio::task::spawn_blocking(move || (reloading.reload)()).await {
+                        Ok(reloaded) => report(&reloaded),
+                        Err(error) => tracing::error!(%error, "the reload broke; nothing was changed"),
+                    }
+                }
+            });
+            admin::serve(listener, api, async { drop(stopped.await) }).await
+        })
+    };
+    let guarded = move || {
+        if let Err::<(), std::io::Error>(error) = serve() {
+            tracing::error!(%error, "the admin socket broke");
+        }
+    };
+    let spawned = std::thread::Builder::new().name("admin".to_owned()).spawn(guarded);
+    spawned.map_err(|error| StartError::failed("starting the admin thread")(&error))?;
+    Ok(stop)
+}
+
+/// What `reload` does: build everything anew, and swap it in only when all of it is right.
+fn reloader(
+    path: &Path,
+    house: Arc<House>,
+    means: Means,
+    runtime: tokio::runtime::Handle,
+) -> Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync> {
+    let path: PathBuf = path.to_path_buf();
+    Box::new(move || {
+        let config = config::read(&path)?;
+        let loaded = load(&path, &config, &means)?;
+        warm(&loaded, &runtime);
+        let digest = loaded.policies.digest().to_owned();
+        house.loaded.store(Arc::new(loaded));
+        let house = Arc::clone(&house);
+        let recorded = digest.clone();
+        runtime.spawn(async move {
+            house.resolve().await;
+            let event = Event::PolicyLoaded { digest: recorded };
+            if let Err(error) = house.recorder.append(SessionId::NONE, event).await {
+                tracing::error!(%error, "a reload is not on record");
+            }
+        });
+        Ok(format!("policies {digest} are in force"))
+    })
+}
+
+/// Fetches the issuers' keys before the new configuration counts, so that no session pays for a reload.
+fn warm(loaded: &Loaded, runtime: &tokio::runtime::Handle) {
+    for (issuer, why) in runtime.block_on(loaded.attestor.warm()) {
+        tracing::warn!(%issuer, %why, "the issuer's keys are not there yet; its tokens are refused until they are");
+    }
+}
+
+fn report(reloaded: &Result<String, Vec<Problem>>) {
+    match reloaded {
+        Ok(loaded) => tracing::info!("{loaded}"),
+        Err(problems) => {
+            for problem in problems {
+                tracing::error!(%problem, "not reloaded, the last good configuration stays in force");
+            }
+        }
+    }
+}

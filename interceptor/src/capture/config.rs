@@ -1,0 +1,198 @@
+//! What the operator says about capture, and the checks that need no kernel.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use serde::{Deserialize, Serialize};
+
+/// Governed cgroups at most.
+pub(super) const MAX_CGROUPS: usize = 256;
+/// Where `resolver = "system"` looks.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Bytes of resolv.conf that are read.
+const MAX_RESOLV_CONF: usize = 64 << 10;
+
+/// The `[capture]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Governed cgroups, as paths below the cgroup2 mount; everything below them is governed too. Missing ones are made.
+    pub cgroups: Vec<String>,
+    /// The daemon's cgroup, below the cgroup2 mount; by default the one that it runs in.
+    pub daemon_cgroup: Option<String>,
+    /// Where links and maps are pinned: a directory on a bpffs, owned by root.
+    pub pin_directory: PathBuf,
+    /// TCP port of the proxy on 127.0.0.1 and ::1; 0 takes a free one.
+    pub proxy_port: u16,
+    /// UDP port of the DNS relay on 127.0.0.1 and ::1; 0 takes a free one.
+    pub dns_port: u16,
+    /// The resolver that agents may ask over UDP.
+    pub resolver: Resolver,
+    /// The resolver that the relay forwards to, where that is another one.
+    pub dns_upstream: Option<SocketAddr>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cgroups: vec!["/agents.slice".to_owned()],
+            daemon_cgroup: None,
+            pin_directory: PathBuf::from("/sys/fs/bpf/interceptor"),
+            proxy_port: 15_001,
+            dns_port: 15_053,
+            resolver: Resolver::System,
+            dns_upstream: None,
+        }
+    }
+}
+
+impl Config {
+    /// Every fault that shows without a kernel, in plain words; empty when there is none.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.cgroups.is_empty() {
+            faults.push("cgroups: name at least one cgroup".to_owned());
+        }
+        if self.cgroups.len() > MAX_CGROUPS {
+            faults.push(format!("cgroups: {} are too many, the limit is {MAX_CGROUPS}", self.cgroups.len()));
+        }
+        for cgroup in self.cgroups.iter().chain(&self.daemon_cgroup) {
+            if !is_plain(cgroup) {
+                faults.push(format!("`{cgroup}` is no cgroup path: absolute, not the root, without `.` and `..`"));
+            }
+        }
+        for cgroup in &self.cgroups {
+            if let Some(daemon) = &self.daemon_cgroup
+                && (Path::new(daemon).starts_with(cgroup) || Path::new(cgroup).starts_with(daemon))
+            {
+                faults.push(format!("the daemon's cgroup `{daemon}` and the governed `{cgroup}` contain one another"));
+            }
+        }
+        if !self.pin_directory.is_absolute() {
+            faults.push(format!("pin_directory: `{}` is not absolute", self.pin_directory.display()));
+        }
+        if self.proxy_port != 0 && self.proxy_port == self.dns_port {
+            faults.push("proxy_port and dns_port are the same".to_owned());
+        }
+        faults
+    }
+
+    /// The resolver that agents may ask, looked up where the configuration says `system`; none when UDP is off.
+    ///
+    /// # Errors
+    /// When the system's resolver is asked for and `/etc/resolv.conf` cannot be read or names none.
+    pub fn resolver(&self) -> io::Result<Option<SocketAddr>> {
+        match self.resolver {
+            Resolver::None => Ok(None),
+            Resolver::At(address) => Ok(Some(address)),
+            Resolver::System => {
+                let text = fs::read(RESOLV_CONF)?;
+                let text = String::from_utf8_lossy(text.get(..text.len().min(MAX_RESOLV_CONF)).unwrap_or_default());
+                let first = nameserver(&text);
+                first.map(Some).ok_or_else(|| io::Error::other(format!("{RESOLV_CONF} names no nameserver")))
+            }
+        }
+    }
+}
+
+/// Whether this is an absolute path below the mount without detours.
+pub(super) fn is_plain(path: &str) -> bool {
+    path.len() > 1
+        && path.starts_with('/')
+        && !path.ends_with('/')
+        && !path.contains('\0')
+        && path.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+fn nameserver(resolv_conf: &str) -> Option<SocketAddr> {
+    let mut words = resolv_conf.lines().map(str::split_whitespace);
+    words.find_map(|mut line| {
+        (line.next() == Some("nameserver")).then(|| line.next()?.parse::<IpAddr>().ok())?.map(|ip| (ip, 53).into())
+    })
+}
+
+/// Which resolver agents may ask: `"system"`, `"none"`, an address, or an address with a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Resolver {
+    /// The first nameserver of `/etc/resolv.conf`.
+    #[default]
+    System,
+    /// None: all UDP is refused.
+    None,
+    /// This one.
+    At(SocketAddr),
+}
+
+/// A resolver that is neither a keyword nor an address.
+#[derive(Debug, thiserror::Error)]
+#[error("a resolver is \"system\", \"none\", an IP address, or an address with a port")]
+pub struct BadResolver;
+
+impl TryFrom<String> for Resolver {
+    type Error = BadResolver;
+
+    fn try_from(text: String) -> Result<Self, BadResolver> {
+        match text.as_str() {
+            "system" => Ok(Self::System),
+            "none" => Ok(Self::None),
+            other => other
+                .parse::<SocketAddr>()
+                .or_else(|_| other.parse::<IpAddr>().map(|ip| (ip, 53).into()))
+                .map(Self::At)
+                .map_err(|_| BadResolver),
+        }
+    }
+}
+
+impl From<Resolver> for String {
+    fn from(resolver: Resolver) -> Self {
+        match resolver {
+            Resolver::System => "system".to_owned(),
+            Resolver::None => "none".to_owned(),
+            Resolver::At(address) => address.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound_and_unknown_keys_are_refused() {
+        assert_eq!(Config::default().faults(), Vec::<String>::new());
+        assert!(toml::from_str::<Config>("cgroup = ['/a']").unwrap_err().to_string().contains("unknown field"));
+        let config: Config = toml::from_str("cgroups = ['/a/b']\nresolver = '10.0.0.2'").unwrap();
+        assert_eq!(config.resolver().unwrap(), Some("10.0.0.2:53".parse().unwrap()));
+    }
+
+    #[test]
+    fn dangerous_cgroups_are_faults() {
+        for path in ["/", "", "a", "/a/", "/a/../b", "/a//b", "/."] {
+            let config = Config { cgroups: vec![path.to_owned()], ..Config::default() };
+            assert_eq!(config.faults().len(), 1, "{path}");
+        }
+        for (agents, daemon) in [("/a", "/a/daemon"), ("/d/a", "/d"), ("/a", "/a")] {
+            let config = Config {
+                cgroups: vec![agents.to_owned()],
+                daemon_cgroup: Some(daemon.to_owned()),
+                ..Config::default()
+            };
+            assert_eq!(config.faults().len(), 1, "{agents} {daemon}");
+        }
+        let many = Config { cgroups: vec!["/a".to_owned(); MAX_CGROUPS + 1], ..Config::default() };
+        assert_eq!(many.faults().len(), 1);
+    }
+
+    #[test]
+    fn the_first_nameserver_counts() {
+        let text = "# c\nsearch x\nnameserver bad\nnameserver 10.1.1.1\nnameserver ::1\n";
+        assert_eq!(nameserver(text), Some("10.1.1.1:53".parse().unwrap()));
+        assert_eq!(nameserver("options x"), None);
+        assert!(Resolver::try_from("nope".to_owned()).is_err());
+        assert_eq!(Resolver::try_from("[::1]:54".to_owned()).unwrap(), Resolver::At("[::1]:54".parse().unwrap()));
+    }
+}

@@ -1,0 +1,397 @@
+//! The loader: programs into the kernel, links onto cgroups, both pinned so that they outlive the daemon.
+//!
+//! A start is safe at every step: the maps deny until the settings are written, the fence is attached before anything
+//! is redirected, a pinned link gets its new program in one step, and a failure removes nothing.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use interceptor_ebpf::{
+    AGENT_PROGRAMS, DAEMON_PROGRAMS, EVENT_BYTES, Event, MAX_HANDSHAKES, REASONS, Record, Settings, Tuple, map,
+};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::maps::Records;
+use super::pins::{Attached, Pins};
+use super::sys::Plain;
+use super::{Config, Counters, Events, Listener, btf, cgroup, dns};
+
+/// The kernel object, as committed and as `cargo xtask ebpf` rebuilds it.
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../interceptor-ebpf/interceptor.bpf.o"));
+
+/// Why capture did not start, or not for all cgroups.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The configuration contradicts itself.
+    #[error("capture configuration: {0}")]
+    Config(String),
+    /// The daemon runs elsewhere than configured.
+    #[error("the daemon runs in cgroup {actual}, but must run in {expected}: the fence lets agents reach only that")]
+    OwnCgroup {
+        /// As configured.
+        expected: String,
+        /// As `/proc` says.
+        actual: String,
+    },
+    /// A cgroup cannot be used.
+    #[error("cgroup {path}: {source}")]
+    Cgroup {
+        /// Which.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The pin directory cannot be used.
+    #[error("pin directory {path}: {source}")]
+    Pins {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel refused the object.
+    #[error("loading the kernel programs: {0}")]
+    Load(#[from] EbpfError),
+    /// The kernel refused a program.
+    #[error("loading the kernel program {name}: {source}")]
+    Program {
+        /// Which.
+        name: &'static str,
+        /// Why, with the verifier's words.
+        source: ProgramError,
+    },
+    /// A map cannot be used.
+    #[error("kernel maps: {0}")]
+    Map(#[from] MapError),
+    /// A pinned map has another shape than this version expects.
+    #[error("the pinned map {0} belongs to another version: run `interceptor` of that version, or uninstall first")]
+    MapShape(&'static str),
+    /// The object lacks a map or program: it was not built from this source.
+    #[error("the kernel object lacks {0}")]
+    Missing(&'static str),
+    /// Attaching failed.
+    #[error("attaching {program} to {cgroup}: {source}{}", hint(source))]
+    Attach {
+        /// Which program.
+        program: &'static str,
+        /// Where.
+        cgroup: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel's type information cannot be read.
+    #[error("reading the kernel's type information (BTF): {0}")]
+    Btf(io::Error),
+}
+
+fn hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EPERM) => {
+            "; another program holds this cgroup or a parent for itself (systemd's IPAddressDeny= or IPAccounting= do): \
+             use a slice, or a unit with Delegate=yes"
+        }
+        _ => "",
+    }
+}
+
+/// A governed cgroup, with its programs attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Governed {
+    /// Path below the cgroup2 mount.
+    pub path: String,
+    /// cgroup v2 id.
+    pub id: u64,
+    /// False where this is only still governed because an earlier configuration said so: [`uninstall`] ends that.
+    pub configured: bool,
+}
+
+/// Capture in force. Dropping it changes nothing in the kernel: links are pinned.
+pub struct Capture {
+    config: Config,
+    pins: Pins,
+    agent_programs: Vec<Loaded>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+impl fmt::Debug for Capture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Capture").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Loaded {
+    name: &'static str,
+    attach_type: u32,
+    fd: OwnedFd,
+}
+
+impl Capture {
+    /// Loads the programs, arms the listener, and attaches or re-adopts every governed cgroup.
+    ///
+    /// Make the listener and the relay first: as soon as the programs are attached, agents are sent to them. Without a
+    /// relay all UDP is refused.
+    ///
+    /// # Errors
+    /// When anything is not as it must be. Links of an earlier run then stay as they are, so governed traffic stays
+    /// closed.
+    pub fn start(config: &Config, listener: &Listener, relay: Option<&dns::Relay>) -> Result<Self, CaptureError> {
+        if let Some(fault) = config.faults().into_iter().next() {
+            return Err(CaptureError::Config(fault));
+        }
+        let daemon = daemon_cgroup(config)?;
+        let pins = Pins::new(&config.pin_directory);
+        prepare(config, &pins)?;
+        let mut object = load(&pins)?;
+        let agent_programs = programs(&mut object, &AGENT_PROGRAMS)?;
+        let daemon_programs = programs(&mut object, &DAEMON_PROGRAMS)?;
+        write_settings(&mut object, &settings(daemon.id, listener.port(), relay)?)?;
+        listener.arm(Records::new(SkStorage::try_from(take(&mut object, map::ACCEPTED)?)?));
+        let counters = PerCpuArray::try_from(take(&mut object, map::COUNTERS)?)?;
+
+        let capture = Self { config: config.clone(), pins, agent_programs, counters };
+        // The hand-over comes first: a connection without it would be closed.
+        capture.attach(&daemon, &daemon_programs)?;
+        for governed in capture.refresh()?.iter().filter(|governed| !governed.configured) {
+            tracing::warn!(cgroup = %governed.path, "no longer configured, but stays governed until uninstalled");
+        }
+        capture.sweep(daemon.id)?;
+        Ok(capture)
+    }
+
+    /// Attaches governed cgroups that appeared (again) since the last time, and those that an earlier configuration
+    /// named. Cheap; call it now and then, since a removed and remade cgroup is another one to the kernel.
+    ///
+    /// # Errors
+    /// When a configured cgroup cannot be governed.
+    pub fn refresh(&self) -> Result<Vec<Governed>, CaptureError> {
+        let mut governed = Vec::new();
+        for path in &self.config.cgroups {
+            let one = Governed { path: path.clone(), id: make_cgroup(path)?, configured: true };
+            self.attach(&one, &self.agent_programs)?;
+            governed.push(one);
+        }
+        for id in self.pinned()? {
+            if governed.iter().any(|one| one.id == id) || !self.pins.has(id, FENCE) {
+                continue;
+            }
+            // Gone: swept by the next start.
+            let Ok(path) = cgroup::cgroup_path(id) else { continue };
+            let one = Governed { path, id, configured: false };
+            self.attach(&one, &self.agent_programs)?;
+            governed.push(one);
+        }
+        Ok(governed)
+    }
+
+    /// A reader of refusals. One at a time; inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the ring cannot be opened.
+    pub fn events(&self) -> Result<Events, CaptureError> {
+        let ring = MapData::from_pin(self.pins.map(map::EVENTS))?;
+        let ring = RingBuf::try_from(Map::RingBuf(ring))?;
+        Events::new(ring).map_err(|source| self.pin_error(source))
+    }
+
+    /// How often the programs refused.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn counters(&self) -> Result<Counters, CaptureError> {
+        Ok(Counters::read(&self.counters)?)
+    }
+
+    fn attach(&self, cgroup: &Governed, programs: &[Loaded]) -> Result<(), CaptureError> {
+        let at = |source| CaptureError::Cgroup { path: cgroup.path.clone(), source };
+        let directory = File::open(cgroup::directory(&cgroup.path).map_err(at)?).map_err(at)?;
+        for program in programs {
+            let done =
+                self.pins.attach((cgroup.id, &directory), (program.name, program.attach_type), &program.fd).map_err(
+                    |source| CaptureError::Attach { program: program.name, cgroup: cgroup.path.clone(), source },
+                )?;
+            if done == Attached::Created {
+                tracing::debug!(cgroup = %cgroup.path, program = program.name, "attached");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes pins of cgroups that are gone, and of cgroups in which earlier daemons ran.
+    fn sweep(&self, daemon: u64) -> Result<(), CaptureError> {
+        for id in self.pinned()? {
+            let gone = cgroup::cgroup_path(id).is_err_and(|error| error.raw_os_error() == Some(libc::ESTALE));
+            let old_daemon = id != daemon && !self.pins.has(id, FENCE);
+            if gone || old_daemon {
+                self.pins.detach(id, &[]).map_err(|source| self.pin_error(source))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pinned(&self) -> Result<Vec<u64>, CaptureError> {
+        self.pins.cgroups().map_err(|source| self.pin_error(source))
+    }
+
+    fn pin_error(&self, source: io::Error) -> CaptureError {
+        CaptureError::Pins { path: self.config.pin_directory.clone(), source }
+    }
+}
+
+/// The program without which a cgroup is not governed.
+const FENCE: &str = "egress";
+
+/// Ends all capture: removes links, redirection first and the fence last, then the maps. Gives the number of links
+/// removed. Governed processes then reach whatever they like.
+///
+/// # Errors
+/// When a pin cannot be removed; what was removed by then stays removed.
+pub fn uninstall(config: &Config) -> Result<usize, CaptureError> {
+    let pins = Pins::new(&config.pin_directory);
+    let failed = |source| CaptureError::Pins { path: config.pin_directory.clone(), source };
+    let mut order: Vec<&str> = AGENT_PROGRAMS.iter().map(|(name, _)| *name).collect();
+    order.reverse();
+    let mut removed = 0;
+    for cgroup in pins.cgroups().map_err(failed)? {
+        removed += pins.detach(cgroup, &order).map_err(failed)?;
+    }
+    pins.remove().map_err(failed)?;
+    Ok(removed)
+}
+
+/// Loads the object without pinning or attaching anything: whether this kernel takes every program.
+pub(super) fn try_load() -> Result<(), CaptureError> {
+    let mut object = EbpfLoader::new().load(OBJECT)?;
+    programs(&mut object, &AGENT_PROGRAMS)?;
+    programs(&mut object, &DAEMON_PROGRAMS).map(drop)
+}
+
+/// Whether the path, or the nearest of its parents that exists, is on a bpffs.
+pub(super) fn on_bpffs(path: &Path) -> io::Result<bool> {
+    let nearest = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
+    Ok(statfs(nearest)?.filesystem_type() == BPF_FS_MAGIC)
+}
+
+fn daemon_cgroup(config: &Config) -> Result<Governed, CaptureError> {
+    let unknown = |source| CaptureError::Cgroup { path: "of the daemon".to_owned(), source };
+    let actual = cgroup::own().map_err(unknown)?;
+    if let Some(expected) = &config.daemon_cgroup
+        && *expected != actual
+    {
+        return Err(CaptureError::OwnCgroup { expected: expected.clone(), actual });
+    }
+    if actual == "/" {
+        let remedy = "the daemon runs in the root cgroup: start it as a systemd unit, or in a cgroup of its own";
+        return Err(CaptureError::Config(remedy.to_owned()));
+    }
+    // The defaults are only known now, so the check for overlap is made again.
+    let resolved = Config { daemon_cgroup: Some(actual.clone()), ..config.clone() };
+    if let Some(fault) = resolved.faults().into_iter().next() {
+        return Err(CaptureError::Config(fault));
+    }
+    let id = cgroup::cgroup_id(&actual).map_err(unknown)?;
+    Ok(Governed { path: actual, id, configured: true })
+}
+
+fn make_cgroup(path: &str) -> Result<u64, CaptureError> {
+    let failed = |source| CaptureError::Cgroup { path: path.to_owned(), source };
+    fs::create_dir_all(cgroup::directory(path).map_err(failed)?).map_err(failed)?;
+    cgroup::cgroup_id(path).map_err(failed)
+}
+
+fn prepare(config: &Config, pins: &Pins) -> Result<(), CaptureError> {
+    let failed = |source| CaptureError::Pins { path: config.pin_directory.clone(), source };
+    if !on_bpffs(&config.pin_directory).map_err(failed)? {
+        return Err(failed(io::Error::other("not on a bpffs; mount one: mount -t bpf bpf /sys/fs/bpf")));
+    }
+    pins.prepare().map_err(failed)
+}
+
+fn load(pins: &Pins) -> Result<Ebpf, CaptureError> {
+    let mut loader = EbpfLoader::new();
+    for name in map::ALL {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    let object = loader.load(OBJECT)?;
+    for (name, key, value, entries) in shapes() {
+        let info = MapData::from_pin(pins.map(name))?.info()?;
+        let entries_fit = entries.is_none_or(|entries| usize::try_from(info.max_entries()) == Ok(entries));
+        let fits = |actual: u32, expected: usize| usize::try_from(actual) == Ok(expected);
+        if !fits(info.key_size(), key) || !fits(info.value_size(), value) || !entries_fit {
+            return Err(CaptureError::MapShape(name));
+        }
+    }
+    Ok(object)
+}
+
+/// Key size, value size, entries of each map. A pin of the right name but another shape must not be taken up.
+const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 6] {
+    [
+        (map::SETTINGS, 4, size_of::<Settings>(), Some(1)),
+        (map::SOCKETS, 4, size_of::<Record>(), None),
+        (map::ACCEPTED, 4, size_of::<Record>(), None),
+        (map::HANDSHAKES, size_of::<Tuple>(), size_of::<Record>(), Some(MAX_HANDSHAKES)),
+        (map::EVENTS, 0, 0, Some(EVENT_BYTES)),
+        (map::COUNTERS, 4, 8, Some(REASONS)),
+    ]
+}
+
+const _: () = assert!(size_of::<Event>() < EVENT_BYTES);
+
+fn programs(object: &mut Ebpf, wanted: &[(&'static str, u32)]) -> Result<Vec<Loaded>, CaptureError> {
+    wanted
+        .iter()
+        .map(|&(name, attach_type)| {
+            let program = object.program_mut(name).ok_or(CaptureError::Missing(name))?;
+            let failed = |source| CaptureError::Program { name, source };
+            match program {
+                Program::CgroupSkb(program) => program.load(),
+                Program::CgroupSock(program) => program.load(),
+                Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSockopt(program) => program.load(),
+                Program::SockOps(program) => program.load(),
+                _ => return Err(CaptureError::Missing(name)),
+            }
+            .map_err(failed)?;
+            let fd = program.fd().map_err(failed)?.as_fd().try_clone_to_owned();
+            let fd = fd.map_err(|error| failed(ProgramError::IOError(error)))?;
+            Ok(Loaded { name, attach_type, fd })
+        })
+        .collect()
+}
+
+fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
+    object.take_map(name).ok_or(CaptureError::Missing(name))
+}
+
+fn settings(daemon_cgroup: u64, proxy_port: u16, relay: Option<&dns::Relay>) -> Result<Settings, CaptureError> {
+    let (start_boottime_offset, group_leader_offset) = btf::task_offsets().map_err(CaptureError::Btf)?;
+    let base =
+        Settings { daemon_cgroup, start_boottime_offset, group_leader_offset, proxy_port, ..Settings::default() };
+    Ok(relay.map_or(base, |relay| Settings {
+        resolver: words(relay.resolver()),
+        resolver_port: relay.resolver().port(),
+        dns_port: relay.port(),
+        has_resolver: 1,
+        ..base
+    }))
+}
+
+fn words(address: SocketAddr) -> interceptor_ebpf::Address {
+    match address {
+        SocketAddr::V4(v4) => interceptor_ebpf::mapped(v4.ip().octets()),
+        SocketAddr::V6(v6) => interceptor_ebpf::address(v6.ip().octets()),
+    }
+}
+
+fn write_settings(object: &mut Ebpf, settings: &Settings) -> Result<(), CaptureError> {
+    let mut map: Array<MapData, Plain<Settings>> = Array::try_from(take(object, map::SETTINGS)?)?;
+    Ok(map.set(0, Plain(*settings), 0)?)
+}

@@ -1,0 +1,137 @@
+//! Pins: where links and maps live while no daemon does.
+//!
+//! `<pin_directory>/v<schema>/maps/<NAME>` and `<pin_directory>/v<schema>/links/<cgroup id>/<program>`; directories are
+//! for root alone. A link without its pin ends with the daemon, so a link counts as made only once it is pinned.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use interceptor_ebpf::SCHEMA;
+
+use super::sys;
+
+/// The paths of one schema.
+#[derive(Clone, Debug)]
+pub(super) struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self { root: directory.join(format!("v{SCHEMA}")) }
+    }
+
+    /// Makes the directories.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.root.join("maps"))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.root.join("links"))?;
+        let parts = self.root.parent().into_iter().chain([self.root.as_path()]);
+        for directory in parts {
+            let metadata = fs::metadata(directory)?;
+            if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+                return Err(io::Error::other(format!("{} must be writable by root alone", directory.display())));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.root.join("maps").join(name)
+    }
+
+    fn links(&self, cgroup: u64) -> PathBuf {
+        self.root.join("links").join(cgroup.to_string())
+    }
+
+    /// cgroups that have pinned links.
+    pub(super) fn cgroups(&self) -> io::Result<Vec<u64>> {
+        let entries = match fs::read_dir(self.root.join("links")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        entries
+            .filter_map(|entry| match entry {
+                Ok(entry) => entry.file_name().to_str()?.parse().ok().map(Ok),
+                Err(error) => Some(Err(error)),
+            })
+            .collect()
+    }
+
+    /// Whether this program is pinned for this cgroup.
+    pub(super) fn has(&self, cgroup: u64, program: &str) -> bool {
+        self.links(cgroup).join(program).exists()
+    }
+
+    /// Attaches a program, or puts it into the link that is pinned.
+    pub(super) fn attach(
+        &self,
+        cgroup: (u64, &impl AsFd),
+        (name, attach_type): (&str, u32),
+        program: &OwnedFd,
+    ) -> io::Result<Attached> {
+        let directory = self.links(cgroup.0);
+        let path = directory.join(name);
+        match sys::pinned(&path) {
+            Ok(link) => return sys::link_update(link.as_fd(), program.as_fd()).map(|()| Attached::Updated),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        match fs::DirBuilder::new().mode(0o700).create(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let link = sys::link_create(program.as_fd(), cgroup.1.as_fd(), attach_type)?;
+        sys::pin(link.as_fd(), &path).map(|()| Attached::Created)
+    }
+
+    /// Removes all links of a cgroup: those named first go first. Gives the number removed.
+    pub(super) fn detach(&self, cgroup: u64, order: &[&str]) -> io::Result<usize> {
+        let directory = self.links(cgroup);
+        let mut removed = 0;
+        for name in order {
+            match fs::remove_file(directory.join(name)) {
+                Ok(()) => removed += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for entry in fs::read_dir(&directory)? {
+            fs::remove_file(entry?.path())?;
+            removed += 1;
+        }
+        fs::remove_dir(&directory)?;
+        Ok(removed)
+    }
+
+    /// Removes maps and directories, once no link is left.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        for part in ["maps", "links"] {
+            let directory = self.root.join(part);
+            match fs::read_dir(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+                Ok(entries) => {
+                    for entry in entries {
+                        fs::remove_file(entry?.path())?;
+                    }
+                }
+            }
+            fs::remove_dir(&directory)?;
+        }
+        match fs::remove_dir(&self.root) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What [`Pins::attach`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attached {
+    /// A new link.
+    Created,
+    /// Another program in an old link.
+    Updated,
+}

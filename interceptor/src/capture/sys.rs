@@ -1,0 +1,123 @@
+//! The only `unsafe` of capture: system calls that the libraries lack, and plain memory from the kernel.
+//!
+//! aya attaches cgroup programs but cannot replace the program of a pinned link; these calls can, for every kind.
+#![expect(unsafe_code, reason = "raw system calls and plain memory, fenced here")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use aya::maps::{MapData, RingBuf};
+use interceptor_ebpf::{Event, Record, Settings};
+use tokio::io::unix::AsyncFd;
+
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_LINK_UPDATE: libc::c_int = 29;
+/// `FILEID_KERNFS`: an eight-byte id.
+const HANDLE_KERNFS: libc::c_int = 0xfe;
+
+/// A value that the kernel and we agree on byte by byte.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plain<T: Copy>(pub(super) T);
+
+// SAFETY: repr(C) integers and byte arrays without padding (asserted by size in the ABI); any bytes are a valid value.
+unsafe impl aya::Pod for Plain<Record> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<Settings> {}
+
+/// The event at the start of a ring entry; nothing where the entry is shorter.
+pub(super) fn event(bytes: &[u8]) -> Option<Event> {
+    if bytes.len() < size_of::<Event>() {
+        return None;
+    }
+    // SAFETY: the length was checked, alignment is not assumed, and any bytes are a valid Event.
+    Some(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
+}
+
+/// Waits for a ring through the runtime.
+pub(super) fn watch(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
+    // SAFETY: the ring owns its descriptor, gives the same one each time, and closes it only when dropped, which the
+    // returned value does after it has deregistered.
+    Ok(unsafe { AsyncFd::register(ring) }?)
+}
+
+/// Attaches a program to a cgroup, next to whatever else is attached there.
+pub(super) fn link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<OwnedFd> {
+    let attributes = [fd_word(program)?, fd_word(cgroup)?, attach_type, 0];
+    bpf(BPF_LINK_CREATE, &attributes).and_then(owned)
+}
+
+/// Puts another program into a link, in one step: no packet and no call sees neither.
+pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = [fd_word(link)?, fd_word(program)?, 0, 0];
+    bpf(BPF_LINK_UPDATE, &attributes).map(drop)
+}
+
+#[repr(C)]
+struct Object {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Pins an object at a path on a bpffs.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = Object { path: address(&path), fd: fd_word(object)?, flags: 0 };
+    bpf(BPF_OBJ_PIN, &attributes).map(drop)
+}
+
+/// Opens a pinned object.
+pub(super) fn pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = Object { path: address(&path), fd: 0, flags: 0 };
+    bpf(BPF_OBJ_GET, &attributes).and_then(owned)
+}
+
+/// Opens the cgroup with this id.
+pub(super) fn open_cgroup(mount: BorrowedFd<'_>, id: u64) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Handle {
+        bytes: libc::c_uint,
+        kind: libc::c_int,
+        id: [u8; 8],
+    }
+    let mut handle = Handle { bytes: 8, kind: HANDLE_KERNFS, id: id.to_ne_bytes() };
+    // SAFETY: the handle is a `struct file_handle` followed by the eight bytes that it announces, and outlives the
+    // call; the mount's descriptor is open.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            mount.as_raw_fd(),
+            &raw mut handle,
+            libc::O_PATH | libc::O_CLOEXEC | libc::O_DIRECTORY,
+        )
+    };
+    if fd < 0 { Err(io::Error::last_os_error()) } else { owned(fd) }
+}
+
+fn fd_word(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    u32::try_from(fd.as_raw_fd()).map_err(io::Error::other)
+}
+
+fn address(path: &CString) -> u64 {
+    u64::try_from(path.as_ptr().addr()).unwrap_or(0)
+}
+
+fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_long> {
+    // SAFETY: the attributes are initialised, without padding, laid out as the command wants them, and outlive the
+    // call; the kernel reads no more than the given size and takes the rest as zero.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = libc::c_int::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel just returned this descriptor to us, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

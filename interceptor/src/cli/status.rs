@@ -1,0 +1,24 @@
+//! `interceptor status`.
+
+use std::process::ExitCode;
+
+use super::{Context, Printer, REFUSED, block_on, output};
+use crate::admin::{Status, client};
+
+pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, String> {
+    let status: Status = block_on(client::get(&context.socket, "/v1/status"))?.map_err(|error| error.to_string())?;
+    out.show(&status, |status| {
+        let rows = [
+            ["version".to_owned(), status.version.clone()],
+            ["started".to_owned(), status.started_at.to_string()],
+            ["governed cgroups".to_owned(), status.governed.join(", ")],
+            ["targets".to_owned(), status.targets.join(", ")],
+            ["policies".to_owned(), status.policies.clone()],
+            ["live sessions".to_owned(), status.sessions.to_string()],
+            ["waiting for approval".to_owned(), status.waiting.to_string()],
+            ["recorder".to_owned(), status.recorder_fault.clone().unwrap_or_else(|| "records".to_owned())],
+        ];
+        Ok(output::pairs(rows))
+    })?;
+    Ok(if status.recorder_fault.is_none() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+}

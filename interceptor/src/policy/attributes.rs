@@ -1,0 +1,131 @@
+//! What policies see of a request: attributes of machines and resources, and the context.
+//!
+//! Owns the values behind the names of the schema. A value is computed only where some policy reads that name. Does not
+//! decide anything.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cedar_policy::RestrictedExpression as Value;
+
+use super::action::{Action, Resource, ResourceKind};
+use super::evaluate::Request;
+use super::load::Policies;
+use crate::clock::Timestamp;
+use crate::identity::Attested;
+
+/// Names of the schema, and how to compute their values.
+pub(super) type Pairs<'a> = Vec<(&'static str, Box<dyn FnOnce() -> Value + 'a>)>;
+
+/// Computes the values that some policy reads.
+pub(super) fn wanted<'a>(policies: &'a Policies, pairs: Pairs<'a>) -> impl Iterator<Item = (String, Value)> + 'a {
+    pairs.into_iter().filter(|(name, _)| policies.reads.contains(*name)).map(|(name, value)| (name.to_owned(), value()))
+}
+
+/// Attributes of the principal.
+pub(super) fn machine(principal: &Attested) -> Pairs<'_> {
+    let facts = &principal.facts;
+    let mut pairs: Pairs<'_> = vec![
+        ("name", Box::new(|| text(&principal.name))),
+        ("uid", Box::new(|| Value::new_long(facts.uid.into()))),
+        ("gid", Box::new(|| Value::new_long(facts.gid.into()))),
+        ("cgroup", Box::new(|| text(&facts.cgroup))),
+        ("ancestry", Box::new(|| texts(&facts.ancestry))),
+        ("issuer", Box::new(|| text(&principal.token.issuer))),
+        ("subject", Box::new(|| text(&principal.token.subject))),
+    ];
+    for (name, value) in [("unit", &facts.unit), ("exe", &facts.exe), ("exe_sha256", &facts.exe_sha256)] {
+        if let Some(value) = value {
+            pairs.push((name, Box::new(|| text(value))));
+        }
+    }
+    pairs
+}
+
+/// The part of the context that all actions of a command share.
+pub(super) fn circumstances<'a>(request: &'a Request<'_>) -> Pairs<'a> {
+    let (facts, session) = (&request.command.facts, request.session);
+    let mut pairs: Pairs<'a> = vec![
+        ("target", Box::new(|| text(request.target))),
+        ("has_where", Box::new(|| Value::new_bool(facts.has_where))),
+        ("functions", Box::new(|| texts(&facts.functions))),
+        ("filters_on_masked", Box::new(|| Value::new_bool(facts.filters_on_masked))),
+        ("statements", Box::new(|| Value::new_long(facts.statements.into()))),
+        ("in_transaction", Box::new(|| Value::new_bool(request.command.in_transaction))),
+        ("time", Box::new(|| time(request.now))),
+        (
+            "session",
+            Box::new(move || {
+                record([("commands", long(session.commands)), ("age_seconds", long(session.age_seconds))])
+            }),
+        ),
+    ];
+    if let Some(limit) = facts.row_limit {
+        pairs.push(("row_limit", Box::new(move || long(limit))));
+    }
+    pairs
+}
+
+/// The part of the context that belongs to one action.
+pub(super) fn of_action(action: &Action, approved: bool) -> Pairs<'_> {
+    let mut pairs: Pairs<'_> = vec![
+        ("columns", Box::new(|| texts(&action.columns))),
+        ("tags", Box::new(|| texts(action.tags.as_ref()))),
+        ("approved", Box::new(move || Value::new_bool(approved))),
+    ];
+    if let Some(note) = &action.note {
+        pairs.push(("note", Box::new(|| text(note))));
+    }
+    pairs
+}
+
+/// Attributes of the resource.
+pub(super) fn attributes_of(resource: &Resource) -> Pairs<'_> {
+    let mut pairs: Pairs<'_> = Vec::new();
+    if let Some(name) = resource.path.last() {
+        pairs.push(("name", Box::new(|| text(name))));
+    }
+    if resource.kind != ResourceKind::Tag {
+        for (name, part) in ["target", "database", "schema"].into_iter().zip(in_which(resource)) {
+            pairs.push((name, Box::new(|| text(part))));
+        }
+    }
+    pairs
+}
+
+/// Target, database and schema that a resource lies in, or is.
+fn in_which(resource: &Resource) -> impl Iterator<Item = &Arc<str>> {
+    let own = matches!(resource.kind, ResourceKind::Target | ResourceKind::Database | ResourceKind::Schema);
+    let above = if own { resource.path.len() } else { resource.path.len().saturating_sub(1) };
+    resource.path.iter().take(above)
+}
+
+fn time(now: Timestamp) -> Value {
+    let (days, seconds) = (now.unix().div_euclid(86_400), now.unix().rem_euclid(86_400));
+    // Cedar's datetime counts milliseconds; 1970-01-01 was a Thursday.
+    let millis = Timestamp(now.0.div_euclid(1000).saturating_mul(1000)).to_string();
+    let millis = millis.strip_suffix("000Z").map_or_else(|| millis.clone(), |stamp| format!("{stamp}Z"));
+    record([
+        ("now", Value::new_datetime(millis)),
+        ("hour", Value::new_long(seconds / 3600)),
+        ("weekday", Value::new_long((days + 3).rem_euclid(7) + 1)),
+    ])
+}
+
+fn record<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    let fields: HashMap<String, Value> = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    // A record can only fail on a field that stands twice, which a map does not hold; the empty one then denies.
+    Value::new_record(fields).unwrap_or_else(|_| Value::new_set([]))
+}
+
+fn text(value: &str) -> Value {
+    Value::new_string(value.to_owned())
+}
+
+fn texts<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> Value {
+    Value::new_set(values.into_iter().map(|value| text(value.as_ref())))
+}
+
+fn long(value: u64) -> Value {
+    Value::new_long(i64::try_from(value).unwrap_or(i64::MAX))
+}

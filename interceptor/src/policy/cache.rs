@@ -1,0 +1,136 @@
+//! Decisions kept for a while, so that a repeated statement costs a look-up.
+//!
+//! Owns when a decision may be kept: only where no policy that was asked reads `context.time` or `context.session`, and
+//! nothing failed. A kept decision is found by a hash and used only where all that policy could see is equal: the
+//! generation of the policies, the identity (but not its pid or its token's number), the target, the known tags, whether a
+//! transaction is open, and the analysis (equal numbers mean equal actions and facts). Does not look at the token's end:
+//! the session ends with it.
+//!
+//! One cache serves all sessions. It is cut into shards, each with its own lock, held for one look-up or one insertion.
+
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::action::TagSet;
+use super::decision::Decision;
+use super::evaluate::Request;
+use super::load::Policies;
+use crate::identity::Attested;
+
+/// Decisions kept, unless told otherwise: about one kilobyte each.
+pub const DEFAULT_CAPACITY: usize = 4096;
+
+const SHARDS: usize = 16;
+
+/// A bounded cache of decisions.
+#[derive(Debug)]
+pub struct DecisionCache {
+    shards: [Mutex<LruCache<u64, Kept>>; SHARDS],
+    // Keyed at random: an agent cannot aim for collisions. A collision costs an evaluation, never a wrong answer.
+    hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct Kept {
+    generation: u64,
+    analysis: u64,
+    in_transaction: bool,
+    principal: Attested,
+    target: Arc<str>,
+    tags: TagSet,
+    decision: Decision,
+}
+
+impl DecisionCache {
+    /// An empty cache for at most that many decisions, rounded up to a multiple of the shards.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let each = NonZeroUsize::new(capacity.div_ceil(SHARDS)).unwrap_or(NonZeroUsize::MIN);
+        Self { shards: std::array::from_fn(|_| Mutex::new(LruCache::new(each))), hasher: RandomState::new() }
+    }
+
+    /// The decision: a kept one, or [`Policies::evaluate`].
+    pub fn decide(&self, policies: &Policies, request: &Request<'_>) -> Decision {
+        let hash = self.hash(policies, request);
+        let shard = usize::try_from(hash >> 32).unwrap_or_default() % SHARDS;
+        let Some(shard) = self.shards.get(shard) else { return policies.evaluate(request) };
+        if let Some(kept) = shard.lock().get(&hash).filter(|kept| kept.answers(policies, request)) {
+            return kept.decision.clone();
+        }
+        let judged = policies.judge(request);
+        if judged.stable {
+            let kept = Kept {
+                generation: policies.generation(),
+                analysis: request.command.analysis,
+                in_transaction: request.command.in_transaction,
+                principal: request.principal.clone(),
+                target: request.target.into(),
+                tags: Arc::clone(request.tags),
+                decision: judged.decision.clone(),
+            };
+            shard.lock().put(hash, kept);
+        }
+        judged.decision
+    }
+
+    /// Decisions kept now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether none is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn hash(&self, policies: &Policies, request: &Request<'_>) -> u64 {
+        let who = request.principal;
+        self.hasher.hash_one((
+            (policies.generation(), request.command.analysis, request.command.in_transaction),
+            (&who.name, &who.groups, &who.facts.cgroup, who.facts.uid, &who.token.subject),
+            request.target,
+        ))
+    }
+}
+
+impl Default for DecisionCache {
+    fn default() -> Self {
+        Self::new(DEFAULT_CAPACITY)
+    }
+}
+
+impl Kept {
+    /// Whether policy would see the same.
+    fn answers(&self, policies: &Policies, request: &Request<'_>) -> bool {
+        self.generation == policies.generation()
+            && self.analysis == request.command.analysis
+            && self.in_transaction == request.command.in_transaction
+            && *self.target == *request.target
+            && (Arc::ptr_eq(&self.tags, request.tags) || self.tags == *request.tags)
+            && looks_like(&self.principal, request.principal)
+    }
+}
+
+/// Whether both show the same attributes to policies. Taken apart, so that a new field cannot be forgotten here.
+fn looks_like(one: &Attested, other: &Attested) -> bool {
+    let Attested { name, groups, facts, token } = one;
+    let crate::identity::ProcessFacts { pid: _, uid, gid, cgroup, unit, exe, exe_sha256, ancestry } = facts;
+    let crate::identity::TokenFacts { issuer, subject, id: _, expires_at: _ } = token;
+    *name == other.name
+        && *groups == other.groups
+        && *uid == other.facts.uid
+        && *gid == other.facts.gid
+        && *cgroup == other.facts.cgroup
+        && *unit == other.facts.unit
+        && *exe == other.facts.exe
+        && *exe_sha256 == other.facts.exe_sha256
+        && *ancestry == other.facts.ancestry
+        && *issuer == other.token.issuer
+        && *subject == other.token.subject
+}

@@ -1,0 +1,366 @@
+//! From the first byte of the agent to its first ReadyForQuery.
+//!
+//! In phases: what the agent wants (TLS, a cancel, a session); who it is; whether it may connect; the log-in at the
+//! target; what has to be known of the database. Nothing reaches the target before the first three are done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::super::analyst::SessionAnalyst;
+use super::super::cancel::{Handle, Key};
+use super::super::catalog::{Names, SESSION_QUERY};
+use super::super::codec::{self, Frontend, Malformed, Startup, frontend_limit, write};
+use super::super::error::{self, Severity};
+use super::super::login::{self, Bounds, LoggedIn, LoginError};
+use super::super::machine::{Machine, refusal};
+use super::super::startup::{Opening, Refused, fresh_id};
+use super::catalogs;
+use super::legs::Legs;
+use super::session::Session;
+use crate::policy::{Command, Denial, Facts, Fault, Retry};
+use crate::protocol::{Admitted, Close, Conn, Failure, Gate, Observation, Verdict};
+use crate::secret::Secret;
+use crate::telemetry::SessionId;
+use crate::tls;
+
+/// How long an agent may take for its part of the start-up.
+pub(super) const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where a connection has got to.
+pub(super) enum Opened<'a> {
+    /// Ready for commands.
+    Session(Box<Session<'a>>),
+    /// It has ended already.
+    Closed(Close),
+}
+
+/// The leg to the agent during the start-up.
+struct Agent {
+    stream: tls::Stream,
+    input: BytesMut,
+}
+
+/// Takes a connection up to its first ReadyForQuery.
+pub(super) async fn open(conn: Conn, gate: &dyn Gate) -> Result<Opened<'_>, Failure> {
+    let Conn { agent, target, dial, rules, session } = conn;
+    let mut agent = Agent { stream: agent, input: BytesMut::with_capacity(1024) };
+
+    let wanted = timeout(AGENT_TIMEOUT, agent.wants(target.agent_tls.as_ref(), session));
+    let opening = match wanted.await.map_err(|_| Failure::Agent("it sent no start-up packet in time".into()))?? {
+        Wanted::Nothing => return Ok(Opened::Closed(Close::Agent)),
+        Wanted::Cancel(key) => return cancel(gate, &key).await,
+        Wanted::Session(opening) => opening,
+    };
+
+    let admitted = agent.attest(gate, &opening).await?;
+    agent.may_connect(gate, &opening, &target.name, session).await?;
+
+    let mut upstream = match log_in(&dial, &target, &admitted, &opening).await {
+        Ok(upstream) => upstream,
+        Err(failed) => return agent.no_target(gate, &failed, session).await,
+    };
+    let note = format!("logged in at the target by {}", upstream.mechanism);
+    if let Err(denial) = gate.observe(Observation::Note(note)).await {
+        return agent.refuse(denial, error::INTERNAL).await;
+    }
+
+    let database = opening.database.as_str();
+    let known = async {
+        let catalog = catalogs::load(&dial, &target, &admitted.login, database).await?;
+        Ok::<_, String>((catalog, session_names(&mut upstream).await?))
+    };
+    let (catalog, names) = match known.await {
+        Ok(known) => known,
+        Err(why) => {
+            let remedy = "see that the credential may read the system catalog";
+            let denial = refusal(session, "the database cannot be described", &why, remedy);
+            let denial = Denial { fault: Fault::Upstream, retry: Retry::Later, ..denial };
+            return agent.refuse(denial, error::NO_TARGET).await;
+        }
+    };
+    let analyst = SessionAnalyst::new(Arc::clone(&target.name), database.into(), catalog, names, Arc::clone(&rules));
+
+    let waiting = Arc::new(Notify::new());
+    let key = Key::generate(opening.negotiated()).map_err(|source| Failure::Io { leg: "agent", source })?;
+    let (process_id, secret_key) = (upstream.process_id, upstream.secret_key);
+    let waiting_too = Arc::clone(&waiting);
+    let handle = Handle { dial: Arc::clone(&dial), target: Arc::clone(&target), process_id, secret_key, waiting };
+    gate.publish_cancel(Key::published(key.process_id, &key.secret), Arc::new(handle));
+    agent.welcome(&upstream, &key).await?;
+
+    let machine = Machine::new(session, rules);
+    let legs = Legs::new(gate, (agent.stream, agent.input), (upstream.stream, upstream.leftover), machine, analyst);
+    let login = admitted.login;
+    Ok(Opened::Session(Box::new(Session { gate, legs, target, dial, login, opening, session, waiting: waiting_too })))
+}
+
+enum Wanted {
+    /// It closed without a word: a health check.
+    Nothing,
+    Cancel(bytes::Bytes),
+    Session(Opening),
+}
+
+impl Agent {
+    /// Answers the requests for encryption, and reads what the agent came for.
+    async fn wants(&mut self, tls: Option<&Arc<rustls::ServerConfig>>, session: SessionId) -> Result<Wanted, Failure> {
+        let (mut asked_tls, mut asked_gss) = (false, false);
+        loop {
+            if matches!(codec::startup(&self.input), Ok(None)) {
+                if self.read().await? == 0 {
+                    let silent = self.input.is_empty();
+                    return if silent { Ok(Wanted::Nothing) } else { Err(agent_fault("it left within its start-up")) };
+                }
+                continue;
+            }
+            let (packet, length) = match codec::startup(&self.input) {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(malformed) => return Err(self.malformed(malformed).await),
+            };
+            match packet {
+                Startup::Ssl if !asked_tls && !self.stream.is_tls() => {
+                    asked_tls = true;
+                    // What is buffered in clear behind the request would be taken for what was said inside (CVE-2021-23222).
+                    if self.input.len() > length {
+                        return Err(self.smuggled().await);
+                    }
+                    self.input.clear();
+                    self.accept_tls(tls).await?;
+                }
+                Startup::GssEnc if !asked_gss => {
+                    asked_gss = true;
+                    if self.input.len() > length {
+                        return Err(self.smuggled().await);
+                    }
+                    self.input.clear();
+                    self.send(b"N").await?;
+                }
+                Startup::Ssl | Startup::GssEnc => return Err(agent_fault("it asks for encryption twice")),
+                Startup::Cancel { process_id, secret } => {
+                    return Ok(Wanted::Cancel(Key::published(process_id, secret)));
+                }
+                Startup::Open { version, parameters } => {
+                    let read = Opening::read(version, parameters);
+                    self.input.advance(length);
+                    return match read {
+                        Ok(opening) => Ok(Wanted::Session(opening)),
+                        Err(Refused(state, text)) => {
+                            let detail = format!("session: {session}");
+                            self.fatal(state, &text, Some(&detail), None).await;
+                            Err(Failure::Agent(text))
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    async fn accept_tls(&mut self, tls: Option<&Arc<rustls::ServerConfig>>) -> Result<(), Failure> {
+        let Some(config) = tls else { return self.send(b"N").await };
+        self.send(b"S").await?;
+        // The stream is taken by value; what stands in its place meanwhile is never used.
+        let (placeholder, _) = tokio::io::duplex(1);
+        let plain = std::mem::replace(&mut self.stream, tls::Stream::Memory(placeholder));
+        let accepted = tls::accept(plain, Arc::clone(config)).await;
+        self.stream = accepted.map_err(|error| Failure::Agent(error.to_string()))?;
+        Ok(())
+    }
+
+    async fn malformed(&mut self, malformed: Malformed) -> Failure {
+        self.fatal(error::PROTOCOL, &format!("invalid start-up packet: {malformed}"), None, None).await;
+        Failure::Agent(malformed.to_string())
+    }
+
+    async fn smuggled(&mut self) -> Failure {
+        let text = "received unencrypted data after a request for encryption";
+        self.fatal(error::PROTOCOL, text, Some("This could be a bug in the client or evidence of an attack."), None)
+            .await;
+        Failure::Agent(text.into())
+    }
+
+    /// Finds out who the agent is, with a token where one is wanted.
+    async fn attest(&mut self, gate: &dyn Gate, opening: &Opening) -> Result<Admitted, Failure> {
+        let mut out = BytesMut::new();
+        if opening.must_negotiate() {
+            let options: Vec<_> = opening.options.iter().map(String::as_bytes).collect();
+            write::negotiate(&mut out, u32::from(opening.negotiated().minor), &options);
+        }
+        let mut presented = None;
+        if gate.wants_token() {
+            write::authentication(&mut out, CLEARTEXT_PASSWORD);
+            self.send(&out).await?;
+            let password = timeout(AGENT_TIMEOUT, self.password()).await;
+            presented = Some(password.map_err(|_| agent_fault("it sent no password in time"))??);
+        } else if !out.is_empty() {
+            self.send(&out).await?;
+        }
+        match gate.attest(presented).await {
+            Ok(admitted) => Ok(admitted),
+            Err(denial) => {
+                let state = if denial.fault == Fault::Interceptor { error::INTERNAL } else { error::UNIDENTIFIED };
+                self.refuse(denial, state).await
+            }
+        }
+    }
+
+    async fn password(&mut self) -> Result<Secret, Failure> {
+        loop {
+            if matches!(codec::frame(&self.input, frontend_limit), Ok(None)) {
+                if self.read().await? == 0 {
+                    return Err(agent_fault("it left when asked for a password"));
+                }
+                continue;
+            }
+            match codec::frame(&self.input, frontend_limit) {
+                Ok(Some(frame)) => {
+                    let length = frame.raw.len();
+                    let secret = match Frontend::decode(frame) {
+                        Ok(Frontend::Password([secret @ .., 0])) if !secret.contains(&0) => {
+                            Secret::new(secret.to_vec())
+                        }
+                        _ => return Err(agent_fault("it does not answer the request for a password")),
+                    };
+                    // No copy of it stays in the buffer.
+                    self.input.iter_mut().take(length).for_each(|byte| *byte = 0);
+                    self.input.advance(length);
+                    return Ok(secret);
+                }
+                Ok(None) => {}
+                Err(malformed) => return Err(self.malformed(malformed).await),
+            }
+        }
+    }
+
+    /// Has the log-in itself judged, with the settings that come with it.
+    async fn may_connect(
+        &mut self,
+        gate: &dyn Gate,
+        opening: &Opening,
+        target: &Arc<str>,
+        session: SessionId,
+    ) -> Result<(), Failure> {
+        if opening.wants_replication() {
+            let why = "replication shows every change of every table, unmasked";
+            let denial = refusal(session, "sql:replicate", why, "read the tables with SELECT");
+            let _recorded = gate.observe(Observation::Denied(denial.clone())).await;
+            return self.refuse(denial, error::DENIED).await;
+        }
+        let command = Command {
+            analysis: fresh_id(),
+            statement: opening.statement().into(),
+            parameters: Arc::from([]),
+            actions: opening.actions(target).into(),
+            facts: Arc::new(Facts { has_where: true, statements: 1, ..Facts::default() }),
+            in_transaction: false,
+        };
+        let verdict = match gate.judge(&command).await {
+            Ok(Verdict::Permit(permit)) => Ok(permit),
+            Ok(Verdict::Hold(held)) => gate.hold(&command, held, crate::protocol::Impact::default()).await,
+            Err(denial) => Err(denial),
+        };
+        match verdict {
+            Ok(permit) => {
+                let (_no_rows, _recorded) = permit.spend();
+                Ok(())
+            }
+            Err(denial) => {
+                let state = error::state_of(&denial);
+                let _recorded = gate.observe(Observation::Denied(denial.clone())).await;
+                self.refuse(denial, state).await
+            }
+        }
+    }
+
+    async fn no_target<T>(&mut self, gate: &dyn Gate, failed: &LoginError, session: SessionId) -> Result<T, Failure> {
+        let complaint = failed.for_agent();
+        let _recorded = gate.observe(Observation::Note(format!("no session at the target: {failed}"))).await;
+        let detail = complaint.detail.unwrap_or_default();
+        let detail = format!("{detail}{}session: {session}", if detail.is_empty() { "" } else { "; " });
+        let message = format!("interceptor: {}", complaint.message);
+        self.fatal(&complaint.sqlstate, &message, Some(&detail), complaint.hint.as_deref()).await;
+        Err(Failure::Login(failed.to_string()))
+    }
+
+    async fn refuse<T>(&mut self, denial: Denial, state: &str) -> Result<T, Failure> {
+        let mut out = BytesMut::new();
+        error::put_denial(&mut out, Severity::Fatal, state, &denial);
+        self.farewell(&out).await;
+        Err(Failure::Denied(denial))
+    }
+
+    async fn fatal(&mut self, state: &str, message: &str, detail: Option<&str>, hint: Option<&str>) {
+        let mut out = BytesMut::new();
+        error::put(&mut out, Severity::Fatal, state, message, detail, hint);
+        self.farewell(&out).await;
+    }
+
+    /// Best effort: the session has ended, whether the agent reads it or not.
+    async fn farewell(&mut self, bytes: &[u8]) {
+        let told = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.shutdown().await
+        };
+        let _best_effort = timeout(super::FAREWELL_TIMEOUT, told).await;
+    }
+
+    async fn welcome(&mut self, upstream: &LoggedIn, key: &Key) -> Result<(), Failure> {
+        let mut out = BytesMut::with_capacity(1024);
+        write::authentication(&mut out, AUTHENTICATED);
+        for (name, value) in &upstream.parameters {
+            write::parameter_status(&mut out, name.as_bytes(), value.as_bytes());
+        }
+        write::backend_key(&mut out, key.process_id, &key.secret);
+        write::ready(&mut out, b'I');
+        self.send(&out).await
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let sent = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        let sent = timeout(AGENT_TIMEOUT, sent).await.map_err(|_| agent_fault("it does not read"))?;
+        sent.map_err(|source| Failure::Io { leg: "agent", source })
+    }
+
+    async fn read(&mut self) -> Result<usize, Failure> {
+        self.stream.read_buf(&mut self.input).await.map_err(|source| Failure::Io { leg: "agent", source })
+    }
+}
+
+/// AuthenticationOk
+const AUTHENTICATED: u32 = 0;
+/// AuthenticationCleartextPassword
+const CLEARTEXT_PASSWORD: u32 = 3;
+
+fn agent_fault(text: &str) -> Failure {
+    Failure::Agent(text.to_owned())
+}
+
+/// Passes a cancel request on, if the gate finds the session that it means. As at a server, nothing is answered.
+async fn cancel<'a>(gate: &'a dyn Gate, key: &[u8]) -> Result<Opened<'a>, Failure> {
+    let handle = gate.cancel(key).await.map_err(Failure::Denied)?;
+    handle.cancel().await.map_err(|source| Failure::Io { leg: "target", source })?;
+    Ok(Opened::Closed(Close::Cancel))
+}
+
+async fn log_in(
+    dial: &Arc<dyn crate::protocol::Dial>,
+    target: &crate::protocol::Target,
+    admitted: &Admitted,
+    opening: &Opening,
+) -> Result<LoggedIn, LoginError> {
+    let leg = dial.dial().await?;
+    login::login(leg, target, &admitted.login, &opening.forwarded()).await
+}
+
+async fn session_names(upstream: &mut LoggedIn) -> Result<Names, String> {
+    let rows = upstream.query(SESSION_QUERY, &Bounds::default()).await.map_err(|error| error.to_string())?;
+    Names::from_rows(&rows).map_err(|error| error.to_string())
+}

@@ -1,0 +1,438 @@
+//! Both legs of a session, moved in one poll: whatever is ready goes, and neither direction waits for the other.
+//!
+//! Bytes pass the recorder before they are written: a batch is reported to the gate, and written once that took it. A run
+//! of messages that pass untouched is split off the read buffer and goes as it is. Messages longer than [`PIECE`] that
+//! pass unseen (rows that nobody masks, COPY data) are passed on in pieces.
+//!
+//! Bounds: each direction holds at most [`HIGH_WATER`] bytes, and one message beyond it, before its source is not read any
+//! more. So an agent that sends without reading is held back like a server would hold it back.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+use super::super::analyst::SessionAnalyst;
+use super::super::codec::{self, Frame, HEADER, backend_limit, frontend_limit};
+use super::super::machine::{Fate, Fault, Machine, Outbox};
+use crate::policy::Denial;
+use crate::protocol::{Direction, Failure, Gate, Observation};
+use crate::tls::Stream;
+
+/// Bytes of a read.
+pub(super) const READ: usize = 16 << 10;
+
+/// Bytes that may wait in one direction before its source is held back.
+pub(super) const HIGH_WATER: usize = 256 << 10;
+
+/// Messages longer than this pass in pieces where nobody looks into them.
+pub(super) const PIECE: usize = 64 << 10;
+
+/// Why moving bytes ended.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The house ends the session.
+    Ended(Denial),
+    /// The record takes no more.
+    Unrecorded(Denial),
+    /// The target closed its end.
+    UpstreamClosed,
+    /// The agent is gone.
+    AgentClosed,
+    /// Somebody broke something.
+    Failed(Failure),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(match fault {
+            Fault::Agent(text) => Failure::Agent(text),
+            Fault::Upstream(text) => Failure::Upstream(text),
+        })
+    }
+}
+
+/// Both legs, and all that stands between them.
+pub(super) struct Legs<'a> {
+    gate: &'a dyn Gate,
+    ended: BoxFuture<'a, Denial>,
+    agent: Stream,
+    upstream: Stream,
+    /// From the agent, not yet taken.
+    pub(super) agent_in: BytesMut,
+    upstream_in: BytesMut,
+    agent_eof: bool,
+    upstream_eof: bool,
+    /// The conversation.
+    pub(super) machine: Machine,
+    /// Its understanding of texts.
+    pub(super) analyst: SessionAnalyst,
+    /// To the target, not yet under way.
+    pub(super) outbox: Outbox,
+    /// To the agent, not yet under way.
+    pub(super) staged: BytesMut,
+    /// A run that was split off the read buffer; goes before `staged`.
+    direct: Option<Bytes>,
+    scratch: BytesMut,
+    /// Bytes still to come of a message that passes in pieces.
+    passing_down: usize,
+    passing_up: usize,
+    to_agent: Pipe<'a>,
+    to_upstream: Pipe<'a>,
+}
+
+/// A batch on its way out: first past the recorder, then into the socket.
+#[derive(Default)]
+struct Pipe<'a> {
+    recording: Option<BoxFuture<'a, Result<(), Denial>>>,
+    bytes: Bytes,
+    unflushed: bool,
+}
+
+impl<'a> Pipe<'a> {
+    fn is_idle(&self) -> bool {
+        self.recording.is_none() && self.bytes.is_empty()
+    }
+
+    fn load(&mut self, gate: &'a dyn Gate, direction: Direction, bytes: Bytes, record: Bytes) {
+        self.bytes = bytes;
+        if !record.is_empty() {
+            self.recording = Some(gate.observe(Observation::Data(direction, record)));
+        }
+    }
+
+    /// Gets on with the batch. Ready when nothing is left of it.
+    fn poll(&mut self, stream: &mut Stream, leg: &'static str, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        if let Some(recording) = &mut self.recording {
+            let recorded = ready!(recording.as_mut().poll(cx));
+            self.recording = None;
+            if let Err(denial) = recorded {
+                self.bytes.clear();
+                return Poll::Ready(Err(Stop::Unrecorded(denial)));
+            }
+        }
+        let broken = |source: io::Error| Stop::Failed(Failure::Io { leg, source });
+        while !self.bytes.is_empty() {
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes)).map_err(broken)?;
+            if written == 0 {
+                return Poll::Ready(Err(broken(io::ErrorKind::WriteZero.into())));
+            }
+            self.bytes.advance(written);
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut *stream).poll_flush(cx)).map_err(broken)?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<'a> Legs<'a> {
+    pub(super) fn new(
+        gate: &'a dyn Gate,
+        (agent, agent_in): (Stream, BytesMut),
+        (upstream, upstream_in): (Stream, BytesMut),
+        machine: Machine,
+        analyst: SessionAnalyst,
+    ) -> Self {
+        Self {
+            gate,
+            ended: gate.ended(),
+            agent,
+            upstream,
+            agent_in,
+            upstream_in,
+            agent_eof: false,
+            upstream_eof: false,
+            machine,
+            analyst,
+            outbox: Outbox::default(),
+            staged: BytesMut::new(),
+            direct: None,
+            scratch: BytesMut::new(),
+            passing_down: 0,
+            passing_up: 0,
+            to_agent: Pipe::default(),
+            to_upstream: Pipe::default(),
+        }
+    }
+
+    /// Whether the agent has closed its end, and left no whole message.
+    pub(super) const fn agent_has_left(&self) -> bool {
+        self.agent_eof
+    }
+
+    /// Whether more messages of the agent may be taken: both directions have room.
+    pub(super) fn has_room(&self) -> bool {
+        self.outbox.len() < HIGH_WATER && self.down() < HIGH_WATER
+    }
+
+    /// Whether an error can be put into the stream to the agent: not within a message that passes in pieces.
+    pub(super) const fn is_between_messages(&self) -> bool {
+        self.passing_down == 0
+    }
+
+    fn down(&self) -> usize {
+        self.staged.len() + self.direct.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Passes on what there is of a long message of COPY data. True where that was done.
+    pub(super) fn pass_piece(&mut self) -> bool {
+        if self.passing_up == 0 {
+            match codec::peek(&self.agent_in) {
+                Ok(Some(header))
+                    if header.tag == b'd'
+                        && header.length > PIECE
+                        && header.length <= codec::MESSAGE_LIMIT
+                        && self.machine.copies() =>
+                {
+                    self.passing_up = header.length;
+                }
+                _ => return false,
+            }
+        }
+        let piece = self.agent_in.split_to(self.passing_up.min(self.agent_in.len()));
+        self.passing_up -= piece.len();
+        self.outbox.forward(&piece);
+        !piece.is_empty()
+    }
+
+    /// Moves bytes until something has changed that the session's loop should look at.
+    pub(super) async fn turn(&mut self) -> Result<(), Stop> {
+        std::future::poll_fn(|cx| self.poll_turn(cx)).await
+    }
+
+    /// Moves bytes until `future` is done. `patient`: also when the agent closes its end meanwhile.
+    pub(super) async fn until<F: Future>(&mut self, future: F, patient: bool) -> Result<F::Output, Stop> {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            loop {
+                if self.agent_eof && !patient {
+                    return Poll::Ready(Err(Stop::AgentClosed));
+                }
+                match self.poll_turn(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Writes out what is under way to the agent.
+    pub(super) async fn drain(&mut self) -> Result<(), Stop> {
+        std::future::poll_fn(|cx| {
+            while !(self.to_agent.is_idle() && self.down() == 0) {
+                ready!(self.poll_to_agent(cx))?;
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Says goodbye to the target.
+    pub(super) async fn leave_upstream(&mut self) {
+        use tokio::io::AsyncWriteExt;
+        let mut goodbye = BytesMut::new();
+        codec::write::bare(&mut goodbye, b'X');
+        // Where a batch is half written, a goodbye would not be understood: closing says enough.
+        if self.to_upstream.is_idle() {
+            let _best_effort = self.upstream.write_all(&goodbye).await;
+        }
+        let _best_effort = self.upstream.shutdown().await;
+    }
+
+    /// Closes the leg to the agent.
+    pub(super) async fn leave_agent(&mut self) {
+        use tokio::io::AsyncWriteExt;
+        let _best_effort = self.agent.shutdown().await;
+    }
+
+    /// One round over all four ends.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        if let Poll::Ready(denial) = self.ended.as_mut().poll(cx) {
+            return Poll::Ready(Err(Stop::Ended(denial)));
+        }
+        let mut news = false;
+        // What was read may be written in the same round; what was written may make room to read.
+        if let Poll::Ready(written) = self.poll_to_upstream(cx)? {
+            news |= written;
+        }
+        if let Poll::Ready(progress) = self.poll_from_upstream(cx)? {
+            news |= progress;
+        }
+        if let Poll::Ready(written) = self.poll_to_agent(cx)? {
+            news |= written;
+        }
+        if let Poll::Ready(read) = self.poll_from_agent(cx)? {
+            news |= read;
+        }
+        if news { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Ready(true) when a batch has left, Ready(false) when there was none.
+    fn poll_to_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
+        let mut news = false;
+        loop {
+            if self.to_upstream.is_idle() {
+                if self.outbox.len() == 0 {
+                    if self.to_upstream.unflushed {
+                        ready!(self.to_upstream.poll(&mut self.upstream, "target", cx))?;
+                    }
+                    return Poll::Ready(Ok(news));
+                }
+                let (bytes, record) = self.outbox.take();
+                self.to_upstream.load(self.gate, Direction::FromAgent, bytes, record);
+            }
+            match self.to_upstream.poll(&mut self.upstream, "target", cx)? {
+                Poll::Ready(()) => news = true,
+                Poll::Pending => return if news { Poll::Ready(Ok(true)) } else { Poll::Pending },
+            }
+        }
+    }
+
+    fn poll_to_agent(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
+        let mut news = false;
+        loop {
+            if self.to_agent.is_idle() {
+                let bytes = match self.direct.take() {
+                    Some(direct) => direct,
+                    None => self.staged.split().freeze(),
+                };
+                if bytes.is_empty() {
+                    if self.to_agent.unflushed {
+                        ready!(self.to_agent.poll(&mut self.agent, "agent", cx))?;
+                    }
+                    return Poll::Ready(Ok(news));
+                }
+                self.to_agent.load(self.gate, Direction::ToAgent, bytes.clone(), bytes);
+            }
+            match self.to_agent.poll(&mut self.agent, "agent", cx)? {
+                Poll::Ready(()) => news = true,
+                Poll::Pending => return if news { Poll::Ready(Ok(true)) } else { Poll::Pending },
+            }
+        }
+    }
+
+    fn poll_from_agent(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
+        // A message that is taken whole may be longer than what usually waits.
+        let wanted = codec::peek(&self.agent_in)
+            .ok()
+            .flatten()
+            .map_or(0, |header| header.length.min(frontend_limit(header.tag)));
+        if self.agent_eof || self.agent_in.len() >= wanted.max(HIGH_WATER) {
+            return Poll::Ready(Ok(false));
+        }
+        match ready!(read_buf(&mut self.agent, &mut self.agent_in, cx)) {
+            Ok(0) => self.agent_eof = true,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.agent_eof = true,
+            Err(source) => return Poll::Ready(Err(Stop::Failed(Failure::Io { leg: "agent", source }))),
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    fn poll_from_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
+        let mut news = self.take_upstream()?;
+        while self.down() < HIGH_WATER && !self.upstream_eof {
+            match read_buf(&mut self.upstream, &mut self.upstream_in, cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => self.upstream_eof = true,
+                Poll::Ready(Ok(_)) => news |= self.take_upstream()?,
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => self.upstream_eof = true,
+                Poll::Ready(Err(source)) => {
+                    return Poll::Ready(Err(Stop::Failed(Failure::Io { leg: "target", source })));
+                }
+            }
+        }
+        if self.upstream_eof && self.to_agent.is_idle() && self.down() == 0 {
+            return Poll::Ready(Err(Stop::UpstreamClosed));
+        }
+        Poll::Ready(Ok(news))
+    }
+
+    /// Takes the target's messages that are there. True when there were any.
+    fn take_upstream(&mut self) -> Result<bool, Stop> {
+        let mut run = 0;
+        let mut news = false;
+        while self.down() + run < HIGH_WATER {
+            let rest = self.upstream_in.get(run..).unwrap_or_default();
+            if self.passing_down > 0 {
+                let piece = self.passing_down.min(rest.len());
+                if piece == 0 {
+                    break;
+                }
+                self.passing_down -= piece;
+                run += piece;
+                continue;
+            }
+            let Some(header) = codec::peek(rest).map_err(Fault::from)? else { break };
+            if rest.len() < header.length {
+                if header.length > PIECE && matches!(header.tag, b'D' | b'd') && self.machine.passes_rows() {
+                    self.passing_down = header.length;
+                    continue;
+                }
+                let limit = backend_limit(header.tag);
+                if header.length > limit {
+                    let text = format!(
+                        "it sends a message of {} bytes, more than the {limit} that are looked into",
+                        header.length
+                    );
+                    return Err(Fault::Upstream(text).into());
+                }
+                break;
+            }
+            news = true;
+            let raw = rest.get(..header.length).unwrap_or_default();
+            let frame = Frame { tag: header.tag, body: raw.get(HEADER..).unwrap_or_default(), raw };
+            match self.machine.on_upstream(frame, &mut self.analyst, &mut self.scratch)? {
+                Fate::Pass => run += header.length,
+                Fate::Replaced => {
+                    self.pass(run);
+                    run = 0;
+                    self.upstream_in.advance(header.length);
+                    self.staged.extend_from_slice(&self.scratch);
+                    self.scratch.clear();
+                }
+            }
+        }
+        self.pass(run);
+        Ok(news || run > 0)
+    }
+
+    /// Passes on the first `run` bytes from the target.
+    fn pass(&mut self, run: usize) {
+        if run == 0 {
+            return;
+        }
+        let bytes = self.upstream_in.split_to(run);
+        if self.staged.is_empty() && self.direct.is_none() {
+            self.direct = Some(bytes.freeze());
+        } else {
+            self.staged.extend_from_slice(&bytes);
+        }
+    }
+}
+
+impl std::fmt::Debug for Legs<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Legs").field("machine", &self.machine).finish_non_exhaustive()
+    }
+}
+
+/// Reads once, with room for at least [`READ`] bytes. `read_buf` keeps no state between polls, so it may be dropped.
+fn read_buf(stream: &mut Stream, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    if buffer.capacity() - buffer.len() < READ / 4 {
+        buffer.reserve(READ);
+    }
+    std::pin::pin!(stream.read_buf(buffer)).poll(cx)
+}

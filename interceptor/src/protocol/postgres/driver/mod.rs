@@ -1,0 +1,31 @@
+//! The loop of a session: read, decode, step, write. The only files of this protocol that wait for anything, beside the
+//! log-in.
+//!
+//! `handshake` gets a connection to its first ReadyForQuery, `legs` moves bytes both ways at once, `session` takes the
+//! agent's messages one by one and asks the gate, `catalogs` keeps what is known of databases.
+//!
+//! Whatever ends a session, the agent is told natively where that is still possible: between messages, and as long as it
+//! reads ([`FAREWELL_TIMEOUT`]).
+
+mod catalogs;
+mod handshake;
+mod legs;
+mod session;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::protocol::{Close, Conn, Failure, Gate};
+
+/// How long an agent that does not read is waited for when the session ends.
+pub(super) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves one connection.
+pub(super) async fn serve(conn: Conn, gate: &dyn Gate) -> Result<Close, Failure> {
+    match handshake::open(conn, gate).await? {
+        handshake::Opened::Session(session) => session.run().await,
+        handshake::Opened::Closed(close) => Ok(close),
+    }
+}

@@ -1,0 +1,221 @@
+//! The loop: the agent's messages one by one, each with its verdict.
+
+use std::sync::Arc;
+
+use bytes::Buf;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::super::catalog::{Catalog, Loader, QUERIES, SESSION_QUERY, SETUP};
+use super::super::codec::{frame, frontend_limit};
+use super::super::error::{self, Severity};
+use super::super::machine::{ClientLegs, Fault, Leave, Question, Rows, Step, refusal};
+use super::super::startup::Opening;
+use super::catalogs;
+use super::legs::{Legs, Stop};
+use crate::policy::Denial;
+use crate::protocol::{Close, Dial, Failure, Gate, Impact, Login, Observation, Target, Verdict};
+use crate::telemetry::SessionId;
+
+/// A session that is ready for commands.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    pub(super) gate: &'a dyn Gate,
+    pub(super) legs: Legs<'a>,
+    pub(super) target: Arc<Target>,
+    pub(super) dial: Arc<dyn Dial>,
+    pub(super) login: Login,
+    pub(super) opening: Opening,
+    pub(super) session: SessionId,
+    /// Woken by cancel requests.
+    pub(super) waiting: Arc<Notify>,
+}
+
+impl Session<'_> {
+    /// Serves commands until the session ends, and tells the agent why.
+    pub(super) async fn run(mut self) -> Result<Close, Failure> {
+        let stop = match self.converse().await {
+            Ok(never) => match never {},
+            Err(stop) => stop,
+        };
+        // Whatever the agent has still to read; bounded, since it may not read at all.
+        let (state, denial, close) = match stop {
+            Stop::AgentClosed => {
+                let _bounded = timeout(super::FAREWELL_TIMEOUT, self.legs.drain()).await;
+                self.close().await;
+                return Ok(Close::Agent);
+            }
+            Stop::UpstreamClosed => {
+                let denial =
+                    self.note("the target closed the connection", "it may have been restarted", "connect again");
+                (error::NO_TARGET, denial, Ok(Close::Upstream))
+            }
+            Stop::Ended(denial) => (error::ENDED, denial, Ok(Close::Ended)),
+            Stop::Unrecorded(denial) => (error::INTERNAL, denial.clone(), Err(Failure::Denied(denial))),
+            Stop::Failed(failure) => {
+                let state = if matches!(failure, Failure::Agent(_)) { error::PROTOCOL } else { error::NO_TARGET };
+                let denial = self.note("this session", &failure.to_string(), "connect again");
+                (state, denial, Err(failure))
+            }
+        };
+        self.farewell(state, &denial).await;
+        self.close().await;
+        close
+    }
+
+    fn note(&self, what: &str, reason: &str, remedy: &str) -> Denial {
+        refusal(self.session, what, reason, remedy)
+    }
+
+    async fn farewell(&mut self, state: &str, denial: &Denial) {
+        if self.legs.is_between_messages() {
+            error::put_denial(&mut self.legs.staged, Severity::Fatal, state, denial);
+        }
+        let _bounded = timeout(super::FAREWELL_TIMEOUT, self.legs.drain()).await;
+    }
+
+    async fn close(&mut self) {
+        let both = async {
+            self.legs.leave_upstream().await;
+            self.legs.leave_agent().await;
+        };
+        let _bounded = timeout(super::FAREWELL_TIMEOUT, both).await;
+    }
+
+    async fn converse(&mut self) -> Result<std::convert::Infallible, Stop> {
+        loop {
+            let masked = self.legs.machine.take_masked();
+            if !masked.is_empty() {
+                let cells = Observation::Masked { cells: masked };
+                self.gate.observe(cells).await.map_err(Stop::Unrecorded)?;
+            }
+            if !self.legs.has_room() {
+                self.legs.turn().await?;
+                continue;
+            }
+            if self.legs.pass_piece() {
+                continue;
+            }
+            match self.offer(None)? {
+                Offered::Nothing if self.legs.agent_has_left() => return Err(Stop::AgentClosed),
+                Offered::Nothing | Offered::Step(Step::Wait) => self.legs.turn().await?,
+                Offered::Step(Step::Done) => {}
+                Offered::Step(Step::Ask(question)) => self.ask(question).await?,
+                Offered::Step(Step::Resync) => self.resync().await?,
+                Offered::Step(Step::Terminate) => return Err(Stop::AgentClosed),
+            }
+        }
+    }
+
+    /// Offers the agent's next message to the machine, or the verdict on it.
+    fn offer(&mut self, verdict: Option<Result<Leave, Denial>>) -> Result<Offered, Stop> {
+        let legs = &mut self.legs;
+        let found = frame(&legs.agent_in, frontend_limit);
+        let Some(found) = found.map_err(|malformed| Fault::Agent(malformed.to_string()))? else {
+            return Ok(Offered::Nothing);
+        };
+        let length = found.raw.len();
+        let mut sides = ClientLegs { analyst: &mut legs.analyst, outbox: &mut legs.outbox, reply: &mut legs.staged };
+        let step = match verdict {
+            None => legs.machine.on_client(found, &mut sides)?,
+            Some(verdict) => legs.machine.on_verdict(found, verdict, &mut sides)?,
+        };
+        if matches!(step, Step::Done | Step::Terminate) {
+            legs.agent_in.advance(length);
+        }
+        Ok(Offered::Step(step))
+    }
+
+    /// Gets the verdict on the message at hand.
+    async fn ask(&mut self, Question { command, prepares }: Question) -> Result<(), Stop> {
+        let verdict = match self.legs.until(self.gate.judge(&command), true).await? {
+            Ok(Verdict::Permit(permit)) => Ok(Leave::Permit(permit)),
+            Ok(Verdict::Hold(held)) if prepares => Ok(Leave::Prepare { _held: held }),
+            Ok(Verdict::Hold(held)) => {
+                let canceled = self.note("the wait for an approval", "canceled on request", "send the command again");
+                let waiting = Arc::clone(&self.waiting);
+                let hold = async {
+                    tokio::select! {
+                        biased;
+                        verdict = self.gate.hold(&command, held, Impact::default()) => verdict,
+                        () = waiting.notified() => Err(canceled),
+                    }
+                };
+                self.legs.until(hold, false).await?.map(Leave::Permit)
+            }
+            Err(denial) => Err(denial),
+        };
+        if let Err(denial) = &verdict {
+            let told = Observation::Denied(denial.clone());
+            self.gate.observe(told).await.map_err(Stop::Unrecorded)?;
+        }
+        self.offer(Some(verdict))?;
+        Ok(())
+    }
+
+    /// Asks the target what the session's names mean now.
+    async fn resync(&mut self) -> Result<(), Stop> {
+        let catalog = if self.legs.analyst.wants_catalog() { self.catalog().await? } else { None };
+        let rows = self.hidden(SESSION_QUERY).await?.ok();
+        self.legs.analyst.resynced(rows, catalog);
+        Ok(())
+    }
+
+    /// The catalog as this session sees it; `None` where it cannot be had.
+    async fn catalog(&mut self) -> Result<Option<Arc<Catalog>>, Stop> {
+        if !self.legs.machine.is_synced() {
+            // What a pipeline has changed can be seen only by a savepoint inside of it, which there is none.
+            return Ok(None);
+        }
+        if self.legs.machine.in_block() {
+            return self.catalog_inside().await;
+        }
+        let load = catalogs::reload(&self.dial, &self.target, &self.login, &self.opening.database);
+        let loaded = self.legs.until(load, true).await?;
+        Ok(loaded.ok())
+    }
+
+    /// The catalog as the open transaction sees it, with what it has changed. A savepoint keeps the settings that are
+    /// needed for it apart.
+    async fn catalog_inside(&mut self) -> Result<Option<Arc<Catalog>>, Stop> {
+        if self.hidden("SAVEPOINT interceptor_catalog").await?.is_err() {
+            return Ok(None);
+        }
+        let mut loader = Some(Loader::new());
+        if self.hidden(&SETUP.replace("false)", "true)")).await?.is_err() {
+            loader = None;
+        }
+        for query in QUERIES {
+            let Some(reading) = &mut loader else { break };
+            let taken = match self.hidden(query).await? {
+                Ok(rows) => reading.rows(&rows).is_ok(),
+                Err(_refused) => false,
+            };
+            if !taken {
+                loader = None;
+            }
+        }
+        let undone = self.hidden("ROLLBACK TO SAVEPOINT interceptor_catalog").await?.is_ok()
+            && self.hidden("RELEASE SAVEPOINT interceptor_catalog").await?.is_ok();
+        let catalog = loader.and_then(|loader| loader.finish().ok()).filter(|_| undone);
+        Ok(catalog.map(Arc::new))
+    }
+
+    /// Asks the target something of our own, on the agent's connection.
+    async fn hidden(&mut self, sql: &str) -> Result<Result<Rows, String>, Stop> {
+        self.legs.machine.hide(sql, &mut self.legs.outbox);
+        loop {
+            if let Some(answer) = self.legs.machine.take_hidden() {
+                return Ok(answer);
+            }
+            self.legs.turn().await?;
+        }
+    }
+}
+
+/// What became of an offer.
+enum Offered {
+    /// No whole message is there.
+    Nothing,
+    Step(Step),
+}

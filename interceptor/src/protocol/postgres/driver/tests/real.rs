@@ -1,0 +1,225 @@
+//! Real servers and real clients through the driver.
+
+use std::io;
+use std::process::{Command as Process, Output, Stdio};
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Answer, ScriptedGate};
+use crate::mask::Rules;
+use crate::protocol::postgres::Postgres;
+use crate::protocol::{Conn, Dial, Protocol, Target};
+use crate::telemetry::SessionId;
+use crate::testing::postgres::{Options, Postgres as Server};
+use crate::tls;
+
+#[derive(Debug)]
+struct Tcp(u16);
+
+impl Dial for Tcp {
+    fn dial(&self) -> BoxFuture<'_, io::Result<tls::Stream>> {
+        Box::pin(async {
+            let stream = TcpStream::connect(("127.0.0.1", self.0)).await?;
+            stream.set_nodelay(true)?;
+            Ok(tls::Stream::Tcp(stream))
+        })
+    }
+}
+
+/// A server, and a proxy in front of it.
+struct Stage {
+    server: Server,
+    gate: Arc<ScriptedGate>,
+    port: u16,
+}
+
+impl Stage {
+    async fn new(gate: ScriptedGate, rules: Rules) -> Self {
+        let server = Server::start(Options { auth: "trust", ..Options::default() }).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (gate, rules) = (Arc::new(gate), Arc::new(rules));
+        // A name of its own, since catalogs are kept by it.
+        let target = Arc::new(Target {
+            name: format!("t{}", server.port()).into(),
+            host: "localhost".into(),
+            agent_tls: None,
+            upstream_tls: tls::Upstream::default(),
+        });
+        let dial: Arc<dyn Dial> = Arc::new(Tcp(server.port()));
+        let serving = Arc::clone(&gate);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                let conn = Conn {
+                    agent: tls::Stream::Tcp(stream),
+                    target: Arc::clone(&target),
+                    dial: Arc::clone(&dial),
+                    rules: Arc::clone(&rules),
+                    session: SessionId::NONE,
+                };
+                let gate = Arc::clone(&serving);
+                tokio::spawn(async move {
+                    let ended = Postgres.serve(conn, &*gate).await;
+                    if let Err(failure) = ended {
+                        eprintln!("session failed: {failure}");
+                    }
+                });
+            }
+        });
+        Self { server, gate, port }
+    }
+
+    /// Runs psql over a script, and gives what it printed: both streams.
+    async fn psql(&self, script: &str) -> String {
+        let output = self.client("psql", &["-X", "-q", "-A", "-t", "-v", "VERBOSITY=verbose", &self.url()], script).await;
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    fn url(&self) -> String {
+        format!("host=127.0.0.1 port={} user=agent dbname=postgres sslmode=prefer", self.port)
+    }
+
+    async fn client(&self, program: &str, arguments: &[&str], input: &str) -> Output {
+        let mut process = Process::new(program);
+        process.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let input = input.to_owned();
+        tokio::task::spawn_blocking(move || {
+            use std::io::Write as _;
+            let mut child = process.spawn().unwrap();
+            child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+            child.wait_with_output().unwrap()
+        })
+        .await
+        .unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn psql_works_as_it_does_without() {
+    let stage = Stage::new(ScriptedGate::open(), Rules::default()).await;
+    let said = stage
+        .psql(
+            "SELECT 1; SELECT 'a' AS x, 2;\n\
+             CREATE TABLE t (id int, v text);\n\
+             COPY t FROM STDIN;\n1\tone\n2\ttwo\n\\.\n\
+             COPY t TO STDOUT;\n\
+             BEGIN; INSERT INTO t VALUES (3, 'three'); SELECT count(*) FROM t; ROLLBACK;\n\
+             SELECT count(*) FROM t;\n\
+             SELECT nonsense;\n\
+             PREPARE p AS SELECT $1::int + 1; EXECUTE p(41);\n\
+             \\bind 7\n SELECT $1::int * 2 \\g\n\
+             SELECT sum(length(repeat('x', 1000))) FROM generate_series(1, 1000);\n",
+        )
+        .await;
+    assert!(said.contains("1\na|2\n1\tone\n2\ttwo\n3\n2\n"), "{said}");
+    assert!(said.contains("42703"), "{said}");
+    assert!(said.contains("\n42\n"), "{said}");
+    assert!(said.contains("\n1000000\n"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_denied_statement_never_reaches_the_server_and_fails_the_transaction() {
+    let stage = Stage::new(ScriptedGate::denying("secret"), Rules::default()).await;
+    let said = stage
+        .psql(
+            "CREATE TABLE t (id int);\n\
+             SELECT 'secret';\n\
+             SELECT 'after';\n\
+             BEGIN; \n INSERT INTO t VALUES (1);\n SELECT 'secret';\n SELECT 'unreachable';\n COMMIT;\n\
+             SELECT 'rows', count(*) FROM t;\n",
+        )
+        .await;
+    assert!(said.contains("after\n"), "{said}");
+    assert!(said.contains("42501") && said.contains("scripted-rule") && said.contains("ask the author"), "{said}");
+    assert!(said.contains("25P02") && !said.contains("unreachable"), "{said}");
+    assert!(said.contains("rows|0"), "{said}");
+    assert!(!stage.server.log().contains("secret"), "{}", stage.server.log());
+    assert_eq!(stage.gate.denials(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipelines_portals_and_prepared_statements_stay_in_step() {
+    let stage = Stage::new(ScriptedGate::denying("secret"), Rules::default()).await;
+    let (client, connection) = tokio_postgres::connect(&stage.url(), tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text)").await.unwrap();
+    let insert = client.prepare("INSERT INTO t VALUES ($1, $2)").await.unwrap();
+    let select = client.prepare("SELECT v FROM t WHERE id = $1").await.unwrap();
+    // Many at once: the client pipelines them.
+    let inserts = (0..200_i32).map(|id| {
+        let (client, insert) = (&client, &insert);
+        async move { client.execute(insert, &[&id, &format!("v{id}")]).await.unwrap() }
+    });
+    futures_util::future::join_all(inserts).await;
+    let refused = client.prepare("SELECT 'secret'");
+    let good = client.query_one(&select, &[&7_i32]);
+    let twice = client.execute(&insert, &[&7_i32, &"again"]);
+    let last = client.query_one(&select, &[&9_i32]);
+    let (refused, good, twice, last) = futures_util::join!(refused, good, twice, last);
+    assert_eq!(refused.unwrap_err().code().unwrap().code(), "42501");
+    assert_eq!(good.unwrap().get::<_, &str>(0), "v7");
+    assert_eq!(twice.unwrap_err().code().unwrap().code(), "23505");
+    assert_eq!(last.unwrap().get::<_, &str>(0), "v9");
+
+    let mut client = client;
+    let transaction = client.transaction().await.unwrap();
+    transaction.execute(&insert, &[&1000_i32, &"x"]).await.unwrap();
+    assert!(transaction.query("SELECT 'secret'", &[]).await.is_err());
+    assert_eq!(transaction.query("SELECT 1", &[]).await.unwrap_err().code().unwrap().code(), "25P02");
+    transaction.commit().await.unwrap();
+    assert!(client.query_opt(&select, &[&1000_i32]).await.unwrap().is_none());
+
+    let transaction = client.transaction().await.unwrap();
+    let portal = transaction.bind("SELECT id FROM t ORDER BY id", &[]).await.unwrap();
+    for page in 0..3 {
+        let rows = transaction.query_portal(&portal, 50).await.unwrap();
+        assert_eq!(rows[0].get::<_, i32>(0), page * 50);
+    }
+    transaction.rollback().await.unwrap();
+    drop(client);
+    connection.await.unwrap().unwrap();
+    assert!(!stage.server.log().contains("secret"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_command_waits_and_can_be_canceled() {
+    let gate = ScriptedGate::new(|command| {
+        if command.statement.contains("pg_sleep(0)") { Answer::Hold } else { Answer::Permit(&[]) }
+    });
+    let stage = Stage::new(gate, Rules::default()).await;
+    let (client, connection) = tokio_postgres::connect(&stage.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let token = client.cancel_token();
+    let held = client.simple_query("SELECT pg_sleep(0)");
+    let approve = async {
+        while stage.gate.holding.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        stage.gate.approve.notify_one();
+    };
+    let (held, ()) = futures_util::join!(held, approve);
+    held.unwrap();
+
+    let held = client.simple_query("SELECT pg_sleep(0)");
+    let cancel = async {
+        while stage.gate.holding.load(std::sync::atomic::Ordering::SeqCst) == 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+    };
+    let (held, ()) = futures_util::join!(held, cancel);
+    assert!(held.is_err());
+
+    let running = client.simple_query("SELECT pg_sleep(60)");
+    let cancel = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+    };
+    let (running, ()) = futures_util::join!(running, cancel);
+    assert_eq!(running.unwrap_err().code().unwrap().code(), "57014");
+    assert!(client.simple_query("SELECT 1").await.is_ok());
+}

@@ -1,0 +1,461 @@
+//! Messages of the agent.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::super::analysis::{Prepared, SessionEffect};
+use super::super::codec::{Bind, Frame, Frontend, Side, write};
+use super::super::error::{self, Severity};
+use super::super::statement::{Analyst, Reading};
+use super::answer::{Answer, cannot_mask};
+use super::named::Found;
+use super::{
+    Asked, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAMED_BYTES_LIMIT, NAMES_LIMIT, Outbox, Portal, Question, Statement, Step,
+};
+use crate::policy::{Denial, Obligations, Parameter};
+
+/// What a message is handled with: the other side of the session, and the reply to the agent.
+pub(in super::super) struct Legs<'a> {
+    /// Who understands texts.
+    pub(in super::super) analyst: &'a mut dyn Analyst,
+    /// To the target.
+    pub(in super::super) outbox: &'a mut Outbox,
+    /// To the agent.
+    pub(in super::super) reply: &'a mut BytesMut,
+}
+
+impl Machine {
+    /// Takes a message of the agent.
+    ///
+    /// # Errors
+    /// [`Fault::Agent`] when it has no place here: the session has to end.
+    pub(in super::super) fn on_client(&mut self, frame: Frame<'_>, legs: &mut Legs<'_>) -> Result<Step, Fault> {
+        let message = Frontend::decode(frame).map_err(|malformed| Fault::Agent(malformed.to_string()))?;
+        if self.copy_in {
+            return self.copying(frame, message, legs);
+        }
+        match message {
+            Frontend::Terminate => Ok(Step::Terminate),
+            Frontend::Sync => Ok(self.sync(frame, legs)),
+            Frontend::Password(_) => Err(Fault::Agent("a password has no place after the log-in".into())),
+            _ if self.refused.is_some() => Ok(self.settle_refusal(&message, legs)),
+            _ if self.skip => Ok(Step::Done),
+            _ if self.expect.len() >= EXPECT_LIMIT => {
+                self.flush(legs.outbox);
+                Ok(Step::Wait)
+            }
+            Frontend::Query(text) => Ok(self.query(text, legs)),
+            Frontend::Parse { name, text, .. } => Ok(self.parse(name, text, legs)),
+            Frontend::Bind(bind) => Ok(self.bind(frame, &bind, legs)),
+            Frontend::Execute { portal, .. } => Ok(self.execute(frame, portal, legs)),
+            Frontend::Describe(side, name) => Ok(self.describe(frame, side, name, legs)),
+            Frontend::Close(side, name) => Ok(self.close(frame, side, name, legs)),
+            Frontend::Flush => {
+                legs.outbox.forward(frame.raw);
+                self.flushed = true;
+                Ok(Step::Done)
+            }
+            Frontend::FunctionCall(_) => Ok(self.call(legs)),
+            // Outside a COPY the server ignores these, too: the agent has not yet read that its COPY failed.
+            Frontend::CopyData(_) | Frontend::CopyDone | Frontend::CopyFail(_) => {
+                if self.is_quiet() {
+                    Ok(Step::Done)
+                } else {
+                    Ok(Step::Wait)
+                }
+            }
+        }
+    }
+
+    fn copying(&mut self, frame: Frame<'_>, message: Frontend<'_>, legs: &mut Legs<'_>) -> Result<Step, Fault> {
+        match message {
+            Frontend::CopyData(_) => legs.outbox.forward(frame.raw),
+            Frontend::CopyDone | Frontend::CopyFail(_) => {
+                legs.outbox.forward(frame.raw);
+                self.copy_in = false;
+            }
+            // As the server does: they have no meaning within a COPY.
+            Frontend::Flush | Frontend::Sync => {}
+            Frontend::Terminate => return Ok(Step::Terminate),
+            _ => return Err(Fault::Agent("only COPY data may follow COPY FROM STDIN".into())),
+        }
+        Ok(Step::Done)
+    }
+
+    fn sync(&mut self, frame: Frame<'_>, legs: &mut Legs<'_>) -> Step {
+        if self.expect.len() >= EXPECT_LIMIT || self.copy_awaited {
+            return Step::Wait;
+        }
+        if self.skip && !self.open {
+            // The target knows nothing of this pipeline. It is quiet, or the refusal would not have been answered yet.
+            write::ready(legs.reply, self.status);
+        } else {
+            legs.outbox.forward(frame.raw);
+            self.expect.push_back(Expect::Sync);
+        }
+        self.skip = false;
+        self.open = false;
+        self.segment += 1;
+        Step::Done
+    }
+
+    /// Whether texts can be read now. A step says what has to happen first.
+    fn ready_to_read(&mut self, legs: &mut Legs<'_>) -> Result<(), Step> {
+        if self.barriers > 0 {
+            self.flush(legs.outbox);
+            return Err(Step::Wait);
+        }
+        // A failed transaction answers no question; `stale_in_failed` says what may pass then.
+        if legs.analyst.is_stale() && !self.has_failed() {
+            if !self.is_quiet() {
+                self.flush(legs.outbox);
+                return Err(Step::Wait);
+            }
+            return Err(Step::Resync);
+        }
+        Ok(())
+    }
+
+    /// Whether a text must be refused because a failed transaction hides what its names mean. What ends the transaction
+    /// needs no names; the target would refuse all else.
+    fn stale_in_failed(&self, reading: &Reading, legs: &Legs<'_>) -> bool {
+        let ends = |effect: &SessionEffect| matches!(effect, SessionEffect::Transaction(_));
+        self.has_failed()
+            && legs.analyst.is_stale()
+            && !reading.analysis.statements.iter().all(|statement| ends(&statement.effect))
+    }
+
+    fn query(&mut self, text: &[u8], legs: &mut Legs<'_>) -> Step {
+        // Its answer tells the transaction's status, by which a refusal is worded: so nothing else may be under way.
+        if !self.is_quiet() {
+            self.flush(legs.outbox);
+            return Step::Wait;
+        }
+        if let Err(step) = self.ready_to_read(legs) {
+            return step;
+        }
+        let Ok(text) = std::str::from_utf8(text) else {
+            self.refuse_with(NOT_UTF8.0, NOT_UTF8.1, Some(NOT_UTF8.2));
+            return self.settle_simple(legs);
+        };
+        let reading = legs.analyst.read(text, &*self);
+        if self.stale_in_failed(&reading, legs) {
+            return self.refuse_failed(true, legs);
+        }
+        let command = self.command(&reading, &self.no_parameters);
+        self.asked = Some(Asked::Query(reading));
+        Step::Ask(Question { command, prepares: false })
+    }
+
+    fn parse(&mut self, name: &[u8], text: &[u8], legs: &mut Legs<'_>) -> Step {
+        if let Err(step) = self.ready_to_read(legs) {
+            return step;
+        }
+        if self.statements.len() >= NAMES_LIMIT || self.statements.weight() + text.len() > NAMED_BYTES_LIMIT {
+            let hint = "close the prepared statements that are no longer needed";
+            return self.refuse_natively(error::LIMIT, "interceptor: too many prepared statements", Some(hint), legs);
+        }
+        // Names that SQL could not say are of no use to anybody, and could not be told apart in a record.
+        if std::str::from_utf8(name).is_err() {
+            return self.refuse_natively(
+                error::NO_STATEMENT,
+                "interceptor: a statement's name is not UTF-8",
+                None,
+                legs,
+            );
+        }
+        let Ok(text) = std::str::from_utf8(text) else {
+            return self.refuse_natively(NOT_UTF8.0, NOT_UTF8.1, Some(NOT_UTF8.2), legs);
+        };
+        let reading = legs.analyst.read(text, &*self);
+        if self.stale_in_failed(&reading, legs) {
+            return self.refuse_failed(false, legs);
+        }
+        let command = self.command(&reading, &self.no_parameters);
+        self.asked = Some(Asked::Parse(reading));
+        Step::Ask(Question { command, prepares: true })
+    }
+
+    fn bind(&mut self, frame: Frame<'_>, bind: &Bind<'_>, legs: &mut Legs<'_>) -> Step {
+        if let Err(step) = self.ready_to_read(legs) {
+            return step;
+        }
+        let statement = match self.statements.find(bind.statement, self.segment) {
+            Found::Is(statement) => statement,
+            Found::Unsettled => return Step::Wait,
+            Found::Nothing => return self.no_statement(bind.statement, legs),
+        };
+        if self.portals.len() >= NAMES_LIMIT || self.portals.weight() + frame.raw.len() > NAMED_BYTES_LIMIT {
+            let hint = "close the portals that are no longer needed";
+            return self.refuse_natively(error::LIMIT, "interceptor: too many portals", Some(hint), legs);
+        }
+        let epoch = legs.analyst.epoch();
+        if let Some(reading) = statement.reading.as_ref().filter(|reading| reading.epoch == epoch) {
+            // What is bound to the session is read again when it runs.
+            let reading = Arc::clone(reading);
+            self.bound(frame, bind, &statement, reading, legs.outbox);
+            return Step::Done;
+        }
+        if statement.reading.is_none() {
+            let message = format!("\"{}\" was prepared with PREPARE", String::from_utf8_lossy(bind.statement));
+            return self.refuse_natively(error::NO_STATEMENT, &message, Some("run it with EXECUTE"), legs);
+        }
+        // The target plans now, with what the names mean now.
+        let reading = legs.analyst.read(&statement.prepared.text, &*self);
+        if self.stale_in_failed(&reading, legs) {
+            return self.refuse_failed(false, legs);
+        }
+        let command = self.command(&reading, &self.no_parameters);
+        self.asked = Some(Asked::Bind(statement, reading));
+        Step::Ask(Question { command, prepares: true })
+    }
+
+    fn bound(
+        &mut self,
+        frame: Frame<'_>,
+        bind: &Bind<'_>,
+        statement: &Statement,
+        reading: Arc<Reading>,
+        outbox: &mut Outbox,
+    ) {
+        let portal = Portal { reading, parameters: self.parameters(bind, &statement.types), spent: None };
+        let ticket = self.portals.forward(bind.portal, Some(portal), self.segment);
+        outbox.forward(frame.raw);
+        self.forwarded(Expect::Bind(ticket));
+    }
+
+    fn parameters(&self, bind: &Bind<'_>, types: &[u32]) -> Arc<[Parameter]> {
+        if bind.parameters.len() == 0 {
+            return Arc::clone(&self.no_parameters);
+        }
+        let values = bind.parameters.enumerate();
+        values
+            .map(|(index, value)| Parameter {
+                type_oid: types.get(index).copied().unwrap_or(0),
+                binary: bind.formats.is_binary(index),
+                value: value.map(Bytes::copy_from_slice),
+            })
+            .collect()
+    }
+
+    fn execute(&mut self, frame: Frame<'_>, name: &[u8], legs: &mut Legs<'_>) -> Step {
+        if let Err(step) = self.ready_to_read(legs) {
+            return step;
+        }
+        let portal = match self.portals.find(name, self.segment) {
+            Found::Is(portal) => portal,
+            Found::Unsettled => return Step::Wait,
+            Found::Nothing => {
+                let message = format!("portal \"{}\" does not exist", String::from_utf8_lossy(name));
+                let hint = "through interceptor, a cursor of SQL is read with FETCH";
+                return self.refuse_natively(error::NO_PORTAL, &message, Some(hint), legs);
+            }
+        };
+        if let Some(obligations) = portal.spent {
+            self.run(frame, name, portal.reading, obligations, legs.outbox);
+            return Step::Done;
+        }
+        let mut reading = portal.reading;
+        if reading.analysis.session_bound {
+            reading = legs.analyst.read(&reading.text, &*self);
+        } else if reading.epoch != legs.analyst.epoch() {
+            // Planned under the old meaning of names, or resolved under the new: it cannot be known which.
+            let message = "interceptor: what names mean may have changed since this portal was made";
+            return self.refuse_natively(error::NO_PORTAL, message, Some("bind the statement again"), legs);
+        }
+        if self.stale_in_failed(&reading, legs) {
+            return self.refuse_failed(false, legs);
+        }
+        let command = self.command(&reading, &portal.parameters);
+        self.asked = Some(Asked::Execute(reading));
+        Step::Ask(Question { command, prepares: false })
+    }
+
+    fn run(
+        &mut self,
+        frame: Frame<'_>,
+        portal: &[u8],
+        reading: Arc<Reading>,
+        obligations: Obligations,
+        outbox: &mut Outbox,
+    ) {
+        if !obligations.masked.is_empty() {
+            // The columns as they are now, in the formats of this portal: no earlier description says both.
+            outbox.hide(|out| {
+                write::describe(out, Side::Portal, portal);
+            });
+            self.forwarded(Expect::Describe { hidden: true });
+            self.masked = true;
+        }
+        self.barriers += usize::from(reading.barrier);
+        let copy_in = reading.copy_in;
+        outbox.forward(frame.raw);
+        self.forwarded(Expect::Execute(Answer::new(reading, obligations, Arc::clone(&self.rules))));
+        if copy_in {
+            // In a COPY the target ignores Sync: so it must be known whether there is one before a Sync is forwarded.
+            self.copy_awaited = true;
+            self.flush(outbox);
+        }
+    }
+
+    fn describe(&mut self, frame: Frame<'_>, side: Side, name: &[u8], legs: &mut Legs<'_>) -> Step {
+        let segment = self.segment;
+        let found = match side {
+            Side::Statement => match self.statements.find(name, segment) {
+                Found::Is(_) => true,
+                Found::Nothing => return self.no_statement(name, legs),
+                Found::Unsettled => false,
+            },
+            // A portal, or a cursor of SQL: its columns' names and types are all that it tells.
+            Side::Portal => !matches!(self.portals.find(name, segment), Found::Unsettled),
+        };
+        if !found {
+            return Step::Wait;
+        }
+        legs.outbox.forward(frame.raw);
+        self.forwarded(Expect::Describe { hidden: false });
+        Step::Done
+    }
+
+    fn close(&mut self, frame: Frame<'_>, side: Side, name: &[u8], legs: &mut Legs<'_>) -> Step {
+        if self.barriers > 0 {
+            self.flush(legs.outbox);
+            return Step::Wait;
+        }
+        let expect = match side {
+            Side::Statement => Expect::CloseStatement(self.statements.forward(name, None, self.segment)),
+            Side::Portal => {
+                if let Ok(name) = std::str::from_utf8(name) {
+                    self.cursors.remove(name);
+                }
+                Expect::ClosePortal(self.portals.forward(name, None, self.segment))
+            }
+        };
+        legs.outbox.forward(frame.raw);
+        self.forwarded(expect);
+        Step::Done
+    }
+
+    fn call(&mut self, legs: &mut Legs<'_>) -> Step {
+        if !self.is_quiet() {
+            self.flush(legs.outbox);
+            return Step::Wait;
+        }
+        let reading = legs.analyst.opaque("FunctionCall", "the fast path names functions by number only");
+        let command = self.command(&reading, &self.no_parameters);
+        self.asked = Some(Asked::Call);
+        Step::Ask(Question { command, prepares: false })
+    }
+
+    fn no_statement(&mut self, name: &[u8], legs: &mut Legs<'_>) -> Step {
+        let message = format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name));
+        self.refuse_natively(error::NO_STATEMENT, &message, None, legs)
+    }
+
+    /// Takes the verdict on the message that [`Step::Ask`] was about.
+    ///
+    /// # Errors
+    /// [`Fault::Agent`] when the message is not the one that was asked about.
+    pub(in super::super) fn on_verdict(
+        &mut self,
+        frame: Frame<'_>,
+        verdict: Result<Leave, Denial>,
+        legs: &mut Legs<'_>,
+    ) -> Result<Step, Fault> {
+        let message = Frontend::decode(frame).map_err(|malformed| Fault::Agent(malformed.to_string()))?;
+        let asked = self.asked.take();
+        if self.skip {
+            // While the verdict was waited for, an earlier message of this pipeline failed: the target discards this one.
+            return Ok(Step::Done);
+        }
+        let leave = match verdict {
+            Ok(leave) => leave,
+            Err(denial) => {
+                let mut refusal = BytesMut::new();
+                error::put_denial(&mut refusal, Severity::Error, error::state_of(&denial), &denial);
+                self.refused = Some(refusal.freeze());
+                return Ok(self.settle_refusal(&message, legs));
+            }
+        };
+        match (asked, &message, leave) {
+            (Some(Asked::Query(reading)), Frontend::Query(_), Leave::Permit(permit)) => {
+                let (obligations, _) = permit.spend();
+                if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
+                    return Ok(refused);
+                }
+                self.masked |= !obligations.masked.is_empty();
+                self.barriers += usize::from(reading.barrier);
+                legs.outbox.forward(frame.raw);
+                self.expect.push_back(Expect::Query(Answer::new(reading, obligations, Arc::clone(&self.rules))));
+                self.after_query();
+            }
+            (Some(Asked::Parse(reading)), Frontend::Parse { name, types, .. }, leave) => {
+                spend(leave);
+                let types = types.as_chunks::<4>().0.iter().map(|oid| u32::from_be_bytes(*oid)).collect();
+                let prepared = Arc::new(Prepared { text: Arc::clone(&reading.text) });
+                let statement = Statement { prepared, reading: Some(reading), types };
+                let ticket = self.statements.forward(name, Some(statement), self.segment);
+                legs.outbox.forward(frame.raw);
+                self.forwarded(Expect::Parse(ticket));
+            }
+            (Some(Asked::Bind(statement, reading)), Frontend::Bind(bind), leave) => {
+                spend(leave);
+                // Its next Bind need not be asked for again.
+                self.statements.update(bind.statement, |known| known.reading = Some(Arc::clone(&reading)));
+                self.bound(frame, bind, &statement, reading, legs.outbox);
+            }
+            (Some(Asked::Execute(reading)), Frontend::Execute { portal, .. }, Leave::Permit(permit)) => {
+                let (obligations, _) = permit.spend();
+                if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
+                    return Ok(refused);
+                }
+                self.portals.update(portal, |known| known.spent = Some(obligations.clone()));
+                self.run(frame, portal, reading, obligations, legs.outbox);
+            }
+            (Some(Asked::Call), Frontend::FunctionCall(_), Leave::Permit(permit)) => {
+                let (obligations, _) = permit.spend();
+                if !obligations.masked.is_empty() {
+                    let why = "interceptor: what a FunctionCall returns cannot be masked";
+                    self.refuse_with(error::DENIED, why, Some("use SELECT"));
+                    return Ok(self.settle_refusal(&message, legs));
+                }
+                legs.outbox.forward(frame.raw);
+                self.expect.push_back(Expect::Call);
+                self.after_query();
+            }
+            _ => return Err(Fault::Agent("a verdict on another message than was asked about".into())),
+        }
+        Ok(Step::Done)
+    }
+
+    /// Refuses what is permitted under obligations that cannot be met.
+    fn unmaskable(
+        &mut self,
+        reading: &Reading,
+        obligations: &Obligations,
+        message: &Frontend<'_>,
+        legs: &mut Legs<'_>,
+    ) -> Option<Step> {
+        let why = cannot_mask(reading).filter(|_| !obligations.masked.is_empty())?;
+        self.refuse_with(error::DENIED, &format!("interceptor: {why}"), Some("use COPY's own defaults, or SELECT"));
+        Some(self.settle_refusal(message, legs))
+    }
+
+    /// After what the target answers with ReadyForQuery of its own accord.
+    pub(super) fn after_query(&mut self) {
+        self.open = false;
+        self.segment += 1;
+    }
+}
+
+/// What only prepares has no answer that obligations could apply to.
+fn spend(leave: Leave) {
+    if let Leave::Permit(permit) = leave {
+        let (_no_answer, _recorded) = permit.spend();
+    }
+}
+
+/// What cannot be read cannot be judged, nor shown to a human as what it is.
+const NOT_UTF8: (&str, &str, &str) =
+    ("22021", "interceptor: the text is not UTF-8, so it cannot be judged", "set client_encoding to UTF8");

@@ -1,0 +1,364 @@
+//! Messages of the target.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::super::analysis::{SessionEffect, StatementInfo};
+use super::super::codec::{Backend, Frame, Notice};
+use super::super::statement::{Analyst, Reading};
+use super::answer::Answer;
+use super::hidden::Progress;
+use super::{Expect, Fate, Fault, Machine, Statement};
+
+impl Machine {
+    /// Takes a message of the target. What takes its place, if anything does, is written to `out`.
+    ///
+    /// # Errors
+    /// [`Fault::Upstream`] when it has no place here: the session has to end.
+    pub(in super::super) fn on_upstream(
+        &mut self,
+        frame: Frame<'_>,
+        analyst: &mut dyn Analyst,
+        out: &mut BytesMut,
+    ) -> Result<Fate, Fault> {
+        // Rows of an answer that is not masked: by far the most messages, so they are not even decoded.
+        if frame.tag == b'D' && self.passes_rows() {
+            return Ok(Fate::Pass);
+        }
+        let message = Backend::decode(frame)?;
+        match message {
+            Backend::ParameterStatus(name, value) => {
+                analyst.setting(name, value);
+                return Ok(Fate::Pass);
+            }
+            Backend::NotificationResponse { .. } => return Ok(Fate::Pass),
+            Backend::NoticeResponse(notice) => return Ok(self.on_notice(&notice, out)),
+            _ => {}
+        }
+        match self.expect.front_mut() {
+            // The target says why it closes the connection.
+            None if frame.tag == b'E' => Ok(Fate::Pass),
+            None => Err(unexpected(frame.tag)),
+            Some(Expect::Hidden(_)) => self.on_hidden(&message, analyst),
+            Some(Expect::Query(_)) => self.on_query(frame, &message, analyst, out),
+            Some(Expect::Execute(_)) => self.on_execute(frame, &message, analyst, out),
+            Some(Expect::PoisonQuery(_) | Expect::Call) => self.on_call(&message, out, analyst),
+            Some(Expect::Sync) => match message {
+                Backend::ReadyForQuery(status) => {
+                    self.expect.pop_front();
+                    self.ready(status, analyst);
+                    Ok(Fate::Pass)
+                }
+                // The commit of what was pipelined has failed.
+                Backend::ErrorResponse(notice) => Ok(self.scrubbed(&notice, out)),
+                _ => Err(unexpected(frame.tag)),
+            },
+            Some(_) if frame.tag == b'E' => self.on_error(&message, analyst, out),
+            Some(_) => self.on_done(&message, analyst),
+        }
+    }
+
+    /// Whether rows pass unseen just now: also in pieces.
+    pub(in super::super) fn passes_rows(&self) -> bool {
+        match self.expect.front() {
+            Some(Expect::Query(answer) | Expect::Execute(answer)) => answer.passes(),
+            _ => false,
+        }
+    }
+
+    /// Whether COPY data of the agent passes just now: also in pieces.
+    pub(in super::super) fn copies(&self) -> bool {
+        self.copy_in
+    }
+
+    fn on_query(
+        &mut self,
+        frame: Frame<'_>,
+        message: &Backend<'_>,
+        analyst: &mut dyn Analyst,
+        out: &mut BytesMut,
+    ) -> Result<Fate, Fault> {
+        if let Backend::ReadyForQuery(status) = message {
+            if let Some(Expect::Query(answer)) = self.expect.pop_front() {
+                self.finish(&answer, analyst);
+            }
+            self.ready(*status, analyst);
+            return Ok(Fate::Pass);
+        }
+        if matches!(message, Backend::PortalSuspended) {
+            return Err(unexpected(frame.tag));
+        }
+        self.on_answer(frame, message, analyst, out)
+    }
+
+    fn on_execute(
+        &mut self,
+        frame: Frame<'_>,
+        message: &Backend<'_>,
+        analyst: &mut dyn Analyst,
+        out: &mut BytesMut,
+    ) -> Result<Fate, Fault> {
+        match message {
+            Backend::ErrorResponse(_) => self.on_error(message, analyst, out),
+            Backend::RowDescription(_) => Err(unexpected(frame.tag)),
+            Backend::CommandComplete(_) | Backend::EmptyQueryResponse | Backend::PortalSuspended => {
+                let fate = self.on_answer(frame, message, analyst, out)?;
+                if let Some(Expect::Execute(answer)) = self.expect.pop_front() {
+                    self.finish(&answer, analyst);
+                }
+                self.copy_awaited = false;
+                Ok(fate)
+            }
+            _ => self.on_answer(frame, message, analyst, out),
+        }
+    }
+
+    /// What is common to the answers of a Query and an Execute.
+    fn on_answer(
+        &mut self,
+        frame: Frame<'_>,
+        message: &Backend<'_>,
+        analyst: &mut dyn Analyst,
+        out: &mut BytesMut,
+    ) -> Result<Fate, Fault> {
+        let alone = self.expect.len() == 1;
+        let Some(Expect::Query(answer) | Expect::Execute(answer)) = self.expect.front_mut() else {
+            return Err(unexpected(frame.tag));
+        };
+        match message {
+            Backend::RowDescription(fields) => answer.describe(*fields, analyst)?,
+            Backend::DataRow(_) => return answer.row(frame, out),
+            Backend::CopyOutResponse(rows) => answer.copy_out(rows, analyst)?,
+            Backend::CopyData(_) => return answer.copy_data(frame, out),
+            Backend::CopyDone => answer.copy_done()?,
+            Backend::CopyInResponse(_) => {
+                if !alone {
+                    return Err(Fault::Upstream("it wants COPY data where none was announced".into()));
+                }
+                self.copy_in = true;
+                self.copy_awaited = false;
+            }
+            Backend::CommandComplete(_) | Backend::EmptyQueryResponse => {
+                self.cells.append(&mut answer.take_masked());
+                let done = answer.next();
+                self.apply(&done, analyst);
+            }
+            Backend::PortalSuspended => self.cells.append(&mut answer.take_masked()),
+            Backend::ErrorResponse(notice) => {
+                answer.failed = true;
+                self.copy_in = false;
+                return Ok(answer.scrub(notice, b'E', out));
+            }
+            _ => return Err(unexpected(frame.tag)),
+        }
+        Ok(Fate::Pass)
+    }
+
+    /// What a statement that succeeded did to the session.
+    fn apply(&mut self, (reading, index): &(Arc<Reading>, usize), analyst: &mut dyn Analyst) {
+        let Some(statement) = reading.analysis.statements.get(*index) else { return };
+        self.touch(statement, analyst);
+        match &statement.effect {
+            SessionEffect::Prepare { name, prepared } => {
+                let prepared = Arc::clone(prepared);
+                let statement = Statement { prepared, reading: None, types: Arc::from([]) };
+                if self.statements.len() < super::NAMES_LIMIT {
+                    self.statements.set(name.as_bytes(), Some(statement));
+                }
+            }
+            SessionEffect::Deallocate { name: Some(name) } => self.statements.set(name.as_bytes(), None),
+            SessionEffect::Deallocate { name: None } => self.statements.retain(|_| false),
+            SessionEffect::DeclareCursor { name, cursor, hold, .. } => {
+                if self.cursors.len() < super::NAMES_LIMIT {
+                    self.cursors.insert(Arc::clone(name), (Arc::clone(cursor), *hold));
+                }
+            }
+            SessionEffect::Close { name: Some(name) } => {
+                self.cursors.remove(name);
+                self.portals.set(name.as_bytes(), None);
+            }
+            SessionEffect::Close { name: None } => {
+                self.cursors.clear();
+                self.portals.retain(|_| false);
+            }
+            SessionEffect::DiscardAll => {
+                self.cursors.clear();
+                self.portals.retain(|_| false);
+                self.statements.retain(|_| false);
+                analyst.touch(true, true);
+            }
+            SessionEffect::Transaction(_) => {
+                // It may have undone what the transaction had changed.
+                let (names, catalog) = self.touched;
+                analyst.touch(names, catalog);
+            }
+            _ => {}
+        }
+    }
+
+    fn touch(&mut self, statement: &StatementInfo, analyst: &mut dyn Analyst) {
+        let resync = statement.resync;
+        analyst.touch(resync.names, resync.catalog);
+        self.touched = (self.touched.0 | resync.names, self.touched.1 | resync.catalog);
+    }
+
+    /// An answer has ended, well or not.
+    fn finish(&mut self, answer: &Answer, analyst: &mut dyn Analyst) {
+        let reading = answer.reading();
+        self.barriers = self.barriers.saturating_sub(usize::from(reading.barrier));
+        if reading.analysis.opaque || (answer.failed && reading.barrier) {
+            // What it did before it failed is not known.
+            analyst.touch(true, true);
+            self.touched = (true, true);
+        }
+    }
+
+    fn on_call(&mut self, message: &Backend<'_>, out: &mut BytesMut, analyst: &mut dyn Analyst) -> Result<Fate, Fault> {
+        match message {
+            Backend::ReadyForQuery(status) => {
+                let ended = self.expect.pop_front();
+                if matches!(ended, Some(Expect::Call)) {
+                    analyst.touch(true, true);
+                }
+                self.ready(*status, analyst);
+                Ok(Fate::Pass)
+            }
+            Backend::FunctionCallResponse(_) if matches!(self.expect.front(), Some(Expect::Call)) => Ok(Fate::Pass),
+            Backend::ErrorResponse(_) => match self.expect.front() {
+                Some(Expect::PoisonQuery(refusal)) => {
+                    out.extend_from_slice(refusal);
+                    Ok(Fate::Replaced)
+                }
+                _ => Ok(Fate::Pass),
+            },
+            _ => Err(Fault::Upstream("a message that has no place in the answer to a call".into())),
+        }
+    }
+
+    /// Answers of one message.
+    fn on_done(&mut self, message: &Backend<'_>, analyst: &dyn Analyst) -> Result<Fate, Fault> {
+        let out_of_place = || Fault::Upstream("an answer to something else than it was asked".into());
+        let fate = match (self.expect.front(), message) {
+            (Some(Expect::Parse(ticket)), Backend::ParseComplete) => {
+                self.statements.confirm(*ticket);
+                Fate::Pass
+            }
+            (Some(Expect::Bind(ticket)), Backend::BindComplete) => {
+                self.portals.confirm(*ticket);
+                Fate::Pass
+            }
+            (Some(Expect::CloseStatement(ticket)), Backend::CloseComplete) => {
+                self.statements.confirm(*ticket);
+                Fate::Pass
+            }
+            (Some(Expect::ClosePortal(ticket)), Backend::CloseComplete) => {
+                self.portals.confirm(*ticket);
+                Fate::Pass
+            }
+            (Some(Expect::Describe { .. }), Backend::ParameterDescription(_)) => return Ok(Fate::Pass),
+            (Some(Expect::Describe { hidden: false }), Backend::RowDescription(_) | Backend::NoData) => Fate::Pass,
+            (Some(Expect::Describe { hidden: true }), Backend::NoData) => Fate::Replaced,
+            (Some(Expect::Describe { hidden: true }), Backend::RowDescription(fields)) => {
+                let Some(Expect::Execute(answer)) = self.expect.get_mut(1) else { return Err(out_of_place()) };
+                answer.describe(*fields, analyst)?;
+                Fate::Replaced
+            }
+            _ => return Err(out_of_place()),
+        };
+        self.expect.pop_front();
+        Ok(fate)
+    }
+
+    /// An error in the extended protocol: the target discards what follows up to the next Sync, and so does the queue.
+    fn on_error(
+        &mut self,
+        message: &Backend<'_>,
+        analyst: &mut dyn Analyst,
+        out: &mut BytesMut,
+    ) -> Result<Fate, Fault> {
+        let Backend::ErrorResponse(notice) = message else { return Err(unexpected(b'E')) };
+        let fate = match self.expect.front_mut() {
+            Some(Expect::Poison(refusal)) => {
+                out.extend_from_slice(refusal);
+                Fate::Replaced
+            }
+            Some(Expect::Execute(answer)) => {
+                answer.failed = true;
+                answer.scrub(notice, b'E', out)
+            }
+            // Parameters and expressions that are computed early can be quoted, too.
+            _ => self.scrubbed(notice, out),
+        };
+        while let Some(dropped) = self.expect.pop_front_if(|next| !matches!(next, Expect::Sync)) {
+            match dropped {
+                Expect::Parse(ticket) | Expect::CloseStatement(ticket) => self.statements.forget(ticket),
+                Expect::Bind(ticket) | Expect::ClosePortal(ticket) => self.portals.forget(ticket),
+                Expect::Execute(answer) => self.finish(&answer, analyst),
+                _ => {}
+            }
+        }
+        self.copy_in = false;
+        self.copy_awaited = false;
+        // Where no Sync was forwarded yet, all that comes before it is discarded here already.
+        self.skip |= self.expect.is_empty();
+        Ok(fate)
+    }
+
+    fn on_hidden(&mut self, message: &Backend<'_>, analyst: &mut dyn Analyst) -> Result<Fate, Fault> {
+        let Some(Expect::Hidden(hidden)) = self.expect.front_mut() else { return Err(unexpected(0)) };
+        match hidden.take(message)? {
+            Progress::More => return Ok(Fate::Replaced),
+            Progress::Answered(answer) => {
+                self.expect.pop_front();
+                self.hidden = Some(answer);
+                if let Backend::ReadyForQuery(status) = message {
+                    self.ready(*status, analyst);
+                }
+            }
+            Progress::Broke => {
+                self.expect.pop_front();
+                self.hidden = Some(Err("the pipeline that it stood in has failed".into()));
+                self.skip = true;
+                return Ok(Fate::Pass);
+            }
+        }
+        Ok(Fate::Replaced)
+    }
+
+    /// The target is ready, in this status.
+    fn ready(&mut self, status: u8, analyst: &mut dyn Analyst) {
+        self.status = status;
+        if status != b'T' {
+            // Portals end with their transaction, also with one that failed.
+            self.portals.retain(|_| false);
+            self.cursors.retain(|_, (_, hold)| *hold);
+            let (names, catalog) = self.touched;
+            analyst.touch(names, catalog);
+        }
+        if status == b'I' {
+            self.touched = (false, false);
+            self.masked = false;
+        }
+    }
+
+    fn on_notice(&mut self, notice: &Notice<'_>, out: &mut BytesMut) -> Fate {
+        match self.expect.front_mut() {
+            Some(Expect::Query(answer) | Expect::Execute(answer)) => answer.scrub(notice, b'N', out),
+            _ => Fate::Pass,
+        }
+    }
+
+    /// An error that belongs to no one statement: masked where any answer of the transaction was.
+    fn scrubbed(&self, notice: &Notice<'_>, out: &mut BytesMut) -> Fate {
+        if !self.masked {
+            return Fate::Pass;
+        }
+        super::answer::put_scrubbed(notice, b'E', out);
+        Fate::Replaced
+    }
+}
+
+fn unexpected(tag: u8) -> Fault {
+    Fault::Upstream(format!("message '{}' has no place here", tag.escape_ascii()))
+}

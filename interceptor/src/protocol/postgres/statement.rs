@@ -1,0 +1,87 @@
+//! What the machine has to know of a statement: its analysis, and whether what follows must wait for it.
+//!
+//! The machine does not analyse: it asks an [`Analyst`], so that its own tests need neither parser nor catalog.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::policy::TagSet;
+
+use super::analysis::{Analysis, CopyDirection, Cursor, Known, SessionEffect};
+
+/// A text, understood under one state of the session.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    /// The text, exactly.
+    pub(super) text: Arc<str>,
+    /// What it would do.
+    pub(super) analysis: Arc<Analysis>,
+    /// The analyst's epoch in which that holds.
+    pub(super) epoch: u64,
+    /// What follows must wait until it has happened, or not: it changes how text is read, or what names mean.
+    pub(super) barrier: bool,
+    /// It reads data from the agent.
+    pub(super) copy_in: bool,
+}
+
+impl Reading {
+    /// Sums up an analysis.
+    pub(super) fn new(text: Arc<str>, analysis: Arc<Analysis>, epoch: u64) -> Self {
+        let copy_in = analysis
+            .statements
+            .iter()
+            .any(|statement| matches!(statement.effect, SessionEffect::Copy { direction: CopyDirection::In, .. }));
+        let barrier = analysis.opaque
+            || analysis.statements.iter().any(|statement| {
+                let named = !matches!(
+                    statement.effect,
+                    SessionEffect::None
+                        | SessionEffect::Transaction(_)
+                        | SessionEffect::Execute { .. }
+                        | SessionEffect::Fetch { .. }
+                        | SessionEffect::Explain { .. }
+                        | SessionEffect::Copy { direction: CopyDirection::Out | CopyDirection::None, .. }
+                );
+                named || statement.resync.names || statement.resync.catalog
+            });
+        Self { text, analysis, epoch, barrier, copy_in }
+    }
+
+    /// What a portal of it yields to a FETCH.
+    pub(super) fn cursor(&self) -> Option<Arc<Cursor>> {
+        let [statement] = self.analysis.statements.as_slice() else { return None };
+        let (output, reads_tagged) = (statement.output.clone(), Arc::clone(&statement.reads_tagged));
+        Some(Arc::new(Cursor { output, reads_tagged, actions: Arc::clone(&self.analysis.actions) }))
+    }
+}
+
+/// Who understands texts.
+pub(super) trait Analyst: fmt::Debug + Send {
+    /// What a text would do now. Total: what cannot be known is opaque.
+    fn read(&mut self, text: &str, known: &dyn Known) -> Arc<Reading>;
+
+    /// The reading of something that has no text of its own.
+    fn opaque(&mut self, what: &str, why: &str) -> Arc<Reading>;
+
+    /// Changes whenever texts may mean something else.
+    fn epoch(&self) -> u64;
+
+    /// Whether the session's state has to be asked from the target before the next [`Analyst::read`].
+    fn is_stale(&self) -> bool;
+
+    /// A statement that may have changed what texts mean has been run.
+    fn touch(&mut self, names: bool, catalog: bool);
+
+    /// Tags of a table's column; `None` where they are not known. Of a view's column they are known only where the
+    /// statement was `traced` through the view.
+    fn column_tags(&self, table: u32, column: i16, traced: bool) -> Option<TagSet>;
+
+    /// Type of a table's column.
+    fn column_type(&self, table: u32, column: i16) -> Option<u32>;
+
+    /// Whether a type that is not built in carries any text.
+    fn is_text(&self, type_oid: u32) -> bool;
+
+    /// The target reported a setting.
+    fn setting(&mut self, name: &[u8], value: &[u8]);
+}

@@ -1,0 +1,268 @@
+//! Reading a spool, or a copy of one, without the daemon and without any key.
+//!
+//! Owns iteration and the summary of each session. Does not verify: what it shows is only as true as
+//! [`verify`](super::verify) says. A damaged segment is reported, and reading goes on with the next one.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::vec;
+
+use serde::Serialize;
+
+use super::event::{Direction, Effect, Event};
+use super::format::{self, Entry, FormatError, Kind};
+use super::scan::{Scan, Step};
+use super::sink;
+use crate::clock::Timestamp;
+use crate::telemetry::SessionId;
+
+/// A spool's directory.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    directory: PathBuf,
+    segments: Vec<u64>,
+}
+
+impl Reader {
+    /// Looks at which segments there are.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, or holds no segment.
+    pub fn open(directory: &Path) -> Result<Self, ReadError> {
+        let segments =
+            sink::segments(directory).map_err(|source| ReadError::Directory { path: directory.to_owned(), source })?;
+        if segments.is_empty() {
+            return Err(ReadError::Empty(directory.to_owned()));
+        }
+        Ok(Self { directory: directory.to_owned(), segments })
+    }
+
+    /// Every frame in order, or those of one session.
+    #[must_use]
+    pub fn frames(&self, only: Option<SessionId>) -> Frames {
+        Frames { directory: self.directory.clone(), only, segments: self.segments.clone().into_iter(), open: None }
+    }
+
+    /// What each session did, in the order in which they began; and what could not be read.
+    #[must_use]
+    pub fn sessions(&self) -> (Vec<Summary>, Vec<ReadError>) {
+        let (mut sessions, mut errors) = (BTreeMap::new(), Vec::new());
+        for frame in self.frames(None) {
+            match frame {
+                Ok(frame) if frame.session == SessionId::NONE => {}
+                Ok(frame) => {
+                    sessions.entry(frame.session).or_insert_with(|| Summary::new(&frame)).add(&frame);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        let mut list: Vec<Summary> = sessions.into_values().collect();
+        list.sort_by_key(|summary| (summary.started, summary.id));
+        (list, errors)
+    }
+}
+
+/// One recorded event.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Frame {
+    /// Its number in the spool.
+    pub sequence: u64,
+    /// Session it belongs to.
+    pub session: SessionId,
+    /// When it happened, in microseconds since the Unix epoch.
+    pub time: Timestamp,
+    /// Segment in which it stands.
+    pub segment: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Iterates over frames. Made by [`Reader::frames`].
+#[derive(Debug)]
+pub struct Frames {
+    directory: PathBuf,
+    only: Option<SessionId>,
+    segments: vec::IntoIter<u64>,
+    open: Option<(u64, Scan<File>)>,
+}
+
+impl Iterator for Frames {
+    type Item = Result<Frame, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some((segment, scan)) = &mut self.open else {
+                let segment = self.segments.next()?;
+                match begin(&self.directory, segment, self.segments.len() == 0) {
+                    Ok(scan) => self.open = scan.map(|scan| (segment, scan)),
+                    Err(error) => return Some(Err(error)),
+                }
+                continue;
+            };
+            let (segment, last) = (*segment, self.segments.len() == 0);
+            let problem = match scan.step() {
+                Ok(Step::Entry(entry, _, offset)) => {
+                    let wanted = self.only.is_none_or(|only| only == entry.session);
+                    if entry.kind == Kind::Frame && wanted {
+                        return Some(frame(segment, offset, &entry));
+                    }
+                    continue;
+                }
+                Ok(Step::End) => None,
+                // The writer may be in the middle of its newest entry.
+                Ok(Step::Torn(_)) if last => None,
+                Ok(Step::Torn(_)) => {
+                    Some(ReadError::Damaged { segment, offset: scan.offset(), source: FormatError::Entry })
+                }
+                Ok(Step::Bad(source)) => Some(ReadError::Damaged { segment, offset: scan.offset(), source }),
+                Err(source) => Some(ReadError::Segment { path: sink::segment_path(&self.directory, segment), source }),
+            };
+            self.open = None;
+            if let Some(error) = problem {
+                return Some(Err(error));
+            }
+        }
+    }
+}
+
+/// What a session did, counted from its frames.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Session id.
+    pub id: SessionId,
+    /// Time of its first frame.
+    pub started: Timestamp,
+    /// Time of its last frame.
+    pub last: Timestamp,
+    /// From the first frame to the last, in microseconds.
+    pub duration_micros: u64,
+    /// Machine identity; where `attested` is false, only the candidate.
+    pub identity: Option<Arc<str>>,
+    /// Whether the token matched as well.
+    pub attested: bool,
+    /// Target.
+    pub target: Option<Arc<str>>,
+    /// Protocol of the target.
+    pub protocol: Option<String>,
+    /// Commands.
+    pub commands: u64,
+    /// Denials that the agent was told, refusal included.
+    pub denied: u64,
+    /// Commands that were held.
+    pub held: u64,
+    /// Values that were masked.
+    pub masked_cells: u64,
+    /// Bytes from the agent.
+    pub bytes_from_agent: u64,
+    /// Bytes to the agent.
+    pub bytes_to_agent: u64,
+    /// Why it ended; none where it has not, or was cut off.
+    pub closed: Option<String>,
+}
+
+impl Summary {
+    fn new(first: &Frame) -> Self {
+        Self {
+            id: first.session,
+            started: first.time,
+            last: first.time,
+            duration_micros: 0,
+            identity: None,
+            attested: false,
+            target: None,
+            protocol: None,
+            commands: 0,
+            denied: 0,
+            held: 0,
+            masked_cells: 0,
+            bytes_from_agent: 0,
+            bytes_to_agent: 0,
+            closed: None,
+        }
+    }
+
+    fn add(&mut self, frame: &Frame) {
+        self.last = self.last.max(frame.time);
+        self.duration_micros = u64::try_from(self.last.since(self.started).as_micros()).unwrap_or(u64::MAX);
+        match &frame.event {
+            Event::SessionOpened { identity, target, protocol, .. } => {
+                self.identity = identity.clone().or_else(|| self.identity.take());
+                self.target.clone_from(target);
+                self.protocol.clone_from(protocol);
+            }
+            Event::Attested { identity, .. } => {
+                self.identity = Some(Arc::clone(identity));
+                self.attested = true;
+            }
+            Event::Command { .. } => self.commands += 1,
+            Event::Denied { .. } | Event::Refused { .. } => self.denied += 1,
+            Event::Decision { effect: Effect::Hold, .. } => self.held += 1,
+            Event::Masked { cells } => self.masked_cells += cells.iter().map(|(_, count)| count).sum::<u64>(),
+            Event::Data { direction, bytes } => {
+                let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                match direction {
+                    Direction::FromAgent => self.bytes_from_agent += count,
+                    Direction::ToAgent => self.bytes_to_agent += count,
+                }
+            }
+            Event::SessionClosed { reason, .. } => self.closed = Some(reason.clone()),
+            _ => {}
+        }
+    }
+}
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The directory.
+    #[error("cannot read the spool {path}: {source}; name its directory with --spool", path = path.display())]
+    Directory {
+        /// Which one.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// No segment is there.
+    #[error("{} holds no recording: no file there is named as 0000000000.spool; name the directory with --spool", .0.display())]
+    Empty(PathBuf),
+    /// A segment's file.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Segment {
+        /// Which one.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A segment's content.
+    #[error("segment {segment} is damaged at byte {offset}: {source}; `recordings verify` says more")]
+    Damaged {
+        /// Which one.
+        segment: u64,
+        /// Where.
+        offset: u64,
+        /// How.
+        source: FormatError,
+    },
+}
+
+fn begin(directory: &Path, segment: u64, last: bool) -> Result<Option<Scan<File>>, ReadError> {
+    let path = sink::segment_path(directory, segment);
+    let failed = |source| ReadError::Segment { path: path.clone(), source };
+    let mut scan = Scan::new(File::open(&path).map_err(failed)?);
+    match scan.header().map_err(failed)? {
+        Ok(_) => Ok(Some(scan)),
+        Err(None) if last => Ok(None),
+        Err(error) => Err(ReadError::Damaged { segment, offset: 0, source: error.unwrap_or(FormatError::Header) }),
+    }
+}
+
+fn frame(segment: u64, offset: u64, entry: &Entry<'_>) -> Result<Frame, ReadError> {
+    let damaged = |source| ReadError::Damaged { segment, offset, source };
+    let payload = entry.unpack().map_err(damaged)?;
+    let event = format::decode_event(&payload).map_err(damaged)?;
+    Ok(Frame { sequence: entry.sequence, session: entry.session, time: entry.time, segment, event })
+}

@@ -1,0 +1,451 @@
+//! The spool as its one writer sees it: staging entries, committing them whole, rotating, recovering.
+//!
+//! Nothing that was not committed counts: a failed commit is rolled back in memory and truncated away in the segment
+//! before the next one, so that no torn frame is ever followed by another. Not owned: queueing, and when to do what.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::event::Event;
+use super::format::{self, Entry, FormatError, Header, Kind};
+use super::key::{PublicKey, SigningKey};
+use super::merkle::{Hash, Tree};
+use super::scan::{Scan, Step};
+use super::sink::{self, Sink};
+use super::{Config, OpenError};
+use crate::clock::{Clock, Timestamp};
+use crate::telemetry::SessionId;
+
+/// The writing side of a spool.
+pub(super) struct Spool {
+    sink: Box<dyn Sink>,
+    key: SigningKey,
+    clock: Arc<dyn Clock>,
+    segment_bytes: u64,
+    free_space_floor: u64,
+    segment: u64,
+    /// Bytes of the open segment that are committed.
+    length: u64,
+    /// Whether the open segment may hold bytes after `length`.
+    tail: bool,
+    committed: State,
+    staged: State,
+    buffer: Vec<u8>,
+    payload: Vec<u8>,
+    packed: Vec<u8>,
+    compressor: zstd::bulk::Compressor<'static>,
+    space_checked: Option<Duration>,
+    since_space_check: u64,
+    checkpointed: Duration,
+    published: Option<Duration>,
+    newest: Option<String>,
+    lock: Option<Flock<File>>,
+}
+
+impl Spool {
+    /// Opens the spool, creating or recovering it. The event, if any, says what recovery removed; it is to be written
+    /// first.
+    pub(super) fn open(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        mut sink: Box<dyn Sink>,
+    ) -> Result<(Self, Option<Event>), OpenError> {
+        config.validate()?;
+        let directory = &config.spool;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(OpenError::io("cannot create the spool directory", directory))?;
+        let lock = lock(directory)?;
+        let key = SigningKey::load_or_generate(&config.key)?;
+        let found = newest_segment(directory, key.public())?;
+        let now = clock.now();
+        let (segment, length, state, event) = match found {
+            None => {
+                let header = header(0, now, [0; 32], &key, &Tree::default());
+                sink.create(0, &header).map_err(OpenError::io("cannot begin a segment in", directory))?;
+                (0, len64(&header), State::begin(&header, Tree::default()), None)
+            }
+            Some(found) => {
+                let event = found.cut(directory, key.public())?;
+                sink.open(found.segment, found.length).map_err(OpenError::io("cannot open a segment in", directory))?;
+                (found.segment, found.length, found.state, event)
+            }
+        };
+        let compressor = zstd::bulk::Compressor::new(LEVEL).map_err(OpenError::io("cannot compress for", directory))?;
+        let checkpointed = clock.monotonic();
+        let spool = Self {
+            sink,
+            key,
+            clock,
+            segment_bytes: config.segment_bytes,
+            free_space_floor: config.free_space_floor,
+            segment,
+            length,
+            tail: false,
+            committed: state.clone(),
+            staged: state,
+            buffer: Vec::with_capacity(64 << 10),
+            payload: Vec::new(),
+            packed: Vec::new(),
+            compressor,
+            space_checked: None,
+            since_space_check: 0,
+            checkpointed,
+            published: None,
+            newest: None,
+            lock: Some(lock),
+        };
+        Ok((spool, event))
+    }
+
+    /// Adds an event to what the next commit writes. Gives the frame's number.
+    pub(super) fn stage(&mut self, session: SessionId, time: Timestamp, event: &Event) -> Result<u64, FormatError> {
+        format::encode_event(event, &mut self.payload)?;
+        let unpacked = u32::try_from(self.payload.len()).map_err(|_| FormatError::Payload)?;
+        let packed = self.payload.len() >= PACK_FROM && self.pack();
+        let sequence = self.staged.tree.size();
+        let entry = Entry {
+            kind: Kind::Frame,
+            packed,
+            index: self.staged.index,
+            sequence,
+            session,
+            time,
+            unpacked,
+            payload: if packed { &self.packed } else { &self.payload },
+        };
+        let leaf = entry.encode(&mut self.buffer, &mut self.staged.chain);
+        self.staged.tree.push(leaf);
+        self.staged.index = self.staged.index.saturating_add(1);
+        self.staged.unsigned = true;
+        Ok(sequence)
+    }
+
+    /// Adds a checkpoint over all that is staged, where there is anything new to sign.
+    pub(super) fn stage_checkpoint(&mut self) {
+        if !self.staged.unsigned {
+            return;
+        }
+        let note = self.key.checkpoint(&self.staged.tree);
+        let entry = Entry {
+            kind: Kind::Checkpoint,
+            packed: false,
+            index: self.staged.index,
+            sequence: self.staged.tree.size(),
+            session: SessionId::NONE,
+            time: self.clock.now(),
+            unpacked: u32::try_from(note.len()).unwrap_or(u32::MAX),
+            payload: note.as_bytes(),
+        };
+        let _not_a_leaf = entry.encode(&mut self.buffer, &mut self.staged.chain);
+        self.staged.index = self.staged.index.saturating_add(1);
+        self.staged.unsigned = false;
+        self.newest = Some(note);
+    }
+
+    /// Bytes that wait for a commit.
+    pub(super) fn staged_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Writes what is staged, and forces it to the disk where `sync`. After an error nothing of it counts.
+    pub(super) fn commit(&mut self, sync: bool) -> io::Result<()> {
+        let result = self.try_commit(sync);
+        if result.is_ok() {
+            self.length = self.length.saturating_add(len64(&self.buffer));
+            self.committed.copy_from(&self.staged);
+            if !self.committed.unsigned {
+                self.checkpointed = self.clock.monotonic();
+            }
+        } else {
+            self.staged.copy_from(&self.committed);
+            self.newest = None;
+            if self.tail && self.sink.truncate(self.length).is_ok() {
+                self.tail = false;
+            }
+        }
+        self.buffer.clear();
+        if self.buffer.capacity() > KEEP_CAPACITY {
+            self.buffer.shrink_to(KEEP_CAPACITY);
+        }
+        result
+    }
+
+    /// Begins the next segment where the open one is full. Nothing may be staged.
+    pub(super) fn rotate_when_full(&mut self) -> io::Result<()> {
+        if self.length < self.segment_bytes && self.committed.index < MAX_INDEX {
+            return Ok(());
+        }
+        self.stage_checkpoint();
+        self.commit(true)?;
+        let header = header(
+            self.segment.saturating_add(1),
+            self.clock.now(),
+            self.committed.chain,
+            &self.key,
+            &self.committed.tree,
+        );
+        self.check_space(len64(&header))?;
+        self.sink.create(self.segment.saturating_add(1), &header)?;
+        self.segment = self.segment.saturating_add(1);
+        self.length = len64(&header);
+        self.committed = State::begin(&header, self.committed.tree.clone());
+        self.staged.copy_from(&self.committed);
+        Ok(())
+    }
+
+    /// How long unsigned frames have waited for a checkpoint; `None` where there are none.
+    pub(super) fn unsigned_for(&self) -> Option<Duration> {
+        self.committed.unsigned.then(|| self.clock.monotonic().saturating_sub(self.checkpointed))
+    }
+
+    /// Puts the newest checkpoint beside the segments; at most once a second, unless `now`.
+    ///
+    /// Its failure stops nothing: the same note stands in the segment.
+    pub(super) fn publish(&mut self, now: bool) {
+        let time = self.clock.monotonic();
+        let recent = self.published.is_some_and(|last| time.saturating_sub(last) < PUBLISH_EVERY);
+        if recent && !now {
+            return;
+        }
+        let Some(note) = self.newest.take() else { return };
+        if let Err(error) = self.sink.publish(note.as_bytes()) {
+            tracing::warn!(%error, "the newest checkpoint is not beside the segments");
+            self.newest = Some(note);
+        }
+        self.published = Some(time);
+    }
+
+    /// Lets another writer in. Nothing may be written after it.
+    pub(super) fn unlock(&mut self) {
+        self.lock = None;
+    }
+
+    /// Frames committed so far, in the whole life of the spool.
+    pub(super) const fn frames(&self) -> u64 {
+        self.committed.tree.size()
+    }
+
+    fn try_commit(&mut self, sync: bool) -> io::Result<()> {
+        if self.tail {
+            self.sink.truncate(self.length)?;
+            self.tail = false;
+        }
+        if !self.buffer.is_empty() {
+            self.check_space(len64(&self.buffer))?;
+            self.tail = true;
+            self.sink.write(self.length, &self.buffer)?;
+        }
+        if sync {
+            self.sink.sync()?;
+        }
+        self.tail = false;
+        Ok(())
+    }
+
+    /// Holds the free-space floor. Asks the file system once a second, or once in [`SPACE_EVERY`] bytes.
+    fn check_space(&mut self, wanted: u64) -> io::Result<()> {
+        let time = self.clock.monotonic();
+        self.since_space_check = self.since_space_check.saturating_add(wanted);
+        let fresh = self.space_checked.is_some_and(|last| time.saturating_sub(last) < SPACE_FOR);
+        if fresh && self.since_space_check < SPACE_EVERY {
+            return Ok(());
+        }
+        self.space_checked = None;
+        let free = self.sink.free_space()?;
+        if free < self.free_space_floor.saturating_add(wanted) {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("{free} bytes are free and record.free_space_floor keeps {}", self.free_space_floor),
+            ));
+        }
+        self.space_checked = Some(time);
+        self.since_space_check = 0;
+        Ok(())
+    }
+
+    fn pack(&mut self) -> bool {
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(self.payload.len()));
+        let packed = self.compressor.compress_to_buffer(&self.payload, &mut self.packed);
+        packed.is_ok() && self.packed.len() < self.payload.len()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    chain: Hash,
+    tree: Tree,
+    index: u32,
+    unsigned: bool,
+}
+
+impl State {
+    /// The state after a header that [`header`] made.
+    fn begin(header: &[u8], tree: Tree) -> Self {
+        let chain = header.last_chunk().copied().unwrap_or_default();
+        Self { chain, tree, index: 0, unsigned: false }
+    }
+
+    fn copy_from(&mut self, other: &Self) {
+        self.chain = other.chain;
+        self.tree.copy_from(&other.tree);
+        self.index = other.index;
+        self.unsigned = other.unsigned;
+    }
+}
+
+/// The newest segment, read up to its last whole entry.
+struct Found {
+    segment: u64,
+    length: u64,
+    state: State,
+    /// Why the rest is none, and whether it is more than an unfinished write.
+    broken: Option<(String, bool)>,
+}
+
+impl Found {
+    /// Removes what follows the last whole entry, keeping a copy where it is more than an unfinished write.
+    fn cut(&self, directory: &Path, key: &PublicKey) -> Result<Option<Event>, OpenError> {
+        let signed = fs::read(directory.join(sink::CHECKPOINT)).ok().and_then(|note| key.open_checkpoint(&note).ok());
+        let lost = signed.map_or(0, |checkpoint| checkpoint.size.saturating_sub(self.state.tree.size()));
+        let path = sink::segment_path(directory, self.segment);
+        let size = fs::metadata(&path).map_err(OpenError::io("cannot read", &path))?.len();
+        let (reason, keep) = match &self.broken {
+            Some((reason, keep)) => (reason.clone(), *keep || lost > 0),
+            None if lost > 0 => ("frames that were signed for are missing".to_owned(), false),
+            None => return Ok(None),
+        };
+        let kept = keep.then(|| format!("{:010}.{}.cut", self.segment, self.length));
+        if let Some(name) = &kept {
+            let to = directory.join(name);
+            copy_tail(&path, self.length, &to).map_err(OpenError::io("cannot keep the damaged bytes in", &to))?;
+        }
+        Ok(Some(Event::Recovered {
+            segment: self.segment,
+            offset: self.length,
+            bytes: size.saturating_sub(self.length),
+            reason,
+            kept,
+            signed_frames_lost: lost,
+        }))
+    }
+}
+
+/// Finds where to go on. A newest segment whose header was not finished is put aside: nothing was acknowledged in it.
+fn newest_segment(directory: &Path, key: &PublicKey) -> Result<Option<Found>, OpenError> {
+    let mut segments = sink::segments(directory).map_err(OpenError::io("cannot list", directory))?;
+    let damaged = |what: String| OpenError::Damaged { dir: directory.to_owned(), what };
+    while let Some(segment) = segments.pop() {
+        let path = sink::segment_path(directory, segment);
+        let file = File::open(&path).map_err(OpenError::io("cannot open", &path))?;
+        let mut scan = Scan::new(file);
+        match scan.header().map_err(OpenError::io("cannot read", &path))? {
+            Ok((header, _)) if header.public_key != key.to_bytes() => {
+                let found =
+                    PublicKey::from_bytes(&header.public_key).map_or_else(|| "no key".into(), |k| k.to_string());
+                return Err(OpenError::OtherKey { dir: directory.to_owned(), found, ours: key.to_string() });
+            }
+            Ok((header, _)) if header.segment != segment => {
+                return Err(damaged(format!("segment {} stands in the file of segment {segment}", header.segment)));
+            }
+            Ok((header, digest)) => {
+                return last_whole_entry(&mut scan, header, digest)
+                    .map_err(OpenError::io("cannot read", &path))?
+                    .map(Some)
+                    .ok_or_else(|| damaged(format!("the header of segment {segment} names no tree")));
+            }
+            // A header is written whole before anything else: a longer file has lost its header in another way.
+            Err(None) if fs::metadata(&path).is_ok_and(|meta| meta.len() < format::LONGEST_CLEAR_HEADER) => {
+                let aside = directory.join(format!("{segment:010}.0.cut"));
+                fs::rename(&path, aside).map_err(OpenError::io("cannot put aside the unfinished", &path))?;
+            }
+            Err(None) => return Err(damaged(format!("segment {segment} is longer than its header and has none"))),
+            Err(Some(error)) => return Err(damaged(format!("segment {segment}: {error}"))),
+        }
+    }
+    Ok(None)
+}
+
+fn last_whole_entry(scan: &mut Scan<File>, header: Header, digest: Hash) -> io::Result<Option<Found>> {
+    let Some(tree) = Tree::from_parts(header.first, header.subtrees) else { return Ok(None) };
+    let mut state = State { chain: digest, tree, index: 0, unsigned: false };
+    loop {
+        let length = scan.offset();
+        let broken = match scan.step()? {
+            Step::Entry(entry, hashes, _) => {
+                let numbered = entry.index == state.index && entry.sequence == state.tree.size();
+                if numbered && hashes.follows(&state.chain) {
+                    state.chain = hashes.chain;
+                    state.index = state.index.saturating_add(1);
+                    state.unsigned = entry.kind == Kind::Frame;
+                    if state.unsigned {
+                        state.tree.push(hashes.leaf);
+                    }
+                    continue;
+                }
+                Some((format!("frame {} does not follow the one before it", state.tree.size()), true))
+            }
+            Step::End => None,
+            Step::Torn(bytes) => Some((format!("the last write ended after {bytes} bytes of an entry"), false)),
+            Step::Bad(error) => Some((error.to_string(), true)),
+        };
+        return Ok(Some(Found { segment: header.segment, length, state, broken }));
+    }
+}
+
+fn copy_tail(from: &Path, offset: u64, to: &Path) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    source.seek(SeekFrom::Start(offset))?;
+    let mut target = File::options().write(true).create(true).truncate(true).mode(0o600).open(to)?;
+    io::copy(&mut source.by_ref(), &mut target)?;
+    target.sync_all()
+}
+
+fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
+    let path = directory.join("lock");
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(OpenError::io("cannot open", &path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| OpenError::Locked(directory.to_owned()))
+}
+
+fn header(segment: u64, created: Timestamp, chain: Hash, key: &SigningKey, tree: &Tree) -> Vec<u8> {
+    Header {
+        segment,
+        first: tree.size(),
+        created,
+        chain,
+        public_key: key.public().to_bytes(),
+        subtrees: tree.subtrees().to_vec(),
+        sealing: Vec::new(),
+    }
+    .encode()
+}
+
+fn len64(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// zstd's fastest ordinary level: a recording is read far less often than it is written.
+const LEVEL: i32 = 1;
+/// Shorter payloads gain nothing from compression.
+const PACK_FROM: usize = 256;
+/// Most entries of a segment.
+const MAX_INDEX: u32 = 1 << 30;
+const KEEP_CAPACITY: usize = 8 << 20;
+const SPACE_EVERY: u64 = 1 << 20;
+const SPACE_FOR: Duration = Duration::from_secs(1);
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,522 @@
+//! Verification of a spool with the public key alone.
+//!
+//! Owns what can be concluded, and says what cannot. Names the first frame that was altered, dropped, reordered or cut
+//! off: nothing after a break in the chain can be vouched for, so that the first is also the last that is looked for.
+//! Does not detect that a whole directory was put back to an earlier state, unless given a checkpoint that was kept
+//! elsewhere ([`Options::kept`]).
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::event::Event;
+use super::format::{self, Entry, Hashes, Header, Kind};
+use super::key::{Checkpoint, PublicKey};
+use super::merkle::{Hash, Tree};
+use super::scan::{Scan, Step};
+use super::sink;
+use crate::clock::Timestamp;
+use crate::telemetry::SessionId;
+
+/// What to verify against, beyond the directory itself.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Checkpoints that were kept elsewhere: signed notes.
+    pub kept: Vec<Vec<u8>>,
+}
+
+/// What verification found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Segments that were read.
+    pub segments: u64,
+    /// Frames whose chain is whole, from the first on.
+    pub frames: u64,
+    /// Of those, how many a signature covers.
+    pub signed: u64,
+    /// Checkpoints whose signature is good.
+    pub checkpoints: u64,
+    /// Time of the newest of them.
+    pub signed_at: Option<Timestamp>,
+    /// What is wrong; empty means that nothing was altered, dropped, reordered or cut off, as far as `notes` allow.
+    pub findings: Vec<Finding>,
+    /// What could not be known, and what the spool itself says of its history.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What happened to the recording.
+    pub problem: Problem,
+    /// The first frame concerned.
+    pub frame: u64,
+    /// Segment in which it stands, or should.
+    pub segment: u64,
+    /// Byte at which that was noticed.
+    pub offset: u64,
+    /// Session that the entry there names; it may have been altered too.
+    pub session: Option<SessionId>,
+    /// Time that the entry there names; it may have been altered too.
+    pub time: Option<Timestamp>,
+    /// In words.
+    pub explanation: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "frame {} (segment {}, byte {}", self.frame, self.segment, self.offset)?;
+        if let Some(session) = self.session.filter(|session| *session != SessionId::NONE) {
+            write!(f, ", session {session}")?;
+        }
+        if let Some(time) = self.time {
+            write!(f, ", {time}")?;
+        }
+        write!(f, "): {}: {}", self.problem, self.explanation)
+    }
+}
+
+/// What happened to a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Problem {
+    /// Bytes were changed.
+    Altered,
+    /// Frames were taken out.
+    Dropped,
+    /// Frames or segments change places, or appear twice.
+    Reordered,
+    /// The end is missing.
+    CutOff,
+    /// It is signed by another key, or too much of it is not signed at all.
+    Unsigned,
+    /// The daemon itself found signed frames gone when it started.
+    Lost,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Altered => "altered",
+            Self::Dropped => "dropped",
+            Self::Reordered => "reordered",
+            Self::CutOff => "cut off",
+            Self::Unsigned => "not signed",
+            Self::Lost => "lost",
+        })
+    }
+}
+
+/// Verifies the spool in a directory. One that is being written is read again where its end looks torn.
+///
+/// # Errors
+/// When something cannot be read: that says nothing about the recording.
+pub fn directory(path: &Path, key: &PublicKey, options: &Options) -> Result<Report, VerifyError> {
+    let failed = |path: PathBuf| move |source| VerifyError { path, source };
+    let mut attempts = 0;
+    loop {
+        // Read before the segments, which only grow: what it names must be in them.
+        let newest = match fs::read(path.join(sink::CHECKPOINT)) {
+            Ok(note) => Some(note),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(VerifyError { path: path.join(sink::CHECKPOINT), source }),
+        };
+        let numbers = sink::segments(path).map_err(failed(path.to_owned()))?;
+        let size = |number: Option<&u64>| {
+            number.and_then(|n| fs::metadata(sink::segment_path(path, *n)).ok()).map(|meta| meta.len())
+        };
+        let before = size(numbers.last());
+        let mut verifier = Verifier::new(key, newest.as_deref(), options);
+        for (place, number) in numbers.iter().enumerate() {
+            let file = sink::segment_path(path, *number);
+            let source = File::open(&file).map_err(failed(file.clone()))?;
+            if !verifier.segment(*number, place + 1 == numbers.len(), source).map_err(failed(file))? {
+                break;
+            }
+        }
+        let report = verifier.finish();
+        attempts += 1;
+        if report.is_whole() || attempts >= ATTEMPTS || size(numbers.last()) == before {
+            return Ok(report);
+        }
+    }
+}
+
+/// A file that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {path}: {source}", path = path.display())]
+pub struct VerifyError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Verifies segments that are given to it in order, from anything that can be read.
+#[derive(Debug)]
+pub struct Verifier<'k> {
+    key: &'k PublicKey,
+    /// Checkpoints that are not part of the segments, and how they are called.
+    outside: Vec<(Checkpoint, &'static str)>,
+    /// Chain of the newest entry, tree over all frames, and the next segment's number; none before the first segment.
+    reached: Option<Reached>,
+    first_unsigned: Option<Timestamp>,
+    newest: Option<Timestamp>,
+    /// The last segment, where its header is not whole.
+    begun: Option<u64>,
+    report: Report,
+}
+
+#[derive(Debug)]
+struct Reached {
+    chain: Hash,
+    tree: Tree,
+    next_segment: u64,
+    /// Whether the newest entry is a checkpoint.
+    closed: bool,
+}
+
+impl<'k> Verifier<'k> {
+    /// Begins. `newest` is the content of the file that lies beside the segments.
+    #[must_use]
+    pub fn new(key: &'k PublicKey, newest: Option<&[u8]>, options: &Options) -> Self {
+        let report = Report {
+            segments: 0,
+            frames: 0,
+            signed: 0,
+            checkpoints: 0,
+            signed_at: None,
+            findings: Vec::new(),
+            notes: Vec::new(),
+        };
+        let mut this =
+            Self { key, outside: Vec::new(), reached: None, first_unsigned: None, newest: None, begun: None, report };
+        let beside = newest.map(|note| (note, "the checkpoint beside the segments"));
+        let kept = options.kept.iter().map(|note| (note.as_slice(), "the checkpoint that was kept elsewhere"));
+        for (note, name) in beside.into_iter().chain(kept) {
+            match key.open_checkpoint(note) {
+                Ok(checkpoint) => this.outside.push((checkpoint, name)),
+                Err(error) => this.find(Problem::Unsigned, 0, (0, 0), None, format!("{name} {error}")),
+            }
+        }
+        if newest.is_none() {
+            this.report.notes.push(
+                "there is no checkpoint file beside the segments: that whole frames at the very end are missing could not be seen".into(),
+            );
+        }
+        this
+    }
+
+    /// Verifies the next segment. False where there is no sense in going on.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn segment<R: Read>(&mut self, number: u64, last: bool, source: R) -> io::Result<bool> {
+        let mut scan = Scan::new(source);
+        let frame = self.reached.as_ref().map_or(0, |reached| reached.tree.size());
+        match scan.header()? {
+            Ok((header, digest)) => {
+                if !self.header(number, header, digest) {
+                    return Ok(false);
+                }
+            }
+            Err(None) if last && self.reached.is_some() => {
+                self.report.notes.push(format!("segment {number} was begun and holds nothing yet"));
+                self.begun = Some(number);
+                return Ok(false);
+            }
+            Err(error) => {
+                let words = error.map_or_else(|| "the segment ends inside its header".to_owned(), |e| e.to_string());
+                let problem = if error.is_some() { Problem::Altered } else { Problem::CutOff };
+                self.find(problem, frame, (number, 0), None, words);
+                return Ok(false);
+            }
+        }
+        self.report.segments += 1;
+        let mut index = 0u32;
+        loop {
+            let at = (number, scan.offset());
+            let Some(reached) = &mut self.reached else { return Ok(false) };
+            let frame = reached.tree.size();
+            match scan.step()? {
+                Step::Entry(entry, hashes, _)
+                    if entry.index == index && entry.sequence == frame && hashes.follows(&reached.chain) =>
+                {
+                    index = index.saturating_add(1);
+                    if !self.entry(at, &entry, &hashes) {
+                        return Ok(false);
+                    }
+                }
+                Step::Entry(entry, ..) => {
+                    let seen = (entry.index, entry.sequence, entry.session, entry.time);
+                    let (problem, words) = classify(index, frame, seen, &mut scan)?;
+                    self.find(problem, frame, at, Some((seen.2, seen.3)), words);
+                    return Ok(false);
+                }
+                Step::End => break,
+                Step::Torn(bytes) => {
+                    let words = format!(
+                        "the segment ends after {bytes} bytes of it: cut off, or its length altered{}",
+                        if last { ", or the copy was taken while it was written" } else { "" }
+                    );
+                    self.find(Problem::CutOff, frame, at, None, words);
+                    return Ok(false);
+                }
+                Step::Bad(error) => {
+                    self.find(Problem::Altered, frame, at, None, error.to_string());
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(last || self.closing(number, scan.offset()))
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn finish(mut self) -> Report {
+        let frames = self.reached.as_ref().map_or(0, |reached| reached.tree.size());
+        let newest = self.reached.as_ref().map_or(0, |reached| reached.next_segment.saturating_sub(1));
+        let segment = self.begun.unwrap_or(newest);
+        self.report.frames = frames;
+        if self.reached.is_none() && self.report.findings.is_empty() {
+            self.find(Problem::Dropped, 0, (0, 0), None, "there is no segment at all".into());
+        }
+        // After a break the rest was not read: that it is missing would be a false conclusion.
+        if self.report.findings.is_empty() {
+            for (checkpoint, name) in self.outside.clone() {
+                if checkpoint.size > frames {
+                    let words = format!("{name} covers {} frames and only {frames} are there", checkpoint.size);
+                    self.find(Problem::CutOff, frames, (segment, 0), None, words);
+                }
+            }
+        }
+        if frames > self.report.signed {
+            let since = self.first_unsigned.map_or_else(String::new, |time| format!(", since {time}"));
+            let (from, count) = (self.report.signed, frames - self.report.signed);
+            let waited = self.newest.zip(self.first_unsigned).map(|(newest, first)| newest.since(first));
+            if waited.is_some_and(|waited| waited.as_secs() > MOST_UNSIGNED_SECONDS) && self.report.findings.is_empty()
+            {
+                let words = format!("{count} frames{since} have no checkpoint; the recorder signs every few seconds");
+                self.find(Problem::Unsigned, from, (segment, 0), None, words);
+            } else {
+                self.report.notes.push(format!(
+                    "{count} frames from {from} on{since} are chained but not signed yet: whoever can write to the directory could have replaced them"
+                ));
+            }
+        }
+        self.report
+    }
+
+    fn header(&mut self, number: u64, header: Header, digest: Hash) -> bool {
+        let at = (number, 0);
+        let created = Some((SessionId::NONE, header.created));
+        let frame = self.reached.as_ref().map_or(0, |reached| reached.tree.size());
+        if header.public_key != self.key.to_bytes() {
+            let other =
+                PublicKey::from_bytes(&header.public_key).map_or_else(|| "no key".into(), |key| key.to_string());
+            self.find(Problem::Unsigned, header.first, at, created, format!("the segment names another key: {other}"));
+            return false;
+        }
+        if header.segment != number {
+            let words = format!("segment {} stands in the file of segment {number}", header.segment);
+            self.find(Problem::Reordered, frame, at, created, words);
+            return false;
+        }
+        let next = self.reached.as_ref().map_or(0, |reached| reached.next_segment);
+        if number != next {
+            let words = format!(
+                "segment {next} is missing, and all up to segment {number}: frames {frame} to {}",
+                header.first
+            );
+            self.find(Problem::Dropped, frame, (next, 0), created, words);
+            return false;
+        }
+        let (chain, size) = self.reached.as_ref().map_or(([0; 32], 0), |r| (r.chain, r.tree.size()));
+        let tree = Tree::from_parts(header.first, header.subtrees);
+        let continues = self.reached.as_ref().is_none_or(|reached| tree.as_ref() == Some(&reached.tree));
+        if header.chain != chain || header.first != size || !continues {
+            let problem = if header.first > size { Problem::CutOff } else { Problem::Altered };
+            let words = format!(
+                "segment {number} goes on from frame {} and another chain than segment {} ends with",
+                header.first,
+                number.saturating_sub(1)
+            );
+            self.find(problem, frame, at, created, words);
+            return false;
+        }
+        let Some(tree) = tree else { return false };
+        self.reached = Some(Reached { chain: digest, tree, next_segment: number.saturating_add(1), closed: true });
+        self.outside_agrees(at)
+    }
+
+    fn entry(&mut self, at: (u64, u64), entry: &Entry<'_>, hashes: &Hashes) -> bool {
+        let Some(reached) = &mut self.reached else { return false };
+        reached.chain = hashes.chain;
+        reached.closed = entry.kind == Kind::Checkpoint;
+        if entry.kind == Kind::Checkpoint {
+            return self.checkpoint(at, entry);
+        }
+        reached.tree.push(hashes.leaf);
+        self.newest = Some(entry.time);
+        self.first_unsigned.get_or_insert(entry.time);
+        if entry.session == SessionId::NONE {
+            self.history(at, entry);
+        }
+        self.outside_agrees(at)
+    }
+
+    fn checkpoint(&mut self, at: (u64, u64), entry: &Entry<'_>) -> bool {
+        let Some(reached) = &self.reached else { return false };
+        let (size, root) = (reached.tree.size(), reached.tree.root());
+        let seen = Some((entry.session, entry.time));
+        let signed = self.report.signed;
+        match self.key.open_checkpoint(entry.payload) {
+            Ok(checkpoint) if checkpoint == (Checkpoint { size, root }) => {
+                self.report.checkpoints += 1;
+                self.report.signed = size;
+                self.report.signed_at = Some(entry.time);
+                self.first_unsigned = None;
+                true
+            }
+            Ok(_) => {
+                let words = format!(
+                    "the checkpoint over {size} frames names another root: one or more of the frames from {signed} on were altered and chained again"
+                );
+                self.find(Problem::Altered, signed, at, seen, words);
+                false
+            }
+            Err(error) => {
+                let words = format!(
+                    "the checkpoint over {size} frames {error}: nothing vouches for the frames from {signed} on"
+                );
+                self.find(Problem::Altered, signed, at, seen, words);
+                false
+            }
+        }
+    }
+
+    /// Holds the tree against the checkpoints that are not part of the segments, where it has just reached their size.
+    fn outside_agrees(&mut self, at: (u64, u64)) -> bool {
+        let Some(reached) = &self.reached else { return false };
+        let size = reached.tree.size();
+        let other = self.outside.iter().find(|(kept, _)| kept.size == size && kept.root != reached.tree.root());
+        let Some((_, name)) = other else {
+            if self.outside.iter().any(|(kept, _)| kept.size == size) && size > self.report.signed {
+                self.report.signed = size;
+                self.first_unsigned = None;
+            }
+            return true;
+        };
+        let signed = self.report.signed;
+        let words = format!(
+            "{name}, over {size} frames, names another root: one or more of the frames from {signed} on were altered and chained again"
+        );
+        self.find(Problem::Altered, signed, at, None, words);
+        false
+    }
+
+    /// A segment that is followed by another must end with a checkpoint.
+    fn closing(&mut self, number: u64, offset: u64) -> bool {
+        let Some(reached) = &self.reached else { return false };
+        if reached.closed {
+            return true;
+        }
+        let frame = reached.tree.size();
+        self.find(
+            Problem::CutOff,
+            frame,
+            (number, offset),
+            None,
+            "the checkpoint that closes the segment is missing".into(),
+        );
+        false
+    }
+
+    /// What the daemon itself wrote about its spool.
+    fn history(&mut self, at: (u64, u64), entry: &Entry<'_>) {
+        let Ok(payload) = entry.unpack() else { return };
+        match format::decode_event(&payload) {
+            Ok(Event::Recovered { segment, bytes, reason, kept, signed_frames_lost, .. }) => {
+                let kept = kept.map_or_else(String::new, |name| format!("; they are kept in {name}"));
+                let words = format!(
+                    "at {} the daemon started and removed {bytes} bytes at the end of segment {segment}: {reason}{kept}",
+                    entry.time
+                );
+                if signed_frames_lost > 0 {
+                    let words =
+                        format!("{words}; {signed_frames_lost} frames from here on had been signed and are gone");
+                    self.find(Problem::Lost, entry.sequence, at, Some((entry.session, entry.time)), words);
+                } else {
+                    self.report.notes.push(words);
+                }
+            }
+            Ok(Event::Gap { reason, refused }) => self.report.notes.push(format!(
+                "until {} the spool could not be written ({reason}): {refused} commands were refused",
+                entry.time
+            )),
+            _ => {}
+        }
+    }
+
+    fn find(
+        &mut self,
+        problem: Problem,
+        frame: u64,
+        (segment, offset): (u64, u64),
+        seen: Option<(SessionId, Timestamp)>,
+        explanation: String,
+    ) {
+        let (session, time) = seen.unzip();
+        self.report.findings.push(Finding { problem, frame, segment, offset, session, time, explanation });
+    }
+}
+
+/// An entry stands where another one should: tells from the numbers of those that follow what was done.
+fn classify<R: Read>(
+    wanted: u32,
+    frame: u64,
+    (index, sequence, ..): (u32, u64, SessionId, Timestamp),
+    scan: &mut Scan<R>,
+) -> io::Result<(Problem, String)> {
+    let mut following = Vec::new();
+    while let Step::Entry(entry, ..) = scan.step()? {
+        following.push(entry.index);
+        if following.len() >= MOST_FOLLOWING {
+            break;
+        }
+    }
+    let in_place = index == wanted || following.first() == Some(&wanted.saturating_add(1));
+    if in_place {
+        return Ok((
+            Problem::Altered,
+            "its bytes, or what it says of the one before it, do not agree with its hash".into(),
+        ));
+    }
+    if following.contains(&wanted) {
+        return Ok((Problem::Reordered, format!("frame {sequence} stands in its place, and it stands further on")));
+    }
+    if index > wanted {
+        let words = match sequence.checked_sub(frame) {
+            Some(0) => "the checkpoint before it was taken out".to_owned(),
+            _ => format!("what follows is frame {sequence}"),
+        };
+        return Ok((Problem::Dropped, words));
+    }
+    Ok((Problem::Reordered, format!("frame {sequence} stands here again")))
+}
+
+/// How often a spool that grows while it is read is looked at again.
+const ATTEMPTS: u32 = 5;
+/// The recorder signs at least every 30 seconds while frames arrive.
+const MOST_UNSIGNED_SECONDS: u64 = 60;
+/// How far a misplaced frame is looked for.
+const MOST_FOLLOWING: usize = 100_000;

@@ -1,0 +1,332 @@
+//! What all sessions share, and the life of a captured connection in named phases:
+//! route, enroll, identify, confirm the protocol, serve, close.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use tokio::net::TcpStream;
+
+use super::gate::{SessionGate, approval_event, dial_failed};
+use super::registry::{Enrolled, Limits, Registry};
+use super::target::{BoundTarget, Route, Routes};
+use crate::approval;
+use crate::capture::{Captured, Origin};
+use crate::clock::Clock;
+use crate::identity::{Attest as _, Attestor, Candidates, IdentityError};
+use crate::mask::Rules;
+use crate::policy::{DecisionCache, Denial, Fault, Policies, Retry};
+use crate::protocol::{Close, Conn, Dial, Failure, Sniff, Target};
+use crate::record::{self, Event, Outcome, Recorder};
+use crate::telemetry::SessionId;
+use crate::tls;
+
+/// Bytes that are looked at to confirm the protocol.
+const SNIFF_BYTES: usize = 64;
+/// Pause before looking again at a peer that sent too little to tell.
+const SNIFF_PAUSE: Duration = Duration::from_millis(5);
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct House {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where everything is put on record.
+    pub recorder: Recorder,
+    /// Held commands.
+    pub approvals: approval::Store,
+    /// Live sessions.
+    pub registry: Arc<Registry>,
+    /// Decisions that are known already.
+    pub decisions: DecisionCache,
+    /// Bounds.
+    pub limits: Limits,
+    /// What a reload replaces.
+    pub loaded: ArcSwap<Loaded>,
+    /// Address to target; follows name resolution.
+    pub routes: ArcSwap<Routes>,
+}
+
+/// What a reload replaces, all at once.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Who is who.
+    pub attestor: Attestor,
+    /// Policies.
+    pub policies: Arc<Policies>,
+    /// Masking rules.
+    pub rules: Arc<Rules>,
+    /// Targets.
+    pub targets: Vec<Arc<BoundTarget>>,
+}
+
+impl House {
+    /// The attestor in force now.
+    pub(super) fn attestor(&self) -> Attestor {
+        self.loaded.load().attestor.clone()
+    }
+
+    /// Looks host names up again.
+    pub async fn resolve(&self) {
+        let targets = self.loaded.load().targets.clone();
+        let before = self.routes.load_full();
+        self.routes.store(Arc::new(Routes::resolve(&targets, &before).await));
+    }
+
+    /// Serves one captured connection to its end.
+    pub async fn serve(self: Arc<Self>, captured: Captured) {
+        let now = self.clock.now();
+        let Ok(id) = SessionId::generate(now) else {
+            // Without randomness there is no id, hence no record, hence no session.
+            tracing::error!("no randomness for a session id; the connection is closed");
+            reset(&captured.stream);
+            return;
+        };
+        let Captured { stream, origin } = captured;
+        let routed = self.route(origin.destination);
+        let target = routed.as_ref().ok().map(|(target, _)| Arc::clone(&target.name));
+        let (target, view, enrolled) = match self.admit(id, &origin, routed) {
+            Ok(admitted) => admitted,
+            Err(denial) => {
+                self.refuse(id, &origin, target, denial).await;
+                reset(&stream);
+                return;
+            }
+        };
+        let candidates = self.attestor().candidates(&origin).await;
+        let opened = Event::SessionOpened {
+            identity: candidates.as_ref().ok().and_then(only_name),
+            origin: recorded_origin(&origin),
+            facts: candidates.as_ref().ok().map(|found| found.facts().clone()),
+            target: Some(Arc::clone(&target.name)),
+            protocol: Some(target.registration.name.to_owned()),
+        };
+        if let Err(error) = self.recorder.append(id, opened).await {
+            tracing::error!(session = %id, %error, "not recorded, so not served");
+            reset(&stream);
+            return;
+        }
+        let ended = self.run(stream, &enrolled, target, view, candidates).await;
+        self.close(&enrolled, ended).await;
+    }
+
+    /// Removes what nobody answered, and records it.
+    pub async fn expire_approvals(&self) {
+        for request in self.approvals.expire() {
+            let event = approval_event(&request, None, Outcome::Timeout, None);
+            if let Err(error) = self.recorder.append(request.session, event).await {
+                tracing::error!(request = %request.id, %error, "a time-out is not on record");
+            }
+        }
+    }
+
+    /// Puts a human's answer on record, then lets it take effect.
+    ///
+    /// # Errors
+    /// A sentence for the human.
+    pub async fn answer(
+        &self,
+        id: approval::RequestId,
+        approve: bool,
+        answer: approval::Answer,
+    ) -> Result<approval::Request, String> {
+        let request = self.approvals.may_answer(id, &answer.approver).map_err(|error| error.to_string())?;
+        let outcome = if approve { Outcome::Approve } else { Outcome::Deny };
+        let event = approval_event(&request, Some(&answer.approver), outcome, answer.reason.clone());
+        let recorded = self.recorder.append(request.session, event).await;
+        recorded.map_err(|error| format!("the answer does not count, because it cannot be recorded: {error}"))?;
+        self.approvals.answer(id, approve, answer).map_err(|error| error.to_string())
+    }
+
+    fn route(&self, destination: SocketAddr) -> Result<(Arc<BoundTarget>, Arc<Target>), String> {
+        match self.routes.load().find(destination) {
+            Some(Route::To(bound, target)) => Ok((Arc::clone(bound), Arc::clone(target))),
+            Some(Route::Ambiguous(names)) => {
+                Err(format!("{destination} belongs to several targets: {}", names.join(", ")))
+            }
+            None => Err(format!("no target covers {destination}")),
+        }
+    }
+
+    fn admit(
+        &self,
+        id: SessionId,
+        origin: &Origin,
+        routed: Result<(Arc<BoundTarget>, Arc<Target>), String>,
+    ) -> Result<(Arc<BoundTarget>, Arc<Target>, Enrolled), Denial> {
+        let refused = |fault, reason| Denial {
+            fault,
+            what: format!("a connection to {}", origin.destination),
+            rule: None,
+            reason,
+            remedy: None,
+            retry: Retry::Later,
+            session: id,
+        };
+        let (target, view) = routed.map_err(|reason| refused(Fault::Agent, reason))?;
+        let name = Arc::clone(&target.name);
+        let enrolled = self.registry.enroll(&self.limits, id, name, origin.clone(), self.clock.now());
+        let enrolled = enrolled.map_err(|reason| refused(Fault::Interceptor, reason))?;
+        Ok((target, view, enrolled))
+    }
+
+    /// A refusal before any protocol: nothing can be said to the agent, but the record says it.
+    async fn refuse(&self, id: SessionId, origin: &Origin, target: Option<Arc<str>>, denial: Denial) {
+        tracing::warn!(session = %id, pid = origin.pid, uid = origin.uid, %denial, "refused");
+        let opened = Event::SessionOpened {
+            identity: None,
+            origin: recorded_origin(origin),
+            facts: None,
+            target,
+            protocol: None,
+        };
+        let closed = Event::SessionClosed { reason: denial.to_string(), counters: record::Counters::default() };
+        for event in [opened, Event::Refused { denial }, closed] {
+            if let Err(error) = self.recorder.append(id, event).await {
+                tracing::error!(session = %id, %error, "a refusal is not on record");
+            }
+        }
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        enrolled: &Enrolled,
+        target: Arc<BoundTarget>,
+        view: Arc<Target>,
+        candidates: Result<Candidates, IdentityError>,
+    ) -> Result<Close, Failure> {
+        let broke = |source| Failure::Io { leg: "agent", source };
+        stream.set_nodelay(true).map_err(broke)?;
+        let protocol = target.registration.protocol;
+        let patience = Duration::from_secs(self.limits.handshake_seconds);
+        let confirmed = tokio::time::timeout(patience, sniff(&stream, protocol)).await;
+        match confirmed {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => {
+                let what = format!("what the agent sends is not {}", target.registration.name);
+                return Err(Failure::Agent(what));
+            }
+            Ok(Err(error)) => return Err(broke(error)),
+            Err(_elapsed) => return Err(Failure::Agent(format!("the agent sent nothing for {patience:?}"))),
+        }
+        let live = enrolled.live();
+        let dial = Tcp {
+            destination: live.origin.destination,
+            patience: Duration::from_secs(self.limits.dial_seconds),
+        };
+        let conn = Conn {
+            agent: tls::Stream::Tcp(stream),
+            target: view,
+            dial: Arc::new(dial),
+            rules: Arc::clone(&self.loaded.load().rules),
+            session: live.id,
+        };
+        let gate = SessionGate {
+            house: Arc::clone(self),
+            live: Arc::clone(live),
+            target,
+            candidates,
+            attested: OnceLock::new(),
+        };
+        protocol.serve(conn, &gate).await
+    }
+
+    async fn close(&self, enrolled: &Enrolled, ended: Result<Close, Failure>) {
+        let live = enrolled.live();
+        let reason = match &ended {
+            Ok(Close::Agent) => "the agent left".to_owned(),
+            Ok(Close::Upstream) => "the target closed".to_owned(),
+            Ok(Close::Ended) => "ended by interceptor".to_owned(),
+            Ok(Close::Cancel) => "a cancel request".to_owned(),
+            Err(failure) => failure.to_string(),
+        };
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = record::Counters {
+            commands: read(&live.counters.commands),
+            denied: read(&live.counters.denied),
+            held: read(&live.counters.held),
+            masked_cells: read(&live.counters.masked),
+            bytes_from_agent: read(&live.counters.from_agent),
+            bytes_to_agent: read(&live.counters.to_agent),
+        };
+        match &ended {
+            Ok(_) => tracing::info!(session = %live.id, %reason, "closed"),
+            Err(_) => tracing::warn!(session = %live.id, %reason, "closed"),
+        }
+        if let Err(error) = self.recorder.append(live.id, Event::SessionClosed { reason, counters }).await {
+            tracing::error!(session = %live.id, %error, "the end of a session is not on record");
+        }
+    }
+}
+
+/// Whether the first bytes are the protocol's. Looks without consuming.
+async fn sniff(stream: &TcpStream, protocol: &dyn crate::protocol::Protocol) -> io::Result<bool> {
+    let mut first = [0u8; SNIFF_BYTES];
+    let mut seen = 0;
+    loop {
+        let length = stream.peek(&mut first).await?;
+        let bytes = first.get(..length).unwrap_or_default();
+        match protocol.sniff(bytes) {
+            Sniff::Match | Sniff::ServerFirst => return Ok(true),
+            Sniff::Mismatch => return Ok(false),
+            Sniff::NeedMore if length == 0 || length == SNIFF_BYTES => return Ok(false),
+            // `peek` returns at once while bytes wait: pause, so that a slow peer costs no processor time.
+            Sniff::NeedMore => tokio::time::sleep(if seen == length { SNIFF_PAUSE * 4 } else { SNIFF_PAUSE }).await,
+        }
+        seen = length;
+    }
+}
+
+/// Dials the very address that the agent wanted: what was judged is what is reached.
+#[derive(Debug)]
+struct Tcp {
+    destination: SocketAddr,
+    patience: Duration,
+}
+
+impl Dial for Tcp {
+    fn dial(&self) -> BoxFuture<'_, io::Result<tls::Stream>> {
+        Box::pin(async {
+            let address = SocketAddr::new(self.destination.ip().to_canonical(), self.destination.port());
+            let connected = tokio::time::timeout(self.patience, TcpStream::connect(address)).await;
+            let stream = connected.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
+            let stream = stream.map_err(|error| dial_failed(&address.to_string(), &error))?;
+            stream.set_nodelay(true)?;
+            Ok(tls::Stream::Tcp(stream))
+        })
+    }
+}
+
+/// The agent that a process can only be, as far as its facts say.
+fn only_name(candidates: &Candidates) -> Option<Arc<str>> {
+    let mut names = candidates.names();
+    let first = names.next()?;
+    names.next().is_none().then(|| first.into())
+}
+
+/// Makes the close a reset, so that the agent does not wait for an answer that never comes.
+fn reset(stream: &TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::debug!(%error, "the connection is closed without a reset");
+    }
+}
+
+fn recorded_origin(origin: &Origin) -> record::Origin {
+    record::Origin {
+        destination: origin.destination,
+        pid: origin.pid,
+        tid: origin.tid,
+        uid: origin.uid,
+        gid: origin.gid,
+        cgroup: origin.cgroup,
+        current_cgroup: origin.current_cgroup,
+        netns: origin.netns,
+        socket: origin.socket,
+        comm: origin.comm.clone(),
+    }
+}

@@ -1,0 +1,386 @@
+//! Live sessions: listing, killing, draining, and the keys that cancel them.
+//!
+//! Bounds: [`Limits`]; at the bound a new session is refused natively. A session leaves the registry when its
+//! [`Enrolled`] is dropped, whatever way that comes about.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::capture::Origin;
+use crate::clock::Timestamp;
+use crate::policy::{Denial, Fault, Retry};
+use crate::protocol::Cancel;
+use crate::telemetry::SessionId;
+
+/// How many of the last actions of a session are kept for an approver.
+const RECENT_LIMIT: usize = 10;
+/// Characters of each of them.
+const RECENT_LENGTH: usize = 200;
+
+/// `[limits]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Sessions at once of one user id, so that one agent cannot use up the others' places.
+    pub sessions_per_uid: usize,
+    /// Seconds that an agent has for its handshake.
+    pub handshake_seconds: u64,
+    /// Seconds that a connection to a target may take.
+    pub dial_seconds: u64,
+    /// Seconds that sessions have to end when the daemon stops.
+    pub drain_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { sessions: 10_000, sessions_per_uid: 2_000, handshake_seconds: 30, dial_seconds: 10, drain_seconds: 30 }
+    }
+}
+
+/// One live session.
+pub struct Live {
+    /// Its id.
+    pub id: SessionId,
+    /// Target it leads to.
+    pub target: Arc<str>,
+    /// Who connected.
+    pub origin: Origin,
+    /// When it was captured.
+    pub opened_at: Timestamp,
+    /// What it has done.
+    pub counters: Counters,
+    identity: OnceLock<Arc<str>>,
+    recent: Mutex<VecDeque<String>>,
+    end: watch::Sender<Option<Denial>>,
+}
+
+/// What a session has done.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Commands judged.
+    pub commands: AtomicU64,
+    /// Commands denied.
+    pub denied: AtomicU64,
+    /// Commands held.
+    pub held: AtomicU64,
+    /// Values masked.
+    pub masked: AtomicU64,
+    /// Bytes from the agent.
+    pub from_agent: AtomicU64,
+    /// Bytes to the agent.
+    pub to_agent: AtomicU64,
+}
+
+/// A line of `interceptor sessions`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listed {
+    /// Id.
+    pub id: SessionId,
+    /// Machine identity, once established.
+    pub identity: Option<String>,
+    /// Target.
+    pub target: String,
+    /// Process id.
+    pub pid: u32,
+    /// User id.
+    pub uid: u32,
+    /// When it was captured.
+    pub opened_at: Timestamp,
+    /// Commands judged.
+    pub commands: u64,
+    /// Commands denied.
+    pub denied: u64,
+    /// Commands held.
+    pub held: u64,
+    /// Values masked.
+    pub masked: u64,
+    /// Bytes from the agent.
+    pub from_agent: u64,
+    /// Bytes to the agent.
+    pub to_agent: u64,
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("id", &self.id).field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+impl Live {
+    /// Names the session's identity, once.
+    pub fn identify(&self, identity: &Arc<str>) {
+        let _already_named = self.identity.set(Arc::clone(identity));
+    }
+
+    /// The session's identity, once established.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Arc<str>> {
+        self.identity.get()
+    }
+
+    /// Remembers an action for approvers.
+    pub fn remember(&self, action: &str) {
+        let mut recent = self.recent.lock();
+        if recent.len() >= RECENT_LIMIT {
+            recent.pop_front();
+        }
+        recent.push_back(action.chars().take(RECENT_LENGTH).collect());
+    }
+
+    /// The last actions, oldest first.
+    #[must_use]
+    pub fn recent(&self) -> Vec<String> {
+        self.recent.lock().iter().cloned().collect()
+    }
+
+    /// Ends the session; the driver tells the agent.
+    pub fn end(&self, why: Denial) {
+        self.end.send_if_modified(|end| end.is_none() && end.replace(why).is_none());
+    }
+
+    /// Resolves when the session has to end.
+    pub async fn ended(&self) -> Denial {
+        let mut end = self.end.subscribe();
+        loop {
+            if let Some(why) = end.borrow_and_update().clone() {
+                return why;
+            }
+            if end.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn listed(&self) -> Listed {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Listed {
+            id: self.id,
+            identity: self.identity().map(ToString::to_string),
+            target: self.target.to_string(),
+            pid: self.origin.pid,
+            uid: self.origin.uid,
+            opened_at: self.opened_at,
+            commands: read(&self.counters.commands),
+            denied: read(&self.counters.denied),
+            held: read(&self.counters.held),
+            masked: read(&self.counters.masked),
+            from_agent: read(&self.counters.from_agent),
+            to_agent: read(&self.counters.to_agent),
+        }
+    }
+}
+
+/// Every live session.
+#[derive(Debug, Default)]
+pub struct Registry {
+    live: Mutex<BTreeMap<SessionId, Arc<Live>>>,
+    cancels: Mutex<HashMap<Bytes, Cancellable>>,
+}
+
+#[derive(Debug)]
+struct Cancellable {
+    session: SessionId,
+    cancel: Arc<dyn Cancel>,
+}
+
+/// A session's place in the registry; dropping it leaves.
+#[derive(Debug)]
+pub struct Enrolled {
+    registry: Arc<Registry>,
+    live: Arc<Live>,
+}
+
+impl Enrolled {
+    /// The session.
+    #[must_use]
+    pub const fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+}
+
+impl Drop for Enrolled {
+    fn drop(&mut self) {
+        self.registry.live.lock().remove(&self.live.id);
+        self.registry.cancels.lock().retain(|_, cancellable| cancellable.session != self.live.id);
+    }
+}
+
+impl Registry {
+    /// Adds a session.
+    ///
+    /// # Errors
+    /// A sentence, when too many sessions are open.
+    pub fn enroll(
+        self: &Arc<Self>,
+        limits: &Limits,
+        id: SessionId,
+        target: Arc<str>,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Enrolled, String> {
+        let mut live = self.live.lock();
+        if live.len() >= limits.sessions {
+            return Err(format!("{} sessions are open, which is the limit of this host", live.len()));
+        }
+        let own = live.values().filter(|session| session.origin.uid == origin.uid).count();
+        if own >= limits.sessions_per_uid {
+            return Err(format!("{own} sessions of uid {} are open, which is the limit for one user", origin.uid));
+        }
+        let session = Arc::new(Live {
+            id,
+            target,
+            origin,
+            opened_at: now,
+            counters: Counters::default(),
+            identity: OnceLock::new(),
+            recent: Mutex::new(VecDeque::new()),
+            end: watch::Sender::new(None),
+        });
+        live.insert(id, Arc::clone(&session));
+        Ok(Enrolled { registry: Arc::clone(self), live: session })
+    }
+
+    /// Every live session, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Listed> {
+        self.live.lock().values().map(|live| live.listed()).collect()
+    }
+
+    /// How many sessions are live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live.lock().len()
+    }
+
+    /// Whether no session is live.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ends one session; false where there is none of that id.
+    pub fn kill(&self, id: SessionId, by: &str) -> bool {
+        let found = self.live.lock().get(&id).cloned();
+        found.is_some_and(|live| {
+            live.end(Denial {
+                fault: Fault::Operator,
+                what: "the session".to_owned(),
+                rule: None,
+                reason: format!("it was ended by {by}"),
+                remedy: None,
+                retry: Retry::Later,
+                session: id,
+            });
+            true
+        })
+    }
+
+    /// Ends every session, because the daemon stops.
+    pub fn drain(&self) {
+        let all: Vec<Arc<Live>> = self.live.lock().values().cloned().collect();
+        for live in all {
+            live.end(Denial {
+                fault: Fault::Interceptor,
+                what: "the session".to_owned(),
+                rule: None,
+                reason: "interceptor is stopping".to_owned(),
+                remedy: Some("connect again in a moment".to_owned()),
+                retry: Retry::Later,
+                session: live.id,
+            });
+        }
+    }
+
+    /// Makes a session cancellable by key.
+    pub fn publish_cancel(&self, session: SessionId, key: Bytes, cancel: Arc<dyn Cancel>) {
+        self.cancels.lock().insert(key, Cancellable { session, cancel });
+    }
+
+    /// The session that a key cancels, with the identity that owns it.
+    #[must_use]
+    pub fn find_cancel(&self, key: &[u8]) -> Option<(Arc<Live>, Arc<dyn Cancel>)> {
+        let (session, cancel) = {
+            let cancels = self.cancels.lock();
+            let found = cancels.get(key)?;
+            (found.session, Arc::clone(&found.cancel))
+        };
+        Some((self.live.lock().get(&session).cloned()?, cancel))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(uid: u32) -> Origin {
+        Origin {
+            destination: "10.0.0.1:5432".parse().unwrap(),
+            pid: 1,
+            tid: 1,
+            uid,
+            gid: uid,
+            cgroup: 1,
+            current_cgroup: 1,
+            start_boottime: 1,
+            netns: 1,
+            socket: 1,
+            comm: "agent".into(),
+        }
+    }
+
+    fn id(n: u128) -> SessionId {
+        SessionId::from_bytes(n.to_be_bytes())
+    }
+
+    #[test]
+    fn a_session_leaves_when_dropped_and_takes_its_cancel_key_along() {
+        #[derive(Debug)]
+        struct Nothing;
+        impl Cancel for Nothing {
+            fn cancel(&self) -> futures_util::future::BoxFuture<'_, std::io::Result<()>> {
+                Box::pin(async { Ok(()) })
+            }
+        }
+        let registry = Arc::new(Registry::default());
+        let enrolled =
+            registry.enroll(&Limits::default(), id(1), "t".into(), origin(1), Timestamp::default()).unwrap();
+        registry.publish_cancel(id(1), Bytes::from_static(b"key"), Arc::new(Nothing));
+        assert!(registry.find_cancel(b"key").is_some());
+        assert!(registry.find_cancel(b"kez").is_none());
+        drop(enrolled);
+        assert!(registry.is_empty());
+        assert!(registry.find_cancel(b"key").is_none());
+    }
+
+    #[test]
+    fn one_user_cannot_take_every_place() {
+        let registry = Arc::new(Registry::default());
+        let limits = Limits { sessions: 3, sessions_per_uid: 2, ..Limits::default() };
+        let enroll = |n, uid| registry.enroll(&limits, id(n), "t".into(), origin(uid), Timestamp::default());
+        let _first = enroll(1, 7).unwrap();
+        let _second = enroll(2, 7).unwrap();
+        assert!(enroll(3, 7).unwrap_err().contains("uid 7"));
+        let _other = enroll(4, 8).unwrap();
+        assert!(enroll(5, 9).unwrap_err().contains("limit of this host"));
+    }
+
+    #[tokio::test]
+    async fn a_killed_session_learns_why_once() {
+        let registry = Arc::new(Registry::default());
+        let enrolled =
+            registry.enroll(&Limits::default(), id(1), "t".into(), origin(1), Timestamp::default()).unwrap();
+        assert!(registry.kill(id(1), "alice"));
+        assert!(!registry.kill(id(2), "alice"));
+        registry.drain();
+        assert!(enrolled.live().ended().await.reason.contains("alice"));
+    }
+}

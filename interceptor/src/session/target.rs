@@ -1,0 +1,211 @@
+//! Configured targets: which destination addresses lead to which of them.
+//!
+//! A host name is resolved by the daemon, at start, at every reload and every [`REFRESH`]; an address that no longer
+//! resolves stays for one more period. Two targets that cover one address are a configuration error, or, where it only
+//! shows when names resolve, the connection is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::credential::{self, Credential};
+use crate::protocol::{PROTOCOLS, Registration, Target};
+use crate::tls;
+
+/// How often host names are looked up again.
+pub const REFRESH: Duration = Duration::from_secs(30);
+/// Addresses that one host name may have.
+const ADDRESS_LIMIT: usize = 64;
+
+/// `[[target]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetConfig {
+    /// Name, as policies and listings use it.
+    pub name: String,
+    /// Protocol, as `postgres`.
+    pub protocol: String,
+    /// `host:port`, `address:port`, `[address]:port`, or without port for the protocol's own.
+    pub hosts: Vec<String>,
+    /// TLS on both legs.
+    #[serde(default)]
+    pub tls: tls::Config,
+    /// What to log in with.
+    pub credential: credential::Config,
+}
+
+/// A target that is ready to be served.
+#[derive(Debug)]
+pub struct BoundTarget {
+    /// Name in the configuration.
+    pub name: Arc<str>,
+    /// The protocol.
+    pub registration: &'static Registration,
+    /// What logs in.
+    pub credential: Credential,
+    /// Each host, and what the protocol sees of it: the name to verify differs.
+    hosts: Vec<(Host, Arc<Target>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Host {
+    name: String,
+    port: u16,
+}
+
+impl BoundTarget {
+    /// Checks a configured target.
+    ///
+    /// # Errors
+    /// A sentence for each thing that is wrong with it.
+    pub fn bind(config: &TargetConfig) -> Result<Self, Vec<String>> {
+        let mut wrong = Vec::new();
+        let registration = PROTOCOLS.iter().find(|known| known.name == config.protocol);
+        if registration.is_none() {
+            let known: Vec<&str> = PROTOCOLS.iter().map(|known| known.name).collect();
+            wrong.push(format!("unknown protocol `{}`; there is {}", config.protocol, known.join(", ")));
+        }
+        if config.name.is_empty() || config.name.len() > 128 || config.name.contains(char::is_control) {
+            wrong.push("a target's name has 1 to 128 printable characters".to_owned());
+        }
+        if config.hosts.is_empty() {
+            wrong.push("a target needs at least one entry in `hosts`".to_owned());
+        }
+        let default_port = registration.map_or(0, |known| known.default_port);
+        let mut hosts = Vec::new();
+        for text in &config.hosts {
+            match Host::parse(text, default_port) {
+                Some(host) => hosts.push(host),
+                None => wrong.push(format!("`{text}` is no host, address, or either with a port")),
+            }
+        }
+        let credential = config.credential.credential().map_err(|error| wrong.push(error.to_string())).ok();
+        let hosts = views(config, hosts).map_err(|error| wrong.push(error.to_string())).unwrap_or_default();
+        match (registration, credential) {
+            (Some(registration), Some(credential)) if wrong.is_empty() => {
+                Ok(Self { name: config.name.as_str().into(), registration, credential, hosts })
+            }
+            _ => Err(wrong),
+        }
+    }
+}
+
+fn views(config: &TargetConfig, hosts: Vec<Host>) -> Result<Vec<(Host, Arc<Target>)>, tls::SetupError> {
+    let agent_tls = config.tls.agent(&[])?;
+    let name: Arc<str> = config.name.as_str().into();
+    let mut views = Vec::new();
+    for host in hosts {
+        let upstream_tls = config.tls.upstream(&host.name, &[])?;
+        let target = Target { name: Arc::clone(&name), host: host.name.clone(), agent_tls: agent_tls.clone(), upstream_tls };
+        views.push((host, Arc::new(target)));
+    }
+    Ok(views)
+}
+
+impl Host {
+    fn parse(text: &str, default_port: u16) -> Option<Self> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Some(Self { name: address.ip().to_string(), port: address.port() });
+        }
+        if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            return Some(Self { name: address.to_string(), port: default_port });
+        }
+        let (name, port) = match text.rsplit_once(':') {
+            Some((name, port)) => (name, port.parse().ok()?),
+            None => (text, default_port),
+        };
+        let valid = !name.is_empty()
+            && name.len() <= 253
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+        (valid && port != 0).then(|| Self { name: name.to_ascii_lowercase(), port })
+    }
+}
+
+/// Destination address to target.
+#[derive(Debug, Default)]
+pub struct Routes {
+    by_address: BTreeMap<SocketAddr, Route>,
+}
+
+/// What stands behind an address.
+#[derive(Clone, Debug)]
+pub enum Route {
+    /// One target, and what the protocol sees of it under the host name that led here.
+    To(Arc<BoundTarget>, Arc<Target>),
+    /// Several targets resolve to that address: nobody can say which is meant.
+    Ambiguous(Vec<String>),
+}
+
+impl Routes {
+    /// Looks every host up. Names that do not resolve keep the addresses they had in `before`.
+    pub async fn resolve(targets: &[Arc<BoundTarget>], before: &Self) -> Self {
+        let mut routes = Self::default();
+        for target in targets {
+            for (host, view) in &target.hosts {
+                let mut found: BTreeSet<SocketAddr> = BTreeSet::new();
+                match tokio::net::lookup_host((host.name.as_str(), host.port)).await {
+                    Ok(addresses) => found.extend(addresses.take(ADDRESS_LIMIT)),
+                    Err(error) => {
+                        tracing::warn!(target = %target.name, host = %host.name, %error, "host does not resolve");
+                        found.extend(before.addresses_of(view));
+                    }
+                }
+                for address in found {
+                    routes.add(address, target, view);
+                }
+            }
+        }
+        routes
+    }
+
+    /// What stands behind an address.
+    #[must_use]
+    pub fn find(&self, destination: SocketAddr) -> Option<&Route> {
+        let canonical = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+        self.by_address.get(&canonical)
+    }
+
+    fn add(&mut self, address: SocketAddr, target: &Arc<BoundTarget>, view: &Arc<Target>) {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let name = target.name.to_string();
+        match self.by_address.get_mut(&address) {
+            None => {
+                self.by_address.insert(address, Route::To(Arc::clone(target), Arc::clone(view)));
+            }
+            Some(Route::To(other, _)) if other.name == target.name => {}
+            Some(Route::Ambiguous(names)) => names.push(name),
+            Some(route @ Route::To(..)) => {
+                let Route::To(other, _) = &*route else { return };
+                *route = Route::Ambiguous(vec![other.name.to_string(), name]);
+            }
+        }
+    }
+
+    fn addresses_of(&self, view: &Target) -> Vec<SocketAddr> {
+        let same = |route: &Route| {
+            matches!(route, Route::To(_, known) if known.name == view.name && known.host == view.host)
+        };
+        self.by_address.iter().filter(|(_, route)| same(route)).map(|(address, _)| *address).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_names_or_addresses_with_or_without_port() {
+        let parsed = |text| Host::parse(text, 5432).map(|host| format!("{} {}", host.name, host.port));
+        assert_eq!(parsed("Orders-DB.internal:5433").unwrap(), "orders-db.internal 5433");
+        assert_eq!(parsed("orders-db").unwrap(), "orders-db 5432");
+        assert_eq!(parsed("10.0.0.1").unwrap(), "10.0.0.1 5432");
+        assert_eq!(parsed("[::1]:7").unwrap(), "::1 7");
+        assert_eq!(parsed("::1").unwrap(), "::1 5432");
+        for bad in ["", ":5432", "a b", "host:0", "host:99999", "host:port"] {
+            assert_eq!(parsed(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,703 @@
+//! Capture against the real kernel: what is redirected, what is refused, and that nothing leaves any other way.
+//!
+//! Needs root, and says so by failing. Each test has a [`World`] of its own and a daemon of its own: this test program
+//! once more, started in the daemon's cgroup. Agents are odd Python programs.
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use interceptor::capture::{
+        Capture, CaptureError, Config, KernelEvent, Listener, Origin, Refusal, Resolver, Unrecorded,
+    };
+    use interceptor::capture::{cgroup, dns, uninstall};
+    use interceptor::testing::world::{FAR4, FAR6, Place, World};
+    use parking_lot::Mutex;
+    use serde_json::Value;
+
+    const CONFIG: &str = "INTERCEPTOR_TEST_CAPTURE_CONFIG";
+    const LIMIT: Duration = Duration::from_secs(30);
+    const AGENT: u32 = 1000;
+    const EPERM: i64 = 1;
+    const ECONNREFUSED: i64 = 111;
+    const EPROTONOSUPPORT: i64 = 93;
+
+    fn world() -> World {
+        World::new(&["orders-db.internal"]).expect("these tests need root, cgroup v2, bpffs, and `ip`")
+    }
+
+    fn config(world: &World) -> Config {
+        Config {
+            cgroups: vec![world.agents_cgroup()],
+            daemon_cgroup: Some(world.cgroup(Place::Daemon)),
+            pin_directory: world.pins().join("interceptor"),
+            resolver: Resolver::At((FAR4, 53).into()),
+            ..Config::default()
+        }
+    }
+
+    /// The daemon's part: it answers each captured connection with its record, as a line of JSON.
+    #[test]
+    #[ignore = "started by the other tests, in the daemon's cgroup"]
+    fn daemon() {
+        let Ok(config) = env::var(CONFIG) else { return };
+        let config: Config = serde_json::from_str(&config).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(serve(config));
+    }
+
+    async fn serve(config: Config) {
+        let listener = Listener::bind(&config).unwrap();
+        let relay = dns::Relay::bind(&config).unwrap();
+        let capture = Capture::start(&config, &listener, relay.as_ref()).unwrap_or_else(|error| panic!("{error}"));
+        let mut events = capture.events().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let event = events.next().await.unwrap();
+                println!("@event {}", serde_json::to_string(&event).unwrap());
+            }
+        });
+        if let Some(relay) = relay {
+            tokio::spawn(async move { relay.run().await });
+        }
+        println!("@ready");
+        loop {
+            match listener.accept().await.unwrap() {
+                Ok(captured) => {
+                    tokio::spawn(async move {
+                        let mut line = serde_json::to_vec(&captured.origin).unwrap();
+                        line.push(b'\n');
+                        let mut stream = captured.stream;
+                        let _gone = tokio::io::AsyncWriteExt::write_all(&mut stream, &line).await;
+                        let _gone = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+                        // Closing with unread bytes would reset the connection under the agent's eyes.
+                        let mut sink = tokio::io::sink();
+                        let rest = tokio::io::copy(&mut stream, &mut sink);
+                        let _slow = tokio::time::timeout(Duration::from_secs(5), rest).await;
+                    });
+                }
+                Err(Unrecorded::NoRecord { .. }) => println!("@unrecorded none"),
+                Err(Unrecorded::ProxyItself { origin }) => println!("@unrecorded proxy {}", origin.pid),
+                Err(other) => println!("@unrecorded {other}"),
+            }
+        }
+    }
+
+    struct Daemon {
+        child: Child,
+        lines: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Daemon {
+        fn start(world: &World, config: &Config) -> Self {
+            let mut command = Command::new(env::current_exe().unwrap());
+            command.args(["--exact", "tests::daemon", "--ignored", "--nocapture"]);
+            command.env(CONFIG, serde_json::to_string(config).unwrap()).stdout(Stdio::piped());
+            let mut child = world.spawn_in(Place::Daemon, command).unwrap();
+            let mut reader = BufReader::new(child.stdout.take().unwrap()).lines();
+            let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+            // libtest puts its own words on the same line.
+            let ready = reader.by_ref().map_while(Result::ok).any(|line| line.ends_with("@ready"));
+            assert!(ready, "the daemon did not start: see above");
+            let kept = Arc::clone(&lines);
+            std::thread::spawn(move || reader.map_while(Result::ok).for_each(|line| kept.lock().push(line)));
+            Self { child, lines }
+        }
+
+        fn wait(&self, what: &str, accept: impl Fn(&str) -> bool) {
+            for _ in 0..400 {
+                if self.lines.lock().iter().any(|line| accept(line)) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            panic!("the daemon never reported {what}: {:?}", self.lines.lock());
+        }
+
+        fn wait_event(&self, what: &str, accept: impl Fn(&KernelEvent) -> bool) {
+            self.wait(what, |line| {
+                let event = line.strip_prefix("@event ").map(|json| serde_json::from_str(json).unwrap());
+                event.is_some_and(|event: KernelEvent| accept(&event))
+            });
+        }
+
+        fn kill(mut self) {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+    }
+
+    const PRELUDE: &str = r#"
+import json, os, socket, struct, sys, time
+FAR4, FAR6, MAPPED = "10.99.0.2", "fd99::2", "::ffff:10.99.0.2"
+TCP, UDP, INET, INET6 = socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.AF_INET, socket.AF_INET6
+def attempt(work):
+    try: return {"ok": work()}
+    except socket.timeout: return {"timeout": True}
+    except OSError as error: return {"errno": error.errno}
+def read(s):
+    data = b""
+    while True:
+        part = s.recv(4096)
+        if not part: return data
+        data += part
+def connect(host, port, family=INET, prepare=None, limit=5):
+    s = socket.socket(family, TCP)
+    s.settimeout(limit)
+    if prepare: prepare(s)
+    s.connect((host, port))
+    return s
+def record(host, port, family=INET, prepare=None):
+    with connect(host, port, family, prepare) as s:
+        peer = s.getpeername()[:2]
+        return {"peer": peer, "record": json.loads(read(s))}
+def query(name=b"asked"):
+    return b"\x12\x34\x01\0\0\1\0\0\0\0\0\0" + bytes([len(name)]) + name + b"\0\0\1\0\1"
+def udp(host, port, family=INET, data=b"x"):
+    s = socket.socket(family, UDP); s.settimeout(3)
+    return s.sendto(data, (host, port))
+def out(value): print(json.dumps(value), flush=True)
+"#;
+
+    fn python(script: &str) -> Command {
+        let mut command = Command::new("/usr/bin/python3");
+        command.args(["-c", &format!("{PRELUDE}\n{script}")]);
+        command
+    }
+
+    fn run(world: &World, place: Place<'_>, uid: Option<u32>, script: &str) -> Value {
+        let output = world.output(place, uid, python(script), LIMIT).unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"))
+    }
+
+    fn agent(world: &World, script: &str) -> Value {
+        run(world, Place::Agent("one"), Some(AGENT), script)
+    }
+
+    /// Starts a server in the background and waits for its first line.
+    fn server(world: &World, place: Place<'_>, script: &str) -> Child {
+        let mut command = python(script);
+        command.stdout(Stdio::piped());
+        let mut child = world.spawn_in(place, command).unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "\"ready\"");
+        child
+    }
+
+    const ECHO: &str = r#"
+l = socket.create_server(("::", 7000), family=INET6, dualstack_ipv6=True); out("ready")
+import threading
+def serve(s):
+    try:
+        while data := s.recv(4096): s.sendall(data)
+    except OSError: pass
+while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()
+"#;
+
+    const DNS: &str = r#"
+s = socket.socket(INET6, UDP); s.setsockopt(41, 26, 0); s.bind(("::", 53)); out("ready")
+while True:
+    q, client = s.recvfrom(2048)
+    end = q.index(0, 12) + 5
+    answer = q[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + q[12:end]
+    if q[end-4:end] == b"\0\1\0\1": answer += b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\x0a\x63\0\x2a"
+    else: answer = answer[:6] + b"\0\0" + answer[8:]
+    s.sendto(answer, client)
+"#;
+
+    fn origin(value: &Value) -> Origin {
+        serde_json::from_value(value["record"].clone()).unwrap()
+    }
+
+    #[test]
+    fn every_way_to_connect_is_captured_with_its_true_destination_and_process() {
+        let world = world();
+        let daemon = Daemon::start(&world, &config(&world));
+        let wire = world.sniff().unwrap();
+        let result = agent(
+            &world,
+            r#"
+def nonblocking(s):
+    s.setblocking(False)
+    try: s.connect((FAR4, 5435))
+    except BlockingIOError: pass
+    import select; select.select([], [s], [], 5); s.settimeout(5)
+def loop():
+    s = socket.socket(INET, TCP); nonblocking(s)
+    return {"peer": s.getpeername()[:2], "record": json.loads(read(s))}
+def fast():
+    s = socket.socket(INET, TCP)
+    s.sendto(b"early", 0x20000000, (FAR4, 5437))
+    return {"peer": s.getpeername()[:2], "record": json.loads(read(s))}
+out({"pid": os.getpid(), "start": int(open("/proc/self/stat").read().rsplit(")", 1)[1].split()[19]), "seen": {
+    "10.99.0.2:5432": record(FAR4, 5432),
+    "[fd99::2]:5433": record(FAR6, 5433, INET6),
+    "mapped 10.99.0.2:5434": record(MAPPED, 5434, INET6),
+    "10.99.0.2:5435": loop(),
+    "10.99.0.2:5436": record(FAR4, 5436, INET, lambda s: s.bind(("0.0.0.0", 0))),
+    "10.99.0.2:5437": fast(),
+    "10.99.0.2:5438": record("orders-db.internal", 5438),
+    "127.0.0.1:5439": record("127.0.0.1", 5439),
+    "8.8.8.8:443": record("8.8.8.8", 443),
+}})"#,
+        );
+        let cgroup = cgroup::cgroup_id(&world.cgroup(Place::Agent("one"))).unwrap();
+        let seen = result["seen"].as_object().unwrap();
+        assert_eq!(seen.len(), 9);
+        for (name, value) in seen {
+            let origin = origin(value);
+            let expected = name.trim_start_matches("mapped ");
+            assert_eq!(origin.destination, expected.parse().unwrap(), "{name}");
+            assert_eq!(u64::from(origin.pid), result["pid"].as_u64().unwrap(), "{name}");
+            assert_eq!(origin.tid, origin.pid, "{name}");
+            assert_eq!((origin.uid, origin.gid), (AGENT, AGENT), "{name}");
+            assert_eq!((origin.cgroup, origin.current_cgroup), (cgroup, cgroup), "{name}");
+            assert_eq!(origin.start_boottime / 10_000_000, result["start"].as_u64().unwrap(), "{name}");
+            assert_eq!(origin.comm, "python3");
+            assert!(origin.netns != 0 && origin.socket != 0);
+            let (host, port) = (value["peer"][0].as_str().unwrap(), &value["peer"][1]);
+            let host = host.trim_start_matches("::ffff:").parse::<std::net::IpAddr>().unwrap();
+            assert_eq!((host, port.as_u64().unwrap()), (origin.destination.ip(), origin.destination.port().into()));
+            assert_eq!(name.starts_with("mapped"), value["peer"][0].as_str().unwrap().starts_with("::ffff:"));
+        }
+        assert_eq!(wire.seen(), []);
+        daemon.kill();
+    }
+
+    #[test]
+    fn a_few_thousand_connections_at_once_each_have_their_own_record() {
+        let world = world();
+        let daemon = Daemon::start(&world, &config(&world));
+        let script = r#"
+import threading
+bad, done, lock = [], [0], threading.Lock()
+def hammer(base):
+    tid = threading.get_native_id()
+    for n in range(500):
+        host, family = ((FAR4, INET), (FAR6, INET6), (MAPPED, INET6))[n % 3]
+        try: r = record(host, base + n, family)["record"]
+        except Exception as error: bad.append(repr(error)); continue
+        want = ("[%s]:%d" if n % 3 == 1 else "%s:%d") % (FAR6 if n % 3 == 1 else FAR4, base + n)
+        if r["destination"] != want or r["pid"] != os.getpid() or r["tid"] != tid: bad.append(r)
+        with lock: done[0] += 1
+threads = [threading.Thread(target=hammer, args=(10000 + 1000 * t,)) for t in range(3)]
+[t.start() for t in threads]; [t.join() for t in threads]
+out({"bad": bad, "done": done[0]})"#;
+        std::thread::scope(|scope| {
+            let agents: Vec<_> = ["one", "two"]
+                .map(|name| scope.spawn(|| run(&world, Place::Agent(name), Some(AGENT), script)))
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect();
+            for result in agents {
+                assert_eq!(result["bad"], serde_json::json!([]));
+                assert_eq!(result["done"], 1500);
+            }
+        });
+        daemon.kill();
+    }
+
+    #[test]
+    fn udp_is_refused_and_dns_is_relayed() {
+        let world = world();
+        let mut server = server(&world, Place::Far, DNS);
+        let daemon = Daemon::start(&world, &config(&world));
+        let wire = world.sniff().unwrap();
+        let refused = agent(
+            &world,
+            r#"
+out([attempt(lambda: udp(FAR4, 9999)), attempt(lambda: udp(FAR6, 9999, INET6)), attempt(lambda: udp(MAPPED, 9999, INET6)),
+     attempt(lambda: udp(FAR6, 53, INET6)), attempt(lambda: udp(FAR4, 54)), attempt(lambda: udp("127.0.0.1", 15053)),
+     attempt(lambda: socket.socket(INET, UDP).connect((FAR4, 9999))),
+     attempt(lambda: socket.socket(INET6, UDP).connect((FAR6, 9999)))])"#,
+        );
+        for (index, result) in refused.as_array().unwrap().iter().enumerate() {
+            assert_eq!(result["errno"], EPERM, "{index}");
+        }
+        daemon.wait_event("the refusal", |event| {
+            event.refusal == Refusal::Udp && event.address == Some((FAR4, 9999).into()) && event.uid == Some(AGENT)
+        });
+        assert_eq!(wire.seen(), []);
+        let relayed = agent(
+            &world,
+            r#"
+def plain(host, family):
+    s = socket.socket(family, UDP); s.settimeout(3); s.sendto(query(), (host, 53))
+    data, source = s.recvfrom(600); return [data[-4:].hex(), source[0], source[1]]
+def connected():
+    s = socket.socket(INET, UDP); s.settimeout(3); s.connect((FAR4, 53)); s.send(query())
+    return [s.recv(600)[-4:].hex(), *s.getpeername()]
+out([plain(FAR4, INET), connected(), plain(MAPPED, INET6), socket.gethostbyname("nobody.example")])"#,
+        );
+        assert_eq!(relayed[0], serde_json::json!(["0a63002a", "10.99.0.2", 53]));
+        assert_eq!(relayed[1], relayed[0]);
+        assert_eq!(relayed[2], serde_json::json!(["0a63002a", "::ffff:10.99.0.2", 53]));
+        assert_eq!(relayed[3], "10.99.0.42");
+        let seen = wire.seen();
+        assert!(!seen.is_empty() && seen.iter().all(|packet| (packet.protocol, packet.port) == (17, 53)), "{seen:?}");
+        server.kill().unwrap();
+        server.wait().unwrap();
+        daemon.kill();
+    }
+
+    #[test]
+    fn dns_is_relayed_to_an_ipv6_resolver_and_nowhere_else() {
+        let world = world();
+        let mut server = server(&world, Place::Far, DNS);
+        let config = Config { resolver: Resolver::At((FAR6, 53).into()), ..config(&world) };
+        let daemon = Daemon::start(&world, &config);
+        let wire = world.sniff().unwrap();
+        // A routing header would lead the packet past ::1; it needs CAP_NET_RAW, which containers' root has.
+        let routed = run(
+            &world,
+            Place::Agent("root"),
+            None,
+            r#"
+def routed():
+    header = struct.pack("=BBBBBBH", 0, 2, 4, 0, 0, 0, 0) + socket.inet_pton(INET6, FAR6)
+    s = socket.socket(INET6, UDP)
+    return s.sendmsg([query()], [(41, 57, header)], 0, (FAR6, 53))
+out([attempt(routed), attempt(lambda: udp(FAR4, 53, INET, query()))])"#,
+        );
+        assert!(routed[0]["ok"].is_null(), "{routed}");
+        assert_eq!(routed[1]["errno"], EPERM);
+        assert_eq!(wire.seen(), []);
+        let relayed = agent(
+            &world,
+            r#"
+def plain():
+    s = socket.socket(INET6, UDP); s.settimeout(3); s.sendto(query(), (FAR6, 53))
+    data, source = s.recvfrom(600); return [data[-4:].hex(), source[0], source[1]]
+def connected():
+    s = socket.socket(INET6, UDP); s.settimeout(3); s.connect((FAR6, 53)); s.send(query())
+    return [s.recv(600)[-4:].hex(), *s.getpeername()[:2]]
+out([plain(), connected()])"#,
+        );
+        assert_eq!(relayed[0], serde_json::json!(["0a63002a", "fd99::2", 53]));
+        assert_eq!(relayed[1], relayed[0]);
+        server.kill().unwrap();
+        server.wait().unwrap();
+        daemon.kill();
+    }
+
+    #[test]
+    fn a_network_namespace_of_their_own_leads_agents_nowhere() {
+        let world = world();
+        let daemon = Daemon::start(&world, &config(&world));
+        let results = run(
+            &world,
+            Place::Agent("root"),
+            None,
+            r#"
+import ctypes
+assert ctypes.CDLL(None).unshare(0x40000000) == 0
+out([attempt(lambda: connect(FAR4, 7000) and 1), attempt(lambda: connect("127.0.0.1", 15001) and 1),
+     attempt(lambda: connect(FAR6, 7000, INET6) and 1)])"#,
+        );
+        for result in results.as_array().unwrap() {
+            assert_eq!(result["errno"], ECONNREFUSED, "{results}");
+        }
+        daemon.kill();
+    }
+
+    #[test]
+    fn other_kinds_of_sockets_are_refused_even_to_root() {
+        let world = world();
+        let daemon = Daemon::start(&world, &config(&world));
+        let kinds = [(2, 1), (3, 1), (3, 6), (3, 17), (3, 255), (2, 136), (1, 132), (5, 132), (1, 262)];
+        for family in ["INET", "INET6"] {
+            for (kind, protocol) in kinds {
+                let script = format!("out(attempt(lambda: socket.socket({family}, {kind}, {protocol}).fileno()))");
+                let result = run(&world, Place::Agent("root"), None, &script);
+                let outside = run(&world, Place::Outside, None, &script);
+                if outside["ok"].is_null() {
+                    // The kernel has no such sockets.
+                    assert_eq!(result, outside, "{family} {kind} {protocol}");
+                } else {
+                    assert_eq!(result["errno"], EPROTONOSUPPORT, "{family} {kind} {protocol}");
+                    daemon.wait_event("the refusal", |event| {
+                        event.refusal == Refusal::SocketKind { socket_type: kind, protocol: protocol & 0xffff }
+                    });
+                }
+            }
+        }
+        daemon.wait_event("raw ICMP", |event| {
+            event.refusal == Refusal::SocketKind { socket_type: 3, protocol: 1 } && event.uid == Some(0)
+        });
+        daemon.kill();
+    }
+
+    #[test]
+    fn what_slips_past_the_redirection_ends_at_the_fence() {
+        let world = world();
+        let mut echo = server(&world, Place::Far, ECHO);
+        // A connection from before anything was attached.
+        let mut command = python(
+            r#"
+s = connect(FAR4, 7000); s.sendall(b"before"); s.recv(6); out("ready")
+sys.stdin.readline()
+out(attempt(lambda: (s.sendall(b"after"), s.settimeout(1), s.recv(5).decode())[2]))"#,
+        );
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut old = world.spawn_as(Place::Agent("one"), Some(AGENT), command).unwrap();
+        let mut old_lines = BufReader::new(old.stdout.take().unwrap()).lines();
+        assert_eq!(old_lines.next().unwrap().unwrap(), "\"ready\"");
+
+        let daemon = Daemon::start(&world, &config(&world));
+        let wire = world.sniff().unwrap();
+        drop(old.stdin.take());
+        let after: Value = serde_json::from_str(&old_lines.next().unwrap().unwrap()).unwrap();
+        assert!(after["ok"].is_null(), "{after}");
+        old.kill().unwrap();
+        old.wait().unwrap();
+
+        let results = agent(
+            &world,
+            r#"
+def device(s): s.setsockopt(socket.SOL_SOCKET, 25, b"near\0")
+def packet_info():
+    s = socket.socket(INET, UDP)
+    info = struct.pack("=i4s4s", socket.if_nametoindex("near"), bytes(4), bytes(4))
+    return s.sendmsg([query()], [(socket.IPPROTO_IP, 8, info)], 0, (FAR4, 53))
+out([attempt(lambda: connect(FAR4, 7000, INET, device, 1) and 1), attempt(lambda: connect(FAR6, 7000, INET6, device, 1) and 1),
+     attempt(packet_info)])"#,
+        );
+        assert!(results.as_array().unwrap().iter().all(|result| result["ok"].is_null()), "{results}");
+        // Source routing through control messages needs CAP_NET_RAW, which containers' root has.
+        let results = run(
+            &world,
+            Place::Agent("root"),
+            None,
+            r#"
+def options():
+    route = bytes([131, 7, 4, 10, 99, 0, 2, 0])
+    s = socket.socket(INET, UDP)
+    return s.sendmsg([query()], [(socket.IPPROTO_IP, 7, route)], 0, (FAR4, 53))
+out(attempt(options))"#,
+        );
+        assert!(results["ok"].is_null(), "{results}");
+        daemon.wait_event("a dropped packet", |event| {
+            matches!(event.refusal, Refusal::Packet { .. }) && event.pid.is_none() && event.cgroup != 0
+        });
+        assert_eq!(wire.seen(), []);
+        echo.kill().unwrap();
+        echo.wait().unwrap();
+        daemon.kill();
+    }
+
+    #[test]
+    fn options_that_lead_around_are_refused_and_others_work() {
+        let world = world();
+        let daemon = Daemon::start(&world, &config(&world));
+        let results = run(
+            &world,
+            Place::Agent("root"),
+            None,
+            r#"
+four, six = socket.socket(INET, TCP), socket.socket(INET6, TCP)
+refused = [(four, 1, 36), (four, 1, 62), (four, 0, 3), (four, 0, 4), (four, 0, 19), (four, 0, 50), (four, 6, 19),
+           (six, 41, 54), (six, 41, 57), (six, 41, 59), (six, 41, 75), (six, 41, 76)]
+out({"refused": [attempt(lambda: s.setsockopt(level, name, 1)) for s, level, name in refused],
+     "allowed": [attempt(lambda: four.setsockopt(6, 1, 1)), attempt(lambda: four.setsockopt(1, 9, 1)),
+                 attempt(lambda: four.setsockopt(6, 1, b"\1\0\0\0" + bytes(5000)))],
+     "nodelay": four.getsockopt(6, 1)})"#,
+        );
+        for (index, result) in results["refused"].as_array().unwrap().iter().enumerate() {
+            assert_eq!(result["errno"], EPERM, "{index}");
+        }
+        assert!(results["allowed"].as_array().unwrap().iter().all(|result| result["errno"].is_null()), "{results}");
+        assert_eq!(results["nodelay"], 1);
+        daemon.wait_event("SO_MARK", |event| event.refusal == Refusal::SocketOption { level: 1, name: 36 });
+        daemon.kill();
+    }
+
+    #[test]
+    fn connections_to_the_proxy_itself_and_from_outside_are_closed() {
+        let world = world();
+        let mut echo = server(&world, Place::Far, ECHO);
+        let daemon = Daemon::start(&world, &config(&world));
+        let script = r#"
+def closed(host, family):
+    with connect(host, 15001, family) as s: return read(s).decode()
+out([closed("127.0.0.1", INET), closed("127.0.0.9", INET), closed("0.0.0.0", INET), closed("::1", INET6), os.getpid()])"#;
+        let results = agent(&world, script);
+        assert_eq!(results.as_array().unwrap()[..4], ["", "", "", ""]);
+        let pid = results[4].clone();
+        daemon.wait("a governed caller", |line| *line == format!("@unrecorded proxy {pid}"));
+        // Others are not governed: the proxy knows nothing of them, and the world is theirs.
+        let outside = run(
+            &world,
+            Place::Outside,
+            Some(AGENT),
+            r#"
+def closed(host, family):
+    with connect(host, 15001, family) as s: return attempt(lambda: read(s).decode())
+def echo():
+    with connect(FAR4, 7000) as s: s.sendall(b"hello"); return [s.recv(5).decode(), s.getpeername()[1]]
+out([closed("127.0.0.1", INET), closed("::1", INET6), echo(), udp(FAR4, 9999)])"#,
+        );
+        assert_eq!(outside[0]["ok"], "");
+        assert_eq!(outside[1]["ok"], "");
+        assert_eq!(outside[2], serde_json::json!(["hello", 7000]));
+        assert_eq!(outside[3], 1);
+        daemon.wait("a caller from outside", |line| line == "@unrecorded none");
+        echo.kill().unwrap();
+        echo.wait().unwrap();
+        daemon.kill();
+    }
+
+    #[test]
+    fn servers_of_the_same_cgroup_are_reached_directly_and_others_are_not() {
+        let world = world();
+        let daemon = Daemon::start(&world, &config(&world));
+        let mut echo = server(&world, Place::Agent("one"), ECHO);
+        let direct = r#"
+def echo(host, family):
+    with connect(host, 7000, family) as s: s.sendall(b"hello"); return s.recv(5).decode()
+out([echo("127.0.0.1", INET), echo("::1", INET6), echo("::ffff:127.0.0.1", INET6)])"#;
+        assert_eq!(agent(&world, direct), serde_json::json!(["hello", "hello", "hello"]));
+        let other = run(&world, Place::Agent("two"), Some(AGENT), "out(record('127.0.0.1', 7000))");
+        assert_eq!(origin(&other).destination, "127.0.0.1:7000".parse().unwrap());
+        // The daemon may dial an agent's server, for a policy that permits it; a neighbour on the host may not.
+        let reach = "out(attempt(lambda: connect('127.0.0.1', 7000, INET, None, 1) and 1))";
+        assert_eq!(run(&world, Place::Daemon, None, reach)["ok"], 1);
+        assert_eq!(run(&world, Place::Outside, None, reach)["timeout"], true);
+        // The server listens on all addresses, but its answers go nowhere.
+        let far =
+            run(&world, Place::Far, None, "out(attempt(lambda: connect('10.99.0.1', 7000, INET, None, 1) and 1))");
+        assert_eq!(far["timeout"], true, "{far}");
+        let binds = agent(
+            &world,
+            r#"
+def bind(host, port, family=INET, kind=TCP): return attempt(lambda: socket.socket(family, kind).bind((host, port)))
+out([bind("10.99.0.1", 0), bind("fd99::1", 0, INET6), bind("::ffff:10.99.0.1", 0, INET6), bind("127.0.0.1", 15001),
+     bind("0.0.0.0", 15001), bind("::", 15053, INET6, UDP), bind("127.0.0.1", 0), bind("::1", 0, INET6), bind("::", 0, INET6)])"#,
+        );
+        for (index, bind) in binds.as_array().unwrap().iter().enumerate() {
+            assert_eq!(bind["errno"] == EPERM, index < 6, "{index}: {bind}");
+        }
+        echo.kill().unwrap();
+        echo.wait().unwrap();
+        daemon.kill();
+    }
+
+    #[test]
+    fn nothing_leaves_while_the_daemon_is_dead_and_uninstall_opens() {
+        let world = world();
+        let mut echo = server(&world, Place::Far, ECHO);
+        let config = config(&world);
+        Daemon::start(&world, &config).kill();
+        let wire = world.sniff().unwrap();
+        let attempts = r#"
+out([attempt(lambda: connect(FAR4, 7000) and 1), attempt(lambda: connect(FAR6, 7000, INET6) and 1),
+     attempt(lambda: connect(MAPPED, 7000, INET6) and 1), attempt(lambda: udp(FAR4, 9999)), attempt(lambda: udp(FAR4, 53))])"#;
+        let closed = agent(&world, attempts);
+        let errors: Vec<_> =
+            closed.as_array().unwrap().iter().map(|result| result["errno"].as_i64().unwrap()).collect();
+        assert_eq!(errors, [ECONNREFUSED, ECONNREFUSED, ECONNREFUSED, EPERM, EPERM]);
+        // An outsider who takes the port meanwhile gets nothing.
+        let mut squatter = server(
+            &world,
+            Place::Outside,
+            "l = socket.create_server(('127.0.0.1', 15001)); out('ready')\nwhile True: l.accept()[0].sendall(b'mine')",
+        );
+        let squatted = agent(&world, "out(attempt(lambda: connect(FAR4, 7000, INET, None, 1).recv(4).decode()))");
+        assert!(squatted["ok"].is_null(), "{squatted}");
+        squatter.kill().unwrap();
+        squatter.wait().unwrap();
+        assert_eq!(wire.seen(), []);
+        assert_eq!(uninstall(&config).unwrap(), 15);
+        assert_eq!(uninstall(&config).unwrap(), 0);
+        let open = agent(&world, attempts);
+        assert!(open.as_array().unwrap()[..3].iter().all(|result| result["ok"] == 1), "{open}");
+        assert_ne!(wire.count(), 0);
+        echo.kill().unwrap();
+        echo.wait().unwrap();
+    }
+
+    #[test]
+    fn not_one_packet_leaves_while_the_daemon_restarts() {
+        let world = world();
+        let config = config(&world);
+        let mut daemon = Daemon::start(&world, &config);
+        let wire = world.sniff().unwrap();
+        let mut command = python(
+            r#"
+import threading
+served, refused, strange, stop = [0], [0], [], []
+def hammer():
+    while not stop:
+        try: served[0] += record(FAR4, 7000)["record"]["pid"] == os.getpid()
+        except ConnectionRefusedError: refused[0] += 1
+        except (ConnectionError, ValueError, BrokenPipeError): pass
+        except OSError as error:
+            if error.errno != 107: strange.append(str(error))
+threading.Thread(target=hammer).start(); out("ready"); sys.stdin.readline(); stop.append(1)
+time.sleep(0.3); out([served[0], refused[0], strange[:3]])"#,
+        );
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut hammer = world.spawn_as(Place::Agent("one"), Some(AGENT), command).unwrap();
+        let mut lines = BufReader::new(hammer.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "\"ready\"");
+        for _ in 0..6 {
+            std::thread::sleep(Duration::from_millis(150));
+            daemon.kill();
+            daemon = Daemon::start(&world, &config);
+        }
+        std::thread::sleep(Duration::from_millis(150));
+        drop(hammer.stdin.take());
+        let result: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        hammer.wait().unwrap();
+        assert!(result[0].as_u64().unwrap() > 100, "{result}");
+        assert!(result[1].as_u64().unwrap() > 0, "the restarts were not noticed: {result}");
+        assert_eq!(result[2], serde_json::json!([]));
+        assert_eq!(wire.seen(), []);
+        daemon.kill();
+    }
+
+    #[test]
+    fn pins_follow_cgroups_and_paths_follow_ids() {
+        let world = world();
+        let mut config = config(&world);
+        let extra = format!("{}/extra", world.agents_cgroup().replace("/agents", ""));
+        config.cgroups.push(extra.clone());
+        Daemon::start(&world, &config).kill();
+        let id = cgroup::cgroup_id(&extra).unwrap();
+        let pins = config.pin_directory.join("v1/links").join(id.to_string());
+        assert_eq!(cgroup::cgroup_path(id).unwrap(), extra);
+        assert_eq!(pins.read_dir().unwrap().count(), 14);
+        // A removed cgroup that is configured is made again, under another id; the old pins are swept.
+        std::fs::remove_dir(cgroup::mount().unwrap().join(extra.trim_start_matches('/'))).unwrap();
+        assert_eq!(cgroup::cgroup_path(id).unwrap_err().raw_os_error(), Some(116));
+        Daemon::start(&world, &config).kill();
+        assert!(!pins.exists());
+        let again = cgroup::cgroup_id(&extra).unwrap();
+        assert_ne!(again, id);
+        // One that is no longer configured stays governed.
+        config.cgroups.pop();
+        Daemon::start(&world, &config).kill();
+        assert!(config.pin_directory.join("v1/links").join(again.to_string()).exists());
+        assert_eq!(uninstall(&config).unwrap(), 14 * 2 + 1);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_in_the_wrong_place_does_not_start() {
+        let world = world();
+        let mut config = config(&world);
+        let listener = Listener::bind(&Config { proxy_port: 0, ..config.clone() }).unwrap();
+        let error = Capture::start(&config, &listener, None).unwrap_err();
+        assert!(matches!(error, CaptureError::OwnCgroup { .. }), "{error}");
+        config.daemon_cgroup = Some(cgroup::own().unwrap());
+        config.pin_directory = world.directory().join("no-bpffs");
+        let error = Capture::start(&config, &listener, None).unwrap_err();
+        assert!(matches!(error, CaptureError::Pins { .. } | CaptureError::Config(_)), "{error}");
+        assert!(!world.pins().join("interceptor").exists());
+    }
+}

@@ -1,0 +1,24 @@
+//! PostgreSQL end to end: real clients, a real server, the real kernel programs, the real daemon.
+//!
+//! Needs root, PostgreSQL, and the clients that `cargo xtask test` installs; run with `--test-threads=1`. Each test sets a
+//! stage of its own. Statements that policy denies carry the word `forbidden:` in a comment, so that the server's own log
+//! proves that no byte of them arrived.
+
+#[cfg(test)]
+#[path = "postgres/clients.rs"]
+mod clients;
+#[cfg(test)]
+#[path = "postgres/faults.rs"]
+mod faults;
+#[cfg(test)]
+#[path = "postgres/hold.rs"]
+mod hold;
+#[cfg(test)]
+#[path = "postgres/identity.rs"]
+mod identity;
+#[cfg(test)]
+#[path = "postgres/recordings.rs"]
+mod recordings;
+#[cfg(test)]
+#[path = "postgres/scene.rs"]
+mod scene;

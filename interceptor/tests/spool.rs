@@ -1,0 +1,689 @@
+//! The spool through its public API: crashes, full disks, tampering, bounds.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "fixtures of a test")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use interceptor::clock::{Clock, SystemClock};
+use interceptor::record::format::{Entry, Header, Kind};
+use interceptor::record::reader::{Frame, Reader};
+use interceptor::record::verify::{self, Options, Problem, Report};
+use interceptor::record::{
+    Config, Counters, Direction, Effect, Event, Files, Fsync, OpenError, PublicKey, RecordError, Recorder, Sink,
+};
+use interceptor::telemetry::SessionId;
+use tempfile::TempDir;
+
+struct Fixture {
+    dir: TempDir,
+    config: Config,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (spool, key) = (dir.path().join("spool"), dir.path().join("spool.key"));
+        Self { dir, config: Config { spool, key, free_space_floor: 0, ..Config::default() } }
+    }
+
+    fn open(&self) -> Recorder {
+        Recorder::open(&self.config, clock()).unwrap()
+    }
+
+    fn key(&self) -> PublicKey {
+        PublicKey::load(&self.config.public_key()).unwrap()
+    }
+
+    fn verify(&self) -> Report {
+        verify_in(&self.config.spool, &self.key())
+    }
+
+    fn frames(&self) -> Vec<Frame> {
+        frames_in(&self.config.spool)
+    }
+
+    /// A spool of small segments, closed in good order.
+    async fn filled(segment_bytes: u64, frames: u8) -> Self {
+        let mut fixture = Self::new();
+        fixture.config.segment_bytes = segment_bytes;
+        let recorder = fixture.open();
+        for n in 0..frames {
+            recorder.append(session(n % 3), note(n)).await.unwrap();
+        }
+        recorder.append(session(1), closed()).await.unwrap();
+        recorder.close().await.unwrap();
+        fixture
+    }
+
+    fn copy(&self) -> TempDir {
+        let to = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(&self.config.spool).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), to.path().join(entry.file_name())).unwrap();
+        }
+        to
+    }
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock::new())
+}
+
+fn session(n: u8) -> SessionId {
+    SessionId::from_bytes([n + 1; 16])
+}
+
+fn note(n: u8) -> Event {
+    Event::Note { text: format!("event {n} {}", "x".repeat(usize::from(n % 40) * 7)) }
+}
+
+fn closed() -> Event {
+    Event::SessionClosed { reason: "the agent said goodbye".into(), counters: Counters::default() }
+}
+
+fn data(bytes: Vec<u8>) -> Event {
+    Event::Data { direction: Direction::ToAgent, bytes: Bytes::from(bytes) }
+}
+
+fn verify_in(spool: &Path, key: &PublicKey) -> Report {
+    verify::directory(spool, key, &Options::default()).unwrap()
+}
+
+fn frames_in(spool: &Path) -> Vec<Frame> {
+    Reader::open(spool).unwrap().frames(None).map(Result::unwrap).collect()
+}
+
+fn segment(spool: &Path, number: u64) -> PathBuf {
+    spool.join(format!("{number:010}.spool"))
+}
+
+/// Byte ranges of a segment, with the frame that each concerns; the header first.
+fn ranges(bytes: &[u8]) -> Vec<(Range<usize>, u64, Kind)> {
+    let (header, _, mut at) = Header::decode(bytes).unwrap().unwrap();
+    let mut found = vec![(0..at, header.first, Kind::Checkpoint)];
+    while let Some((entry, _, length)) = (at < bytes.len()).then(|| Entry::decode(&bytes[at..]).unwrap()).flatten() {
+        found.push((at..at + length, entry.sequence, entry.kind));
+        at += length;
+    }
+    assert_eq!(at, bytes.len());
+    found
+}
+
+#[tokio::test]
+async fn what_is_recorded_is_read_back_and_verified() {
+    let fixture = Fixture::new();
+    let recorder = fixture.open();
+    let first = recorder.append(session(0), note(1)).await.unwrap();
+    let masked = Event::Masked { cells: vec![("customers.email".into(), 3)] };
+    let second = recorder.append(session(1), masked).await.unwrap();
+    assert_eq!((first.position(), second.position()), (0, 1));
+    recorder.enqueue(session(1), data(vec![7; 3_000_000])).await.unwrap();
+    let hold = Event::Decision { effect: Effect::Hold, rules: Arc::from(["hold-drop".to_owned()]), reason: None };
+    recorder.enqueue(session(1), hold).await.unwrap();
+    recorder.append(session(1), closed()).await.unwrap();
+    recorder.close().await.unwrap();
+
+    let frames = fixture.frames();
+    assert_eq!(frames[0].event, note(1));
+    let delivered = frames.iter().filter_map(|frame| match &frame.event {
+        Event::Data { bytes, .. } => Some(bytes.to_vec()),
+        _ => None,
+    });
+    assert_eq!(delivered.collect::<Vec<_>>().concat(), vec![7; 3_000_000]);
+    let (sessions, errors) = Reader::open(&fixture.config.spool).unwrap().sessions();
+    assert!(errors.is_empty());
+    assert_eq!(sessions.len(), 2);
+    let second = sessions.iter().find(|s| s.id == session(1)).unwrap();
+    assert_eq!((second.held, second.masked_cells, second.bytes_to_agent), (1, 3, 3_000_000));
+    assert_eq!(second.closed.as_deref(), Some("the agent said goodbye"));
+    let report = fixture.verify();
+    assert!(report.is_whole(), "{report:?}");
+    assert_eq!((report.frames, report.signed), (frames.len() as u64, frames.len() as u64));
+}
+
+#[tokio::test]
+async fn an_acknowledged_frame_is_in_the_file_already() {
+    let fixture = Fixture::new();
+    let recorder = fixture.open();
+    for n in 0..20 {
+        recorder.append(session(0), note(n)).await.unwrap();
+        assert_eq!(fixture.frames().len(), usize::from(n) + 1);
+    }
+    recorder.close().await.unwrap();
+    assert!(matches!(recorder.append(session(0), note(0)).await, Err(RecordError::Closed)));
+    assert!(matches!(recorder.enqueue(session(0), note(0)).await, Err(RecordError::Closed)));
+}
+
+#[tokio::test]
+async fn the_chain_goes_on_across_segments_and_restarts() {
+    let mut fixture = Fixture::filled(4096, 60).await;
+    let before = fixture.frames().len();
+    assert!(segment(&fixture.config.spool, 2).exists());
+    fixture.config.fsync = Fsync::Group;
+    for n in 0..3 {
+        let recorder = fixture.open();
+        assert_eq!(recorder.health().frames, before as u64 + u64::from(n));
+        recorder.append(session(n), note(n)).await.unwrap();
+        recorder.close().await.unwrap();
+    }
+    let frames = fixture.frames();
+    assert!(frames.iter().enumerate().all(|(n, frame)| frame.sequence == n as u64));
+    assert_eq!(frames.len(), before + 3);
+    assert!(fixture.verify().is_whole());
+}
+
+#[tokio::test]
+async fn a_crash_at_any_byte_loses_no_acknowledged_frame() {
+    let fixture = Fixture::filled(1 << 20, 3).await;
+    let whole = fs::read(segment(&fixture.config.spool, 0)).unwrap();
+    let ranges = ranges(&whole);
+    for length in 0..=whole.len() {
+        let crashed = tempfile::tempdir().unwrap();
+        fs::write(segment(crashed.path(), 0), &whole[..length]).unwrap();
+        let config = Config { spool: crashed.path().to_owned(), ..fixture.config.clone() };
+        let recorder = Recorder::open(&config, clock()).unwrap();
+        recorder.append(session(9), Event::Note { text: "after".into() }).await.unwrap();
+        recorder.close().await.unwrap();
+
+        let there = |(range, _, kind): &&(Range<usize>, u64, Kind)| *kind == Kind::Frame && range.end <= length;
+        let acknowledged = ranges.iter().filter(there).count();
+        let frames = frames_in(crashed.path());
+        let wanted = (0..3).map(note).chain([closed()]).take(acknowledged);
+        assert!(frames.iter().zip(wanted).all(|(frame, event)| frame.event == event), "cut at {length}");
+        let torn = length > ranges[0].0.end && ranges.iter().all(|(range, ..)| range.end != length);
+        let recovered = frames.iter().filter(|f| matches!(f.event, Event::Recovered { .. })).count();
+        assert_eq!(recovered, usize::from(torn), "cut at {length}");
+        assert_eq!(frames.len(), acknowledged + 1 + recovered, "cut at {length}");
+        let report = verify_in(crashed.path(), &fixture.key());
+        assert!(report.is_whole(), "cut at {length}: {report:?}");
+    }
+}
+
+#[tokio::test]
+async fn any_altered_byte_is_found_and_its_frame_named() {
+    // Each byte of a short spool, and some of one with two segments.
+    alter(&Fixture::filled(1 << 20, 4).await, 0, 1);
+    let fixture = Fixture::filled(4096, 26).await;
+    alter(&fixture, 0, 31);
+    alter(&fixture, 1, 17);
+}
+
+fn alter(fixture: &Fixture, number: u64, step: usize) {
+    let key = fixture.key();
+    {
+        let copy = fixture.copy();
+        let path = segment(copy.path(), number);
+        let whole = fs::read(&path).unwrap();
+        for (range, frame, _) in ranges(&whole) {
+            for at in range.clone().step_by(step) {
+                let mut altered = whole.clone();
+                altered[at] ^= 1 << (at % 8);
+                fs::write(&path, &altered).unwrap();
+                let report = verify_in(copy.path(), &key);
+                assert_eq!(report.findings.len(), 1, "segment {number}, byte {at} of {range:?}: {report:?}");
+                let finding = &report.findings[0];
+                assert_eq!((finding.frame, finding.segment), (frame, number), "byte {at} of {range:?}: {finding}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_spool_cut_at_any_byte_is_found() {
+    let fixture = Fixture::filled(4096, 26).await;
+    let key = fixture.key();
+    let last = 1;
+    assert!(!segment(&fixture.config.spool, last + 1).exists());
+    for number in 0..=last {
+        let copy = fixture.copy();
+        let path = segment(copy.path(), number);
+        let whole = fs::read(&path).unwrap();
+        let ranges = ranges(&whole);
+        let ends = ranges.iter().flat_map(|(range, ..)| [range.start, range.start + 3, range.end - 1]);
+        for length in ends.chain((0..whole.len()).step_by(41)) {
+            fs::write(&path, &whole[..length]).unwrap();
+            let report = verify_in(copy.path(), &key);
+            // Without the last checkpoint entry nothing is missing: the file beside the segments holds the same note.
+            let only_the_checkpoint = number == last && length == ranges.last().unwrap().0.start;
+            assert_eq!(report.is_whole(), only_the_checkpoint, "segment {number} cut at {length}: {report:?}");
+            if let Some(finding) = report.findings.first() {
+                let cut = ranges.iter().rfind(|(range, ..)| range.start <= length).unwrap();
+                assert_eq!(finding.frame, cut.1, "segment {number} cut at {length}: {finding}");
+            }
+        }
+    }
+}
+
+fn rewrite(path: &Path, order: impl FnOnce(Vec<Vec<u8>>) -> Vec<Vec<u8>>) {
+    let whole = fs::read(path).unwrap();
+    let parts = ranges(&whole).into_iter().map(|(range, ..)| whole[range].to_vec()).collect();
+    fs::write(path, order(parts).concat()).unwrap();
+}
+
+#[tokio::test]
+async fn dropped_reordered_and_repeated_entries_are_named() {
+    let fixture = Fixture::filled(1 << 20, 12).await;
+    let key = fixture.key();
+    let found = |change: &dyn Fn(Vec<Vec<u8>>) -> Vec<Vec<u8>>| {
+        let copy = fixture.copy();
+        rewrite(&segment(copy.path(), 0), change);
+        let report = verify_in(copy.path(), &key);
+        report.findings.first().map(|finding| (finding.problem, finding.frame))
+    };
+    for n in 0..12 {
+        let without = |mut parts: Vec<Vec<u8>>| {
+            parts.remove(n + 1);
+            parts
+        };
+        assert_eq!(found(&without), Some((Problem::Dropped, n as u64)));
+        let swapped = |mut parts: Vec<Vec<u8>>| {
+            parts.swap(n + 1, n + 2);
+            parts
+        };
+        assert_eq!(found(&swapped), Some((Problem::Reordered, n as u64)));
+        let twice = |mut parts: Vec<Vec<u8>>| {
+            parts.insert(n + 1, parts[n + 1].clone());
+            parts
+        };
+        assert_eq!(found(&twice), Some((Problem::Reordered, n as u64 + 1)));
+    }
+    assert_eq!(found(&|parts| parts), None);
+}
+
+#[tokio::test]
+async fn dropped_and_exchanged_segments_are_named() {
+    let fixture = Fixture::filled(4096, 60).await;
+    let (key, spool) = (fixture.key(), &fixture.config.spool);
+    let first_of = |n| Header::decode(&fs::read(segment(spool, n)).unwrap()).unwrap().unwrap().0.first;
+    let last = (0..).take_while(|n| segment(spool, *n).exists()).last().unwrap();
+    assert!(last >= 2);
+    for number in 0..=last {
+        let copy = fixture.copy();
+        fs::remove_file(segment(copy.path(), number)).unwrap();
+        let finding = verify_in(copy.path(), &key).findings.into_iter().next().unwrap();
+        let problem = if number == last { Problem::CutOff } else { Problem::Dropped };
+        assert_eq!((finding.problem, finding.frame), (problem, first_of(number)), "{finding}");
+    }
+    let copy = fixture.copy();
+    fs::copy(segment(spool, 1), segment(copy.path(), 2)).unwrap();
+    fs::copy(segment(spool, 2), segment(copy.path(), 1)).unwrap();
+    let finding = verify_in(copy.path(), &key).findings.into_iter().next().unwrap();
+    assert_eq!((finding.problem, finding.frame), (Problem::Reordered, first_of(1)));
+}
+
+/// The strongest forger without the key: changes a frame and chains all that follows again.
+fn forge(whole: &[u8], victim: u64) -> Vec<u8> {
+    let (_, mut chain, mut at) = Header::decode(whole).unwrap().unwrap();
+    let mut forged = whole[..at].to_vec();
+    while let Some((entry, _, length)) = Entry::decode(&whole[at..]).unwrap() {
+        let mut payload = entry.payload.to_vec();
+        if entry.kind == Kind::Frame && entry.sequence == victim {
+            *payload.iter_mut().find(|byte| **byte == b'x').unwrap() = b'y';
+        }
+        Entry { payload: &payload, ..entry }.encode(&mut forged, &mut chain);
+        at += length;
+    }
+    forged
+}
+
+#[tokio::test]
+async fn a_forger_without_the_key_is_found() {
+    let fixture = Fixture::filled(1 << 20, 12).await;
+    let (key, spool) = (fixture.key(), &fixture.config.spool);
+    let path = segment(spool, 0);
+    let whole = fs::read(&path).unwrap();
+    assert_eq!(forge(&whole, u64::MAX), whole);
+    fs::write(&path, forge(&whole, 5)).unwrap();
+    assert_eq!(verify_in(spool, &key).findings[0].problem, Problem::Altered);
+
+    // Without any checkpoint in the segment, the one beside it tells; without that, one that was kept elsewhere.
+    rewrite(&path, |mut parts| {
+        parts.pop();
+        parts
+    });
+    assert_eq!(verify_in(spool, &key).findings[0].problem, Problem::Altered);
+    let kept = fs::read(spool.join("checkpoint")).unwrap();
+    fs::remove_file(spool.join("checkpoint")).unwrap();
+    let blind = verify_in(spool, &key);
+    assert!(blind.is_whole() && blind.signed == 0 && blind.notes.len() == 2, "{blind:?}");
+    let seeing = verify::directory(spool, &key, &Options { kept: vec![kept] }).unwrap();
+    assert_eq!(seeing.findings[0].problem, Problem::Altered);
+}
+
+#[tokio::test]
+async fn another_key_vouches_for_nothing() {
+    let fixture = Fixture::filled(1 << 20, 3).await;
+    let other = Fixture::filled(1 << 20, 3).await;
+    assert_eq!(verify_in(&fixture.config.spool, &other.key()).findings[0].problem, Problem::Unsigned);
+    let mixed = Config { key: other.config.key.clone(), ..fixture.config.clone() };
+    assert!(matches!(Recorder::open(&mixed, clock()), Err(OpenError::OtherKey { .. })));
+}
+
+#[tokio::test]
+async fn damage_in_the_middle_is_kept_as_evidence_and_told() {
+    let fixture = Fixture::filled(1 << 20, 12).await;
+    let path = segment(&fixture.config.spool, 0);
+    let mut whole = fs::read(&path).unwrap();
+    let hit = ranges(&whole)[6].0.clone();
+    whole[hit.start + 70] ^= 1;
+    fs::write(&path, &whole).unwrap();
+    fixture.open().close().await.unwrap();
+    let kept = fs::read(fixture.config.spool.join(format!("0000000000.{}.cut", hit.start))).unwrap();
+    assert_eq!(kept, whole[hit.start..]);
+    let finding = fixture.verify().findings.into_iter().next().unwrap();
+    assert_eq!((finding.problem, finding.frame), (Problem::Lost, 5));
+}
+
+#[tokio::test]
+async fn one_writer_and_only_what_is_built() {
+    let fixture = Fixture::new();
+    let recorder = fixture.open();
+    assert!(matches!(Recorder::open(&fixture.config, clock()), Err(OpenError::Locked(_))));
+    recorder.close().await.unwrap();
+    let sealed = Config { recipients: vec!["age1xyz".into()], ..fixture.config.clone() };
+    let error = Recorder::open(&sealed, clock()).unwrap_err().to_string();
+    assert!(error.contains("record.recipients"), "{error}");
+    assert!(toml::from_str::<Config>("spol = \"/x\"").is_err());
+    assert_eq!(toml::from_str::<Config>("fsync = \"group\"").unwrap().fsync, Fsync::Group);
+}
+
+/// Files that fail on demand.
+#[derive(Debug)]
+struct Faulty {
+    files: Files,
+    faults: Arc<Faults>,
+}
+
+#[derive(Debug)]
+struct Faults {
+    /// Bytes that can still be written.
+    room: AtomicU64,
+    no_sync: AtomicBool,
+    no_truncate: AtomicBool,
+    /// Writing waits while this is set.
+    stalled: AtomicBool,
+}
+
+fn faulty(fixture: &Fixture) -> (Recorder, Arc<Faults>) {
+    let faults = Arc::new(Faults {
+        room: AtomicU64::new(u64::MAX),
+        no_sync: AtomicBool::new(false),
+        no_truncate: AtomicBool::new(false),
+        stalled: AtomicBool::new(false),
+    });
+    let sink = Faulty { files: Files::new(fixture.config.spool.clone()), faults: Arc::clone(&faults) };
+    (Recorder::open_with(&fixture.config, clock(), Box::new(sink)).unwrap(), faults)
+}
+
+impl Sink for Faulty {
+    fn open(&mut self, segment: u64, length: u64) -> io::Result<()> {
+        self.files.open(segment, length)
+    }
+
+    fn create(&mut self, segment: u64, header: &[u8]) -> io::Result<()> {
+        if self.faults.room.load(Ordering::SeqCst) < header.len() as u64 {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        self.files.create(segment, header)
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        while self.faults.stalled.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let room = self.faults.room.load(Ordering::SeqCst);
+        let fits = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        self.files.write(offset, &bytes[..fits])?;
+        if room != u64::MAX {
+            self.faults.room.store(room - fits as u64, Ordering::SeqCst);
+        }
+        if fits < bytes.len() { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        if self.faults.no_truncate.load(Ordering::SeqCst) {
+            return Err(io::Error::other("no truncate"));
+        }
+        self.files.truncate(length)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.faults.no_sync.load(Ordering::SeqCst) { Err(io::Error::other("no sync")) } else { self.files.sync() }
+    }
+
+    fn free_space(&mut self) -> io::Result<u64> {
+        self.files.free_space()
+    }
+
+    fn publish(&mut self, checkpoint: &[u8]) -> io::Result<()> {
+        self.files.publish(checkpoint)
+    }
+}
+
+async fn until_appended(recorder: &Recorder, event: &Event) {
+    for _ in 0..500 {
+        if recorder.append(session(0), event.clone()).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the recorder did not heal");
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_at_any_byte_refuses_and_heals() {
+    for room in (0..600).step_by(29) {
+        let mut fixture = Fixture::new();
+        fixture.config.segment_bytes = 4096;
+        let (recorder, faults) = faulty(&fixture);
+        recorder.append(session(0), note(0)).await.unwrap();
+        faults.no_truncate.store(room % 2 == 0, Ordering::SeqCst);
+        faults.room.store(room, Ordering::SeqCst);
+        let mut written = 1;
+        let error = loop {
+            match recorder.append(session(0), note(written)).await {
+                Ok(_) => written += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, RecordError::Storage(_)), "{error}");
+        assert!(recorder.enqueue(session(0), note(0)).await.is_err());
+        assert!(recorder.health().failing.is_some());
+        recorder.enqueue(session(0), closed()).await.unwrap();
+        faults.no_truncate.store(false, Ordering::SeqCst);
+        faults.room.store(u64::MAX, Ordering::SeqCst);
+        until_appended(&recorder, &note(39)).await;
+        assert!(recorder.health().failing.is_none());
+        recorder.close().await.unwrap();
+
+        let events: Vec<Event> = fixture.frames().into_iter().map(|frame| frame.event).collect();
+        let mut wanted: Vec<Event> = (0..written).map(note).collect();
+        let gap = events.iter().find(|event| matches!(event, Event::Gap { .. })).unwrap().clone();
+        assert!(matches!(gap, Event::Gap { refused: 1, .. }), "{gap:?}");
+        wanted.extend([gap, closed(), note(39)]);
+        assert_eq!(events, wanted, "room {room}");
+        let report = fixture.verify();
+        assert!(report.is_whole(), "room {room}: {report:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_fsync_acknowledges_nothing() {
+    let mut fixture = Fixture::new();
+    fixture.config.fsync = Fsync::Group;
+    let (recorder, faults) = faulty(&fixture);
+    recorder.append(session(0), note(0)).await.unwrap();
+    faults.no_sync.store(true, Ordering::SeqCst);
+    assert!(matches!(recorder.append(session(0), note(1)).await, Err(RecordError::Storage(_))));
+    faults.no_sync.store(false, Ordering::SeqCst);
+    until_appended(&recorder, &note(2)).await;
+    recorder.close().await.unwrap();
+    assert!(!fixture.frames().iter().any(|frame| frame.event == note(1)));
+    assert!(fixture.verify().is_whole());
+}
+
+#[tokio::test]
+async fn closing_what_cannot_be_written_says_so_and_ends() {
+    let fixture = Fixture::new();
+    let (recorder, faults) = faulty(&fixture);
+    faults.room.store(0, Ordering::SeqCst);
+    recorder.enqueue(session(0), note(0)).await.unwrap();
+    assert!(matches!(recorder.close().await, Err(RecordError::Storage(_))));
+}
+
+#[tokio::test]
+async fn the_free_space_floor_holds() {
+    let mut fixture = Fixture::new();
+    fixture.config.free_space_floor = u64::MAX;
+    let recorder = fixture.open();
+    let error = recorder.append(session(0), note(0)).await.unwrap_err().to_string();
+    assert!(error.contains("free_space_floor"), "{error}");
+    assert!(fixture.frames().is_empty());
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded_and_a_failure_wakes_who_waits() {
+    let mut fixture = Fixture::new();
+    (fixture.config.queue_entries, fixture.config.queue_bytes) = (50, 100_000);
+    let (recorder, faults) = faulty(&fixture);
+    faults.stalled.store(true, Ordering::SeqCst);
+    let mut queued = 0;
+    while tokio::time::timeout(Duration::from_millis(300), recorder.enqueue(session(0), note(1))).await.is_ok() {
+        queued += 1;
+    }
+    assert_eq!(queued, 50);
+    assert!(matches!(recorder.try_enqueue(session(0), note(1)), Err(RecordError::Full)));
+    assert!(recorder.health().queued_bytes <= 100_000);
+    let waiting = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { recorder.enqueue(session(0), data(vec![0; 400_000])).await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!waiting.is_finished());
+    faults.room.store(0, Ordering::SeqCst);
+    faults.stalled.store(false, Ordering::SeqCst);
+    assert!(matches!(waiting.await.unwrap(), Err(RecordError::Storage(_))));
+    faults.room.store(u64::MAX, Ordering::SeqCst);
+    until_appended(&recorder, &note(2)).await;
+    recorder.close().await.unwrap();
+    // What was accepted without waiting is there, in spite of the failure.
+    assert_eq!(fixture.frames().iter().filter(|frame| frame.event == note(1)).count(), 50);
+}
+
+#[tokio::test]
+async fn an_event_beyond_a_frame_is_refused() {
+    let fixture = Fixture::new();
+    let recorder = fixture.open();
+    let huge = Event::Note { text: "x".repeat(64 << 20) };
+    assert!(matches!(recorder.append(session(0), huge).await, Err(RecordError::TooLarge { .. })));
+    recorder.append(session(0), note(0)).await.unwrap();
+    recorder.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_appenders_keep_their_order() {
+    let mut fixture = Fixture::new();
+    fixture.config.segment_bytes = 64 << 10;
+    let recorder = fixture.open();
+    let appender = |n: u8| {
+        let recorder = recorder.clone();
+        tokio::spawn(async move {
+            let mut positions = Vec::new();
+            for step in 0..200u8 {
+                recorder.enqueue(session(n), note(step % 9)).await.unwrap();
+                let text = format!("{n} {step}");
+                positions.push(recorder.append(session(n), Event::Note { text }).await.unwrap().position());
+            }
+            positions
+        })
+    };
+    let tasks: Vec<_> = (0..16).map(appender).collect();
+    let mut positions = BTreeMap::new();
+    for (n, task) in tasks.into_iter().enumerate() {
+        positions.insert(n, task.await.unwrap());
+    }
+    recorder.flush().await.unwrap();
+    let frames = fixture.frames();
+    assert_eq!(frames.len(), 16 * 400);
+    for (n, positions) in &positions {
+        assert!(positions.is_sorted());
+        for (step, position) in positions.iter().enumerate() {
+            let frame = &frames[usize::try_from(*position).unwrap()];
+            assert_eq!(frame.event, Event::Note { text: format!("{n} {step}") });
+        }
+    }
+    let report = fixture.verify();
+    assert!(report.is_whole() && report.signed == report.frames, "{report:?}");
+    recorder.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn frames_are_signed_within_seconds() {
+    let mut fixture = Fixture::new();
+    fixture.config.checkpoint_seconds = 1;
+    let recorder = fixture.open();
+    recorder.append(session(0), note(0)).await.unwrap();
+    recorder.append(session(0), note(1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let report = fixture.verify();
+    assert_eq!((report.frames, report.signed), (2, 2), "{report:?}");
+    drop(recorder);
+}
+
+/// A real file system that is really full: 256 KiB of tmpfs, in a mount namespace of this thread and its children.
+#[test]
+fn a_full_tmpfs_refuses_and_heals() {
+    use nix::mount::{MsFlags, mount, umount};
+    let run = || {
+        if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_err() {
+            return false;
+        }
+        let (fixture, none) = (Fixture::new(), None::<&str>);
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some("tmpfs"), fixture.dir.path(), Some("tmpfs"), MsFlags::empty(), Some("size=256k")).unwrap();
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(fill(&fixture));
+        umount(fixture.dir.path()).unwrap();
+        true
+    };
+    if !std::thread::spawn(run).join().unwrap() {
+        eprintln!("not run: no leave to make a mount namespace");
+    }
+}
+
+async fn fill(fixture: &Fixture) {
+    let recorder = fixture.open();
+    let ballast = fixture.dir.path().join("ballast");
+    fs::write(&ballast, vec![0u8; 128 << 10]).unwrap();
+    let mut written = 0u64;
+    while recorder.append(session(0), data(noise(written))).await.is_ok() {
+        written += 1;
+    }
+    assert!(written > 10, "{written}");
+    assert!(recorder.append(session(0), data(noise(written))).await.is_err());
+    fs::remove_file(ballast).unwrap();
+    until_appended(&recorder, &note(0)).await;
+    recorder.close().await.unwrap();
+    let frames = fixture.frames();
+    assert!((0..written).all(|n| frames[usize::try_from(n).unwrap()].event == data(noise(n))));
+    assert!(fixture.verify().is_whole());
+}
+
+/// Bytes that do not compress.
+fn noise(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    (0..2000).map(next).collect()
+}

@@ -1,0 +1,39 @@
+//! `cargo xtask demo`: installs what is missing, builds, and hands over to the demo program with root's rights.
+
+use anyhow::Result;
+
+use crate::install::{self, For};
+use crate::run::{as_root, cargo, root, run as execute, say, talk};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Leave everything running at the end, and say how to play with it
+    #[arg(long)]
+    keep: bool,
+    /// Do not pause between the steps
+    #[arg(long)]
+    fast: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    install::ensure(For::Demo)?;
+    say("building (the first time takes some minutes)");
+    execute(cargo().args([
+        "build",
+        "--package",
+        "interceptor",
+        "--features",
+        "testing",
+        "--bins",
+        "--example",
+        "demo",
+    ]))?;
+    let mut command = as_root(root().join("target/debug/examples/demo"));
+    if arguments.keep {
+        command.arg("--keep");
+    }
+    if arguments.fast {
+        command.arg("--fast");
+    }
+    talk(command.env("INTERCEPTOR_CLIENTS", root().join("target/clients")))
+}

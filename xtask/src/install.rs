@@ -1,0 +1,142 @@
+//! What the demo and the tests need beyond stable Rust, and how it gets onto a Debian-like machine.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::run::{as_root, root, run, say};
+
+/// A Debian package, and a file whose presence says that it is there.
+struct Package {
+    name: &'static str,
+    proof: &'static [&'static str],
+}
+
+/// For `cargo build`: pg_query's build script runs bindgen on the C parser.
+const BUILD: &[Package] = &[
+    Package { name: "build-essential", proof: &["/usr/bin/cc"] },
+    Package { name: "cmake", proof: &["/usr/bin/cmake"] },
+    Package { name: "clang", proof: &["/usr/bin/clang"] },
+    Package {
+        name: "libclang-dev",
+        proof: &["/usr/lib/llvm-*/lib/libclang.so", "/usr/lib/x86_64-linux-gnu/libclang*.so*"],
+    },
+];
+/// For the demo: the real server, and the tools that make namespaces.
+const DEMO: &[Package] = &[
+    Package { name: "postgresql", proof: &["/usr/lib/postgresql/*/bin/initdb"] },
+    Package { name: "postgresql-client", proof: &["/usr/bin/psql"] },
+    Package { name: "iproute2", proof: &["/usr/sbin/ip", "/sbin/ip"] },
+    Package { name: "python3-venv", proof: &["/usr/lib/python3*/ensurepip/__init__.py"] },
+];
+/// For the tests: more clients.
+const TEST: &[Package] = &[
+    Package { name: "default-jdk-headless", proof: &["/usr/bin/javac"] },
+    Package { name: "libpostgresql-jdbc-java", proof: &["/usr/share/java/postgresql.jar"] },
+    Package { name: "nodejs", proof: &["/usr/bin/node", "/usr/local/bin/node"] },
+    Package { name: "npm", proof: &["/usr/bin/npm", "/usr/local/bin/npm"] },
+];
+
+/// How much to install.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// Building alone.
+    Build,
+    /// The demo.
+    Demo,
+    /// Every test.
+    Tests,
+}
+
+/// Installs what is missing; quick where nothing is.
+pub(crate) fn ensure(what: For) -> Result<()> {
+    let mut packages: Vec<&Package> = BUILD.iter().collect();
+    if what != For::Build {
+        packages.extend(DEMO);
+    }
+    if what == For::Tests {
+        packages.extend(TEST);
+    }
+    let missing: Vec<&str> = packages.iter().filter(|package| !present(package)).map(|package| package.name).collect();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    if what != For::Build {
+        python(&["psycopg[binary]>=3.2", "asyncpg"])?;
+    }
+    if what == For::Tests {
+        node(&["pg"])?;
+    }
+    Ok(())
+}
+
+/// The Python that has the clients.
+pub(crate) fn python_path() -> PathBuf {
+    root().join("target/clients/python/bin/python")
+}
+
+fn install(missing: &[&str]) -> Result<()> {
+    say(&format!("installing {}", missing.join(", ")));
+    if !Path::new("/usr/bin/apt-get").exists() {
+        bail!("this machine has no apt-get; please install what these Debian packages hold: {}", missing.join(" "));
+    }
+    run(as_root("apt-get").args(["-qq", "update"]))?;
+    let mut command = as_root("env");
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y", "install", "--no-install-recommends"]);
+    run(command.args(missing)).context("the packages could not be installed")
+}
+
+fn python(packages: &[&str]) -> Result<()> {
+    let folder = root().join("target/clients/python");
+    let stamp = folder.join("installed");
+    let wanted = packages.join("\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    say("installing Python clients into target/clients");
+    // The distribution's own interpreter, whatever else stands first on PATH: agents run as other users, who
+    // could not reach an interpreter in somebody's home.
+    let interpreter = if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
+    run(Command::new(interpreter).args(["-m", "venv", "--clear"]).arg(&folder))?;
+    run(Command::new(folder.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(packages))?;
+    std::fs::write(stamp, wanted)?;
+    Ok(())
+}
+
+fn node(packages: &[&str]) -> Result<()> {
+    let folder = root().join("target/clients/node");
+    let stamp = folder.join("installed");
+    let wanted = packages.join("\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    say("installing Node clients into target/clients");
+    std::fs::create_dir_all(&folder)?;
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).args(packages);
+    run(&mut npm)?;
+    std::fs::write(stamp, wanted)?;
+    Ok(())
+}
+
+fn present(package: &Package) -> bool {
+    package.proof.iter().any(|pattern| matches(Path::new("/"), pattern.trim_start_matches('/')))
+}
+
+/// Whether some path matches a pattern whose components may hold one `*`.
+fn matches(base: &Path, pattern: &str) -> bool {
+    let (first, rest) = pattern.split_once('/').map_or((pattern, None), |(first, rest)| (first, Some(rest)));
+    let candidates: Vec<PathBuf> = match first.split_once('*') {
+        None => vec![base.join(first)],
+        Some((before, after)) => {
+            let after = after.rsplit('*').next().unwrap_or_default();
+            let named = |name: &str| name.starts_with(before) && name.ends_with(after.trim_end_matches('*'));
+            let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
+            entries.filter(|entry| named(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
+        }
+    };
+    candidates.iter().any(|path| rest.map_or_else(|| path.exists(), |rest| matches(path, rest)))
+}

@@ -1,0 +1,125 @@
+//! `cargo xtask test`: everything, in groups, the quick ones first.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::install::{self, For};
+use crate::run::{as_root, cargo, output, run as execute, say};
+
+/// Test binaries that make namespaces and cgroups, attach kernel programs, or start servers as another user.
+const ROOT_GROUPS: &[&str] = &["capture", "login", "postgres", "demo"];
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Run only this group: lint, fast, or the name of a test file
+    #[arg(long, value_name = "GROUP")]
+    only: Vec<String>,
+    /// Leave this group out
+    #[arg(long, value_name = "GROUP")]
+    skip: Vec<String>,
+}
+
+pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
+    let wanted = |group: &str| {
+        (arguments.only.is_empty() || arguments.only.iter().any(|only| only == group))
+            && !arguments.skip.iter().any(|skip| skip == group)
+    };
+    let mut times = Vec::new();
+    let mut group = |name: &str, action: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+        if wanted(name) {
+            say(&format!("test group: {name}"));
+            let start = now();
+            action().with_context(|| format!("test group {name} failed"))?;
+            times.push((name.to_owned(), start.elapsed().as_secs_f64()));
+        }
+        Ok(())
+    };
+    group("lint", &mut lint)?;
+    group("fast", &mut fast)?;
+    let binaries = if ROOT_GROUPS.iter().any(|name| wanted(name)) { binaries()? } else { Vec::new() };
+    for name in ROOT_GROUPS {
+        let Some((_, path)) = binaries.iter().find(|(binary, _)| binary == name) else { continue };
+        group(name, &mut || {
+            let mut command = as_root(path);
+            execute(
+                command
+                    .args(["--test-threads=1"])
+                    .env("INTERCEPTOR_CLIENTS", crate::run::root().join("target/clients")),
+            )
+        })?;
+    }
+    Ok(times)
+}
+
+#[expect(clippy::print_stderr, reason = "the summary is for the person at the terminal")]
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    install::ensure(For::Tests)?;
+    let times = run_groups(arguments)?;
+    if times.is_empty() {
+        bail!("no test group has that name");
+    }
+    eprintln!();
+    for (name, seconds) in &times {
+        eprintln!("{name:<12} passed in {seconds:.1} s");
+    }
+    Ok(())
+}
+
+fn lint() -> Result<()> {
+    execute(cargo().args(["fmt", "--all", "--check"]))?;
+    execute(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--no-deps", "--", "-D", "warnings"]))
+}
+
+fn fast() -> Result<()> {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--lib", "--bins"]);
+    execute(&mut command)?;
+    let mut command = cargo();
+    command.args(["test", "--package", "interceptor"]);
+    for name in test_files()? {
+        if !ROOT_GROUPS.contains(&name.as_str()) {
+            command.args(["--test", &name]);
+        }
+    }
+    execute(&mut command)
+}
+
+fn test_files() -> Result<Vec<String>> {
+    let folder = crate::run::root().join("interceptor/tests");
+    let mut names: Vec<String> = std::fs::read_dir(folder)?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".rs").map(str::to_owned))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Name and path of every integration test of the main package, built.
+fn binaries() -> Result<Vec<(String, String)>> {
+    execute(cargo().args(["build", "--package", "interceptor", "--bins", "--examples", "--features", "testing"]))?;
+    let mut command: Command = cargo();
+    command.args(["test", "--package", "interceptor", "--no-run", "--message-format=json"]);
+    for name in test_files()? {
+        if ROOT_GROUPS.contains(&name.as_str()) {
+            command.args(["--test", &name]);
+        }
+    }
+    let mut found = Vec::new();
+    for line in output(&mut command)?.lines() {
+        let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+        let kind = message.pointer("/target/kind/0").and_then(|kind| kind.as_str());
+        let name = message.pointer("/target/name").and_then(|name| name.as_str());
+        let path = message.pointer("/executable").and_then(|path| path.as_str());
+        if let (Some("test"), Some(name), Some(path)) = (kind, name, path) {
+            found.push((name.to_owned(), path.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a task may look at the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
