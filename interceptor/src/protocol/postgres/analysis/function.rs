@@ -17,6 +17,7 @@ use crate::protocol::postgres::catalog::{FIRST_NORMAL_OID, Function, Volatility}
 enum Effect {
     /// Nothing but compute, or read what anybody may.
     None,
+    Activity,
     Sequence,
     Setting,
     FileRead,
@@ -111,6 +112,12 @@ impl Walker<'_> {
         let file = |walker: &Self| walker.server(ResourceKind::Path, first.unwrap_or("*"));
         match effect {
             Effect::None => return,
+            // The table function under the view of that name.
+            Effect::Activity => {
+                let resource = self.resource(ResourceKind::Table, &["pg_catalog", "pg_stat_activity"]);
+                self.act(ActionName::SQL_SELECT, resource);
+                return;
+            }
             Effect::Sequence => self.sequence(function, first),
             Effect::Setting => match first {
                 Some(name) => self.setting(name),
@@ -341,6 +348,7 @@ fn effect(function: &Function) -> Effect {
     let name = &*function.name;
     let special = match name {
         "nextval" | "setval" => Effect::Sequence,
+        "pg_stat_get_activity" | "pg_stat_get_backend_activity" => Effect::Activity,
         "set_config" => Effect::Setting,
         "pg_read_file"
         | "pg_read_binary_file"

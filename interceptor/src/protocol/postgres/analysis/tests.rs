@@ -190,6 +190,15 @@ fn a_temporary_table_shadows_a_real_one() {
 }
 
 #[test]
+fn what_is_made_is_where_the_server_puts_it() {
+    let mut names = Names::standard("agent");
+    names.search_path = ["pg_temp_3", "pg_catalog", "sales", "public"].map(Arc::from).to_vec();
+    let found = with("CREATE TABLE t (a int)", &names, &NothingKnown);
+    assert_eq!(actions(&found), ["create pg_temp.t".to_owned(), "create sales.t".to_owned()].into());
+    assert!(found.statements[0].resync.names && found.statements[0].resync.catalog);
+}
+
+#[test]
 fn text_that_is_read_otherwise_is_opaque() {
     let names = Names { plain_text: false, ..Names::standard("agent") };
     assert!(with("SELECT 1", &names, &NothingKnown).opaque);

@@ -315,10 +315,13 @@ impl Names {
         self.temporary.iter().find(|found| &*found.name == name)
     }
 
-    /// Whether this schema is the session's temporary one. Only its own is ever visible in [`Names::temporary`].
+    /// Whether this schema is the session's temporary one. Those of other sessions are never looked into.
     #[must_use]
     pub fn is_temp(&self, schema: &str) -> bool {
-        schema == "pg_temp" || self.temporary.first().is_some_and(|first| &*first.schema == schema)
+        let own = || self.search_path.iter().any(|on_path| **on_path == *schema);
+        schema == "pg_temp"
+            || self.temporary.first().is_some_and(|first| &*first.schema == schema)
+            || (schema.starts_with("pg_temp_") && own())
     }
 }
 
