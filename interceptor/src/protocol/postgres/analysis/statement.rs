@@ -92,7 +92,7 @@ fn of_tree(text: &str, scope: &Scope<'_>, tree: &ParseResult) -> Analysis {
         );
         reader.walker.names_in_doubt |= info.resync.names
             || info.resync.catalog
-            || (ends && scope.names.unsettled)
+            || (ends && !scope.names.settled)
             || info.effect == SessionEffect::DiscardAll;
         statements.push(info);
     }

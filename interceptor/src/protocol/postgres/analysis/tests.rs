@@ -210,7 +210,7 @@ fn names_are_in_doubt_after_a_statement_that_changes_them() {
     assert!(opaque("CREATE TEMP TABLE orders AS SELECT 1; SELECT * FROM orders"));
     assert!(opaque("SELECT set_config('search_path', 'sales', false); SELECT * FROM orders"));
     assert!(!opaque("BEGIN; SELECT id FROM orders; DELETE FROM audit; COMMIT; SELECT id FROM orders"));
-    let names = Names { unsettled: true, ..Names::standard("agent") };
+    let names = Names { settled: false, ..Names::standard("agent") };
     assert!(with("COMMIT; SELECT id FROM orders", &names, &NothingKnown).opaque);
 }
 

@@ -292,9 +292,9 @@ pub struct Names {
     pub temporary: Vec<Relation>,
     /// `standard_conforming_strings` is on and `client_encoding` is UTF8 (or SQL_ASCII): text means what it seems to.
     pub plain_text: bool,
-    /// A statement that may change names ran in the open transaction: its end may change them back. The wire machine
-    /// sets it when such a statement succeeds, and clears it with the session query after the transaction's end.
-    pub unsettled: bool,
+    /// Nothing in the open transaction, if there is one, may have changed what names mean: its end changes nothing
+    /// back. Rows do not tell; where nobody promises it, a text that ends a transaction and goes on is opaque.
+    pub settled: bool,
 }
 
 impl Names {
@@ -307,7 +307,7 @@ impl Names {
             session_user: user.into(),
             temporary: Vec::new(),
             plain_text: true,
-            unsettled: false,
+            settled: true,
         }
     }
 
