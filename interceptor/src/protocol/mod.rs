@@ -5,6 +5,7 @@
 //! knows nothing of sessions, approvals or recordings.
 
 pub mod postgres;
+pub mod sql;
 
 use std::fmt;
 use std::io;

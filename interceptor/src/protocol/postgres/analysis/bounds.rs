@@ -112,8 +112,18 @@ impl Depth {
             Ok(Token::Ascii59) if self.open.len() == 1 => *self = Self { open: vec![Bracket::default()], total: 0 },
             Ok(Token::Union | Token::Intersect | Token::Except | Token::Join | Token::Case) => self.add(true),
             Ok(
-                Token::Ident | Token::Uident | Token::Sconst | Token::Usconst | Token::Iconst | Token::Fconst
-                | Token::Bconst | Token::Xconst | Token::Param | Token::Ascii46 | Token::SqlComment | Token::CComment,
+                Token::Ident
+                | Token::Uident
+                | Token::Sconst
+                | Token::Usconst
+                | Token::Iconst
+                | Token::Fconst
+                | Token::Bconst
+                | Token::Xconst
+                | Token::Param
+                | Token::Ascii46
+                | Token::SqlComment
+                | Token::CComment,
             ) => {}
             // A word that can be a name does not nest.
             _ if KeywordKind::try_from(keyword) == Ok(KeywordKind::UnreservedKeyword)
@@ -164,8 +174,24 @@ mod tests {
     #[test]
     fn every_way_to_nest_counts() {
         for text in [
-            "(", "[", "1+", "NOT ", "- ", "a::", "SELECT 1, 2 UNION ", "CASE WHEN a, ", "a COLLATE x ", "a AT TIME ZONE ",
-            "a JOIN b ON c, ", "x[1]", "f(1)", "E'\\'' (", "$a$ ) $a$ (", "/* ) */(", "U&\"\" (", "a IS NULL ",
+            "(",
+            "[",
+            "1+",
+            "NOT ",
+            "- ",
+            "a::",
+            "SELECT 1, 2 UNION ",
+            "CASE WHEN a, ",
+            "a COLLATE x ",
+            "a AT TIME ZONE ",
+            "a JOIN b ON c, ",
+            "x[1]",
+            "f(1)",
+            "E'\\'' (",
+            "$a$ ) $a$ (",
+            "/* ) */(",
+            "U&\"\" (",
+            "a IS NULL ",
         ] {
             assert!(check(&text.repeat(MAX_TEXT_OF_TEST / text.len())).is_err(), "{text}");
         }
@@ -173,9 +199,13 @@ mod tests {
 
     #[test]
     fn the_parser_holds_what_is_let_through() {
-        for (open, middle, close) in
-            [("(", "1", ")"), ("1+", "1", ""), ("NOT ", "true", ""), ("(SELECT ", "1", ")"), ("CASE WHEN true THEN ", "1", " END")]
-        {
+        for (open, middle, close) in [
+            ("(", "1", ")"),
+            ("1+", "1", ""),
+            ("NOT ", "true", ""),
+            ("(SELECT ", "1", ")"),
+            ("CASE WHEN true THEN ", "1", " END"),
+        ] {
             let text = |depth: usize| format!("SELECT {}{middle}{}", open.repeat(depth), close.repeat(depth));
             for (limit, stack) in [(MAX_SHALLOW, MOST_OF_A_WORKER), (MAX_DEPTH, DEEP_STACK)] {
                 let fits = |depth: &usize| check(&text(*depth)).is_ok_and(|depth| depth <= limit);

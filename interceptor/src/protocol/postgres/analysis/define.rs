@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    AlterTableCmd, AlterTableStmt, AlterTableType, ConstrType, Constraint, CreateStmt, CreateTableAsStmt, DropBehavior, DropStmt,
-    GrantStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar, RenameStmt,
+    AlterTableCmd, AlterTableStmt, AlterTableType, ConstrType, Constraint, CreateStmt, CreateTableAsStmt, DropBehavior,
+    DropStmt, GrantStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar, RenameStmt,
 };
 
 use super::from::item;
@@ -79,7 +79,11 @@ impl<'a> Walker<'a> {
                 match (is_relation(comment.objtype) || comment.objtype == ObjectType::ObjectColumn as i32, name) {
                     (true, Some(name)) => {
                         let names: Vec<&str> = name.iter().map(String::as_str).collect();
-                        let parts = if is_relation(comment.objtype) { names.as_slice() } else { names.split_last().map_or(&[][..], |(_, first)| first) };
+                        let parts = if is_relation(comment.objtype) {
+                            names.as_slice()
+                        } else {
+                            names.split_last().map_or(&[][..], |(_, first)| first)
+                        };
                         self.by_name(ActionName::SQL_ALTER, parts, false);
                     }
                     (_, name) => self.object(ActionName::SQL_ALTER, "comment", &name.unwrap_or_default().join(".")),
@@ -200,12 +204,20 @@ impl<'a> Walker<'a> {
                 (ActionName::SQL_ALTER, "policy", alter.policy_name.clone())
             }
             NodeEnum::CreateCastStmt(_) => (ActionName::SQL_CREATE, "cast", String::new()),
-            NodeEnum::CreateOpClassStmt(create) => (ActionName::SQL_CREATE, "operator class", joined(&create.opclassname)),
-            NodeEnum::CreateOpFamilyStmt(create) => (ActionName::SQL_CREATE, "operator family", joined(&create.opfamilyname)),
-            NodeEnum::AlterOpFamilyStmt(alter) => (ActionName::SQL_ALTER, "operator family", joined(&alter.opfamilyname)),
+            NodeEnum::CreateOpClassStmt(create) => {
+                (ActionName::SQL_CREATE, "operator class", joined(&create.opclassname))
+            }
+            NodeEnum::CreateOpFamilyStmt(create) => {
+                (ActionName::SQL_CREATE, "operator family", joined(&create.opfamilyname))
+            }
+            NodeEnum::AlterOpFamilyStmt(alter) => {
+                (ActionName::SQL_ALTER, "operator family", joined(&alter.opfamilyname))
+            }
             NodeEnum::AlterOperatorStmt(_) => (ActionName::SQL_ALTER, "operator", String::new()),
             NodeEnum::CreateTransformStmt(_) => (ActionName::SQL_CREATE, "transform", String::new()),
-            NodeEnum::CreateConversionStmt(create) => (ActionName::SQL_CREATE, "conversion", joined(&create.conversion_name)),
+            NodeEnum::CreateConversionStmt(create) => {
+                (ActionName::SQL_CREATE, "conversion", joined(&create.conversion_name))
+            }
             NodeEnum::CreatePlangStmt(create) => (ActionName::SQL_CREATE, "language", create.plname.clone()),
             NodeEnum::CreateAmStmt(create) => (ActionName::SQL_CREATE, "access method", create.amname.clone()),
             NodeEnum::DefineStmt(define) => (ActionName::SQL_CREATE, "definition", joined(&define.defnames)),
@@ -213,10 +225,14 @@ impl<'a> Walker<'a> {
             NodeEnum::AlterFdwStmt(alter) => (ActionName::SQL_ALTER, "foreign-data wrapper", alter.fdwname.clone()),
             NodeEnum::CreateForeignServerStmt(create) => (ActionName::SQL_CREATE, "server", create.servername.clone()),
             NodeEnum::AlterForeignServerStmt(alter) => (ActionName::SQL_ALTER, "server", alter.servername.clone()),
-            NodeEnum::CreateUserMappingStmt(create) => (ActionName::SQL_CREATE, "user mapping", create.servername.clone()),
+            NodeEnum::CreateUserMappingStmt(create) => {
+                (ActionName::SQL_CREATE, "user mapping", create.servername.clone())
+            }
             NodeEnum::AlterUserMappingStmt(alter) => (ActionName::SQL_ALTER, "user mapping", alter.servername.clone()),
             NodeEnum::ImportForeignSchemaStmt(import) => (ActionName::SQL_CREATE, "server", import.server_name.clone()),
-            NodeEnum::CreateSubscriptionStmt(create) => (ActionName::SQL_CREATE, "subscription", create.subname.clone()),
+            NodeEnum::CreateSubscriptionStmt(create) => {
+                (ActionName::SQL_CREATE, "subscription", create.subname.clone())
+            }
             NodeEnum::AlterSubscriptionStmt(alter) => (ActionName::SQL_ALTER, "subscription", alter.subname.clone()),
             NodeEnum::LoadStmt(load) => {
                 let resource = self.server(ResourceKind::Path, &load.filename);
@@ -344,7 +360,8 @@ impl<'a> Walker<'a> {
 
     fn alter_relation(&mut self, range: Option<&RangeVar>, missing_ok: bool) {
         let Some(range) = range else { return self.opaque("a table that is not named") };
-        let names: Vec<&str> = [range.schemaname.as_str(), &range.relname].into_iter().filter(|part| !part.is_empty()).collect();
+        let names: Vec<&str> =
+            [range.schemaname.as_str(), &range.relname].into_iter().filter(|part| !part.is_empty()).collect();
         self.by_name(ActionName::SQL_ALTER, &names, missing_ok);
     }
 
@@ -386,7 +403,13 @@ impl<'a> Walker<'a> {
         };
         let resource = self.resource(ResourceKind::Table, &[schema, &range.relname]);
         self.act(ActionName::SQL_CREATE, resource);
-        self.resync.names |= temporary;
+        // A path that names pg_temp first makes it temporary, and the effective path does not tell whether it does.
+        let perhaps = range.schemaname.is_empty() && !temporary && names.search_path.iter().any(|name| names.is_temp(name));
+        if perhaps {
+            let resource = self.resource(ResourceKind::Table, &["pg_temp", &range.relname]);
+            self.act(ActionName::SQL_CREATE, resource);
+        }
+        self.resync.names |= temporary || perhaps;
         self.resync.catalog |= !temporary;
     }
 
@@ -678,10 +701,8 @@ impl<'a> Walker<'a> {
     }
 
     fn grant(&mut self, grant: &GrantStmt) {
-        let tables = matches!(
-            ObjectType::try_from(grant.objtype),
-            Ok(ObjectType::ObjectTable | ObjectType::ObjectSequence)
-        );
+        let tables =
+            matches!(ObjectType::try_from(grant.objtype), Ok(ObjectType::ObjectTable | ObjectType::ObjectSequence));
         for node in &grant.objects {
             match &node.node {
                 Some(NodeEnum::RangeVar(range)) if tables => self.on_relation(ActionName::SQL_GRANT, Some(range)),

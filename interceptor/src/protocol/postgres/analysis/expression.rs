@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    AExpr, AExprKind, FuncCall, JsonAggConstructor, JsonBehavior, JsonExprOp, JsonValueExpr, MinMaxOp, Node, SubLink, SubLinkType,
-    TypeName, XmlExprOp,
+    AExpr, AExprKind, FuncCall, JsonAggConstructor, JsonBehavior, JsonExprOp, JsonValueExpr, MinMaxOp, Node, SubLink,
+    SubLinkType, TypeName, XmlExprOp,
 };
 
 use super::lineage::{Val, field_names, qualified_name, string};
@@ -300,8 +300,25 @@ impl Walker<'_> {
 fn is_grammar_type(name: &str) -> bool {
     matches!(
         name,
-        "int2" | "int4" | "int8" | "float4" | "float8" | "numeric" | "bool" | "bpchar" | "varchar" | "bit" | "varbit" | "timestamp"
-            | "timestamptz" | "time" | "timetz" | "interval" | "xml" | "json" | "text"
+        "int2"
+            | "int4"
+            | "int8"
+            | "float4"
+            | "float8"
+            | "numeric"
+            | "bool"
+            | "bpchar"
+            | "varchar"
+            | "bit"
+            | "varbit"
+            | "timestamp"
+            | "timestamptz"
+            | "time"
+            | "timetz"
+            | "interval"
+            | "xml"
+            | "json"
+            | "text"
     )
 }
 
@@ -344,9 +361,7 @@ pub(super) fn name_of(node: &Node) -> Option<(Arc<str>, bool)> {
         NodeEnum::AArrayExpr(_) => strong("array"),
         NodeEnum::RowExpr(_) => strong("row"),
         NodeEnum::CoalesceExpr(_) => strong("coalesce"),
-        NodeEnum::MinMaxExpr(many) => {
-            strong(if many.op == MinMaxOp::IsGreatest as i32 { "greatest" } else { "least" })
-        }
+        NodeEnum::MinMaxExpr(many) => strong(if many.op == MinMaxOp::IsGreatest as i32 { "greatest" } else { "least" }),
         NodeEnum::XmlSerialize(_) => strong("xmlserialize"),
         NodeEnum::XmlExpr(xml) => match XmlExprOp::try_from(xml.op) {
             Ok(XmlExprOp::IsXmlconcat) => strong("xmlconcat"),

@@ -14,9 +14,9 @@ use crate::protocol::postgres::catalog::{Relation, RelationKind};
 
 impl<'a> Walker<'a> {
     /// Reads a FROM list into the innermost frame.
-    pub(super) fn from_list(&mut self, list: &[Node]) {
+    pub(super) fn add_from(&mut self, list: &[Node]) {
         for node in list {
-            let items = self.from_item(node);
+            let items = self.items_of(node);
             self.extend(items, true);
         }
         if let Some(frame) = self.frames.last_mut() {
@@ -39,7 +39,7 @@ impl<'a> Walker<'a> {
     }
 
     /// What one FROM item adds to the name space.
-    pub(super) fn from_item(&mut self, node: &Node) -> Vec<Item> {
+    pub(super) fn items_of(&mut self, node: &Node) -> Vec<Item> {
         if !self.step() {
             return Vec::new();
         }
@@ -49,7 +49,7 @@ impl<'a> Walker<'a> {
             Some(NodeEnum::RangeSubselect(select)) => vec![self.sub_select(select)],
             Some(NodeEnum::RangeFunction(function)) => vec![self.range_function(function)],
             Some(NodeEnum::RangeTableSample(sample)) => {
-                let items = sample.relation.as_ref().map(|relation| self.from_item(relation)).unwrap_or_default();
+                let items = sample.relation.as_ref().map(|relation| self.items_of(relation)).unwrap_or_default();
                 self.table_sample(&sample.method);
                 self.expressions(&sample.args);
                 self.maybe(sample.repeatable.as_deref());
@@ -333,10 +333,10 @@ impl<'a> Walker<'a> {
     }
 
     fn join(&mut self, join: &JoinExpr) -> Vec<Item> {
-        let left = join.larg.as_ref().map(|node| self.from_item(node)).unwrap_or_default();
+        let left = join.larg.as_ref().map(|node| self.items_of(node)).unwrap_or_default();
         let before = self.frames.last().map_or(0, |frame| frame.items.len());
         self.extend(left.clone(), true);
-        let right = join.rarg.as_ref().map(|node| self.from_item(node)).unwrap_or_default();
+        let right = join.rarg.as_ref().map(|node| self.items_of(node)).unwrap_or_default();
         if let Some(frame) = self.frames.last_mut() {
             frame.items.truncate(before);
         }
@@ -370,7 +370,12 @@ impl<'a> Walker<'a> {
         items.append(&mut both);
         if let Some(alias) = &join.join_using_alias {
             let merged = columns.list.iter().take(using.len()).cloned().collect();
-            let rte = Rte { alias: alias.aliasname.as_str().into(), schema: None, columns: Columns::of(merged), table: false };
+            let rte = Rte {
+                alias: alias.aliasname.as_str().into(),
+                schema: None,
+                columns: Columns::of(merged),
+                table: false,
+            };
             items.push(Item { by_column: false, ..item(rte) });
         }
         let table = left.iter().chain(&right).any(|item| item.rte.table);
@@ -389,8 +394,11 @@ impl<'a> Walker<'a> {
             names.dedup();
         }
         for name in &names {
-            let merged: Vec<Col> =
-                offered(left).chain(offered(right)).filter(|column| column.name.as_ref() == Some(name)).cloned().collect();
+            let merged: Vec<Col> = offered(left)
+                .chain(offered(right))
+                .filter(|column| column.name.as_ref() == Some(name))
+                .cloned()
+                .collect();
             for column in merged {
                 self.touch(&column);
                 self.filter(&column.tags);
@@ -496,8 +504,14 @@ fn columns_of_call(call: &NodeEnum, alias: Option<&Alias>) -> Option<Vec<String>
         return None;
     }
     let names: &[&str] = match name {
-        "generate_series" | "generate_subscripts" | "regexp_split_to_table" | "string_to_table" | "jsonb_object_keys"
-        | "json_object_keys" | "pg_backend_pid" | "now" => {
+        "generate_series"
+        | "generate_subscripts"
+        | "regexp_split_to_table"
+        | "string_to_table"
+        | "jsonb_object_keys"
+        | "json_object_keys"
+        | "pg_backend_pid"
+        | "now" => {
             let own = alias.map_or(name, |alias| &alias.aliasname);
             return Some(vec![own.to_owned()]);
         }

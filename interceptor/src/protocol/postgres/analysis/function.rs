@@ -17,6 +17,7 @@ use crate::protocol::postgres::catalog::{FIRST_NORMAL_OID, Function, Volatility}
 enum Effect {
     /// Nothing but compute, or read what anybody may.
     None,
+    Activity,
     Sequence,
     Setting,
     FileRead,
@@ -111,6 +112,12 @@ impl Walker<'_> {
         let file = |walker: &Self| walker.server(ResourceKind::Path, first.unwrap_or("*"));
         match effect {
             Effect::None => return,
+            // The table function under the view of that name.
+            Effect::Activity => {
+                let resource = self.resource(ResourceKind::Table, &["pg_catalog", "pg_stat_activity"]);
+                self.act(ActionName::SQL_SELECT, resource);
+                return;
+            }
             Effect::Sequence => self.sequence(function, first),
             Effect::Setting => match first {
                 Some(name) => self.setting(name),
@@ -245,8 +252,22 @@ fn relation_name(text: &str) -> Option<(Option<String>, String)> {
 
 /// Extensions whose functions, where they are not volatile, only compute.
 const TRUSTED_EXTENSIONS: &[&str] = &[
-    "btree_gin", "btree_gist", "citext", "cube", "earthdistance", "fuzzystrmatch", "hstore", "intarray", "isn", "ltree",
-    "pg_trgm", "pgcrypto", "seg", "unaccent", "uuid-ossp", "vector",
+    "btree_gin",
+    "btree_gist",
+    "citext",
+    "cube",
+    "earthdistance",
+    "fuzzystrmatch",
+    "hstore",
+    "intarray",
+    "isn",
+    "ltree",
+    "pg_trgm",
+    "pgcrypto",
+    "seg",
+    "unaccent",
+    "uuid-ossp",
+    "vector",
 ];
 
 fn trusted(function: &Function) -> bool {
@@ -262,39 +283,110 @@ fn trusted(function: &Function) -> bool {
 
 /// Volatile functions of the system that change nothing that matters.
 const HARMLESS: &[&str] = &[
-    "clock_timestamp", "currval", "gen_random_uuid", "get_raw_page", "inet_client_addr", "lastval", "pg_backend_pid",
-    "pg_blocking_pids", "pg_column_size", "pg_conf_load_time", "pg_current_snapshot", "pg_current_wal_insert_lsn",
-    "pg_current_wal_lsn", "pg_current_xact_id", "pg_current_xact_id_if_assigned", "pg_cursor", "pg_database_size",
-    "pg_get_backend_memory_contexts", "pg_get_sequence_data", "pg_indexes_size", "pg_is_in_recovery",
-    "pg_is_wal_replay_paused", "pg_last_committed_xact", "pg_last_wal_receive_lsn", "pg_last_wal_replay_lsn",
-    "pg_last_xact_replay_timestamp", "pg_lock_status", "pg_notification_queue_usage", "pg_postmaster_start_time",
-    "pg_prepared_statement", "pg_prepared_xact", "pg_relation_size", "pg_safe_snapshot_blocking_pids",
-    "pg_sequence_last_value", "pg_sleep", "pg_sleep_for", "pg_sleep_until", "pg_stat_get_wal_receiver",
-    "pg_stat_get_xact_tuples_inserted", "pg_table_size", "pg_tablespace_size", "pg_timezone_names",
-    "pg_total_relation_size", "pg_wal_lsn_diff", "pg_xact_commit_timestamp", "pg_xact_status", "random", "random_normal",
-    "setseed", "timeofday", "txid_current", "txid_current_if_assigned", "txid_current_snapshot", "txid_status", "uuidv4",
-    "uuidv7", "pg_nextoid_none", "pg_collation_actual_version", "pg_database_collation_actual_version",
+    "clock_timestamp",
+    "currval",
+    "gen_random_uuid",
+    "get_raw_page",
+    "inet_client_addr",
+    "lastval",
+    "pg_backend_pid",
+    "pg_blocking_pids",
+    "pg_column_size",
+    "pg_conf_load_time",
+    "pg_current_snapshot",
+    "pg_current_wal_insert_lsn",
+    "pg_current_wal_lsn",
+    "pg_current_xact_id",
+    "pg_current_xact_id_if_assigned",
+    "pg_cursor",
+    "pg_database_size",
+    "pg_get_backend_memory_contexts",
+    "pg_get_sequence_data",
+    "pg_indexes_size",
+    "pg_is_in_recovery",
+    "pg_is_wal_replay_paused",
+    "pg_last_committed_xact",
+    "pg_last_wal_receive_lsn",
+    "pg_last_wal_replay_lsn",
+    "pg_last_xact_replay_timestamp",
+    "pg_lock_status",
+    "pg_notification_queue_usage",
+    "pg_postmaster_start_time",
+    "pg_prepared_statement",
+    "pg_prepared_xact",
+    "pg_relation_size",
+    "pg_safe_snapshot_blocking_pids",
+    "pg_sequence_last_value",
+    "pg_sleep",
+    "pg_sleep_for",
+    "pg_sleep_until",
+    "pg_stat_get_wal_receiver",
+    "pg_stat_get_xact_tuples_inserted",
+    "pg_table_size",
+    "pg_tablespace_size",
+    "pg_timezone_names",
+    "pg_total_relation_size",
+    "pg_wal_lsn_diff",
+    "pg_xact_commit_timestamp",
+    "pg_xact_status",
+    "random",
+    "random_normal",
+    "setseed",
+    "timeofday",
+    "txid_current",
+    "txid_current_if_assigned",
+    "txid_current_snapshot",
+    "txid_status",
+    "uuidv4",
+    "uuidv7",
+    "pg_nextoid_none",
+    "pg_collation_actual_version",
+    "pg_database_collation_actual_version",
 ];
 
 fn effect(function: &Function) -> Effect {
     let name = &*function.name;
     let special = match name {
         "nextval" | "setval" => Effect::Sequence,
+        "pg_stat_get_activity" | "pg_stat_get_backend_activity" => Effect::Activity,
         "set_config" => Effect::Setting,
-        "pg_read_file" | "pg_read_binary_file" | "pg_read_file_old" | "pg_stat_file" | "pg_hba_file_rules"
-        | "pg_ident_file_mappings" | "pg_show_all_file_settings" | "pg_current_logfile" => Effect::FileRead,
+        "pg_read_file"
+        | "pg_read_binary_file"
+        | "pg_read_file_old"
+        | "pg_stat_file"
+        | "pg_hba_file_rules"
+        | "pg_ident_file_mappings"
+        | "pg_show_all_file_settings"
+        | "pg_current_logfile" => Effect::FileRead,
         "lo_export" | "pg_file_write" | "pg_file_rename" | "pg_file_unlink" | "pg_file_sync" => Effect::FileWrite,
-        "pg_cancel_backend" | "pg_terminate_backend" | "pg_reload_conf" | "pg_rotate_logfile" | "pg_promote"
+        "pg_cancel_backend"
+        | "pg_terminate_backend"
+        | "pg_reload_conf"
+        | "pg_rotate_logfile"
+        | "pg_promote"
         | "pg_log_backend_memory_contexts" => Effect::Signal,
         "pg_notify" => Effect::Notify,
         "lo_get" | "loread" | "lo_open" | "lo_lseek" | "lo_lseek64" | "lo_tell" | "lo_tell64" | "lo_close" => {
             Effect::LargeObjectRead
         }
-        "lo_creat" | "lo_create" | "lo_from_bytea" | "lo_import" | "lo_put" | "lo_truncate" | "lo_truncate64" | "lo_unlink"
-        | "lowrite" => Effect::LargeObjectWrite,
-        "ts_stat" | "ts_rewrite" | "domain_in" | "domain_recv" | "array_in" | "array_recv" | "record_in" | "record_recv"
-        | "range_in" | "range_recv" | "multirange_in" | "multirange_recv" | "pg_input_is_valid" | "pg_input_error_info"
-        | "pg_export_snapshot" | "fmgr_sql_validator" => Effect::Opaque,
+        "lo_creat" | "lo_create" | "lo_from_bytea" | "lo_import" | "lo_put" | "lo_truncate" | "lo_truncate64"
+        | "lo_unlink" | "lowrite" => Effect::LargeObjectWrite,
+        "ts_stat"
+        | "ts_rewrite"
+        | "domain_in"
+        | "domain_recv"
+        | "array_in"
+        | "array_recv"
+        | "record_in"
+        | "record_recv"
+        | "range_in"
+        | "range_recv"
+        | "multirange_in"
+        | "multirange_recv"
+        | "pg_input_is_valid"
+        | "pg_input_error_info"
+        | "pg_export_snapshot"
+        | "fmgr_sql_validator" => Effect::Opaque,
         _ if name.contains("_to_xml") => Effect::Opaque,
         _ if name.starts_with("pg_ls_") => Effect::FileRead,
         _ if name.contains("advisory") => Effect::Lock,

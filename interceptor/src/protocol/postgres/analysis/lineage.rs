@@ -143,9 +143,10 @@ impl Walker<'_> {
     /// Columns that a star stands for.
     pub(super) fn star(&mut self, names: &[&str]) -> Columns {
         let items: Vec<Rc<Rte>> = match names {
-            [] => self.frames.last().map(|frame| {
-                frame.visible().filter(|item| item.by_column).map(|item| Rc::clone(&item.rte)).collect()
-            }),
+            [] => self
+                .frames
+                .last()
+                .map(|frame| frame.visible().filter(|item| item.by_column).map(|item| Rc::clone(&item.rte)).collect()),
             [table] => self.find_table(None, table).map(|rte| vec![rte]),
             [schema, table] | [_, schema, table] => self.find_table(Some(schema), table).map(|rte| vec![rte]),
             _ => None,

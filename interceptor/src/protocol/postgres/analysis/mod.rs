@@ -27,8 +27,8 @@ use super::catalog::{Catalog, Names};
 use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, TagSet};
 
 pub use bounds::{MAX_DEPTH, MAX_TEXT};
-pub use statement::analyze_prepared;
 pub use copy::{CopyDirection, CopyFormat, CopyKind};
+pub use statement::analyze_prepared;
 pub use table::{MAX_ACTIONS, MAX_STEPS, MAX_VIEWS};
 
 /// Statements of one text, at most; a text of more is opaque as a whole.

@@ -55,7 +55,7 @@ impl Walker<'_> {
     }
 
     fn plain(&mut self, select: &SelectStmt) -> Columns {
-        self.from_list(&select.from_clause);
+        self.add_from(&select.from_clause);
         if let Some(condition) = &select.where_clause {
             let tags = self.expression(condition).tags;
             self.filter(&tags);
@@ -186,8 +186,9 @@ impl Walker<'_> {
         if !stable {
             for cte in self.ctes.iter_mut().skip(outside) {
                 let list = cte.columns.list.iter().cloned();
-                cte.columns.list =
-                    list.map(|column| Col { tags: Arc::clone(&anything), computed: true, source: None, ..column }).collect();
+                cte.columns.list = list
+                    .map(|column| Col { tags: Arc::clone(&anything), computed: true, source: None, ..column })
+                    .collect();
             }
         }
         outside
@@ -288,7 +289,12 @@ impl Walker<'_> {
         self.frames.last().is_some_and(|frame| {
             frame.items.iter().filter(|item| item.by_column).any(|item| {
                 item.rte.columns.rest.is_some()
-                    || item.rte.columns.list.iter().any(|column| column.name.as_deref().is_none_or(|known| known == name))
+                    || item
+                        .rte
+                        .columns
+                        .list
+                        .iter()
+                        .any(|column| column.name.as_deref().is_none_or(|known| known == name))
             })
         })
     }
@@ -370,7 +376,8 @@ impl Walker<'_> {
                 .collect();
             let items = self.frames.last().map(|frame| frame.items.clone()).unwrap_or_default();
             for item in items.iter().filter(|item| named.is_empty() || named.contains(&&*item.rte.alias)) {
-                let bases: Vec<Rc<Resource>> = item.rte.columns.list.iter().filter_map(|col| col.base.clone()).collect();
+                let bases: Vec<Rc<Resource>> =
+                    item.rte.columns.list.iter().filter_map(|col| col.base.clone()).collect();
                 if bases.is_empty() {
                     let resource = self.database();
                     self.add(ActionName::SQL_LOCK, resource, Some("rows of a sub-select"), &[], None);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    CopyStmt, DeclareCursorStmt, DiscardMode, ExecuteStmt, ExplainStmt, FetchStmt, Node, ParseResult, RawStmt, SelectStmt,
-    TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const,
+    CopyStmt, DeclareCursorStmt, DiscardMode, ExecuteStmt, ExplainStmt, FetchStmt, LimitOption, Node, ParseResult,
+    RawStmt, SelectStmt, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const,
 };
 
 use super::copy::{CopyDirection, CopyFormat};
@@ -15,8 +15,8 @@ use super::lineage::{Columns, Frame, string};
 use super::query::{all_tags, output};
 use super::table::Walker;
 use super::{
-    Analysis, Cursor, MAX_STATEMENTS, Output, Prepared, Resync, Scope, SessionEffect, StatementInfo, Transaction, bounds, next_id,
-    opaque,
+    Analysis, Cursor, MAX_STATEMENTS, Output, Prepared, Resync, Scope, SessionEffect, StatementInfo, Transaction,
+    bounds, next_id, opaque,
 };
 use crate::policy::{ActionName, ResourceKind, TagSet};
 
@@ -79,16 +79,21 @@ fn inner(tree: &ParseResult) -> Option<&Node> {
 }
 
 fn of_tree(text: &str, scope: &Scope<'_>, tree: &ParseResult) -> Analysis {
-    let mut reader = Reader { walker: Walker::new(scope), text, prepared: HashMap::new(), cursors: HashMap::new(), depth: 0 };
+    let mut reader =
+        Reader { walker: Walker::new(scope), text, prepared: HashMap::new(), cursors: HashMap::new(), depth: 0 };
     let mut statements = Vec::with_capacity(tree.stmts.len());
     for raw in &tree.stmts {
         let info = reader.read(raw);
         let ends = matches!(
             info.effect,
-            SessionEffect::Transaction(Transaction::Commit { .. } | Transaction::Rollback { .. } | Transaction::RollbackTo(_))
+            SessionEffect::Transaction(
+                Transaction::Commit { .. } | Transaction::Rollback { .. } | Transaction::RollbackTo(_)
+            )
         );
-        reader.walker.names_in_doubt |=
-            info.resync.names || info.resync.catalog || (ends && scope.names.unsettled) || info.effect == SessionEffect::DiscardAll;
+        reader.walker.names_in_doubt |= info.resync.names
+            || info.resync.catalog
+            || (ends && !scope.names.settled)
+            || info.effect == SessionEffect::DiscardAll;
         statements.push(info);
     }
     if tree.stmts.is_empty() {
@@ -116,6 +121,9 @@ fn of_tree(text: &str, scope: &Scope<'_>, tree: &ParseResult) -> Analysis {
 /// The smallest constant LIMIT of a SELECT.
 fn limit_of(node: &Node) -> Option<u64> {
     let Some(NodeEnum::SelectStmt(select)) = &node.node else { return None };
+    if select.limit_option == LimitOption::WithTies as i32 {
+        return None;
+    }
     match &select.limit_count.as_ref()?.node {
         Some(NodeEnum::AConst(constant)) => match constant.val.as_ref()? {
             a_const::Val::Ival(number) => u64::try_from(number.ival).ok(),
@@ -241,7 +249,8 @@ impl Reader<'_, '_> {
             NodeEnum::DeallocateStmt(deallocate) => {
                 self.session();
                 self.walker.session_bound = true;
-                let name = (!deallocate.isall && !deallocate.name.is_empty()).then(|| Arc::from(deallocate.name.as_str()));
+                let name =
+                    (!deallocate.isall && !deallocate.name.is_empty()).then(|| Arc::from(deallocate.name.as_str()));
                 (Output::None, SessionEffect::Deallocate { name })
             }
             NodeEnum::DeclareCursorStmt(declare) => self.declare(declare),
@@ -437,11 +446,8 @@ impl Reader<'_, '_> {
     }
 
     fn copy(&mut self, copy: &CopyStmt, range: &Range<usize>) -> (Output, SessionEffect) {
-        let columns = if let Some(query) = copy.query.as_deref() {
-            self.rows(query, range)
-        } else {
-            self.copy_table(copy)
-        };
+        let columns =
+            if let Some(query) = copy.query.as_deref() { self.rows(query, range) } else { self.copy_table(copy) };
         let direction = match (copy.filename.is_empty(), copy.is_program, copy.is_from) {
             (true, false, true) => CopyDirection::In,
             (true, false, false) => CopyDirection::Out,
@@ -483,7 +489,8 @@ impl Reader<'_, '_> {
             let names: Vec<Arc<str>> = columns.list.iter().filter_map(|column| column.name.clone()).collect();
             walker.write(ActionName::SQL_INSERT, relation, &names);
             if let Some(condition) = &copy.where_clause {
-                let rte = super::lineage::Rte { alias: Arc::clone(&relation.name), schema: None, columns: all, table: true };
+                let rte =
+                    super::lineage::Rte { alias: Arc::clone(&relation.name), schema: None, columns: all, table: true };
                 walker.frames.push(Frame { items: vec![super::from::item(rte)], lateral: false });
                 walker.expression(condition);
                 walker.frames.pop();
@@ -525,7 +532,9 @@ fn transaction_of(statement: &TransactionStmt) -> Option<Transaction> {
         Kind::TransStmtSavepoint => Transaction::Savepoint(savepoint()),
         Kind::TransStmtRelease => Transaction::Release(savepoint()),
         Kind::TransStmtRollbackTo => Transaction::RollbackTo(savepoint()),
-        Kind::TransStmtPrepare | Kind::TransStmtCommitPrepared | Kind::TransStmtRollbackPrepared => Transaction::TwoPhase,
+        Kind::TransStmtPrepare | Kind::TransStmtCommitPrepared | Kind::TransStmtRollbackPrepared => {
+            Transaction::TwoPhase
+        }
         Kind::Undefined => return None,
     })
 }

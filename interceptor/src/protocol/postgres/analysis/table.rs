@@ -267,7 +267,9 @@ impl<'a> Walker<'a> {
 /// Columns of the system's statistics that hold values of other tables.
 fn holds_samples(table: &str, column: &str) -> bool {
     match table {
-        "pg_stats" => matches!(column, "most_common_vals" | "histogram_bounds" | "most_common_elems" | "range_bounds_histogram"),
+        "pg_stats" => {
+            matches!(column, "most_common_vals" | "histogram_bounds" | "most_common_elems" | "range_bounds_histogram")
+        }
         "pg_statistic" => column.starts_with("stavalues"),
         "pg_stats_ext" => column == "most_common_vals",
         "pg_stats_ext_exprs" => {
@@ -291,10 +293,7 @@ pub(super) fn union(one: &TagSet, other: &TagSet) -> TagSet {
 
 /// Names as they mean inside of a view's definition, which names everything in full.
 pub(super) fn names_of_views() -> &'static Names {
-    static NAMES: LazyLock<Names> = LazyLock::new(|| Names {
-        search_path: vec!["pg_catalog".into()],
-        plain_text: true,
-        ..Names::default()
-    });
+    static NAMES: LazyLock<Names> =
+        LazyLock::new(|| Names { search_path: vec!["pg_catalog".into()], plain_text: true, ..Names::default() });
     &NAMES
 }

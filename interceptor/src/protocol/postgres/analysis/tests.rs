@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock};
 use proptest::prelude::*;
 
 use super::{
-    Analysis, ColumnTags, Cursor, Known, NothingKnown, Output, OutputColumn, Prepared, Scope, SessionEffect, Transaction, analyze,
+    Analysis, ColumnTags, Cursor, Known, NothingKnown, Output, OutputColumn, Prepared, Scope, SessionEffect,
+    Transaction, analyze,
 };
 use crate::policy::{Action, ActionName, TagSet};
 use crate::protocol::postgres::catalog::{Catalog, Loader, Names};
@@ -58,7 +59,10 @@ fn shown(action: &Action) -> String {
     let path = &action.resource.path;
     let resource = match path.as_slice() {
         [_, _, schema, object] => {
-            format!("{schema}{}{object}", if action.resource.kind == crate::policy::ResourceKind::Object { "/" } else { "." })
+            format!(
+                "{schema}{}{object}",
+                if action.resource.kind == crate::policy::ResourceKind::Object { "/" } else { "." }
+            )
         }
         [.., last] => last.to_string(),
         [] => String::new(),
@@ -73,7 +77,11 @@ fn shown(action: &Action) -> String {
 }
 
 fn column(column: &OutputColumn) -> String {
-    let computed = if column.computed && !(column.name.as_deref() == Some("?column?") && column.tags.is_empty()) { "~" } else { "" };
+    let computed = if column.computed && !(column.name.as_deref() == Some("?column?") && column.tags.is_empty()) {
+        "~"
+    } else {
+        ""
+    };
     format!("{computed}{}{}", column.name.as_deref().unwrap_or("?"), tags(&column.tags))
 }
 
@@ -115,12 +123,36 @@ fn every_statement_of_the_corpus_has_its_effects() {
         let output = output.map(|text| text.replace("~?column?", "?column?"));
         if actions(&found) != expected || output != sends {
             let notes: Vec<_> = found.actions.iter().filter_map(|action| action.note.as_deref()).collect();
-            wrong.push(format!("{text}\n  expected {expected:?} {sends:?}\n  found    {:?} {output:?} {notes:?}", actions(&found)));
+            wrong.push(format!(
+                "{text}\n  expected {expected:?} {sends:?}\n  found    {:?} {output:?} {notes:?}",
+                actions(&found)
+            ));
         }
         cases += 1;
     }
     assert!(wrong.is_empty(), "{} of {cases}:\n{}", wrong.len(), wrong.join("\n"));
     assert!(cases > 100);
+}
+
+#[test]
+fn no_evasion_of_the_corpus_succeeds() {
+    let mut wrong = Vec::new();
+    let mut lines = include_str!("../testdata/evasions.txt").lines().peekable();
+    while let Some(text) = lines.next() {
+        if text.starts_with('#') {
+            continue;
+        }
+        let found = judge(text);
+        let named = actions(&found);
+        while let Some(expected) = lines.next_if(|line| line.starts_with("> ")).and_then(|line| line.strip_prefix("> "))
+        {
+            // Tags and columns beyond those that are asked for are no evasion.
+            if !named.iter().any(|action| action == expected || action.starts_with(&format!("{expected}!"))) {
+                wrong.push(format!("{text}\n  no {expected} in {named:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -147,11 +179,23 @@ fn a_temporary_table_shadows_a_real_one() {
     ]
     .map(|row| row.map(|cell| (!cell.is_empty()).then(|| cell.to_owned())).to_vec());
     let names = Names::from_rows(&rows).unwrap();
-    assert_eq!(actions(&with("SELECT mine FROM users", &names, &NothingKnown)), ["select pg_temp.users(mine)".to_owned()].into());
+    assert_eq!(
+        actions(&with("SELECT mine FROM users", &names, &NothingKnown)),
+        ["select pg_temp.users(mine)".to_owned()].into()
+    );
     assert_eq!(
         actions(&with("DELETE FROM public.users", &names, &NothingKnown)),
         ["delete public.users".to_owned()].into()
     );
+}
+
+#[test]
+fn what_is_made_is_where_the_server_puts_it() {
+    let mut names = Names::standard("agent");
+    names.search_path = ["pg_temp_3", "pg_catalog", "sales", "public"].map(Arc::from).to_vec();
+    let found = with("CREATE TABLE t (a int)", &names, &NothingKnown);
+    assert_eq!(actions(&found), ["create pg_temp.t".to_owned(), "create sales.t".to_owned()].into());
+    assert!(found.statements[0].resync.names && found.statements[0].resync.catalog);
 }
 
 #[test]
@@ -166,7 +210,7 @@ fn names_are_in_doubt_after_a_statement_that_changes_them() {
     assert!(opaque("CREATE TEMP TABLE orders AS SELECT 1; SELECT * FROM orders"));
     assert!(opaque("SELECT set_config('search_path', 'sales', false); SELECT * FROM orders"));
     assert!(!opaque("BEGIN; SELECT id FROM orders; DELETE FROM audit; COMMIT; SELECT id FROM orders"));
-    let names = Names { unsettled: true, ..Names::standard("agent") };
+    let names = Names { settled: false, ..Names::standard("agent") };
     assert!(with("COMMIT; SELECT id FROM orders", &names, &NothingKnown).opaque);
 }
 
@@ -179,7 +223,7 @@ fn each_statement_of_a_text_counts() {
     assert!(!found.facts.has_where);
     assert_eq!(found.statements[1].kind, "DeleteStmt");
     let text = "SELECT 1; /* ; */ DELETE FROM users; SELECT ';DROP TABLE orders;'";
-    assert!(text[found.statements[1].range.clone()].contains("DELETE FROM users"));
+    assert!(text.get(found.statements[1].range.clone()).unwrap().contains("DELETE FROM users"));
 }
 
 #[test]
@@ -233,10 +277,14 @@ fn execute_is_what_was_prepared() {
     assert!(actions(&found).contains("delete public.orders") && found.session_bound && !found.opaque);
     let mut moved = names.clone();
     moved.search_path = ["pg_catalog", "sales", "public"].map(Arc::from).to_vec();
-    assert!(with("EXECUTE p", &moved, &session).opaque || actions(&with("EXECUTE p", &moved, &session)).contains("delete sales.orders"));
+    assert!(
+        with("EXECUTE p", &moved, &session).opaque
+            || actions(&with("EXECUTE p", &moved, &session)).contains("delete sales.orders")
+    );
     assert!(actions(&with("EXPLAIN ANALYZE EXECUTE p", &names, &session)).contains("delete public.orders"));
     assert!(actions(&judge("PREPARE q AS DELETE FROM orders; EXECUTE q")).contains("delete public.orders"));
-    let scope = Scope { target: "db", database: "shop", catalog: &CATALOG, names: &names, tags: &Tags, known: &NothingKnown };
+    let scope =
+        Scope { target: "db", database: "shop", catalog: &CATALOG, names: &names, tags: &Tags, known: &NothingKnown };
     assert!(actions(&super::analyze_prepared(&prepared, &scope)).contains("delete public.orders"));
     session.prepared = Some(Arc::new(Prepared { text: "EXECUTE p".into() }));
     assert!(with("EXECUTE p", &names, &session).opaque);
@@ -267,10 +315,22 @@ fn transactions_are_told_apart() {
 
 #[test]
 fn resynchronises_after_what_changes_names() {
-    for text in ["SET search_path = x", "RESET ALL", "SET ROLE x", "DISCARD ALL", "CREATE TEMP TABLE t (a int)", "SELECT wipe()"] {
+    for text in [
+        "SET search_path = x",
+        "RESET ALL",
+        "SET ROLE x",
+        "DISCARD ALL",
+        "CREATE TEMP TABLE t (a int)",
+        "SELECT wipe()",
+    ] {
         assert!(judge(text).statements[0].resync.names, "{text}");
     }
-    for text in ["CREATE TABLE t (a int)", "DROP TABLE orders", "ALTER TABLE orders ADD COLUMN x int", "CREATE VIEW v AS SELECT 1"] {
+    for text in [
+        "CREATE TABLE t (a int)",
+        "DROP TABLE orders",
+        "ALTER TABLE orders ADD COLUMN x int",
+        "CREATE VIEW v AS SELECT 1",
+    ] {
         assert!(judge(text).statements[0].resync.catalog, "{text}");
     }
     assert_eq!(judge("SET statement_timeout = 1").statements[0].resync, super::Resync::default());
@@ -285,7 +345,8 @@ fn nothing_is_silent() {
 
 #[test]
 fn hostile_nesting_is_bounded() {
-    for (open, close) in [("(", ")"), ("(SELECT ", ")"), ("- ", ""), ("NOT ", ""), ("1+", ""), ("[", "]"), ("a::", "")] {
+    for (open, close) in [("(", ")"), ("(SELECT ", ")"), ("- ", ""), ("NOT ", ""), ("1+", ""), ("[", "]"), ("a::", "")]
+    {
         for count in [50, 90, 400, 5000, 100_000] {
             let text = format!("SELECT {}1{}", open.repeat(count), close.repeat(count));
             judge(&text);
@@ -311,15 +372,74 @@ proptest! {
 }
 
 const WORDS: &[&str] = &[
-    "SELECT", "FROM", "users", "orders", "ssn", "id", "*", ",", "(", ")", "WITH", "AS", "x", "JOIN", "ON", "USING", "LATERAL",
-    "UNION", "ALL", "WHERE", "=", "1", "'a'", "INSERT INTO", "VALUES", "UPDATE", "SET", "DELETE FROM", "RETURNING", "GROUP BY",
-    "ORDER BY", "lower", "wipe", ";", "CREATE TABLE", "DROP", "TABLE", "ALTER", "COPY", "TO", "STDOUT", "EXPLAIN", "::", "text",
-    ".", "[", "]", "CASE", "WHEN", "THEN", "END", "NOT", "EXISTS", "IN", "$1", "RECURSIVE", "OVER", "LIMIT", "FETCH", "EXECUTE",
+    "SELECT",
+    "FROM",
+    "users",
+    "orders",
+    "ssn",
+    "id",
+    "*",
+    ",",
+    "(",
+    ")",
+    "WITH",
+    "AS",
+    "x",
+    "JOIN",
+    "ON",
+    "USING",
+    "LATERAL",
+    "UNION",
+    "ALL",
+    "WHERE",
+    "=",
+    "1",
+    "'a'",
+    "INSERT INTO",
+    "VALUES",
+    "UPDATE",
+    "SET",
+    "DELETE FROM",
+    "RETURNING",
+    "GROUP BY",
+    "ORDER BY",
+    "lower",
+    "wipe",
+    ";",
+    "CREATE TABLE",
+    "DROP",
+    "TABLE",
+    "ALTER",
+    "COPY",
+    "TO",
+    "STDOUT",
+    "EXPLAIN",
+    "::",
+    "text",
+    ".",
+    "[",
+    "]",
+    "CASE",
+    "WHEN",
+    "THEN",
+    "END",
+    "NOT",
+    "EXISTS",
+    "IN",
+    "$1",
+    "RECURSIVE",
+    "OVER",
+    "LIMIT",
+    "FETCH",
+    "EXECUTE",
 ];
 
 #[test]
 fn the_cost_of_an_analysis() {
-    for text in ["SELECT id, name FROM users WHERE id = $1", "SELECT u.name, o.total FROM users u JOIN orders o ON o.user_id = u.id WHERE u.id IN (SELECT user_id FROM cards) ORDER BY o.total DESC LIMIT 10"] {
+    for text in [
+        "SELECT id, name FROM users WHERE id = $1",
+        "SELECT u.name, o.total FROM users u JOIN orders o ON o.user_id = u.id WHERE u.id IN (SELECT user_id FROM cards) ORDER BY o.total DESC LIMIT 10",
+    ] {
         judge(text);
         let clock = crate::clock::SystemClock::new();
         let started = crate::clock::Clock::monotonic(&clock);

@@ -23,10 +23,7 @@ impl<'a> Walker<'a> {
         }
         let outside = self.with(insert.with_clause.as_ref());
         let (relation, target) = self.target(insert.relation.as_ref());
-        let source = match &insert.select_stmt {
-            Some(select) => Some(self.sub_query(Some(select))),
-            None => None,
-        };
+        let source = insert.select_stmt.as_ref().map(|select| self.sub_query(Some(select)));
         let named: Vec<Arc<str>> = insert.cols.iter().filter_map(|node| self.assigned(node)).collect();
         if let Some(relation) = relation {
             let columns = if named.is_empty() {
@@ -90,7 +87,7 @@ impl<'a> Walker<'a> {
         let outside = self.with(update.with_clause.as_ref());
         let (relation, target) = self.target(update.relation.as_ref());
         self.frames.push(Frame { items: vec![Item { lateral_only: true, ..target }], lateral: false });
-        self.from_list(&update.from_clause);
+        self.add_from(&update.from_clause);
         self.condition(update.where_clause.as_deref());
         self.assign(ActionName::SQL_UPDATE, relation, &update.target_list);
         let columns = self.returning(update.returning_clause.as_ref());
@@ -109,7 +106,7 @@ impl<'a> Walker<'a> {
             self.write(ActionName::SQL_DELETE, relation, &[]);
         }
         self.frames.push(Frame { items: vec![Item { lateral_only: true, ..target }], lateral: false });
-        self.from_list(&delete.using_clause);
+        self.add_from(&delete.using_clause);
         self.condition(delete.where_clause.as_deref());
         let columns = self.returning(delete.returning_clause.as_ref());
         self.frames.pop();
@@ -125,7 +122,7 @@ impl<'a> Walker<'a> {
         let (relation, target) = self.target(merge.relation.as_ref());
         self.frames.push(Frame { items: vec![Item { lateral_only: true, ..target }], lateral: false });
         if let Some(source) = &merge.source_relation {
-            self.from_list(std::slice::from_ref(source));
+            self.add_from(std::slice::from_ref(source));
         }
         self.condition(merge.join_condition.as_deref());
         for node in &merge.merge_when_clauses {
@@ -152,7 +149,8 @@ impl<'a> Walker<'a> {
                     let value = self.expression(node);
                     values.push(Col::result(None, value));
                 }
-                let mut columns: Vec<Arc<str>> = when.target_list.iter().filter_map(|node| self.assigned(node)).collect();
+                let mut columns: Vec<Arc<str>> =
+                    when.target_list.iter().filter_map(|node| self.assigned(node)).collect();
                 if let Some(relation) = relation {
                     if columns.is_empty() {
                         columns = relation.columns.iter().map(|column| Arc::clone(&column.name)).collect();
@@ -256,14 +254,14 @@ impl<'a> Walker<'a> {
     fn write_through(&mut self, action: ActionName, view: &'a Relation, columns: &[Arc<str>], depth: usize) {
         self.columns_of(view);
         let lineage = self.views.get(&view.oid).cloned().unwrap_or_else(|| Rc::new([]));
-        let mut below: Vec<u32> = lineage.iter().filter_map(|col| col.source.as_ref()).map(|from| from.relation).collect();
+        let mut below: Vec<u32> =
+            lineage.iter().filter_map(|col| col.source.as_ref()).map(|from| from.relation).collect();
         below.sort_unstable();
         below.dedup();
         let catalog = self.catalog();
         let names = self.names;
-        let find = |oid: &u32| {
-            catalog.relation(*oid).or_else(|| names.temporary.iter().find(|relation| relation.oid == *oid))
-        };
+        let find =
+            |oid: &u32| catalog.relation(*oid).or_else(|| names.temporary.iter().find(|relation| relation.oid == *oid));
         let base = match below.as_slice() {
             [one] => find(one),
             _ => None,
@@ -350,12 +348,8 @@ impl<'a> Walker<'a> {
         if let Some(frame) = self.frames.last_mut()
             && let Some(target) = frame.items.first()
         {
-            let rte = Rte {
-                alias: alias.into(),
-                schema: None,
-                columns: target.rte.columns.clone(),
-                table: target.rte.table,
-            };
+            let rte =
+                Rte { alias: alias.into(), schema: None, columns: target.rte.columns.clone(), table: target.rte.table };
             frame.items.push(Item { by_column: false, ..item(rte) });
         }
     }

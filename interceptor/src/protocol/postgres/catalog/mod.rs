@@ -193,7 +193,7 @@ impl Catalog {
     ) -> impl Iterator<Item = &'a Function> {
         self.functions.get(name).into_iter().flatten().filter(move |found| match schema {
             Some(schema) => &*found.schema == schema,
-            None => names.search_path.iter().any(|on_path| *on_path == found.schema),
+            None => names.search_path.contains(&found.schema),
         })
     }
 
@@ -213,7 +213,7 @@ impl Catalog {
     ) -> impl Iterator<Item = &'a Operator> {
         self.operators.get(name).into_iter().flatten().filter(move |found| match schema {
             Some(schema) => &*found.schema == schema,
-            None => names.search_path.iter().any(|on_path| *on_path == found.schema),
+            None => names.search_path.contains(&found.schema),
         })
     }
 
@@ -292,9 +292,9 @@ pub struct Names {
     pub temporary: Vec<Relation>,
     /// `standard_conforming_strings` is on and `client_encoding` is UTF8 (or SQL_ASCII): text means what it seems to.
     pub plain_text: bool,
-    /// A statement that may change names ran in the open transaction: its end may change them back. The wire machine
-    /// sets it when such a statement succeeds, and clears it with the session query after the transaction's end.
-    pub unsettled: bool,
+    /// Nothing in the open transaction, if there is one, may have changed what names mean: its end changes nothing
+    /// back. Rows do not tell; where nobody promises it, a text that ends a transaction and goes on is opaque.
+    pub settled: bool,
 }
 
 impl Names {
@@ -307,7 +307,7 @@ impl Names {
             session_user: user.into(),
             temporary: Vec::new(),
             plain_text: true,
-            unsettled: false,
+            settled: true,
         }
     }
 
@@ -315,10 +315,13 @@ impl Names {
         self.temporary.iter().find(|found| &*found.name == name)
     }
 
-    /// Whether this schema is the session's temporary one. Only its own is ever visible in [`Names::temporary`].
+    /// Whether this schema is the session's temporary one. Those of other sessions are never looked into.
     #[must_use]
     pub fn is_temp(&self, schema: &str) -> bool {
-        schema == "pg_temp" || self.temporary.first().is_some_and(|first| &*first.schema == schema)
+        let own = || self.search_path.iter().any(|on_path| **on_path == *schema);
+        schema == "pg_temp"
+            || self.temporary.first().is_some_and(|first| &*first.schema == schema)
+            || (schema.starts_with("pg_temp_") && own())
     }
 }
 
