@@ -11,7 +11,8 @@ use super::super::statement::{Analyst, Reading};
 use super::answer::{Answer, cannot_mask};
 use super::named::Found;
 use super::{
-    Asked, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAMED_BYTES_LIMIT, NAMES_LIMIT, Outbox, Portal, Question, Statement, Step,
+    Asked, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAMED_BYTES_LIMIT, NAMES_LIMIT, Outbox, Portal, Question,
+    Statement, Step,
 };
 use crate::policy::{Denial, Obligations, Parameter};
 

@@ -165,7 +165,8 @@ async fn newer_protocols_and_their_options_are_negotiated_down() {
     let mut wanted = BytesMut::new();
     write::negotiate(&mut wanted, 2, &[b"_pq_.novelty"]);
     assert_eq!(&received[..wanted.len()], &wanted[..]);
-    let (closed, received, dialled) = serve(&ScriptedGate::open(), &[&start(ProtocolVersion { major: 2, minor: 0 }, &[])]).await;
+    let (closed, received, dialled) =
+        serve(&ScriptedGate::open(), &[&start(ProtocolVersion { major: 2, minor: 0 }, &[])]).await;
     assert!(closed.is_err());
     assert_eq!((error(&received).0.as_str(), dialled), ("0A000", 0));
 }

@@ -75,7 +75,8 @@ impl Stage {
 
     /// Runs psql over a script, and gives what it printed: both streams.
     async fn psql(&self, script: &str) -> String {
-        let output = self.client("psql", &["-X", "-q", "-A", "-t", "-v", "VERBOSITY=verbose", &self.url()], script).await;
+        let output =
+            self.client("psql", &["-X", "-q", "-A", "-t", "-v", "VERBOSITY=verbose", &self.url()], script).await;
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     }
 
@@ -187,9 +188,12 @@ async fn pipelines_portals_and_prepared_statements_stay_in_step() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_command_waits_and_can_be_canceled() {
-    let gate = ScriptedGate::new(|command| {
-        if command.statement.contains("pg_sleep(0)") { Answer::Hold } else { Answer::Permit(&[]) }
-    });
+    let gate =
+        ScriptedGate::new(
+            |command| {
+                if command.statement.contains("pg_sleep(0)") { Answer::Hold } else { Answer::Permit(&[]) }
+            },
+        );
     let stage = Stage::new(gate, Rules::default()).await;
     let (client, connection) = tokio_postgres::connect(&stage.url(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -299,8 +303,10 @@ async fn names_mean_what_the_server_takes_them_for() {
     let stage = Stage::new(gate, Rules::default()).await;
     stage
         .server
-        .sql("CREATE SCHEMA hidden; CREATE TABLE hidden.people (v text); INSERT INTO hidden.people VALUES ('treasure');
-              CREATE TABLE people (v text); INSERT INTO people VALUES ('public');")
+        .sql(
+            "CREATE SCHEMA hidden; CREATE TABLE hidden.people (v text); INSERT INTO hidden.people VALUES ('treasure');
+              CREATE TABLE people (v text); INSERT INTO people VALUES ('public');",
+        )
         .unwrap();
     let said = stage
         .psql(
