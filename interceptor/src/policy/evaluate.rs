@@ -148,7 +148,8 @@ impl Policies {
 
     fn refuse(&self, action: &Action, rules: &BTreeSet<usize>) -> Denied {
         let note = action.note.as_ref().map(|note| format!(" ({})", shorten(note.to_string()))).unwrap_or_default();
-        let (reason, remedy) = if rules.is_empty() {
+        // Where only holds forbid, and it is denied all the same, no approval would help: none is promised.
+        let (reason, remedy) = if self.these(rules).all(Rule::holds) {
             let reason = format!("no policy permits it{note}");
             (reason, Some("ask security for a policy that permits this action on this resource".into()))
         } else {
@@ -265,9 +266,6 @@ impl<'a> Asker<'a> {
             if answer == Answer::Allow {
                 outcome.verdict = Verdict::Hold;
                 outcome.when_approved = rules;
-            } else {
-                // No approval would help, so the rules that ask for one are not what the agent should hear of.
-                outcome.rules = rules;
             }
         }
         Ok(outcome)
