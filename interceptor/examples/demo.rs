@@ -133,7 +133,8 @@ impl Demo {
         let program = binary()?;
         println!("\nEverything is left running. To play with it, in another terminal, as root:");
         println!("    {} --config {} status", program.display(), stage.path("interceptor.toml").display());
-        let cgroup = interceptor::capture::cgroup::mount()?.join(stage.world.cgroup(Place::Agent("billing")).trim_start_matches('/'));
+        let cgroup = interceptor::capture::cgroup::mount()?
+            .join(stage.world.cgroup(Place::Agent("billing")).trim_start_matches('/'));
         println!(
             "    nsenter --target {} --net --mount sh -c 'echo $$ > {}/cgroup.procs; \\\n        exec setpriv --reuid {AGENT_UID} --regid {AGENT_UID} --clear-groups psql \"{}\"'",
             stage.daemon_pid().unwrap_or(0),

@@ -65,7 +65,11 @@ async fn approvals(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<P
     admit(&api, &peer).map_or_else(|refused| refused, |_| json(&api.house.approvals.list()))
 }
 
-async fn approval(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>, Path(id): Path<String>) -> Response {
+async fn approval(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+) -> Response {
     if let Err(refused) = admit(&api, &peer) {
         return refused;
     }
@@ -76,7 +80,8 @@ async fn approval(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Pe
 }
 
 async fn answer(
-    State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>,
+    State(api): State<Arc<Api>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Path(id): Path<String>,
     body: Result<Json<AnswerBody>, JsonRejection>,
 ) -> Response {

@@ -72,7 +72,9 @@ pub fn load(path: &Path, config: &Config, means: &Means) -> Result<Loaded, Vec<P
                     file: path.to_path_buf(),
                     line: 0,
                     column: 0,
-                    message: format!("a policy names @approval(\"{group}\"), and [approval] approvers does not list it"),
+                    message: format!(
+                        "a policy names @approval(\"{group}\"), and [approval] approvers does not list it"
+                    ),
                 });
             }
         }
@@ -193,11 +195,7 @@ fn advice(error: &PolicyError) -> String {
     }
 }
 
-fn unique<'a>(
-    what: &str,
-    names: impl Iterator<Item = (&'a str, usize)>,
-    wrong: &mut impl FnMut(usize, String),
-) {
+fn unique<'a>(what: &str, names: impl Iterator<Item = (&'a str, usize)>, wrong: &mut impl FnMut(usize, String)) {
     let mut seen = BTreeSet::new();
     for (name, line) in names {
         if !seen.insert(name) {

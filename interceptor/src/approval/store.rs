@@ -75,7 +75,8 @@ impl Store {
     /// # Errors
     /// When the directory cannot be made or read, or a file in it is not a request: a grant is never guessed.
     pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, ApprovalError> {
-        let failed = |doing| move |path: &Path, source| ApprovalError::State { path: path.to_path_buf(), doing, source };
+        let failed =
+            |doing| move |path: &Path, source| ApprovalError::State { path: path.to_path_buf(), doing, source };
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -243,9 +244,7 @@ impl Store {
         }
         let settled = match request.state.clone() {
             State::Waiting => return Ok(None),
-            State::Approved(answer) => {
-                Waited::Granted(Approval::of(request.id.to_string()), request.clone(), answer)
-            }
+            State::Approved(answer) => Waited::Granted(Approval::of(request.id.to_string()), request.clone(), answer),
             State::Denied(answer) => Waited::Refused(request.clone(), answer),
         };
         self.remove(ticket.id)?;
@@ -302,13 +301,8 @@ impl Store {
         let new = path.with_extension("new");
         let failed = |source| ApprovalError::State { path: path.clone(), doing: "written", source };
         let text = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
-        let mut file = fs::OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&new)
-            .map_err(failed)?;
+        let mut file =
+            fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new).map_err(failed)?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
         fs::rename(&new, &path).map_err(failed)?;
         self.sync_directory()
@@ -321,9 +315,9 @@ impl Store {
     }
 
     fn sync_directory(&self) -> Result<(), ApprovalError> {
-        fs::File::open(&self.config.state).and_then(|directory| directory.sync_all()).map_err(|source| {
-            ApprovalError::State { path: self.config.state.clone(), doing: "made durable", source }
-        })
+        fs::File::open(&self.config.state)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|source| ApprovalError::State { path: self.config.state.clone(), doing: "made durable", source })
     }
 
     fn path(&self, id: RequestId) -> PathBuf {

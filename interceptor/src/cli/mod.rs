@@ -71,7 +71,6 @@ enum Command {
     /// List held commands, show one, approve or deny it
     Approvals(approvals::Arguments),
 
-
     /// List, show, replay, verify and export recordings; works offline on a copied spool
     Recordings(recordings::Arguments),
     /// Test and explain policies
@@ -109,7 +108,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
     let socket = arguments.socket.unwrap_or_else(|| {
-        crate::config::read(&arguments.config).map_or_else(|_| crate::admin::Config::default().socket, |c| c.admin.socket)
+        crate::config::read(&arguments.config)
+            .map_or_else(|_| crate::admin::Config::default().socket, |c| c.admin.socket)
     });
     let context = Context { config: arguments.config, socket, json: arguments.json };
     let done = match arguments.command {
@@ -121,11 +121,10 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
         Command::Sessions(arguments) => sessions::run(&context, &arguments, out),
         Command::Approvals(arguments) => approvals::run(&context, &arguments, out),
 
-
         Command::Recordings(arguments) => recorded(&context, &arguments, out),
-        Command::Policy(arguments) => policy::run(&arguments, context.json, out, None)
-            .map(ExitCode::from)
-            .map_err(|error| error.to_string()),
+        Command::Policy(arguments) => {
+            policy::run(&arguments, context.json, out, None).map(ExitCode::from).map_err(|error| error.to_string())
+        }
         Command::Reload => reload::run(&context, out),
         Command::Uninstall => uninstall::run(&context, out),
         Command::Completions { shell } => {

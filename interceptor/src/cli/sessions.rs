@@ -58,8 +58,7 @@ fn list(context: &Context, out: &mut Printer) -> Result<ExitCode, String> {
                 session.masked.to_string(),
             ]
         });
-        let header =
-            ["session", "identity", "target", "pid", "uid", "since", "commands", "denied", "held", "masked"];
+        let header = ["session", "identity", "target", "pid", "uid", "since", "commands", "denied", "held", "masked"];
         Ok(output::table(header, rows))
     })?;
     Ok(ExitCode::SUCCESS)

@@ -108,7 +108,8 @@ impl Gate for SessionGate {
             let candidates = self.candidates.as_ref().map_err(|error| self.unidentified(error))?;
             // A key of another identity is answered like an unknown one: nothing is to be learned by trying.
             let own = found.filter(|(live, _)| {
-                live.target == self.live.target && live.identity().is_some_and(|owner| candidates.names().any(|name| name == &**owner))
+                live.target == self.live.target
+                    && live.identity().is_some_and(|owner| candidates.names().any(|name| name == &**owner))
             });
             match own {
                 Some((live, cancel)) => {
@@ -213,7 +214,11 @@ impl SessionGate {
                 target: self.live.target.to_string(),
                 statement: command.statement.to_string(),
                 parameters: command.parameters.iter().map(show_parameter).collect(),
-                actions: command.actions.iter().map(|action| format!("{} on {}", action.name, action.resource)).collect(),
+                actions: command
+                    .actions
+                    .iter()
+                    .map(|action| format!("{} on {}", action.name, action.resource))
+                    .collect(),
                 held: held.clone(),
                 estimated_rows: impact.rows,
                 note: impact.note.clone(),
@@ -232,7 +237,9 @@ impl SessionGate {
                 Waited::Granted(approval, request, answer) => {
                     self.record(approval_event(&request, Some(&answer.approver), Outcome::Redeemed, answer.reason))
                         .await?;
-                    return self.permit(held.approve(&approval), record::Effect::Permit, Some(approval.request())).await;
+                    return self
+                        .permit(held.approve(&approval), record::Effect::Permit, Some(approval.request()))
+                        .await;
                 }
                 Waited::Refused(request, answer) => {
                     let why = answer.reason.map_or_else(String::new, |reason| format!(": {reason}"));

@@ -215,10 +215,8 @@ impl House {
             Err(_elapsed) => return Err(Failure::Agent(format!("the agent sent nothing for {patience:?}"))),
         }
         let live = enrolled.live();
-        let dial = Tcp {
-            destination: live.origin.destination,
-            patience: Duration::from_secs(self.limits.dial_seconds),
-        };
+        let dial =
+            Tcp { destination: live.origin.destination, patience: Duration::from_secs(self.limits.dial_seconds) };
         let conn = Conn {
             agent: tls::Stream::Tcp(stream),
             target: view,

@@ -351,8 +351,7 @@ mod tests {
             }
         }
         let registry = Arc::new(Registry::default());
-        let enrolled =
-            registry.enroll(&Limits::default(), id(1), "t".into(), origin(1), Timestamp::default()).unwrap();
+        let enrolled = registry.enroll(&Limits::default(), id(1), "t".into(), origin(1), Timestamp::default()).unwrap();
         registry.publish_cancel(id(1), Bytes::from_static(b"key"), Arc::new(Nothing));
         assert!(registry.find_cancel(b"key").is_some());
         assert!(registry.find_cancel(b"kez").is_none());
@@ -376,8 +375,7 @@ mod tests {
     #[tokio::test]
     async fn a_killed_session_learns_why_once() {
         let registry = Arc::new(Registry::default());
-        let enrolled =
-            registry.enroll(&Limits::default(), id(1), "t".into(), origin(1), Timestamp::default()).unwrap();
+        let enrolled = registry.enroll(&Limits::default(), id(1), "t".into(), origin(1), Timestamp::default()).unwrap();
         assert!(registry.kill(id(1), "alice"));
         assert!(!registry.kill(id(2), "alice"));
         registry.drain();

@@ -99,7 +99,8 @@ fn views(config: &TargetConfig, hosts: Vec<Host>) -> Result<Vec<(Host, Arc<Targe
     let mut views = Vec::new();
     for host in hosts {
         let upstream_tls = config.tls.upstream(&host.name, &[])?;
-        let target = Target { name: Arc::clone(&name), host: host.name.clone(), agent_tls: agent_tls.clone(), upstream_tls };
+        let target =
+            Target { name: Arc::clone(&name), host: host.name.clone(), agent_tls: agent_tls.clone(), upstream_tls };
         views.push((host, Arc::new(target)));
     }
     Ok(views)
@@ -185,9 +186,8 @@ impl Routes {
     }
 
     fn addresses_of(&self, view: &Target) -> Vec<SocketAddr> {
-        let same = |route: &Route| {
-            matches!(route, Route::To(_, known) if known.name == view.name && known.host == view.host)
-        };
+        let same =
+            |route: &Route| matches!(route, Route::To(_, known) if known.name == view.name && known.host == view.host);
         self.by_address.iter().filter(|(_, route)| same(route)).map(|(address, _)| *address).collect()
     }
 }

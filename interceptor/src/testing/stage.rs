@@ -363,7 +363,10 @@ fn sample_data(server: &Postgres) -> Result<String, Failure> {
     let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     server.sql(&format!("CREATE ROLE {UPSTREAM_USER} LOGIN PASSWORD '{password}'"))?;
     server.sql(&format!("CREATE DATABASE {DATABASE} OWNER {UPSTREAM_USER}"))?;
-    server.sql_in(DATABASE, &format!("ALTER SCHEMA public OWNER TO {UPSTREAM_USER}; SET ROLE {UPSTREAM_USER}; {SAMPLE}"))?;
+    server.sql_in(
+        DATABASE,
+        &format!("ALTER SCHEMA public OWNER TO {UPSTREAM_USER}; SET ROLE {UPSTREAM_USER}; {SAMPLE}"),
+    )?;
     Ok(password)
 }
 

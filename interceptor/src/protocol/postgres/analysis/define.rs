@@ -404,7 +404,8 @@ impl<'a> Walker<'a> {
         let resource = self.resource(ResourceKind::Table, &[schema, &range.relname]);
         self.act(ActionName::SQL_CREATE, resource);
         // A path that names pg_temp first makes it temporary, and the effective path does not tell whether it does.
-        let perhaps = range.schemaname.is_empty() && !temporary && names.search_path.iter().any(|name| names.is_temp(name));
+        let perhaps =
+            range.schemaname.is_empty() && !temporary && names.search_path.iter().any(|name| names.is_temp(name));
         if perhaps {
             let resource = self.resource(ResourceKind::Table, &["pg_temp", &range.relname]);
             self.act(ActionName::SQL_CREATE, resource);
