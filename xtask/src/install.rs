@@ -71,11 +71,6 @@ pub(crate) fn ensure(what: For) -> Result<()> {
     Ok(())
 }
 
-/// The Python that has the clients.
-pub(crate) fn python_path() -> PathBuf {
-    root().join("target/clients/python/bin/python")
-}
-
 fn install(missing: &[&str]) -> Result<()> {
     say(&format!("installing {}", missing.join(", ")));
     if !Path::new("/usr/bin/apt-get").exists() {

@@ -252,6 +252,7 @@ impl Entrance {
     ///
     /// # Panics
     /// When the process is out of descriptors.
+    #[expect(clippy::panic, reason = "a fixture fails by panicking")]
     pub fn enter_before_exec(&self, command: &mut Command) {
         match self.0.try_clone() {
             Ok(entry) => sys::enter_before_exec(command, entry),

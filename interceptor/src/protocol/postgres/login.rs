@@ -32,9 +32,10 @@ use authentication::Authentication;
 use reader::Reader;
 
 pub(crate) use failure::{Complaint, LoginError};
-pub(crate) use query::{Bounds, QueryError, Row, query};
+pub(crate) use query::Bounds;
 
-/// The protocol's ALPN id, for both legs.
+/// The protocol's ALPN id; only direct TLS, which is not spoken yet, needs it.
+#[cfg(test)]
 pub(crate) const ALPN: &[u8] = b"postgresql";
 /// How long a log-in may take, TLS included.
 pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);

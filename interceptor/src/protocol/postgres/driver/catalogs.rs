@@ -23,7 +23,9 @@ pub(super) const KEPT_LIMIT: usize = 256;
 
 type Slot = Arc<Mutex<Option<(Duration, Arc<Catalog>)>>>;
 
-static KEPT: LazyLock<parking_lot::Mutex<HashMap<(Arc<str>, String), Slot>>> = LazyLock::new(Default::default);
+type Kept = parking_lot::Mutex<HashMap<(Arc<str>, String), Slot>>;
+
+static KEPT: LazyLock<Kept> = LazyLock::new(Default::default);
 static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
 
 /// The catalog of a database, fresh enough.

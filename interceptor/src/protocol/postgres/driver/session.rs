@@ -134,10 +134,11 @@ impl Session<'_> {
             Ok(Verdict::Hold(held)) => {
                 let canceled = self.note("the wait for an approval", "canceled on request", "send the command again");
                 let waiting = Arc::clone(&self.waiting);
+                let impact = Impact { rows: None, note: Some("no estimate: the planner was not asked".to_owned()) };
                 let hold = async {
                     tokio::select! {
                         biased;
-                        verdict = self.gate.hold(&command, held, Impact::default()) => verdict,
+                        verdict = self.gate.hold(&command, held, impact) => verdict,
                         () = waiting.notified() => Err(canceled),
                     }
                 };

@@ -163,16 +163,14 @@ impl Machine {
             SessionEffect::Prepare { name, prepared } => {
                 let prepared = Arc::clone(prepared);
                 let statement = Statement { prepared, reading: None, types: Arc::from([]) };
-                if self.statements.len() < super::NAMES_LIMIT {
-                    self.statements.set(name.as_bytes(), Some(statement));
-                }
+                let room = self.statements.len() < super::NAMES_LIMIT;
+                room.then(|| self.statements.set(name.as_bytes(), Some(statement)));
             }
             SessionEffect::Deallocate { name: Some(name) } => self.statements.set(name.as_bytes(), None),
             SessionEffect::Deallocate { name: None } => self.statements.retain(|_| false),
             SessionEffect::DeclareCursor { name, cursor, hold, .. } => {
-                if self.cursors.len() < super::NAMES_LIMIT {
-                    self.cursors.insert(Arc::clone(name), (Arc::clone(cursor), *hold));
-                }
+                let room = self.cursors.len() < super::NAMES_LIMIT;
+                room.then(|| self.cursors.insert(Arc::clone(name), (Arc::clone(cursor), *hold)));
             }
             SessionEffect::Close { name: Some(name) } => {
                 self.cursors.remove(name);
