@@ -33,6 +33,8 @@ use reader::Reader;
 
 pub(crate) use failure::{Complaint, LoginError};
 pub(crate) use query::Bounds;
+#[cfg(test)]
+pub(crate) use query::{QueryError, Row, query};
 
 /// The protocol's ALPN id; only direct TLS, which is not spoken yet, needs it.
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! The codec against itself: decode inverts encode, however the stream is cut.
+#![expect(clippy::cast_possible_truncation, reason = "the tests' messages are small")]
 
 use bytes::BytesMut;
 use proptest::collection::vec;
