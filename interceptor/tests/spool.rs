@@ -671,7 +671,7 @@ async fn frames_are_signed_within_seconds() {
 /// A real file system that is really full: 256 KiB of tmpfs, in a mount namespace of this thread and its children.
 #[test]
 fn a_full_tmpfs_refuses_and_heals() {
-    use nix::mount::{MsFlags, mount, umount};
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
     let run = || {
         if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_err() {
             return false;
@@ -680,7 +680,8 @@ fn a_full_tmpfs_refuses_and_heals() {
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
         mount(Some("tmpfs"), fixture.dir.path(), Some("tmpfs"), MsFlags::empty(), Some("size=256k")).unwrap();
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(fill(&fixture));
-        umount(fixture.dir.path()).unwrap();
+        // Detached: the recorder's thread closes its files a moment after it has reported its end.
+        umount2(fixture.dir.path(), MntFlags::MNT_DETACH).unwrap();
         true
     };
     if !std::thread::spawn(run).join().unwrap() {

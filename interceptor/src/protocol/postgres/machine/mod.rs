@@ -19,9 +19,6 @@ mod named;
 mod refuse;
 mod upstream;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
