@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::install::{self, For};
-use crate::run::{as_root, cargo, root, run as execute, say, talk};
+use crate::run::{as_root, cargo, clients, root, run as execute, say, talk};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -35,5 +35,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.fast {
         command.arg("--fast");
     }
-    talk(command.env("INTERCEPTOR_CLIENTS", root().join("target/clients")))
+    talk(command.env("INTERCEPTOR_CLIENTS", clients()))
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{as_root, root, run, say};
+use crate::run::{as_root, clients, run, say};
 
 /// A Debian package, and a file whose presence says that it is there.
 struct Package {
@@ -83,13 +83,13 @@ fn install(missing: &[&str]) -> Result<()> {
 }
 
 fn python(packages: &[&str]) -> Result<()> {
-    let folder = root().join("target/clients/python");
+    let folder = clients().join("python");
     let stamp = folder.join("installed");
     let wanted = packages.join("\n");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    say("installing Python clients into target/clients");
+    say("installing Python clients");
     // The distribution's own interpreter, whatever else stands first on PATH: agents run as other users, who
     // could not reach an interpreter in somebody's home.
     let interpreter = if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
@@ -102,13 +102,13 @@ fn python(packages: &[&str]) -> Result<()> {
 }
 
 fn node(packages: &[&str]) -> Result<()> {
-    let folder = root().join("target/clients/node");
+    let folder = clients().join("node");
     let stamp = folder.join("installed");
     let wanted = packages.join("\n");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    say("installing Node clients into target/clients");
+    say("installing Node clients");
     std::fs::create_dir_all(&folder)?;
     let mut npm = Command::new("npm");
     npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).args(packages);

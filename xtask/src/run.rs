@@ -11,6 +11,19 @@ pub(crate) fn root() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
+/// Where client programs are installed. Agents run as another user, who must be able to reach it: below the checkout
+/// where that is open to all, else in a folder of this user's below /var/tmp.
+pub(crate) fn clients() -> PathBuf {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let own = root();
+    let open = |folder: &Path| folder.metadata().is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
+    if own.ancestors().all(open) {
+        return own.join("target/clients");
+    }
+    let uid = std::fs::metadata("/proc/self").map_or(0, |found| found.uid());
+    PathBuf::from(format!("/var/tmp/interceptor-clients-{uid}"))
+}
+
 /// Prints a heading.
 #[expect(clippy::print_stderr, reason = "progress is for the person at the terminal")]
 pub(crate) fn say(text: &str) {

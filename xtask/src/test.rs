@@ -43,11 +43,7 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
         let Some((_, path)) = binaries.iter().find(|(binary, _)| binary == name) else { continue };
         group(name, &mut || {
             let mut command = as_root(path);
-            execute(
-                command
-                    .args(["--test-threads=1"])
-                    .env("INTERCEPTOR_CLIENTS", crate::run::root().join("target/clients")),
-            )
+            execute(command.args(["--test-threads=1"]).env("INTERCEPTOR_CLIENTS", crate::run::clients()))
         })?;
     }
     Ok(times)
