@@ -105,8 +105,7 @@ fn psql_is_told_what_why_and_what_next() {
         "WITH gone AS (DELETE FROM customers WHERE id = 1 RETURNING id) SELECT * FROM gone /* forbidden:psql:cte */",
         "EXPLAIN ANALYZE DELETE FROM customers WHERE id = 1 /* forbidden:psql:explain */",
         "INSERT INTO scratch VALUES (-1, 'x'); DELETE FROM \"customers\" WHERE id = 1 /* forbidden:psql:several */",
-        // PREPARE alone does nothing: it is judged when it is run.
-        "PREPARE p AS DELETE FROM public.customers WHERE id = 1; EXECUTE p /* forbidden:psql:prepare */",
+        "PREPARE p AS DELETE FROM public.customers WHERE id = 1 /* forbidden:psql:prepare */",
         "MERGE INTO customers c USING scratch s ON c.id = s.id WHEN MATCHED THEN DELETE /* forbidden:psql:merge */",
         "this is not SQL /* forbidden:psql:nonsense */",
     ];

@@ -224,7 +224,10 @@ fn a_full_disk_stops_governed_commands_until_there_is_room() {
     wait_for("a session", || lines().contains("fine").then_some(()));
     let ballast = disk.0.join("ballast");
     fs::write(&ballast, vec![0_u8; 29 << 20]).unwrap();
-    wait_for("the disk to be found full", || lines().contains("refused").then_some(()));
+    let told = wait_for("the disk to be found full", || {
+        lines().lines().find(|line| line.starts_with("refused")).map(str::to_owned)
+    });
+    assert!(told.contains("58000") && told.contains("cannot be recorded"), "{told}");
     let seen = stage.server.log().matches("'full-disk-after'").count();
     psql_fails(&stage, &["SELECT 'full-disk-after'"]);
     assert_eq!(stage.server.log().matches("'full-disk-after'").count(), seen, "no record, no forward");

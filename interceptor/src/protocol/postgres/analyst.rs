@@ -2,6 +2,9 @@
 //!
 //! Readings are kept by text, [`READINGS_LIMIT`] of them, as long as texts mean the same. Where what names mean is not
 //! known (`blind`), every text is opaque but transaction control, which names nothing.
+//!
+//! Before a text is read, [`Analyst::is_stale`] says whether something has to be asked again: the session's own names, its
+//! own catalog (DDL in this session), or the shared one (DDL elsewhere, age, or an unknown name that a newer one may know).
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -10,6 +13,7 @@ use lru::LruCache;
 
 use super::analysis::{self, Analysis, ColumnTags, Known, Scope, SessionEffect};
 use super::catalog::{Catalog, Names, RelationKind};
+use super::driver::Shelf;
 use super::machine::Rows;
 use super::statement::{Analyst, Reading};
 use crate::mask::Rules;
@@ -35,14 +39,32 @@ pub(super) struct SessionAnalyst {
     epoch: u64,
     stale_names: bool,
     stale_catalog: bool,
+    /// A name was unknown, and a newer catalog could know it.
+    doubted: bool,
     blind: bool,
+    shelf: Arc<Shelf>,
+    /// The version of the shelf under which `catalog` holds.
+    version: u64,
+}
+
+/// Which catalog a session needs before it reads on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// None: what it has holds.
+    Nothing,
+    /// As its own transaction sees it now.
+    Own,
+    /// The shared one, as it is now.
+    Shared,
+    /// The shared one, new enough to believe that a name is unknown.
+    Newer,
 }
 
 impl SessionAnalyst {
     pub(super) fn new(
         target: Arc<str>,
         database: Arc<str>,
-        catalog: Arc<Catalog>,
+        (catalog, shelf, version): (Arc<Catalog>, Arc<Shelf>, u64),
         names: Names,
         rules: Arc<Rules>,
     ) -> Self {
@@ -57,20 +79,55 @@ impl SessionAnalyst {
             epoch: 0,
             stale_names: false,
             stale_catalog: false,
+            doubted: false,
             blind: false,
+            shelf,
+            version,
         }
     }
 
-    /// Whether the catalog has to be loaded again.
-    pub(super) const fn wants_catalog(&self) -> bool {
-        self.stale_catalog
+    /// How the session looks up names.
+    pub(super) const fn names(&self) -> &Names {
+        &self.names
     }
 
-    /// The state of the session, as the target says: rows of the session query, or `None` when it could not be learned.
-    pub(super) fn resynced(&mut self, rows: Option<Rows>, catalog: Option<Arc<Catalog>>) {
-        let loaded = !self.stale_catalog || catalog.is_some();
-        if rows.is_some() && rows == self.rows && !self.blind && !self.stale_catalog {
-            self.stale_names = false;
+    /// Which catalog is needed.
+    pub(super) fn wanted(&self) -> Wanted {
+        if self.stale_catalog {
+            Wanted::Own
+        } else if self.version != self.shelf.version() || self.shelf.is_stale() {
+            Wanted::Shared
+        } else if self.doubted {
+            Wanted::Newer
+        } else {
+            Wanted::Nothing
+        }
+    }
+
+    /// Whether the names that the session knows have to be asked for, now that it is to have this catalog.
+    pub(super) fn wants_names(&self, catalog: Option<&Arc<Catalog>>) -> bool {
+        let same = catalog.is_none_or(|newer| Arc::ptr_eq(newer, &self.catalog));
+        self.stale_names || self.stale_catalog || self.blind || !same
+    }
+
+    /// The catalog that it has holds under this version of the shelf, or the name in doubt stays unknown.
+    pub(super) fn confirmed(&mut self, version: Option<u64>) {
+        self.doubted = false;
+        self.version = version.unwrap_or(self.version);
+    }
+
+    /// The state of the session, as the target says: rows of the session query, or `None` when it could not be learned;
+    /// and the catalog that was wanted, with the version of the shelf under which it holds.
+    pub(super) fn resynced(&mut self, rows: Option<Rows>, catalog: Option<(Arc<Catalog>, u64)>) {
+        // Without a newer catalog an unknown name stays unknown; without one that holds nothing is known.
+        let loaded = matches!(self.wanted(), Wanted::Nothing | Wanted::Newer) || catalog.is_some();
+        (self.stale_names, self.stale_catalog, self.doubted) = (false, false, false);
+        let (catalog, version) = catalog.unzip();
+        if let Some(version) = version {
+            self.version = version;
+        }
+        let same = catalog.as_ref().is_none_or(|newer| Arc::ptr_eq(newer, &self.catalog));
+        if same && rows.is_some() && rows == self.rows && loaded && !self.blind {
             return;
         }
         let names = rows.as_ref().and_then(|rows| Names::from_rows(rows).ok());
@@ -80,7 +137,6 @@ impl SessionAnalyst {
         if let Some(catalog) = catalog {
             self.catalog = catalog;
         }
-        (self.stale_names, self.stale_catalog) = (false, false);
         self.epoch += 1;
         self.readings.clear();
     }
@@ -133,12 +189,20 @@ impl Analyst for SessionAnalyst {
     }
 
     fn is_stale(&self) -> bool {
-        self.stale_names || self.stale_catalog
+        self.stale_names || self.wanted() != Wanted::Nothing
     }
 
     fn touch(&mut self, names: bool, catalog: bool) {
         self.stale_names |= names;
         self.stale_catalog |= catalog;
+        if catalog {
+            self.shelf.mark_changed();
+        }
+    }
+
+    fn doubt(&mut self, reading: &Reading) -> bool {
+        self.doubted = !self.blind && reading.analysis.missing.as_ref().is_some_and(|missing| missing.in_catalog);
+        self.doubted
     }
 
     fn column_tags(&self, table: u32, column: i16, traced: bool) -> Option<TagSet> {

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use bytes::BytesMut;
 
+use super::analysis::Missing;
 use super::codec::write;
 use crate::policy::{Denial, Fault, Retry};
 
@@ -70,6 +71,17 @@ pub(super) fn put_denial(out: &mut BytesMut, severity: Severity, state: &str, de
     let detail = format!("rule: {rule}; retry: {retry}; session: {}", denial.session);
     let hint = denial.remedy.as_deref();
     put(out, severity, state, &message, Some(&detail), hint);
+}
+
+/// Writes the error that the target would give for a name that means nothing, so that whoever looks whether something
+/// exists gets the answer; the detail says that the target was not asked.
+pub(super) fn put_missing(out: &mut BytesMut, missing: &Missing, denial: &Denial) {
+    let rule = denial.rule.as_deref().unwrap_or("none");
+    let detail = format!(
+        "interceptor did not forward it: {}; rule: {rule}; retry: no, unless the name comes to exist; session: {}",
+        denial.what, denial.session
+    );
+    put(out, Severity::Error, missing.state, &missing.message, Some(&detail), None);
 }
 
 /// Writes an error of our own.

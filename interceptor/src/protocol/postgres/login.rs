@@ -32,7 +32,7 @@ use authentication::Authentication;
 use reader::Reader;
 
 pub(crate) use failure::{Complaint, LoginError};
-pub(crate) use query::Bounds;
+pub(crate) use query::{Bounds, query_with};
 #[cfg(test)]
 pub(crate) use query::{QueryError, Row, query};
 

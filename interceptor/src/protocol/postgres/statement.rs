@@ -72,6 +72,9 @@ pub(super) trait Analyst: fmt::Debug + Send {
     /// A statement that may have changed what texts mean has been run.
     fn touch(&mut self, names: bool, catalog: bool);
 
+    /// Whether an unknown name in it could be known to a newer catalog; [`Analyst::is_stale`] then says that one is needed.
+    fn doubt(&mut self, reading: &Reading) -> bool;
+
     /// Tags of a table's column; `None` where they are not known. Of a view's column they are known only where the
     /// statement was `traced` through the view.
     fn column_tags(&self, table: u32, column: i16, traced: bool) -> Option<TagSet>;

@@ -8,6 +8,7 @@ use pg_query::protobuf::{
     SubLinkType, TypeName, XmlExprOp,
 };
 
+use super::from::shown;
 use super::lineage::{Val, field_names, qualified_name, string};
 use super::query::all_tags;
 use super::table::{Walker, union};
@@ -291,7 +292,10 @@ impl Walker<'_> {
                 }
             }
             None if schema == Some("pg_catalog") && is_grammar_type(text) => {}
-            None => self.opaque(&format!("unknown type {text}")),
+            None => {
+                self.missing("42704", || format!("type \"{}\" does not exist", shown(schema, text)));
+                self.opaque(&format!("unknown type {text}"));
+            }
         }
     }
 }

@@ -107,7 +107,9 @@ impl<'a> Walker<'a> {
         let names = self.names;
         let found = self.catalog().resolve(names, schema, &range.relname);
         if found.is_none() {
-            self.opaque(&format!("unknown relation {}", shown(schema, &range.relname)));
+            let shown = shown(schema, &range.relname);
+            self.missing("42P01", || format!("relation \"{shown}\" does not exist"));
+            self.opaque(&format!("unknown relation {shown}"));
         }
         if !range.catalogname.is_empty() && range.catalogname != self.scope.database {
             self.opaque("a relation of another database");
@@ -524,6 +526,6 @@ fn columns_of_call(call: &NodeEnum, alias: Option<&Alias>) -> Option<Vec<String>
     Some(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
-fn shown(schema: Option<&str>, name: &str) -> String {
+pub(super) fn shown(schema: Option<&str>, name: &str) -> String {
     schema.map_or_else(|| name.to_owned(), |schema| format!("{schema}.{name}"))
 }

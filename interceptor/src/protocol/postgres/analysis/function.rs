@@ -7,6 +7,7 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::{Node, a_const};
 
+use super::from::shown;
 use super::lineage::string;
 use super::table::Walker;
 use crate::policy::{ActionName, Resource, ResourceKind, TagSet};
@@ -49,6 +50,8 @@ impl Walker<'_> {
                     self.hidden(function, "called by a cast or a domain");
                 }
             } else {
+                let shown = shown(schema, name);
+                self.missing("42883", || format!("function {shown} does not exist"));
                 self.opaque(&format!("unknown function {name}"));
             }
             return;

@@ -118,6 +118,11 @@ impl Val {
 
 const SYSTEM_COLUMNS: &[&str] = &["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
 
+/// undefined_column
+const NO_COLUMN: &str = "42703";
+/// undefined_table
+const NO_RELATION: &str = "42P01";
+
 impl Walker<'_> {
     /// What a reference means.
     pub(super) fn column_ref(&mut self, fields: &[Node]) -> Val {
@@ -195,12 +200,14 @@ impl Walker<'_> {
             self.saw(&rest);
             return Val::made(rest);
         }
+        self.missing(NO_COLUMN, || format!("column \"{column}\" does not exist"));
         self.opaque(&format!("unknown column {column}"));
         Val::made(self.scope.tags.all())
     }
 
     fn qualified(&mut self, schema: Option<&str>, table: &str, column: &str) -> Val {
         let Some(rte) = self.find_table(schema, table) else {
+            self.missing(NO_RELATION, || format!("missing FROM-clause entry for table \"{table}\""));
             self.opaque(&format!("unknown column {table}.{column}"));
             return Val::made(self.scope.tags.all());
         };
@@ -215,6 +222,7 @@ impl Walker<'_> {
         let tags = self.whole(&rte.columns);
         self.field_function(column, &tags);
         if rte.columns.rest.is_none() && rte.columns.list.iter().all(|column| column.name.is_some()) {
+            self.missing(NO_COLUMN, || format!("column {table}.{column} does not exist"));
             self.opaque(&format!("unknown column {table}.{column}"));
         }
         Val::made(tags)

@@ -121,6 +121,21 @@ pub struct Analysis {
     pub session_bound: bool,
     /// Some effect could not be known.
     pub opaque: bool,
+    /// It only prepares what is judged again when it runs: a hold need not be waited for.
+    pub prepares: bool,
+    /// The first name that means nothing here: the target would refuse the text for it.
+    pub missing: Option<Missing>,
+}
+
+/// A name that means nothing, as the target would say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// SQLSTATE: `42P01`, `42703` ...
+    pub state: &'static str,
+    /// `relation "orders" does not exist`.
+    pub message: String,
+    /// Whether a newer catalog could know it.
+    pub in_catalog: bool,
 }
 
 /// One statement of a text.
@@ -301,6 +316,8 @@ pub fn opaque(text: &str, target: &str, database: &str, tags: &dyn ColumnTags, w
         }],
         session_bound: false,
         opaque: true,
+        prepares: false,
+        missing: None,
     }
 }
 

@@ -28,6 +28,11 @@ const NAMING: &[&str] =
 const CURSOR_BINARY: i32 = 0x0001;
 const CURSOR_HOLD: i32 = 0x0020;
 
+/// invalid_sql_statement_name
+const NO_PREPARED: &str = "26000";
+/// invalid_cursor_name
+const NO_CURSOR: &str = "34000";
+
 pub(super) fn analyze(text: &str, scope: &Scope<'_>) -> Analysis {
     if !scope.names.plain_text {
         return closed(text, scope, "standard_conforming_strings is off, or client_encoding is not UTF8");
@@ -106,6 +111,9 @@ fn of_tree(text: &str, scope: &Scope<'_>, tree: &ParseResult) -> Analysis {
     };
     let overflowed = reader.walker.overflowed();
     let session_bound = reader.walker.session_bound;
+    // Of several statements the first ones run before the target finds what is missing.
+    let missing = reader.walker.missing.take().filter(|_| statements.len() == 1);
+    let prepares = matches!(statements.as_slice(), [StatementInfo { effect: SessionEffect::Prepare { .. }, .. }]);
     let count = u32::try_from(tree.stmts.len()).unwrap_or(u32::MAX);
     let (actions, facts, opaque) = reader.walker.finish(count, limit);
     if overflowed {
@@ -115,7 +123,16 @@ fn of_tree(text: &str, scope: &Scope<'_>, tree: &ParseResult) -> Analysis {
             info.reads_tagged = Arc::clone(&all);
         }
     }
-    Analysis { id: next_id(), actions: actions.into(), facts: Arc::new(facts), statements, session_bound, opaque }
+    Analysis {
+        id: next_id(),
+        actions: actions.into(),
+        facts: Arc::new(facts),
+        statements,
+        session_bound,
+        opaque,
+        prepares,
+        missing,
+    }
 }
 
 /// The smallest constant LIMIT of a SELECT.
@@ -239,6 +256,10 @@ impl Reader<'_, '_> {
             NodeEnum::ExplainStmt(explain) => self.explain(explain, range),
             NodeEnum::PrepareStmt(prepare) => {
                 self.session();
+                match prepare.query.as_deref() {
+                    Some(node) => drop(self.statement(node, range)),
+                    None => drop(self.unknown("a statement that is not known")),
+                }
                 let text: Arc<str> = self.text.get(range.clone()).unwrap_or_default().into();
                 let prepared = Arc::new(Prepared { text });
                 self.walker.session_bound = true;
@@ -393,7 +414,10 @@ impl Reader<'_, '_> {
                 }
                 output
             }
-            None => self.unknown("a prepared statement that is not known").0,
+            None => {
+                self.walker.missing(NO_PREPARED, || format!("prepared statement \"{}\" does not exist", execute.name));
+                self.unknown("a prepared statement that is not known").0
+            }
         };
         // Parameters may turn up in any column.
         (if tags.is_empty() { output } else { Output::Unknown(super::table::union(&tags, &self.walker.reads)) }, effect)
@@ -433,6 +457,7 @@ impl Reader<'_, '_> {
         };
         let effect = SessionEffect::Fetch { name: fetch.portalname.as_str().into() };
         let Some(cursor) = known else {
+            self.walker.missing(NO_CURSOR, || format!("cursor \"{}\" does not exist", fetch.portalname));
             let (output, _) = self.unknown("a cursor that is not known");
             return (output, effect);
         };

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
-use super::Scope;
 use super::lineage::{Col, Cte, Frame};
+use super::{Missing, Scope};
 use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, TagSet};
 use crate::protocol::postgres::catalog::{Catalog, Names, Relation};
 
@@ -43,6 +43,7 @@ pub(super) struct Walker<'a> {
     pub(super) names_in_doubt: bool,
     pub(super) session_bound: bool,
     pub(super) resync: super::Resync,
+    pub(super) missing: Option<Missing>,
     steps: usize,
     overflow: bool,
     none: TagSet,
@@ -67,6 +68,7 @@ impl<'a> Walker<'a> {
             names_in_doubt: false,
             session_bound: false,
             resync: super::Resync::default(),
+            missing: None,
             steps: 0,
             overflow: false,
             none: TagSet::default(),
@@ -112,6 +114,14 @@ impl<'a> Walker<'a> {
         entry.0.extend(columns.iter().cloned());
         if let Some(tags) = tags {
             entry.1 = union(&entry.1, tags);
+        }
+    }
+
+    /// A name of the text itself means nothing; the first one counts. `state` is what the target would say.
+    pub(super) fn missing(&mut self, state: &'static str, message: impl FnOnce() -> String) {
+        if self.missing.is_none() && !self.names_in_doubt && self.open_views.is_empty() {
+            let in_catalog = state.starts_with("42");
+            self.missing = Some(Missing { state, message: message(), in_catalog });
         }
     }
 

@@ -31,6 +31,7 @@ pub struct Catalog {
     builtin_cast_functions: Vec<u32>,
     family: HashMap<u32, Vec<u32>>,
     schemas: BTreeSet<Arc<str>>,
+    fingerprint: u64,
 }
 
 /// What kind of relation it is, as `pg_class.relkind` says.
@@ -269,6 +270,12 @@ impl Catalog {
     #[must_use]
     pub fn family(&self, oid: u32) -> &[u32] {
         self.family.get(&oid).map_or(&[], Vec::as_slice)
+    }
+
+    /// Equal for catalogs that were loaded from the same rows by this process, whatever their order.
+    #[must_use]
+    pub const fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 
     /// Whether a schema of that name exists.

@@ -1,10 +1,13 @@
 //! What is known of each target's databases, shared by all sessions.
 //!
-//! A catalog is loaded over a connection of its own, so that the agent's session is not touched, and by one session at a
-//! time for each database. It is loaded again after DDL seen here, and when it is older than [`FRESH`]: what others
-//! change meanwhile is seen late, and shows as a name that is unknown, or as columns that the server says are others.
+//! A catalog is loaded over a connection of its own, so that no agent's session is touched, and by one session at a time
+//! for each database. DDL that is seen in any session makes all sessions of that database ask again before they read
+//! another text. What others change past interceptor is seen after [`FRESH`] and one load, at most after [`STALE`]: past
+//! that age nothing is read until a load succeeds. A name that is unknown is looked up again where the catalog is older
+//! than [`DOUBTED`].
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -15,75 +18,163 @@ use super::super::login::{self, Bounds};
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::{Dial, Login, Target};
 
-/// How old a catalog may be when a session begins.
+/// Past this age a catalog is loaded again, while sessions go on with the old one.
 pub(super) const FRESH: Duration = Duration::from_secs(60);
 
-/// Databases that are kept; more are loaded each time.
+/// Past this age sessions wait for a newer catalog, and take nothing for known where there is none.
+pub(super) const STALE: Duration = Duration::from_secs(300);
+
+/// An unknown name is believed to be unknown where the catalog is no older than this.
+pub(super) const DOUBTED: Duration = Duration::from_secs(2);
+
+/// Databases that are kept; of more, each session keeps its own.
 pub(super) const KEPT_LIMIT: usize = 256;
 
-type Slot = Arc<Mutex<Option<(Duration, Arc<Catalog>)>>>;
+type Shelves = parking_lot::Mutex<HashMap<(Arc<str>, String), Arc<Shelf>>>;
 
-type Kept = parking_lot::Mutex<HashMap<(Arc<str>, String), Slot>>;
-
-static KEPT: LazyLock<Kept> = LazyLock::new(Default::default);
+static SHELVES: LazyLock<Shelves> = LazyLock::new(Default::default);
 static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
 
-/// The catalog of a database, fresh enough.
-pub(super) async fn load(
-    dial: &Arc<dyn Dial>,
-    target: &Target,
-    login: &Login,
-    database: &str,
-) -> Result<Arc<Catalog>, String> {
-    let slot = slot(target, database);
-    let mut kept = slot.lock().await;
-    let now = CLOCK.monotonic();
-    if let Some((loaded, catalog)) = kept.as_ref().filter(|(loaded, _)| now.saturating_sub(*loaded) <= FRESH) {
-        let _age = loaded;
-        return Ok(Arc::clone(catalog));
+/// The catalog of one database, and whether it still holds.
+#[derive(Debug, Default)]
+pub(in super::super) struct Shelf {
+    kept: parking_lot::Mutex<Kept>,
+    loading: Mutex<()>,
+    /// Grows when the catalog is another, or may no longer hold.
+    version: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    catalog: Option<Arc<Catalog>>,
+    /// When its load began.
+    began: Duration,
+    /// When DDL was last seen.
+    changed: Option<Duration>,
+}
+
+impl Shelf {
+    /// Which state of the catalog is the newest: a session that has read under another one has to ask again.
+    pub(in super::super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
-    let catalog = Arc::new(fetch(dial, target, login, database).await?);
-    *kept = Some((now, Arc::clone(&catalog)));
-    Ok(catalog)
-}
 
-/// The catalog of a database as it is now.
-pub(super) async fn reload(
-    dial: &Arc<dyn Dial>,
-    target: &Target,
-    login: &Login,
-    database: &str,
-) -> Result<Arc<Catalog>, String> {
-    let slot = slot(target, database);
-    let mut kept = slot.lock().await;
-    let catalog = Arc::new(fetch(dial, target, login, database).await?);
-    *kept = Some((CLOCK.monotonic(), Arc::clone(&catalog)));
-    Ok(catalog)
-}
-
-fn slot(target: &Target, database: &str) -> Slot {
-    let mut kept = KEPT.lock();
-    let key = (Arc::clone(&target.name), database.to_owned());
-    if kept.len() >= KEPT_LIMIT && !kept.contains_key(&key) {
-        return Slot::default();
+    /// DDL was run, so that what is kept may no longer hold.
+    pub(in super::super) fn mark_changed(&self) {
+        self.kept.lock().changed = Some(CLOCK.monotonic());
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
-    Arc::clone(kept.entry(key).or_default())
+
+    /// Whether what is kept is too old to be relied on.
+    pub(in super::super) fn is_stale(&self) -> bool {
+        self.age() > STALE
+    }
+
+    fn age(&self) -> Duration {
+        CLOCK.monotonic().saturating_sub(self.kept.lock().began)
+    }
+
+    /// What is kept, where it holds and is no older than that.
+    fn holds(&self, age: Duration) -> Option<Arc<Catalog>> {
+        let kept = self.kept.lock();
+        let now = CLOCK.monotonic();
+        let catalog = kept.catalog.as_ref().filter(|_| kept.changed.is_none())?;
+        (now.saturating_sub(kept.began) <= age).then(|| Arc::clone(catalog))
+    }
+
+    fn put(&self, catalog: Catalog, began: Duration) -> Arc<Catalog> {
+        let mut kept = self.kept.lock();
+        kept.began = began;
+        kept.changed = kept.changed.filter(|changed| *changed >= began);
+        if let Some(same) = kept.catalog.as_ref().filter(|old| old.fingerprint() == catalog.fingerprint()) {
+            return Arc::clone(same);
+        }
+        let catalog = Arc::new(catalog);
+        kept.catalog = Some(Arc::clone(&catalog));
+        self.version.fetch_add(1, Ordering::AcqRel);
+        catalog
+    }
 }
 
-async fn fetch(dial: &Arc<dyn Dial>, target: &Target, login: &Login, database: &str) -> Result<Catalog, String> {
-    let leg = dial.dial().await.map_err(|error| error.to_string())?;
-    let parameters = [
+/// A database, and the means to look into it.
+#[derive(Clone, Debug)]
+pub(super) struct Library {
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) dial: Arc<dyn Dial>,
+    pub(super) target: Arc<Target>,
+    pub(super) login: Login,
+    pub(super) database: Arc<str>,
+}
+
+impl Library {
+    /// The shelf of a database, which all its sessions share.
+    pub(super) fn open(dial: Arc<dyn Dial>, target: Arc<Target>, login: Login, database: &str) -> Self {
+        let mut shelves = SHELVES.lock();
+        let key = (Arc::clone(&target.name), database.to_owned());
+        let shelf = if shelves.len() >= KEPT_LIMIT && !shelves.contains_key(&key) {
+            Arc::default()
+        } else {
+            Arc::clone(shelves.entry(key).or_default())
+        };
+        drop(shelves);
+        Self { shelf, dial, target, login, database: database.into() }
+    }
+
+    /// The catalog, no older than that, and the version of the shelf under which it holds.
+    pub(super) async fn catalog(&self, age: Duration) -> Result<(Arc<Catalog>, u64), String> {
+        // Read before the catalog: what changes meanwhile makes the session ask again.
+        let version = self.shelf.version();
+        if let Some(catalog) = self.shelf.holds(age) {
+            return Ok((catalog, version));
+        }
+        let _alone = self.shelf.loading.lock().await;
+        let version = self.shelf.version();
+        if let Some(catalog) = self.shelf.holds(age) {
+            return Ok((catalog, version));
+        }
+        let began = CLOCK.monotonic();
+        let loaded = self.fetch().await?;
+        let catalog = self.shelf.put(loaded, began);
+        // Another catalog is a new version, which this session has with it, unless DDL came in between.
+        let newer = self.shelf.version();
+        let changed = self.shelf.kept.lock().changed.is_some();
+        Ok((catalog, if changed { version } else { newer }))
+    }
+
+    /// Has the catalog loaded again in the background where it is no longer fresh.
+    pub(super) fn refresh(&self) {
+        if self.shelf.age() <= FRESH || self.shelf.loading.try_lock().is_err() {
+            return;
+        }
+        let library = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = library.catalog(FRESH).await {
+                tracing::warn!(target = %library.target.name, database = %library.database, %error, "the catalog stays old");
+            }
+        });
+    }
+
+    async fn fetch(&self) -> Result<Catalog, String> {
+        let leg = self.dial.dial().await.map_err(|error| error.to_string())?;
+        let mut leg = login::login(leg, &self.target, &self.login, &own_parameters(&self.database))
+            .await
+            .map_err(|error| error.to_string())?;
+        let bounds = Bounds { rows: super::super::catalog::MAX_ROWS, ..Bounds::default() };
+        let mut loader = Loader::new();
+        leg.query(SETUP, &bounds).await.map_err(|error| error.to_string())?;
+        for query in QUERIES {
+            let rows = leg.query(query, &bounds).await.map_err(|error| error.to_string())?;
+            loader.rows(&rows).map_err(|error| error.to_string())?;
+        }
+        loader.finish().map_err(|error| error.to_string())
+    }
+}
+
+/// Start-up parameters of a connection of our own.
+pub(super) fn own_parameters(database: &str) -> [(String, String); 3] {
+    [
         ("database".to_owned(), database.to_owned()),
         ("client_encoding".to_owned(), "UTF8".to_owned()),
         ("application_name".to_owned(), "interceptor".to_owned()),
-    ];
-    let mut leg = login::login(leg, target, login, &parameters).await.map_err(|error| error.to_string())?;
-    let bounds = Bounds { rows: super::super::catalog::MAX_ROWS, ..Bounds::default() };
-    let mut loader = Loader::new();
-    leg.query(SETUP, &bounds).await.map_err(|error| error.to_string())?;
-    for query in QUERIES {
-        let rows = leg.query(query, &bounds).await.map_err(|error| error.to_string())?;
-        loader.rows(&rows).map_err(|error| error.to_string())?;
-    }
-    loader.finish().map_err(|error| error.to_string())
+    ]
 }

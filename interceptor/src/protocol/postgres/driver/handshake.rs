@@ -19,7 +19,7 @@ use super::super::error::{self, Severity};
 use super::super::login::{self, Bounds, LoggedIn, LoginError};
 use super::super::machine::{Machine, refusal};
 use super::super::startup::{Opening, Refused, fresh_id};
-use super::catalogs;
+use super::catalogs::{FRESH, Library};
 use super::legs::Legs;
 use super::session::Session;
 use crate::policy::{Command, Denial, Facts, Fault, Retry};
@@ -69,10 +69,10 @@ pub(super) async fn open(conn: Conn, gate: &dyn Gate) -> Result<Opened<'_>, Fail
         return agent.refuse(denial, error::INTERNAL).await;
     }
 
-    let database = opening.database.as_str();
+    let library = Library::open(Arc::clone(&dial), Arc::clone(&target), admitted.login, &opening.database);
     let known = async {
-        let catalog = catalogs::load(&dial, &target, &admitted.login, database).await?;
-        Ok::<_, String>((catalog, session_names(&mut upstream).await?))
+        let (catalog, version) = library.catalog(FRESH).await?;
+        Ok::<_, String>(((catalog, Arc::clone(&library.shelf), version), session_names(&mut upstream).await?))
     };
     let (catalog, names) = match known.await {
         Ok(known) => known,
@@ -83,20 +83,19 @@ pub(super) async fn open(conn: Conn, gate: &dyn Gate) -> Result<Opened<'_>, Fail
             return agent.refuse(denial, error::NO_TARGET).await;
         }
     };
-    let analyst = SessionAnalyst::new(Arc::clone(&target.name), database.into(), catalog, names, Arc::clone(&rules));
+    let database = Arc::clone(&library.database);
+    let analyst = SessionAnalyst::new(Arc::clone(&target.name), database, catalog, names, Arc::clone(&rules));
 
     let waiting = Arc::new(Notify::new());
     let key = Key::generate(opening.negotiated()).map_err(|source| Failure::Io { leg: "agent", source })?;
     let (process_id, secret_key) = (upstream.process_id, upstream.secret_key);
-    let waiting_too = Arc::clone(&waiting);
-    let handle = Handle { dial: Arc::clone(&dial), target: Arc::clone(&target), process_id, secret_key, waiting };
+    let handle = Handle { dial, target, process_id, secret_key, waiting: Arc::clone(&waiting) };
     gate.publish_cancel(Key::published(key.process_id, &key.secret), Arc::new(handle));
     agent.welcome(&upstream, &key).await?;
 
     let machine = Machine::new(session, rules);
     let legs = Legs::new(gate, (agent.stream, agent.input), (upstream.stream, upstream.leftover), machine, analyst);
-    let login = admitted.login;
-    Ok(Opened::Session(Box::new(Session { gate, legs, target, dial, login, opening, session, waiting: waiting_too })))
+    Ok(Opened::Session(Box::new(Session { gate, legs, library, session, waiting })))
 }
 
 enum Wanted {

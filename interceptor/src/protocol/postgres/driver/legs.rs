@@ -81,6 +81,8 @@ pub(super) struct Legs<'a> {
     /// Bytes still to come of a message that passes in pieces.
     passing_down: usize,
     passing_up: usize,
+    /// Pieces of a message are among what was not yet written to the agent.
+    pieces: bool,
     to_agent: Pipe<'a>,
     to_upstream: Pipe<'a>,
 }
@@ -157,6 +159,7 @@ impl<'a> Legs<'a> {
             scratch: BytesMut::new(),
             passing_down: 0,
             passing_up: 0,
+            pieces: false,
             to_agent: Pipe::default(),
             to_upstream: Pipe::default(),
         }
@@ -239,6 +242,23 @@ impl<'a> Legs<'a> {
         .await
     }
 
+    /// Tells the agent why the session ends when the record takes nothing more: what is on record is written out, what is
+    /// not is dropped, and the words follow where the agent can read them as a message.
+    pub(super) async fn tell_unrecorded(&mut self, words: &[u8]) -> io::Result<()> {
+        use tokio::io::AsyncWriteExt;
+        if self.to_agent.recording.take().is_some() {
+            self.to_agent.bytes.clear();
+        }
+        self.direct = None;
+        self.staged.clear();
+        let begun = std::mem::take(&mut self.to_agent.bytes);
+        self.agent.write_all(&begun).await?;
+        if !self.pieces {
+            self.agent.write_all(words).await?;
+        }
+        self.agent.flush().await
+    }
+
     /// Says goodbye to the target.
     pub(super) async fn leave_upstream(&mut self) {
         use tokio::io::AsyncWriteExt;
@@ -312,6 +332,7 @@ impl<'a> Legs<'a> {
                     if self.to_agent.unflushed {
                         ready!(self.to_agent.poll(&mut self.agent, "agent", cx))?;
                     }
+                    self.pieces = self.passing_down > 0;
                     return Poll::Ready(Ok(news));
                 }
                 self.to_agent.load(self.gate, Direction::ToAgent, bytes.clone(), bytes);
@@ -379,6 +400,7 @@ impl<'a> Legs<'a> {
             if rest.len() < header.length {
                 if header.length > PIECE && matches!(header.tag, b'D' | b'd') && self.machine.passes_rows() {
                     self.passing_down = header.length;
+                    self.pieces = true;
                     continue;
                 }
                 let limit = backend_limit(header.tag);

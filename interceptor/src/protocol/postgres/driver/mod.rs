@@ -2,18 +2,22 @@
 //! log-in.
 //!
 //! `handshake` gets a connection to its first ReadyForQuery, `legs` moves bytes both ways at once, `session` takes the
-//! agent's messages one by one and asks the gate, `catalogs` keeps what is known of databases.
+//! agent's messages one by one and asks the gate, `catalogs` keeps what is known of databases, `estimate` asks the planner
+//! what a held command would touch.
 //!
 //! Whatever ends a session, the agent is told natively where that is still possible: between messages, and as long as it
 //! reads ([`FAREWELL_TIMEOUT`]).
 
 mod catalogs;
+mod estimate;
 mod handshake;
 mod legs;
 mod session;
 
 #[cfg(test)]
 mod tests;
+
+pub(super) use catalogs::Shelf;
 
 use std::time::Duration;
 

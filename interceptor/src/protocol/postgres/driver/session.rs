@@ -1,20 +1,22 @@
 //! The loop: the agent's messages one by one, each with its verdict.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::super::analyst::Wanted;
 use super::super::catalog::{Catalog, Loader, QUERIES, SESSION_QUERY, SETUP};
 use super::super::codec::{frame, frontend_limit};
 use super::super::error::{self, Severity};
 use super::super::machine::{ClientLegs, Fault, Leave, Question, Rows, Step, refusal};
-use super::super::startup::Opening;
-use super::catalogs;
+use super::catalogs::{DOUBTED, FRESH, Library};
+use super::estimate;
 use super::legs::{Legs, Stop};
-use crate::policy::{Denial, Retry};
-use crate::protocol::{Close, Dial, Failure, Gate, Impact, Login, Observation, Target, Verdict};
+use crate::policy::{Command, Denial, Retry};
+use crate::protocol::{Close, Failure, Gate, Impact, Observation, Verdict};
 use crate::telemetry::SessionId;
 
 /// A session that is ready for commands.
@@ -22,10 +24,7 @@ use crate::telemetry::SessionId;
 pub(super) struct Session<'a> {
     pub(super) gate: &'a dyn Gate,
     pub(super) legs: Legs<'a>,
-    pub(super) target: Arc<Target>,
-    pub(super) dial: Arc<dyn Dial>,
-    pub(super) login: Login,
-    pub(super) opening: Opening,
+    pub(super) library: Library,
     pub(super) session: SessionId,
     /// Woken by cancel requests.
     pub(super) waiting: Arc<Notify>,
@@ -58,7 +57,8 @@ impl Session<'_> {
                 (state, denial, Err(failure))
             }
         };
-        self.farewell(state, &denial).await;
+        let recordable = !matches!(&close, Err(Failure::Denied(_)));
+        self.farewell(state, &denial, recordable).await;
         self.close().await;
         close
     }
@@ -67,11 +67,22 @@ impl Session<'_> {
         Denial { retry: Retry::Later, ..refusal(self.session, what, reason, remedy) }
     }
 
-    async fn farewell(&mut self, state: &str, denial: &Denial) {
-        if self.legs.is_between_messages() {
-            error::put_denial(&mut self.legs.staged, Severity::Fatal, state, denial);
-        }
-        let _bounded = timeout(super::FAREWELL_TIMEOUT, self.legs.drain()).await;
+    /// Tells the agent why its session ends: on record where there is one, else past it, since silence helps nobody.
+    async fn farewell(&mut self, state: &str, denial: &Denial, recordable: bool) {
+        let mut words = BytesMut::new();
+        error::put_denial(&mut words, Severity::Fatal, state, denial);
+        let told = async {
+            if recordable {
+                if self.legs.is_between_messages() {
+                    self.legs.staged.extend_from_slice(&words);
+                }
+                if !matches!(self.legs.drain().await, Err(Stop::Unrecorded(_))) {
+                    return;
+                }
+            }
+            let _best_effort = self.legs.tell_unrecorded(&words).await;
+        };
+        let _bounded = timeout(super::FAREWELL_TIMEOUT, told).await;
     }
 
     async fn close(&mut self) {
@@ -128,13 +139,14 @@ impl Session<'_> {
 
     /// Gets the verdict on the message at hand.
     async fn ask(&mut self, Question { command, prepares }: Question) -> Result<(), Stop> {
+        self.library.refresh();
         let verdict = match self.legs.until(self.gate.judge(&command), true).await? {
             Ok(Verdict::Permit(permit)) => Ok(Leave::Permit(permit)),
             Ok(Verdict::Hold(held)) if prepares => Ok(Leave::Prepare { _held: held }),
             Ok(Verdict::Hold(held)) => {
                 let canceled = self.note("the wait for an approval", "canceled on request", "send the command again");
                 let waiting = Arc::clone(&self.waiting);
-                let impact = Impact { rows: None, note: Some("no estimate: the planner was not asked".to_owned()) };
+                let impact = self.impact(&command).await?;
                 let hold = async {
                     tokio::select! {
                         biased;
@@ -154,26 +166,58 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// What an approver should know of a command that is held.
+    async fn impact(&mut self, command: &Command) -> Result<Impact, Stop> {
+        let unknown = |why: &str| Ok(Impact { rows: None, note: Some(format!("no estimate: {why}")) });
+        if self.legs.machine.has_changed_catalog() {
+            return unknown("its transaction has changed objects that only it sees");
+        }
+        let Some(reading) = self.legs.machine.asked() else { return unknown("it is no statement of SQL") };
+        let asked = match estimate::Asked::new(command, reading, self.legs.analyst.names()) {
+            Ok(asked) => asked,
+            Err(why) => return unknown(why),
+        };
+        let library = self.library.clone();
+        self.legs.until(asked.estimate(&library), true).await
+    }
+
     /// Asks the target what the session's names mean now.
     async fn resync(&mut self) -> Result<(), Stop> {
-        let catalog = if self.legs.analyst.wants_catalog() { self.catalog().await? } else { None };
+        let catalog = match self.legs.analyst.wanted() {
+            Wanted::Nothing => None,
+            Wanted::Own => self.own_catalog().await?,
+            // What its own transaction has changed is not in the shared one.
+            Wanted::Shared | Wanted::Newer if self.legs.machine.has_changed_catalog() => self.own_catalog().await?,
+            Wanted::Shared => self.shared_catalog(FRESH).await?,
+            Wanted::Newer => self.shared_catalog(DOUBTED).await?,
+        };
+        let version = catalog.as_ref().map(|(_, version)| *version);
+        let given_up = catalog.is_none() && self.legs.analyst.wanted() == Wanted::Shared;
+        if !given_up && !self.legs.analyst.wants_names(catalog.as_ref().map(|(catalog, _)| catalog)) {
+            self.legs.analyst.confirmed(version);
+            return Ok(());
+        }
         let rows = self.hidden(SESSION_QUERY).await?.ok();
         self.legs.analyst.resynced(rows, catalog);
         Ok(())
     }
 
+    async fn shared_catalog(&mut self, age: Duration) -> Result<Option<(Arc<Catalog>, u64)>, Stop> {
+        let loaded = self.legs.until(self.library.catalog(age), true).await?;
+        Ok(loaded.inspect_err(|error| tracing::warn!(session = %self.session, %error, "no catalog")).ok())
+    }
+
     /// The catalog as this session sees it; `None` where it cannot be had.
-    async fn catalog(&mut self) -> Result<Option<Arc<Catalog>>, Stop> {
+    async fn own_catalog(&mut self) -> Result<Option<(Arc<Catalog>, u64)>, Stop> {
         if !self.legs.machine.is_synced() {
             // What a pipeline has changed can be seen only by a savepoint inside of it, which there is none.
             return Ok(None);
         }
         if self.legs.machine.in_block() {
-            return self.catalog_inside().await;
+            let version = self.library.shelf.version();
+            return Ok(self.catalog_inside().await?.map(|catalog| (catalog, version)));
         }
-        let load = catalogs::reload(&self.dial, &self.target, &self.login, &self.opening.database);
-        let loaded = self.legs.until(load, true).await?;
-        Ok(loaded.ok())
+        self.shared_catalog(FRESH).await
     }
 
     /// The catalog as the open transaction sees it, with what it has changed. A savepoint keeps the settings that are

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use fallible_iterator::FallibleIterator;
+use postgres_protocol::IsNull;
 use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
 use tokio::io::AsyncWriteExt;
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 use super::failure::Complaint;
 use super::reader::{ReadError, Reader};
 use super::{LoggedIn, LoginError};
+use crate::policy::Parameter;
 use crate::tls::Stream;
 
 /// One row; `None` is NULL.
@@ -50,6 +52,12 @@ pub(crate) enum QueryError {
     Broken(String),
 }
 
+impl QueryError {
+    fn late(bounds: &Bounds) -> Self {
+        Self::Broken(format!("there was no answer within {} s", bounds.within.as_secs_f32()))
+    }
+}
+
 /// Asks `sql` (one or more statements that return rows or nothing) on a leg that is ready for a query; `leftover` holds
 /// what was read from it before, and after.
 ///
@@ -61,9 +69,47 @@ pub(crate) async fn query(
     sql: &str,
     bounds: &Bounds,
 ) -> Result<Vec<Row>, QueryError> {
-    timeout(bounds.within, ask(stream, leftover, sql, bounds)).await.unwrap_or_else(|_elapsed| {
-        Err(QueryError::Broken(format!("there was no answer within {} s", bounds.within.as_secs_f32())))
-    })
+    let mut request = BytesMut::new();
+    frontend::query(sql, &mut request).map_err(|_nul| QueryError::Broken("the query holds a NUL".into()))?;
+    let asked = converse(stream, leftover, &request, bounds);
+    timeout(bounds.within, asked).await.unwrap_or_else(|_elapsed| Err(QueryError::late(bounds)))
+}
+
+/// Asks one statement with bind values, by the extended protocol; else as [`query`].
+///
+/// # Errors
+/// [`QueryError`] says whether the leg is still usable.
+pub(crate) async fn query_with(
+    leg: &mut LoggedIn,
+    sql: &str,
+    parameters: &[Parameter],
+    bounds: &Bounds,
+) -> Result<Vec<Row>, QueryError> {
+    let request = bound(sql, parameters)?;
+    let asked = converse(&mut leg.stream, &mut leg.leftover, &request, bounds);
+    timeout(bounds.within, asked).await.unwrap_or_else(|_elapsed| Err(QueryError::late(bounds)))
+}
+
+fn bound(sql: &str, parameters: &[Parameter]) -> Result<BytesMut, QueryError> {
+    let mut request = BytesMut::new();
+    let types = parameters.iter().map(|parameter| parameter.type_oid);
+    let formats = parameters.iter().map(|parameter| i16::from(parameter.binary));
+    frontend::parse("", sql, types, &mut request).map_err(broken)?;
+    let put = |parameter: &Parameter, out: &mut BytesMut| {
+        Ok(match &parameter.value {
+            Some(value) => {
+                out.extend_from_slice(value);
+                IsNull::No
+            }
+            None => IsNull::Yes,
+        })
+    };
+    let text_results = std::iter::once(0);
+    frontend::bind("", "", formats, parameters, put, text_results, &mut request)
+        .map_err(|_bind| QueryError::Broken("the values cannot be bound".into()))?;
+    frontend::execute("", 0, &mut request).map_err(broken)?;
+    frontend::sync(&mut request);
+    Ok(request)
 }
 
 impl LoggedIn {
@@ -73,10 +119,13 @@ impl LoggedIn {
     }
 }
 
-async fn ask(stream: &mut Stream, leftover: &mut BytesMut, sql: &str, bounds: &Bounds) -> Result<Vec<Row>, QueryError> {
-    let mut request = BytesMut::new();
-    frontend::query(sql, &mut request).map_err(|_nul| QueryError::Broken("the query holds a NUL".into()))?;
-    stream.write_all(&request).await.map_err(broken)?;
+async fn converse(
+    stream: &mut Stream,
+    leftover: &mut BytesMut,
+    request: &[u8],
+    bounds: &Bounds,
+) -> Result<Vec<Row>, QueryError> {
+    stream.write_all(request).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
     let mut reader = Reader::new(stream, leftover, bounds.bytes, bounds.bytes);
     let (mut rows, mut refused) = (Vec::new(), None);
@@ -88,6 +137,8 @@ async fn ask(stream: &mut Stream, leftover: &mut BytesMut, sql: &str, bounds: &B
             Message::DataRow(body) => rows.push(row(&body)?),
             Message::ErrorResponse(body) => refused = Some(Complaint::read(&body)),
             Message::RowDescription(_)
+            | Message::ParseComplete
+            | Message::BindComplete
             | Message::CommandComplete(_)
             | Message::EmptyQueryResponse
             | Message::NoticeResponse(_)

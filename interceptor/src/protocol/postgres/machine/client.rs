@@ -127,6 +127,16 @@ impl Machine {
             && !reading.analysis.statements.iter().all(|statement| ends(&statement.effect))
     }
 
+    /// Reads a text. Where a newer catalog could know an unknown name of it, that is asked for first, once.
+    fn read(&mut self, text: &str, legs: &mut Legs<'_>) -> Result<Arc<Reading>, Step> {
+        let reading = legs.analyst.read(text, &*self);
+        if !std::mem::take(&mut self.doubted) && legs.analyst.doubt(&reading) {
+            self.doubted = true;
+            self.ready_to_read(legs)?;
+        }
+        Ok(reading)
+    }
+
     fn query(&mut self, text: &[u8], legs: &mut Legs<'_>) -> Step {
         // Its answer tells the transaction's status, by which a refusal is worded: so nothing else may be under way.
         if !self.is_quiet() {
@@ -140,13 +150,16 @@ impl Machine {
             self.refuse_with(NOT_UTF8.0, NOT_UTF8.1, Some(NOT_UTF8.2));
             return self.settle_simple(legs);
         };
-        let reading = legs.analyst.read(text, &*self);
+        let reading = match self.read(text, legs) {
+            Ok(reading) => reading,
+            Err(step) => return step,
+        };
         if self.stale_in_failed(&reading, legs) {
             return self.refuse_failed(true, legs);
         }
-        let command = self.command(&reading, &self.no_parameters);
+        let (command, prepares) = (self.command(&reading, &self.no_parameters), reading.analysis.prepares);
         self.asked = Some(Asked::Query(reading));
-        Step::Ask(Question { command, prepares: false })
+        Step::Ask(Question { command, prepares })
     }
 
     fn parse(&mut self, name: &[u8], text: &[u8], legs: &mut Legs<'_>) -> Step {
@@ -169,7 +182,10 @@ impl Machine {
         let Ok(text) = std::str::from_utf8(text) else {
             return self.refuse_natively(NOT_UTF8.0, NOT_UTF8.1, Some(NOT_UTF8.2), legs);
         };
-        let reading = legs.analyst.read(text, &*self);
+        let reading = match self.read(text, legs) {
+            Ok(reading) => reading,
+            Err(step) => return step,
+        };
         if self.stale_in_failed(&reading, legs) {
             return self.refuse_failed(false, legs);
         }
@@ -203,7 +219,10 @@ impl Machine {
             return self.refuse_natively(error::NO_STATEMENT, &message, Some("run it with EXECUTE"), legs);
         }
         // The target plans now, with what the names mean now.
-        let reading = legs.analyst.read(&statement.prepared.text, &*self);
+        let reading = match self.read(&statement.prepared.text, legs) {
+            Ok(reading) => reading,
+            Err(step) => return step,
+        };
         if self.stale_in_failed(&reading, legs) {
             return self.refuse_failed(false, legs);
         }
@@ -259,7 +278,10 @@ impl Machine {
         }
         let mut reading = portal.reading;
         if reading.analysis.session_bound {
-            reading = legs.analyst.read(&reading.text, &*self);
+            reading = match self.read(&reading.text, legs) {
+                Ok(reading) => reading,
+                Err(step) => return step,
+            };
         } else if reading.epoch != legs.analyst.epoch() {
             // Planned under the old meaning of names, or resolved under the new: it cannot be known which.
             let message = "interceptor: what names mean may have changed since this portal was made";
@@ -268,9 +290,9 @@ impl Machine {
         if self.stale_in_failed(&reading, legs) {
             return self.refuse_failed(false, legs);
         }
-        let command = self.command(&reading, &portal.parameters);
+        let (command, prepares) = (self.command(&reading, &portal.parameters), reading.analysis.prepares);
         self.asked = Some(Asked::Execute(reading));
-        Step::Ask(Question { command, prepares: false })
+        Step::Ask(Question { command, prepares })
     }
 
     fn run(
@@ -374,14 +396,17 @@ impl Machine {
             Ok(leave) => leave,
             Err(denial) => {
                 let mut refusal = BytesMut::new();
-                error::put_denial(&mut refusal, Severity::Error, error::state_of(&denial), &denial);
+                match asked.as_ref().and_then(Asked::missing) {
+                    Some(missing) => error::put_missing(&mut refusal, missing, &denial),
+                    None => error::put_denial(&mut refusal, Severity::Error, error::state_of(&denial), &denial),
+                }
                 self.refused = Some(refusal.freeze());
                 return Ok(self.settle_refusal(&message, legs));
             }
         };
         match (asked, &message, leave) {
-            (Some(Asked::Query(reading)), Frontend::Query(_), Leave::Permit(permit)) => {
-                let (obligations, _) = permit.spend();
+            (Some(Asked::Query(reading)), Frontend::Query(_), leave) => {
+                let obligations = runs(leave, &reading)?;
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }
@@ -406,8 +431,8 @@ impl Machine {
                 self.statements.update(bind.statement, |known| known.reading = Some(Arc::clone(&reading)));
                 self.bound(frame, bind, &statement, reading, legs.outbox);
             }
-            (Some(Asked::Execute(reading)), Frontend::Execute { portal, .. }, Leave::Permit(permit)) => {
-                let (obligations, _) = permit.spend();
+            (Some(Asked::Execute(reading)), Frontend::Execute { portal, .. }, leave) => {
+                let obligations = runs(leave, &reading)?;
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }
@@ -454,6 +479,18 @@ impl Machine {
 fn spend(leave: Leave) {
     if let Leave::Permit(permit) = leave {
         let (_no_answer, _recorded) = permit.spend();
+    }
+}
+
+/// What the answer to what runs must undergo. What only prepares has no rows.
+fn runs(leave: Leave, reading: &Reading) -> Result<Obligations, Fault> {
+    match leave {
+        Leave::Permit(permit) => {
+            let (obligations, _recorded) = permit.spend();
+            Ok(obligations)
+        }
+        Leave::Prepare { .. } if reading.analysis.prepares => Ok(Obligations::default()),
+        Leave::Prepare { .. } => Err(Fault::Agent("leave to prepare what would run".into())),
     }
 }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::analysis::{Cursor, Known, Prepared};
+use super::analysis::{Cursor, Known, Missing, Prepared};
 use super::codec::{Malformed, write};
 use super::statement::Reading;
 use crate::mask::Rules;
@@ -215,6 +215,8 @@ pub(super) struct Machine {
     masked: bool,
     /// What the verdict that is waited for is about.
     asked: Option<Asked>,
+    /// A newer catalog was asked for, since the message at hand has an unknown name.
+    doubted: bool,
     /// A refusal that waits for earlier answers, so that it is known how to word the end.
     refused: Option<Bytes>,
     no_parameters: Arc<[Parameter]>,
@@ -232,6 +234,23 @@ enum Asked {
     Bind(Statement, Arc<Reading>),
     Execute(Arc<Reading>),
     Call,
+}
+
+impl Asked {
+    /// The text that it is about.
+    fn reading(&self) -> Option<&Arc<Reading>> {
+        match self {
+            Self::Query(reading) | Self::Parse(reading) | Self::Bind(_, reading) | Self::Execute(reading) => {
+                Some(reading)
+            }
+            Self::Call => None,
+        }
+    }
+
+    /// A name in it that means nothing.
+    fn missing(&self) -> Option<&Missing> {
+        self.reading()?.analysis.missing.as_ref()
+    }
 }
 
 impl Machine {
@@ -255,6 +274,7 @@ impl Machine {
             touched: (false, false),
             masked: false,
             asked: None,
+            doubted: false,
             refused: None,
             no_parameters: Arc::from([]),
             hidden: None,
@@ -277,9 +297,19 @@ impl Machine {
         self.status == b'E'
     }
 
+    /// Whether the open transaction may have changed the catalog.
+    pub(super) fn has_changed_catalog(&self) -> bool {
+        self.in_block() && self.touched.1
+    }
+
     /// Whether the agent is between pipelines.
     pub(super) fn is_synced(&self) -> bool {
         !self.open
+    }
+
+    /// The text that the verdict which is waited for is about.
+    pub(super) fn asked(&self) -> Option<&Arc<Reading>> {
+        self.asked.as_ref()?.reading()
     }
 
     /// What was masked since this was last called.

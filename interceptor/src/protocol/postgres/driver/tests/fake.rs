@@ -10,17 +10,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::super::catalogs::Library;
 use super::super::legs::{HIGH_WATER, Legs};
 use super::super::session::Session;
 use super::{Answer, ScriptedGate};
 use crate::mask::Rules;
 use crate::protocol::postgres::analyst::SessionAnalyst;
 use crate::protocol::postgres::catalog::{Catalog, Names};
-use crate::protocol::postgres::codec::{
-    Backend, ProtocolVersion, Side, backend_limit, frame, frontend_limit, startup, write,
-};
+use crate::protocol::postgres::codec::{Backend, Side, backend_limit, frame, frontend_limit, write};
 use crate::protocol::postgres::machine::Machine;
-use crate::protocol::postgres::startup::Opening;
 use crate::protocol::{Close, Dial, Direction, Failure, Observation, Target};
 use crate::telemetry::SessionId;
 use crate::tls;
@@ -40,16 +38,6 @@ struct Ends {
     target: DuplexStream,
 }
 
-fn opening() -> Opening {
-    let mut out = BytesMut::new();
-    write::startup(&mut out, ProtocolVersion::V3_0, [(&b"user"[..], &b"agent"[..])]);
-    let Some((crate::protocol::postgres::codec::Startup::Open { version, parameters }, _)) = startup(&out).unwrap()
-    else {
-        panic!("no start-up");
-    };
-    Opening::read(version, parameters).unwrap()
-}
-
 fn session(gate: &ScriptedGate) -> (Session<'_>, Ends) {
     let (agent, ours) = tokio::io::duplex(4096);
     let (target, theirs) = tokio::io::duplex(4096);
@@ -57,7 +45,7 @@ fn session(gate: &ScriptedGate) -> (Session<'_>, Ends) {
     let analyst = SessionAnalyst::new(
         "t".into(),
         "d".into(),
-        Arc::new(Catalog::default()),
+        (Arc::new(Catalog::default()), Arc::default(), 0),
         Names::standard("agent"),
         Arc::clone(&rules),
     );
@@ -68,18 +56,16 @@ fn session(gate: &ScriptedGate) -> (Session<'_>, Ends) {
         Machine::new(SessionId::NONE, rules),
         analyst,
     );
+    let database = Arc::new(Target {
+        name: "t".into(),
+        host: "h".into(),
+        agent_tls: None,
+        upstream_tls: tls::Upstream::default(),
+    });
     let session = Session {
         gate,
         legs,
-        target: Arc::new(Target {
-            name: "t".into(),
-            host: "h".into(),
-            agent_tls: None,
-            upstream_tls: tls::Upstream::default(),
-        }),
-        dial: Arc::new(Nowhere),
-        login: gate.login.clone(),
-        opening: opening(),
+        library: Library::open(Arc::new(Nowhere), database, gate.login.clone(), "d"),
         session: SessionId::NONE,
         waiting: Arc::new(Notify::new()),
     };
@@ -239,7 +225,29 @@ async fn nothing_is_forwarded_that_cannot_be_recorded() {
         ends.agent.write_all(&query("BEGIN")).await.unwrap();
         // What comes is the goodbye, not the query.
         let mut buffer = BytesMut::new();
+        assert_eq!(until(&mut ends.agent, &mut buffer, b'E').await, ["E58000"]);
         assert_eq!(reached(&mut ends.target, &mut buffer, b'X').await, "X");
+    });
+    assert!(matches!(closed, Err(Failure::Denied(_))), "{closed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_cannot_be_recorded_is_replaced_by_the_reason() {
+    let gate = ScriptedGate::open();
+    let (closed, ()) = converse!(&gate, |ends| {
+        let (mut buffer, mut from) = (BytesMut::new(), BytesMut::new());
+        ends.agent.write_all(&query("BEGIN")).await.unwrap();
+        assert_eq!(reached(&mut ends.target, &mut buffer, b'Q').await, "Q");
+        let answer = |text: &'static [u8]| {
+            bytes(|out| {
+                write::command_complete(out, text);
+            })
+        };
+        ends.target.write_all(&answer(b"BEGIN")).await.unwrap();
+        assert_eq!(until(&mut ends.agent, &mut from, b'C').await, ["C"]);
+        gate.unrecordable.store(true, std::sync::atomic::Ordering::SeqCst);
+        ends.target.write_all(&answer(b"lost")).await.unwrap();
+        assert_eq!(until(&mut ends.agent, &mut from, b'E').await, ["E58000"]);
     });
     assert!(matches!(closed, Err(Failure::Denied(_))), "{closed:?}");
 }
@@ -403,4 +411,22 @@ async fn what_is_recorded_is_what_was_delivered() {
     };
     assert_eq!(recorded(Direction::FromAgent), sent);
     assert_eq!(recorded(Direction::ToAgent), received);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_statement_is_not_even_prepared_by_sql() {
+    let gate = ScriptedGate::denying("VALUES");
+    let (_, ()) = converse!(&gate, |ends| {
+        let mut buffer = BytesMut::new();
+        ends.agent.write_all(&query("PREPARE p AS VALUES (1)")).await.unwrap();
+        assert_eq!(until(&mut ends.agent, &mut buffer, b'Z').await, ["E42501", "ZI"]);
+        assert_eq!(pending(&mut ends.target).await, 0);
+    });
+    // What a human may permit is prepared without waiting, since it is asked for again when it runs.
+    let gate = ScriptedGate::new(|_| Answer::Hold);
+    let (_, ()) = converse!(&gate, |ends| {
+        ends.agent.write_all(&query("PREPARE p AS VALUES (1)")).await.unwrap();
+        assert_eq!(reached(&mut ends.target, &mut BytesMut::new(), b'Q').await, "Q");
+    });
+    assert_eq!(gate.holding.load(std::sync::atomic::Ordering::SeqCst), 0);
 }

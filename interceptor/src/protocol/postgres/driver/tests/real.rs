@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{Answer, ScriptedGate};
 use crate::mask::Rules;
+use crate::policy::ActionName;
 use crate::protocol::postgres::Postgres;
 use crate::protocol::{Conn, Dial, Observation, Protocol, Target};
 use crate::telemetry::SessionId;
@@ -323,4 +324,79 @@ async fn names_mean_what_the_server_takes_them_for() {
         .await;
     assert!(said.contains("public\n") && said.contains("public2") && said.contains("public3"), "{said}");
     assert!(!said.contains("treasure"), "{said}");
+}
+
+/// Denies whatever is opaque.
+fn strict() -> ScriptedGate {
+    ScriptedGate::new(|command| {
+        let opaque = command.actions.iter().any(|action| action.name == ActionName::SQL_OPAQUE);
+        if opaque { Answer::Deny } else { Answer::Permit(&["pii"]) }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unknown_names_are_refused_in_the_server_s_words() {
+    let stage = Stage::new(strict(), Rules::default()).await;
+    stage.server.sql(PEOPLE).unwrap();
+    let statements = [
+        "SELECT * FROM nowhere;",
+        "SELECT * FROM nowhere.people;",
+        "SELECT nothing FROM people;",
+        "SELECT p.nothing FROM people p;",
+        "SELECT other.id FROM people;",
+        "SELECT 1::notype;",
+        "DELETE FROM nowhere;",
+        "EXECUTE nothing;",
+        "FETCH ALL FROM nothing;",
+        "PREPARE p AS SELECT nothing FROM people;",
+    ];
+    for statement in statements {
+        let direct = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", stage.server.port());
+        let arguments = ["-X", "-q", "-v", "VERBOSITY=verbose", &direct];
+        let output = stage.client("psql", &arguments, statement).await;
+        let direct = String::from_utf8_lossy(&output.stderr).into_owned();
+        let expected = direct.lines().find(|line| line.contains("ERROR:")).unwrap();
+        let said = stage.psql(&format!("{statement}\nSELECT 'in ' || 'step';")).await;
+        assert!(said.contains(expected) && said.contains("in step"), "{statement}: not {expected}: {said}");
+        assert!(said.contains("interceptor did not forward it"), "{statement}: {said}");
+    }
+    let said = stage.psql("SELECT nothing_of_the_sort(1);").await;
+    assert!(said.contains("42883: function nothing_of_the_sort does not exist"), "{said}");
+    assert_eq!(stage.gate.denials(), statements.len() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_others_make_is_found() {
+    let stage = Stage::new(strict(), Rules::default()).await;
+    let (client, connection) = tokio_postgres::connect(&stage.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    assert!(client.simple_query("SELECT 1").await.is_ok());
+    stage.server.sql("CREATE TABLE late (v int); INSERT INTO late VALUES (7)").unwrap();
+    tokio::time::sleep(crate::protocol::postgres::driver::catalogs::DOUBTED).await;
+    // Also within a transaction, and by the extended protocol.
+    client.batch_execute("BEGIN").await.unwrap();
+    assert_eq!(client.query_one("SELECT v FROM late", &[]).await.unwrap().get::<_, i32>(0), 7);
+    client.batch_execute("COMMIT").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_session_defines_is_known_to_all() {
+    let stage = Stage::new(strict(), rules()).await;
+    stage.server.sql(PEOPLE).unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let (client, connection) = tokio_postgres::connect(&stage.url(), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        clients.push(client);
+    }
+    let [author, reader] = clients.as_slice() else { panic!("two clients") };
+    author.batch_execute("CREATE VIEW v AS SELECT id, 'plain'::text AS shown FROM people").await.unwrap();
+    let select = "SELECT shown FROM v WHERE id = 1";
+    let shown = || async { reader.query_one(select, &[]).await.unwrap().get::<_, String>(0) };
+    assert_eq!(shown().await, "plain");
+    author.batch_execute("BEGIN").await.unwrap();
+    author.batch_execute("CREATE OR REPLACE VIEW v AS SELECT id, email AS shown FROM people").await.unwrap();
+    author.batch_execute("COMMIT").await.unwrap();
+    let now = shown().await;
+    assert!(now != "plain" && !now.contains("ada@"), "{now}");
 }
