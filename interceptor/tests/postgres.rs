@@ -8,6 +8,9 @@
 #[path = "postgres/clients.rs"]
 mod clients;
 #[cfg(test)]
+#[path = "postgres/explain.rs"]
+mod explain;
+#[cfg(test)]
 #[path = "postgres/faults.rs"]
 mod faults;
 #[cfg(test)]

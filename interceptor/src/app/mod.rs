@@ -72,6 +72,39 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     ended
 }
 
+/// The configured site, for questions that need no daemon.
+#[derive(Debug)]
+pub struct Site {
+    /// Where its policies are.
+    pub policies: std::path::PathBuf,
+    /// Tags that its masking rules know.
+    pub tags: crate::policy::TagSet,
+    loaded: crate::session::Loaded,
+}
+
+impl Site {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// Every problem, a line each.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        let lines = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let config = crate::config::read(path).map_err(lines)?;
+        let loaded = load(path, &config, &means()?).map_err(lines)?;
+        Ok(Self { policies: config.policy.dir, tags: loaded.rules.known_tags(), loaded })
+    }
+
+    /// What a text would do in a database of a target.
+    ///
+    /// # Errors
+    /// A sentence, when there is no such target, or it cannot be asked.
+    pub async fn understand(&self, target: &str, database: &str, text: &str) -> Result<crate::policy::Command, String> {
+        let known = self.loaded.targets.iter().find(|known| &*known.name == target);
+        let known = known.ok_or_else(|| format!("the configuration has no target `{target}`"))?;
+        known.understand(std::sync::Arc::clone(&self.loaded.rules), database, text).await
+    }
+}
+
 /// Explains which identity a process would get under this configuration.
 ///
 /// # Errors

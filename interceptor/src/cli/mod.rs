@@ -122,9 +122,7 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
         Command::Approvals(arguments) => approvals::run(&context, &arguments, out),
 
         Command::Recordings(arguments) => recorded(&context, &arguments, out),
-        Command::Policy(arguments) => {
-            policy::run(&arguments, context.json, out, None).map(ExitCode::from).map_err(|error| error.to_string())
-        }
+        Command::Policy(arguments) => policies(&context, arguments, out),
         Command::Reload => reload::run(&context, out),
         Command::Uninstall => uninstall::run(&context, out),
         Command::Completions { shell } => {
@@ -159,6 +157,19 @@ fn recorded(context: &Context, arguments: &recordings::Arguments, out: &mut Prin
         Err(problems) => return Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     };
     recordings::run(arguments, &defaults, context.json, out).map_err(|error| error.to_string())
+}
+
+/// Works without a configuration, too, as far as no statement has to be analysed.
+fn policies(context: &Context, mut arguments: policy::PolicyArgs, out: &mut Printer) -> Result<ExitCode, String> {
+    let site = crate::app::Site::open(&context.config);
+    if let Ok(site) = &site {
+        arguments.settle(&site.policies, &site.tags);
+    }
+    let analyse = |asked: &policy::cases::Statement<'_>| match &site {
+        Ok(site) => block_on(site.understand(asked.target, asked.database, asked.text))?,
+        Err(why) => Err(format!("a statement needs the configuration, to ask its target what names mean: {why}")),
+    };
+    policy::run(&arguments, context.json, out, Some(&analyse)).map(ExitCode::from).map_err(|error| error.to_string())
 }
 
 /// Runs one call to the daemon.

@@ -7,7 +7,7 @@ pub mod cases;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
@@ -40,17 +40,16 @@ pub enum PolicyCommand {
 /// `interceptor policy test [DIR]`
 #[derive(Clone, Debug, Args)]
 pub struct TestArgs {
-    /// Folder with policies and case files
-    #[arg(default_value = DEFAULT_DIR)]
-    pub dir: PathBuf,
+    /// Folder with policies and case files; that of the configuration where absent
+    pub dir: Option<PathBuf>,
 }
 
 /// `interceptor policy explain`
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
-    /// Folder with the policies
-    #[arg(long, default_value = DEFAULT_DIR)]
-    pub dir: PathBuf,
+    /// Folder with the policies; that of the configuration where absent
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
     /// File with the request, as a case states it (TOML, or JSON where the name ends in .json)
     #[arg(long, conflicts_with_all = ["agent", "group", "action", "resource", "statement", "context"])]
     pub request: Option<PathBuf>,
@@ -66,7 +65,7 @@ pub struct ExplainArgs {
     /// The resource: Table::orders-db/orders/public/customers
     #[arg(long)]
     pub resource: Option<String>,
-    /// A statement, to be analysed as its target would
+    /// A statement, to be analysed as its target would: the target is asked what its names mean, and runs nothing
     #[arg(long, requires = "target", requires = "database")]
     pub statement: Option<String>,
     /// Name of the target
@@ -83,6 +82,21 @@ pub struct ExplainArgs {
     pub tag: Vec<String>,
 }
 
+impl PolicyArgs {
+    /// Fills in what the configuration says where the arguments say nothing.
+    pub fn settle(&mut self, policies: &Path, tags: &TagSet) {
+        match &mut self.command {
+            PolicyCommand::Test(args) => drop(args.dir.get_or_insert_with(|| policies.to_path_buf())),
+            PolicyCommand::Explain(args) => {
+                args.dir.get_or_insert_with(|| policies.to_path_buf());
+                if args.tag.is_empty() {
+                    args.tag = tags.iter().map(ToString::to_string).collect();
+                }
+            }
+        }
+    }
+}
+
 /// Runs the subcommand and returns the exit code. `analyse` reads statements; without it, they are refused.
 ///
 /// # Errors
@@ -95,7 +109,7 @@ pub fn run(args: &PolicyArgs, json: bool, out: &mut dyn Write, analyse: Option<A
 }
 
 fn test(args: &TestArgs, as_json: bool, out: &mut dyn Write, analyse: Option<Analyse<'_>>) -> io::Result<u8> {
-    let outcomes = match cases::run_folder(&args.dir, analyse) {
+    let outcomes = match cases::run_folder(folder(args.dir.as_ref()), analyse) {
         Ok(outcomes) => outcomes,
         Err(error) => return unusable(as_json, out, &error),
     };
@@ -108,6 +122,10 @@ fn test(args: &TestArgs, as_json: bool, out: &mut dyn Write, analyse: Option<Ana
         writeln!(out, "{} cases, {failed} failed", outcomes.len())?;
     }
     Ok(u8::from(failed > 0))
+}
+
+fn folder(named: Option<&PathBuf>) -> &Path {
+    named.map_or(Path::new(DEFAULT_DIR), PathBuf::as_path)
 }
 
 fn listing(outcomes: &[Outcome]) -> Table {
@@ -127,7 +145,7 @@ fn listing(outcomes: &[Outcome]) -> Table {
 }
 
 fn explain(args: &ExplainArgs, as_json: bool, out: &mut dyn Write, analyse: Option<Analyse<'_>>) -> io::Result<u8> {
-    let policies = match cases::load_folder(&args.dir) {
+    let policies = match cases::load_folder(folder(args.dir.as_ref())) {
         Ok(policies) => policies,
         Err(error) => return unusable(as_json, out, &error),
     };

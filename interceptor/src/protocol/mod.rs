@@ -31,6 +31,10 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// [`Failure`] says whose fault ended the session; whoever can still be told has been told, natively.
     fn serve<'a>(&'a self, conn: Conn, gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Failure>>;
 
+    /// What a text would do at a target, as policy sees it, for `policy explain`. Asks the target what the text's names
+    /// mean; runs nothing of it.
+    fn understand(&self, question: Question) -> BoxFuture<'static, Result<Command, String>>;
+
     /// A reader of this protocol's recorded streams, for replay.
     fn replayer(&self) -> Box<dyn Replayer>;
 }
@@ -75,6 +79,23 @@ pub struct Conn {
     pub rules: Arc<Rules>,
     /// Id to be named in every denial.
     pub session: SessionId,
+}
+
+/// A text, and where it would be sent.
+#[derive(Debug)]
+pub struct Question {
+    /// The text.
+    pub text: String,
+    /// Database that it would be sent to.
+    pub database: String,
+    /// The target.
+    pub target: Arc<Target>,
+    /// Opens legs to it.
+    pub dial: Arc<dyn Dial>,
+    /// What to log in with.
+    pub login: Login,
+    /// Which columns are sensitive.
+    pub rules: Arc<Rules>,
 }
 
 /// What a protocol needs to know of a configured target.

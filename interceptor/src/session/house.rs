@@ -282,9 +282,9 @@ async fn sniff(stream: &TcpStream, protocol: &dyn crate::protocol::Protocol) -> 
 
 /// Dials the very address that the agent wanted: what was judged is what is reached.
 #[derive(Debug)]
-struct Tcp {
-    destination: SocketAddr,
-    patience: Duration,
+pub(super) struct Tcp {
+    pub(super) destination: SocketAddr,
+    pub(super) patience: Duration,
 }
 
 impl Dial for Tcp {

@@ -11,8 +11,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::house::Tcp;
+use super::registry::Limits;
 use crate::credential::{self, Credential};
-use crate::protocol::{PROTOCOLS, Registration, Target};
+use crate::mask::Rules;
+use crate::policy::Command;
+use crate::protocol::{Login, PROTOCOLS, Question, Registration, Target};
 use crate::tls;
 
 /// How often host names are looked up again.
@@ -90,6 +94,31 @@ impl BoundTarget {
             }
             _ => Err(wrong),
         }
+    }
+}
+
+impl BoundTarget {
+    /// What a text would do in a database of this target; asks the target what its names mean.
+    ///
+    /// # Errors
+    /// A sentence, when the target cannot be reached or described.
+    pub async fn understand(&self, rules: Arc<Rules>, database: &str, text: &str) -> Result<Command, String> {
+        let (host, target) = self.hosts.first().ok_or("the target has no host")?;
+        let mut found = tokio::net::lookup_host((host.name.as_str(), host.port))
+            .await
+            .map_err(|error| format!("{}: {error}", host.name))?;
+        let destination = found.next().ok_or_else(|| format!("{} has no address", host.name))?;
+        let lease = self.credential.lease().await.map_err(|error| error.to_string())?;
+        let patience = Duration::from_secs(Limits::default().dial_seconds);
+        let question = Question {
+            text: text.to_owned(),
+            database: database.to_owned(),
+            target: Arc::clone(target),
+            dial: Arc::new(Tcp { destination, patience }),
+            login: Login { user: lease.user, password: lease.password },
+            rules,
+        };
+        self.registration.protocol.understand(question).await
     }
 }
 

@@ -51,7 +51,8 @@ mod statement;
 
 use futures_util::future::BoxFuture;
 
-use super::{Close, Conn, Failure, Gate, Protocol, Registration, Replayer, Sniff};
+use super::{Close, Conn, Failure, Gate, Protocol, Question, Registration, Replayer, Sniff};
+use crate::policy::Command;
 
 /// The registry line.
 pub const REGISTRATION: Registration = Registration { name: "postgres", default_port: 5432, protocol: &Postgres };
@@ -67,6 +68,10 @@ impl Protocol for Postgres {
 
     fn serve<'a>(&'a self, conn: Conn, gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Failure>> {
         Box::pin(driver::serve(conn, gate))
+    }
+
+    fn understand(&self, question: Question) -> BoxFuture<'static, Result<Command, String>> {
+        Box::pin(driver::understand(question))
     }
 
     fn replayer(&self) -> Box<dyn Replayer> {

@@ -359,7 +359,7 @@ async fn log_in(
     login::login(leg, target, &admitted.login, &opening.forwarded()).await
 }
 
-async fn session_names(upstream: &mut LoggedIn) -> Result<Names, String> {
+pub(super) async fn session_names(upstream: &mut LoggedIn) -> Result<Names, String> {
     let rows = upstream.query(SESSION_QUERY, &Bounds::default()).await.map_err(|error| error.to_string())?;
     Names::from_rows(&rows).map_err(|error| error.to_string())
 }

@@ -13,11 +13,13 @@ mod estimate;
 mod handshake;
 mod legs;
 mod session;
+mod understand;
 
 #[cfg(test)]
 mod tests;
 
 pub(super) use catalogs::Shelf;
+pub(super) use understand::understand;
 
 use std::time::Duration;
 
