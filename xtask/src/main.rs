@@ -1,5 +1,6 @@
-//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask ebpf`.
+//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`, `cargo xtask ebpf`.
 
+mod bench;
 mod demo;
 mod ebpf;
 mod install;
@@ -23,6 +24,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Run every test: fast ones first, then those that need root, real servers and real clients
     Test(test::Arguments),
+    /// Measure speed and memory beside direct connections and other proxies
+    Bench(bench::Arguments),
     /// Rebuild the committed kernel object from source, or check that it is what the source gives
     Ebpf(ebpf::Arguments),
 }
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Ebpf(arguments) => ebpf::run(&arguments),
     };
     match done {

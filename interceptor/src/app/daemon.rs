@@ -28,6 +28,7 @@ const EXPIRE: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(path: &Path, config: Config, loaded: Loaded, means: Means) -> Result<(), StartError> {
+    raise_descriptors(config.limits.sessions);
     let house = furnish(&config, loaded, Arc::clone(&means.clock)).await?;
     let bound = admin::bind(&config.admin);
     let (listener, group) = bound.map_err(|error| StartError::failed("opening the admin socket")(&error))?;
@@ -64,6 +65,22 @@ impl Captures {
         let capture = capture.map_err(|error| StartError::failed("capturing")(&error))?;
         let events = capture.events().map_err(|error| StartError::failed("watching the kernel programs")(&error))?;
         Ok(Self { listener, relay, capture, events })
+    }
+}
+
+/// A session takes two descriptors: as many as the system lets this process have are made usable.
+fn raise_descriptors(sessions: usize) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(hard)
+    });
+    match raised {
+        Ok(hard) if usize::try_from(hard).unwrap_or(usize::MAX) / 2 < sessions => {
+            tracing::warn!(descriptors = hard, sessions, "fewer sessions fit than [limits] allows: raise LimitNOFILE");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit on descriptors stays as it is"),
     }
 }
 

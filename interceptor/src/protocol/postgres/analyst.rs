@@ -1,12 +1,11 @@
 //! One session's understanding of texts: the analysis with the session's names, and what is known of both.
 //!
-//! Readings are kept by text, [`READINGS_LIMIT`] of them, as long as texts mean the same. Where what names mean is not
+//! Readings are kept by text or by shape, [`READINGS_LIMIT`] of each, as long as texts mean the same. Where what names mean is not
 //! known (`blind`), every text is opaque but transaction control, which names nothing.
 //!
 //! Before a text is read, [`Analyst::is_stale`] says whether something has to be asked again: the session's own names, its
 //! own catalog (DDL in this session), or the shared one (DDL elsewhere, age, or an unknown name that a newer one may know).
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use lru::LruCache;
@@ -15,12 +14,13 @@ use super::analysis::{self, Analysis, ColumnTags, Known, Scope, SessionEffect};
 use super::catalog::{Catalog, Names, RelationKind};
 use super::driver::Shelf;
 use super::machine::Rows;
+use super::shape::shape;
 use super::statement::{Analyst, Reading};
 use crate::mask::Rules;
 use crate::policy::TagSet;
 
 /// Readings that a session keeps.
-pub(super) const READINGS_LIMIT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+pub(super) const READINGS_LIMIT: usize = 512;
 
 /// Texts longer than this are read each time, so that the kept ones stay small in sum.
 pub(super) const KEPT_TEXT_LIMIT: usize = 64 << 10;
@@ -36,6 +36,8 @@ pub(super) struct SessionAnalyst {
     rows: Option<Rows>,
     rules: Arc<Rules>,
     readings: LruCache<Arc<str>, Arc<Reading>>,
+    /// Readings that hold for every text of a shape.
+    shapes: LruCache<Box<[u8]>, Arc<Reading>>,
     epoch: u64,
     stale_names: bool,
     stale_catalog: bool,
@@ -75,7 +77,9 @@ impl SessionAnalyst {
             names,
             rows: None,
             rules,
-            readings: LruCache::new(READINGS_LIMIT),
+            // Bounded by `keep`: a bound given here would take its memory at once, in every idle session.
+            readings: LruCache::unbounded(),
+            shapes: LruCache::unbounded(),
             epoch: 0,
             stale_names: false,
             stale_catalog: false,
@@ -139,6 +143,7 @@ impl SessionAnalyst {
         }
         self.epoch += 1;
         self.readings.clear();
+        self.shapes.clear();
     }
 
     fn analyze(&self, text: &str, known: &dyn Known) -> Analysis {
@@ -159,6 +164,23 @@ impl SessionAnalyst {
         analysis
     }
 
+    fn keep_shape(&mut self, shape: Box<[u8]>, reading: &Arc<Reading>) {
+        self.shapes.put(shape, Arc::clone(reading));
+        if self.shapes.len() > READINGS_LIMIT {
+            self.shapes.pop_lru();
+        }
+    }
+
+    fn keep(&mut self, reading: &Arc<Reading>) {
+        if reading.analysis.session_bound || reading.text.len() > KEPT_TEXT_LIMIT {
+            return;
+        }
+        self.readings.put(Arc::clone(&reading.text), Arc::clone(reading));
+        if self.readings.len() > READINGS_LIMIT {
+            self.readings.pop_lru();
+        }
+    }
+
     fn blank(&self, text: &str, why: &str) -> Analysis {
         analysis::opaque(text, &self.target, &self.database, &Tags(&self.rules), why)
     }
@@ -173,9 +195,14 @@ impl Analyst for SessionAnalyst {
         if let Some(kept) = self.readings.get(text) {
             return Arc::clone(kept);
         }
+        let shape = shape(text);
+        if let Some(alike) = shape.as_ref().and_then(|shape| self.shapes.get(shape)) {
+            return Arc::new(Reading { text: text.into(), ..Reading::clone(alike) });
+        }
         let reading = self.reading(text, self.analyze(text, known));
-        if !reading.analysis.session_bound && text.len() <= KEPT_TEXT_LIMIT {
-            self.readings.put(Arc::clone(&reading.text), Arc::clone(&reading));
+        match shape.filter(|_| reading.analysis.is_of_shape()) {
+            Some(shape) => self.keep_shape(shape, &reading),
+            None => self.keep(&reading),
         }
         reading
     }

@@ -46,6 +46,7 @@ pub(crate) mod login;
 mod machine;
 mod replay;
 pub mod rows;
+mod shape;
 mod startup;
 mod statement;
 

@@ -113,6 +113,8 @@ impl Walker<'_> {
         let first = args.first().and_then(constant);
         let effect = effect(function);
         let file = |walker: &Self| walker.server(ResourceKind::Path, first.unwrap_or("*"));
+        // What such a function does to whom is in its arguments.
+        self.uses_constants |= effect != Effect::None;
         match effect {
             Effect::None => return,
             // The table function under the view of that name.

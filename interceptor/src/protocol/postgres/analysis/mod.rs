@@ -121,10 +121,22 @@ pub struct Analysis {
     pub session_bound: bool,
     /// Some effect could not be known.
     pub opaque: bool,
+    /// The value of some constant decided something: texts of the same shape may do something else.
+    pub uses_constants: bool,
     /// It only prepares what is judged again when it runs: a hold need not be waited for.
     pub prepares: bool,
     /// The first name that means nothing here: the target would refuse the text for it.
     pub missing: Option<Missing>,
+}
+
+impl Analysis {
+    /// Whether it holds for every text of the same shape, in this session, as long as names mean the same.
+    #[must_use]
+    pub fn is_of_shape(&self) -> bool {
+        let plain = ["SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt"];
+        let one = matches!(self.statements.as_slice(), [statement] if plain.contains(&statement.kind));
+        one && !self.uses_constants && !self.session_bound && !self.opaque && self.missing.is_none()
+    }
 }
 
 /// A name that means nothing, as the target would say it.
@@ -316,6 +328,7 @@ pub fn opaque(text: &str, target: &str, database: &str, tags: &dyn ColumnTags, w
         }],
         session_bound: false,
         opaque: true,
+        uses_constants: true,
         prepares: false,
         missing: None,
     }

@@ -334,6 +334,7 @@ impl Walker<'_> {
             },
             _ => None,
         };
+        self.uses_constants |= matches!(node.node, Some(NodeEnum::AConst(_)));
         let tags = match columns.and_then(of_output) {
             Some(column) => column.tags,
             None => self.expression(node).tags,

@@ -110,6 +110,7 @@ fn of_tree(text: &str, scope: &Scope<'_>, tree: &ParseResult) -> Analysis {
         _ => None,
     };
     let overflowed = reader.walker.overflowed();
+    let uses_constants = reader.walker.uses_constants || limit.is_some();
     let session_bound = reader.walker.session_bound;
     // Of several statements the first ones run before the target finds what is missing.
     let missing = reader.walker.missing.take().filter(|_| statements.len() == 1);
@@ -130,6 +131,7 @@ fn of_tree(text: &str, scope: &Scope<'_>, tree: &ParseResult) -> Analysis {
         statements,
         session_bound,
         opaque,
+        uses_constants,
         prepares,
         missing,
     }

@@ -44,6 +44,8 @@ pub(super) struct Walker<'a> {
     pub(super) session_bound: bool,
     pub(super) resync: super::Resync,
     pub(super) missing: Option<Missing>,
+    /// See [`super::Analysis::uses_constants`].
+    pub(super) uses_constants: bool,
     steps: usize,
     overflow: bool,
     none: TagSet,
@@ -69,6 +71,7 @@ impl<'a> Walker<'a> {
             session_bound: false,
             resync: super::Resync::default(),
             missing: None,
+            uses_constants: false,
             steps: 0,
             overflow: false,
             none: TagSet::default(),

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::policy::{Action, ActionName, TagSet};
 use crate::protocol::postgres::catalog::{Catalog, Loader, Names};
+use crate::protocol::postgres::shape::{other_values, shape};
 
 pub(crate) static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
     let queries: Vec<Vec<Vec<Option<String>>>> =
@@ -99,6 +100,39 @@ fn actions(analysis: &Analysis) -> BTreeSet<String> {
 
 fn opaque(text: &str) -> bool {
     judge(text).opaque
+}
+
+#[test]
+fn a_reading_by_shape_is_the_reading_of_the_text() {
+    let corpora = [include_str!("../testdata/effects.txt"), include_str!("../testdata/evasions.txt")];
+    let honest = [
+        "SELECT id, ssn FROM users WHERE id = 42 AND name = 'x'",
+        "INSERT INTO orders (id, note) VALUES (1, 'a'), (2, 'b') RETURNING note",
+        "UPDATE users SET note = 'it''s' WHERE id IN (1, 2, 3)",
+        "DELETE FROM orders WHERE id < 5",
+        "SELECT name FROM users ORDER BY id + 1",
+    ];
+    let bound = ["SELECT nextval('s') + 1", "SELECT ssn, id FROM users ORDER BY 1", "SELECT id FROM users LIMIT 5"];
+    let (mut shared, mut tried) = (0, 0);
+    for text in corpora.iter().flat_map(|corpus| corpus.lines()).chain(honest).chain(bound) {
+        let Some(shape) = shape(text) else { continue };
+        let found = judge(text);
+        tried += 1;
+        if !found.is_of_shape() {
+            assert!(!honest.contains(&text), "{text} is analysed each time");
+            continue;
+        }
+        assert!(!bound.contains(&text), "{text} depends on its constants");
+        let other = other_values(&shape);
+        let again = judge(&other);
+        assert_eq!((found.actions, found.facts), (again.actions, again.facts), "{text} and {other}");
+        for (one, two) in found.statements.iter().zip(&again.statements) {
+            assert_eq!((&one.output, &one.reads_tagged, &one.effect), (&two.output, &two.reads_tagged, &two.effect));
+            assert_eq!(one.resync, two.resync);
+        }
+        shared += 1;
+    }
+    assert!(shared > 20 && tried > shared, "{shared} of {tried}");
 }
 
 #[test]

@@ -61,13 +61,12 @@ impl Asked {
         if tables.clone().any(|action| action.resource.path.get(2).is_some_and(|schema| &**schema == "pg_temp")) {
             return Err("it touches temporary tables, which only its session sees");
         }
-        let plan: Vec<String> = analysis
-            .statements
-            .iter()
-            .filter(|statement| PLANNED.contains(&statement.kind))
-            .filter_map(|statement| reading.text.get(statement.range.clone()))
-            .map(str::to_owned)
-            .collect();
+        let planned = analysis.statements.iter().filter(|statement| PLANNED.contains(&statement.kind));
+        let plan: Vec<String> = match analysis.statements.as_slice() {
+            // The places in it may be those of another text of the same shape.
+            [_one] => planned.map(|_| reading.text.to_string()).collect(),
+            _ => planned.filter_map(|known| reading.text.get(known.range.clone())).map(str::to_owned).collect(),
+        };
         let gone: Vec<_> = tables
             .filter(|action| matches!(action.name, ActionName::SQL_DROP | ActionName::SQL_TRUNCATE))
             .filter_map(|action| Some((action.resource.path.get(2)?.clone(), action.resource.path.get(3)?.clone())))

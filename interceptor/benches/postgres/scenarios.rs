@@ -1,0 +1,218 @@
+//! What is measured: the stage, its data, and one scenario after the other over every route.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Command;
+
+use interceptor::testing::stage::{DATABASE, Script, Stage};
+use interceptor::testing::world::FAR4;
+
+use super::load::{Bench, Run, pgbench, pgbench_program};
+use super::measure::{median, private_kib};
+use super::report::{Row, Unit};
+use super::rivals::{self, POOL_PORT, Route};
+use super::{Arguments, Failure};
+
+/// Tables beside pgbench's own: one with a masked column, one for large results, one to copy into.
+const TABLES: &str = "CREATE TABLE cards AS SELECT n AS id, '4111' || lpad(n::text, 12, '0') AS card FROM generate_series(1, 100000) n; \
+     ALTER TABLE cards ADD PRIMARY KEY (id); \
+     CREATE TABLE wide AS SELECT n AS id, 'name ' || n AS name, md5(n::text) AS email, md5((n + 1)::text) AS ssn, \
+       repeat(md5(n::text), 3) AS note FROM generate_series(1, 200000) n; \
+     CREATE TABLE plain AS SELECT id, name, email AS mail, ssn AS number, note FROM wide; \
+     CREATE TABLE notes (id int, note text); ANALYZE;";
+
+/// Masked in `wide`, but not in `plain`.
+fn configuration() -> String {
+    format!(
+        "{MASKS}\n[[target]]\nname = \"pooled\"\nprotocol = \"postgres\"\nhosts = [\"{FAR4}:{POOL_PORT}\"]\n\
+             tls = {{ upstream = \"disable\" }}\ncredential = {{ user = \"anyone\" }}\n"
+    )
+}
+
+const MASKS: &str = "\n[[mask]]\ntag = \"wide\"\ncolumns = [\"public.wide.email\", \"public.wide.ssn\"]\ntransform = \"redact\"\n\
+     [limits]\nsessions = 20000\nsessions_per_uid = 20000\n";
+
+/// The policy of the stage forbids an UPDATE without WHERE only; INSERT, UPDATE and SELECT are permitted.
+const POLICIES: &str =
+    "@id(\"bench-copies\")\npermit (principal in Group::\"finance\", action == Action::\"sql:truncate\", resource);\n";
+
+pub(crate) fn run_all(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
+    eprintln!("setting the stage");
+    let script = Script { configuration: configuration(), policies: POLICIES.to_owned(), ..Script::default() };
+    let stage = Stage::set(Path::new(env!("CARGO_BIN_EXE_interceptor")), &script)?;
+    fill(&stage)?;
+    let routes = rivals::all(&stage, &arguments.routes)?;
+    let mut rows = Vec::new();
+    for (name, bench) in transactions(&stage)? {
+        if is_wanted(arguments, &name) {
+            rows.push(transaction_row(&stage, &routes, &name, &bench, arguments)?);
+        }
+    }
+    for (name, client) in transfers() {
+        if is_wanted(arguments, name) {
+            rows.push(transfer_row(&stage, &routes, name, &client, arguments.rounds.max(3))?);
+        }
+    }
+    for count in [1000, 9500] {
+        let name = format!("{count} idle sessions");
+        if is_wanted(arguments, &name) {
+            rows.push(idle_row(&stage, &routes, &name, count)?);
+        }
+    }
+    Ok(rows)
+}
+
+fn is_wanted(arguments: &Arguments, name: &str) -> bool {
+    arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
+}
+
+fn fill(stage: &Stage) -> Result<(), Failure> {
+    // The fixture logs every statement, which no server under load does.
+    for setting in ["log_statement = 'none'", "log_duration = off", "log_min_duration_statement = -1"] {
+        stage.server.sql(&format!("ALTER SYSTEM SET {setting}"))?;
+    }
+    stage.server.sql("SELECT pg_reload_conf()")?;
+    stage.server.sql_in(DATABASE, &format!("SET ROLE orders_rw; {TABLES}"))?;
+    let mut init = Command::new(pgbench_program()?);
+    init.args(["-i", "-q", "-s", "10"]);
+    let routes = rivals::all(stage, &["direct".to_owned()])?;
+    let direct = routes.first().ok_or("no direct route")?;
+    let output = direct.spawn(stage, init)?.wait_with_output()?;
+    if !output.status.success() {
+        return Err(format!("pgbench -i: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    stage.server.sql_in(DATABASE, "VACUUM ANALYZE")?;
+    Ok(())
+}
+
+fn transactions(stage: &Stage) -> Result<Vec<(String, Bench)>, Failure> {
+    let mut list = Vec::new();
+    for clients in [1, 8, 64] {
+        for mode in ["simple", "extended", "prepared"] {
+            let arguments = ["-S", "-M", mode].map(str::to_owned).to_vec();
+            list.push((format!("select {mode} {clients}"), Bench { arguments, clients }));
+        }
+    }
+    let masked =
+        script(stage, "masked.sql", "\\set id random(1, 100000)\nSELECT id, card FROM cards WHERE id = :id;\n")?;
+    for mode in ["simple", "prepared"] {
+        let arguments = ["-f", &masked, "-M", mode].map(str::to_owned).to_vec();
+        list.push((format!("masked select {mode} 8"), Bench { arguments, clients: 8 }));
+    }
+    let arguments = ["-M", "prepared"].map(str::to_owned).to_vec();
+    list.push(("read-write prepared 8".to_owned(), Bench { arguments, clients: 8 }));
+    let arguments = ["-S", "-C"].map(str::to_owned).to_vec();
+    list.push(("connect and select 8".to_owned(), Bench { arguments, clients: 8 }));
+    Ok(list)
+}
+
+fn script(stage: &Stage, name: &str, text: &str) -> Result<String, Failure> {
+    let path = stage.path(name);
+    std::fs::write(&path, text)?;
+    Ok(path.display().to_string())
+}
+
+fn transaction_row(
+    stage: &Stage,
+    routes: &[Route],
+    name: &str,
+    bench: &Bench,
+    arguments: &Arguments,
+) -> Result<Row, Failure> {
+    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); routes.len()];
+    for _ in 0..arguments.rounds.max(1) {
+        // In turn, so that a slow minute of the machine falls on all of them.
+        for (route, runs) in routes.iter().zip(&mut runs) {
+            eprintln!("{name}: {}", route.name);
+            runs.push(pgbench(stage, route, bench, arguments.seconds)?);
+        }
+    }
+    let mut row = Row::new(name, Unit::Rate);
+    for (route, runs) in routes.iter().zip(&runs) {
+        let all = |pick: &dyn Fn(&Run) -> Option<f64>| runs.iter().filter_map(pick).collect::<Vec<_>>();
+        let cpu = all(&|run| run.cpu_us);
+        let latency = runs.iter().find_map(|run| run.latency);
+        row.add(route.name, median(all(&|run| Some(run.rate))), (!cpu.is_empty()).then(|| median(cpu)), latency);
+    }
+    Ok(row)
+}
+
+/// Words of the client program.
+fn transfers() -> Vec<(&'static str, Vec<&'static str>)> {
+    vec![
+        ("large result, nothing masked", vec!["select", "SELECT id, name, mail, number, note FROM plain"]),
+        ("large result, two columns masked", vec!["select", "SELECT id, name, email, ssn, note FROM wide"]),
+        ("copy out", vec!["copy-out", "COPY plain TO STDOUT"]),
+        ("copy out, two columns masked", vec!["copy-out", "COPY wide TO STDOUT"]),
+        ("copy in", vec!["copy-in", "COPY notes FROM STDIN", "20000000"]),
+    ]
+}
+
+fn transfer_row(stage: &Stage, routes: &[Route], name: &str, client: &[&str], rounds: usize) -> Result<Row, Failure> {
+    let mut rates: Vec<Vec<f64>> = vec![Vec::new(); routes.len()];
+    for round in 0..=rounds {
+        for (route, rates) in routes.iter().zip(&mut rates) {
+            let mut command = own_client(stage)?;
+            command.args(client);
+            let output = route.spawn(stage, command)?.wait_with_output()?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            let seconds = text.split_whitespace().next().and_then(|word| word.parse::<f64>().ok());
+            let seconds = seconds.ok_or_else(|| {
+                format!("{name} over {}: {text}{}", route.name, String::from_utf8_lossy(&output.stderr))
+            })?;
+            // The first round only warms up.
+            if round > 0 {
+                rates.push(1.0 / seconds);
+            }
+        }
+        eprintln!("{name}: round {round}");
+    }
+    let mut row = Row::new(name, Unit::Transfers);
+    for (route, rates) in routes.iter().zip(rates) {
+        row.add(route.name, median(rates), None, None);
+    }
+    Ok(row)
+}
+
+/// This program, where the clients' user can reach it.
+fn own_client(stage: &Stage) -> Result<Command, Failure> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let copy = stage.path("bench-client");
+    if !copy.exists() {
+        std::fs::copy(std::env::current_exe()?, &copy)?;
+        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755))?;
+    }
+    let mut command = Command::new(copy);
+    command.arg("client");
+    Ok(command)
+}
+
+/// Memory of a proxy for each idle session. The server's own limit on connections is got around by a pgbouncer in
+/// transaction mode on the far side, whose own memory is the comparison.
+fn idle_row(stage: &Stage, routes: &[Route], name: &str, count: usize) -> Result<Row, Failure> {
+    let mut row = Row::new(name, Unit::KibPerSession);
+    let pool = rivals::pool(stage)?;
+    for route in rivals::to_pool(stage, &pool, routes)? {
+        let Some(pid) = route.pid() else { continue };
+        eprintln!("{name}: {}", route.name);
+        let before = private_kib(pid);
+        let mut command = own_client(stage)?;
+        command.args(["idle", &count.to_string()]);
+        let mut child = route.spawn(stage, command)?;
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let after = private_kib(pid);
+        drop(child.stdin.take());
+        if !line.starts_with("open") {
+            let output = child.wait_with_output()?;
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(format!("{name} over {}: {why}\n{}", route.name, stage.log()).into());
+        }
+        child.wait()?;
+        #[expect(clippy::cast_precision_loss, reason = "a figure to be read")]
+        row.add(route.name, after.saturating_sub(before) as f64 / count as f64, None, None);
+    }
+    Ok(row)
+}
