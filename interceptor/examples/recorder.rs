@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use interceptor::clock::{Clock, SystemClock};
-use interceptor::record::{Config, Direction, Effect, Event, Recorder};
+use interceptor::record::{Config, Direction, Effect, Event, RecordedVerdict, Recorder};
 use interceptor::telemetry::SessionId;
 
 /// What one statement records: a verdict that is waited for, and what was sent and received.
 async fn statement(recorder: &Recorder, session: SessionId) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let decision = Event::Decision { effect: Effect::Permit, rules: Arc::from(["analyst".to_owned()]), reason: None };
+    let decision = Event::Decision(RecordedVerdict {
+        effect: Effect::Permit,
+        rules: Arc::from(["analyst".to_owned()]),
+        reason: None,
+    });
     recorder.append(session, decision).await?;
     let sent = Bytes::from_static(&[b'q'; 80]);
     recorder.enqueue(session, Event::Data { direction: Direction::FromAgent, bytes: sent }).await?;

@@ -17,7 +17,8 @@ use interceptor::record::format::{Entry, Header, Kind};
 use interceptor::record::reader::{Frame, Reader};
 use interceptor::record::verify::{self, Options, Problem, Report};
 use interceptor::record::{
-    Config, Counters, Direction, Effect, Event, Files, Fsync, OpenError, PublicKey, RecordError, Recorder, Sink,
+    Config, Counters, Direction, Effect, Event, Files, Fsync, OpenError, PublicKey, RecordError, RecordedVerdict,
+    Recorder, Sink,
 };
 use interceptor::telemetry::SessionId;
 use tempfile::TempDir;
@@ -126,7 +127,11 @@ async fn what_is_recorded_is_read_back_and_verified() {
     let second = recorder.append(session(1), masked).await.unwrap();
     assert_eq!((first.position(), second.position()), (0, 1));
     recorder.enqueue(session(1), data(vec![7; 3_000_000])).await.unwrap();
-    let hold = Event::Decision { effect: Effect::Hold, rules: Arc::from(["hold-drop".to_owned()]), reason: None };
+    let hold = Event::Decision(RecordedVerdict {
+        effect: Effect::Hold,
+        rules: Arc::from(["hold-drop".to_owned()]),
+        reason: None,
+    });
     recorder.enqueue(session(1), hold).await.unwrap();
     recorder.append(session(1), closed()).await.unwrap();
     recorder.close().await.unwrap();

@@ -1,10 +1,11 @@
 //! A client that reads a large answer as fast as it comes, or holds many idle sessions. Run by the benchmark itself, in
 //! another place of its world.
 
+use std::io::Read as _;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
-use tokio::io::AsyncReadExt as _;
+use interceptor::clock::{Clock as _, SystemClock};
 use tokio_postgres::{Client, NoTls};
 
 use super::Failure;
@@ -32,27 +33,27 @@ async fn connect(url: &str) -> Result<Client, Failure> {
 }
 
 async fn select(client: &Client, sql: &str) -> Result<(), Failure> {
-    let (start, mut rows) = (std::time::Instant::now(), 0u64);
+    let (start, mut rows) = (SystemClock::new(), 0u64);
     let mut stream = std::pin::pin!(client.query_raw::<_, &str, _>(sql, []).await?);
     while let Some(_row) = stream.try_next().await? {
         rows += 1;
     }
-    println!("{} {rows}", start.elapsed().as_secs_f64());
+    println!("{} {rows}", start.monotonic().as_secs_f64());
     Ok(())
 }
 
 async fn copy_out(client: &Client, sql: &str) -> Result<(), Failure> {
-    let (start, mut bytes) = (std::time::Instant::now(), 0usize);
+    let (start, mut bytes) = (SystemClock::new(), 0usize);
     let mut stream = std::pin::pin!(client.copy_out(sql).await?);
     while let Some(piece) = stream.next().await {
         bytes += piece?.len();
     }
-    println!("{} {bytes}", start.elapsed().as_secs_f64());
+    println!("{} {bytes}", start.monotonic().as_secs_f64());
     Ok(())
 }
 
 async fn copy_in(client: &Client, sql: &str, bytes: usize) -> Result<(), Failure> {
-    let start = std::time::Instant::now();
+    let start = SystemClock::new();
     let piece = bytes::Bytes::from("12345\tsome words of a note that somebody wrote down\n".repeat(1000));
     let mut sink = std::pin::pin!(client.copy_in(sql).await?);
     let mut sent = 0;
@@ -61,7 +62,7 @@ async fn copy_in(client: &Client, sql: &str, bytes: usize) -> Result<(), Failure
         sink.send(piece.clone()).await?;
     }
     let rows = sink.finish().await?;
-    println!("{} {rows}", start.elapsed().as_secs_f64());
+    println!("{} {rows}", start.monotonic().as_secs_f64());
     Ok(())
 }
 
@@ -76,7 +77,7 @@ async fn idle(url: &str, count: usize) -> Result<(), Failure> {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     println!("open {}", clients.len());
-    let mut nothing = [0u8; 1];
-    let _ended = tokio::io::stdin().read(&mut nothing).await?;
+    let ended = tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0u8; 1]));
+    ended.await??;
     Ok(())
 }

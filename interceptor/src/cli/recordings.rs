@@ -21,7 +21,7 @@ use crate::protocol::{self, PROTOCOLS, Replayer, Shown};
 use crate::record::key::KeyError;
 use crate::record::reader::{Frame, ReadError, Reader, Summary};
 use crate::record::verify::{self, VerifyError};
-use crate::record::{Config, Direction, Event, Outcome, ParameterRecord, PublicKey};
+use crate::record::{Config, Direction, Event, Outcome, ParameterRecord, PublicKey, RecordedVerdict};
 use crate::telemetry::SessionId;
 
 /// Arguments of `interceptor recordings`.
@@ -447,7 +447,6 @@ impl<W: Write> Stage<'_, W> {
 
 /// An event in words.
 fn words(event: &Event) -> String {
-    let rules = |rules: &[String]| if rules.is_empty() { String::new() } else { format!(" by {}", rules.join(", ")) };
     let because = |reason: Option<&str>| reason.map_or_else(String::new, |reason| format!(": {reason}"));
     match event {
         Event::SessionOpened { identity, origin, facts, target, .. } => format!(
@@ -468,18 +467,18 @@ fn words(event: &Event) -> String {
             token.expires_at
         ),
         Event::Refused { denial } => denied("refused", denial),
-        Event::Command { statement, parameters, .. } => {
+        Event::Command { statement, parameters, verdict, .. } => {
             let mut text = format!("agent> {statement}");
             for (index, value) in parameters.records().iter().enumerate() {
                 let (lead, number) = (if index == 0 { "  -- " } else { ", " }, index + 1);
                 let _infallible = write!(text, "{lead}${number} = {}", parameter(value));
             }
+            if let Some(verdict) = verdict {
+                let _infallible = write!(text, "\n{}", answered(verdict));
+            }
             text
         }
-        Event::Decision { effect, rules: ids, reason } => {
-            let effect = format!("{effect:?}").to_lowercase();
-            format!("verdict: {effect}{}{}", rules(ids), because(reason.as_deref()))
-        }
+        Event::Decision(verdict) => answered(verdict),
         Event::Denied { denial } => denied("denied", denial),
         Event::HoldOpened { request, approvers, reason } => {
             format!("held as {request} for {}: {reason}", approvers.join(", "))
@@ -509,6 +508,14 @@ fn words(event: &Event) -> String {
         // Events of the daemon belong to no session and have no words of their own.
         other => serde_json::to_string(other).unwrap_or_default(),
     }
+}
+
+fn answered(verdict: &RecordedVerdict) -> String {
+    let RecordedVerdict { effect, rules, reason } = verdict;
+    let effect = format!("{effect:?}").to_lowercase();
+    let rules = if rules.is_empty() { String::new() } else { format!(" by {}", rules.join(", ")) };
+    let reason = reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("verdict: {effect}{rules}{reason}")
 }
 
 fn denied(what: &str, denial: &Denial) -> String {

@@ -47,7 +47,7 @@ pub enum Event {
         /// What the agent was told.
         denial: Denial,
     },
-    /// A command was understood.
+    /// A command was understood and judged.
     Command {
         /// The statement as it would be forwarded.
         statement: Arc<str>,
@@ -57,16 +57,12 @@ pub enum Event {
         actions: Actions,
         /// Whether a transaction is open.
         in_transaction: bool,
+        /// What policy answered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        verdict: Option<RecordedVerdict>,
     },
-    /// Policy answered.
-    Decision {
-        /// The answer.
-        effect: Effect,
-        /// Policies that determined it.
-        rules: Arc<[String]>,
-        /// Why, where policy says so.
-        reason: Option<Arc<str>>,
-    },
+    /// A command that was held may run, or not.
+    Decision(RecordedVerdict),
     /// The agent was told no.
     Denied {
         /// What it was told.
@@ -172,14 +168,15 @@ pub enum Event {
 }
 
 impl Event {
-    /// The event of a command: shares everything, copies nothing.
+    /// The event of a command and its verdict: shares everything, copies nothing.
     #[must_use]
-    pub fn command(command: &Command) -> Self {
+    pub fn command(command: &Command, verdict: RecordedVerdict) -> Self {
         Self::Command {
             statement: Arc::clone(&command.statement),
             parameters: Parameters::Live(Arc::clone(&command.parameters)),
             actions: Actions::Live(Arc::clone(&command.actions)),
             in_transaction: command.in_transaction,
+            verdict: Some(verdict),
         }
     }
 
@@ -205,10 +202,11 @@ impl Event {
         };
         let own = match self {
             Self::Data { bytes, .. } => bytes.len(),
-            Self::Command { statement, parameters, actions, .. } => {
-                statement.len() + parameters.weight() + actions.weight()
+            Self::Command { statement, parameters, actions, verdict, .. } => {
+                let verdict = verdict.as_ref().map_or(0, RecordedVerdict::weight);
+                statement.len() + parameters.weight() + actions.weight() + verdict
             }
-            Self::Decision { rules, reason, .. } => strings(rules) + reason.as_ref().map_or(0, |r| r.len()),
+            Self::Decision(verdict) => verdict.weight(),
             Self::Denied { denial: d } | Self::Refused { denial: d } => denial(d),
             Self::HoldOpened { request, approvers, reason } => request.len() + strings(approvers) + reason.len(),
             Self::Approval { request, reason, .. } => request.len() + reason.as_ref().map_or(0, String::len),
@@ -236,8 +234,10 @@ impl Event {
     pub(super) fn most_encoded(&self) -> usize {
         let worst = match self {
             Self::Data { bytes, .. } => bytes.len(),
-            Self::Command { statement, parameters, actions, .. } => {
-                let plain = parameters.weight().saturating_add(actions.weight()).saturating_mul(4);
+            Self::Command { statement, parameters, actions, verdict, .. } => {
+                let verdict = verdict.as_ref().map_or(0, RecordedVerdict::weight).saturating_mul(2);
+                let plain = parameters.weight().saturating_add(actions.weight()).saturating_add(verdict);
+                let plain = plain.saturating_mul(4);
                 statement.len().saturating_mul(6).saturating_add(plain)
             }
             other => other.weight().saturating_mul(6),
@@ -281,6 +281,23 @@ pub enum Effect {
     Deny,
     /// A human has to agree.
     Hold,
+}
+
+/// What policy answered, and by which policies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedVerdict {
+    /// The answer.
+    pub effect: Effect,
+    /// Policies that determined it.
+    pub rules: Arc<[String]>,
+    /// Why, where policy says so.
+    pub reason: Option<Arc<str>>,
+}
+
+impl RecordedVerdict {
+    fn weight(&self) -> usize {
+        self.rules.iter().map(|rule| rule.len() + 16).sum::<usize>() + self.reason.as_ref().map_or(0, |r| r.len())
+    }
 }
 
 /// Who answered a request: the unix identity at the admin socket.

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 pub use event::{
     ActionRecord, Actions, Approver, Counters, Direction, Effect, Event, Origin, Outcome, ParameterRecord, Parameters,
+    RecordedVerdict,
 };
 pub use key::{PublicKey, SigningKey};
 pub use recorder::{Health, Recorder};

@@ -198,9 +198,11 @@ impl Summary {
                 self.identity = Some(Arc::clone(identity));
                 self.attested = true;
             }
-            Event::Command { .. } => self.commands += 1,
+            Event::Command { verdict, .. } => {
+                self.commands += 1;
+                self.held += u64::from(verdict.as_ref().is_some_and(|verdict| verdict.effect == Effect::Hold));
+            }
             Event::Denied { .. } | Event::Refused { .. } => self.denied += 1,
-            Event::Decision { effect: Effect::Hold, .. } => self.held += 1,
             Event::Masked { cells } => self.masked_cells += cells.iter().map(|(_, count)| count).sum::<u64>(),
             Event::Data { direction, bytes } => {
                 let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);

@@ -15,9 +15,11 @@ use super::registry::Live;
 use super::target::BoundTarget;
 use crate::approval::{Asked, Digest, Question, Request as ApprovalRequest, Ticket, Waited};
 use crate::identity::{self, Attest as _, Attested, Candidates, IdentityError};
-use crate::policy::{Command, Decision, Denial, Denied, Fault, Held, Permit, Permitted, Request, Retry, SessionFacts};
+use crate::policy::{
+    Command, Decision, Denial, Denied, Fault, Held, Permit, Permitted, Recorded, Request, Retry, SessionFacts,
+};
 use crate::protocol::{Admitted, Cancel, Gate, Impact, Login, Observation, Verdict};
-use crate::record::{self, Event, Outcome};
+use crate::record::{self, Event, Outcome, RecordedVerdict};
 use crate::secret::Secret;
 
 /// A token's end is looked at again at least this often, so that a clock that is set does not keep a session open.
@@ -174,29 +176,15 @@ impl SessionGate {
         let decision = self.house.decisions.decide(&loaded.policies, &request);
         drop(loaded);
         self.live.remember(&command.statement);
-        self.note(Event::command(command)).await?;
+        let recorded = self.append(Event::command(command, recorded_verdict(&decision))).await?;
         match decision {
-            Decision::Permit(permitted) => {
-                Ok(Verdict::Permit(self.permit(permitted, record::Effect::Permit, None).await?))
-            }
+            Decision::Permit(permitted) => Ok(Verdict::Permit(permitted.into_permit(recorded))),
             Decision::Hold(held) => {
                 self.live.counters.held.fetch_add(1, Ordering::Relaxed);
-                self.record(Event::Decision {
-                    effect: record::Effect::Hold,
-                    rules: Arc::clone(&held.rules),
-                    reason: Some(held.reason.as_str().into()),
-                })
-                .await?;
                 Ok(Verdict::Hold(held))
             }
             Decision::Deny(denied) => {
                 self.live.counters.denied.fetch_add(1, Ordering::Relaxed);
-                self.record(Event::Decision {
-                    effect: record::Effect::Deny,
-                    rules: Arc::clone(&denied.rules),
-                    reason: Some(denied.reason.as_str().into()),
-                })
-                .await?;
                 Err(self.denied(denied))
             }
         }
@@ -237,9 +225,7 @@ impl SessionGate {
                 Waited::Granted(approval, request, answer) => {
                     self.record(approval_event(&request, Some(&answer.approver), Outcome::Redeemed, answer.reason))
                         .await?;
-                    return self
-                        .permit(held.approve(&approval), record::Effect::Permit, Some(approval.request()))
-                        .await;
+                    return self.permit(held.approve(&approval), approval.request()).await;
                 }
                 Waited::Refused(request, answer) => {
                     let why = answer.reason.map_or_else(String::new, |reason| format!(": {reason}"));
@@ -274,18 +260,13 @@ impl SessionGate {
         .await
     }
 
-    async fn permit(
-        &self,
-        permitted: Permitted,
-        effect: record::Effect,
-        request: Option<&str>,
-    ) -> Result<Permit, Denial> {
-        let event = Event::Decision {
-            effect,
+    async fn permit(&self, permitted: Permitted, request: &str) -> Result<Permit, Denial> {
+        let verdict = RecordedVerdict {
+            effect: record::Effect::Permit,
             rules: permitted.shared_rules(),
-            reason: request.map(|id| format!("approved by request {id}").into()),
+            reason: Some(format!("approved by request {request}").into()),
         };
-        let recorded = self.house.recorder.append(self.live.id, event).await.map_err(|e| self.unrecorded(&e))?;
+        let recorded = self.append(Event::Decision(verdict)).await?;
         Ok(permitted.into_permit(recorded))
     }
 
@@ -329,7 +310,11 @@ impl SessionGate {
 
     /// Puts an event on record, and waits until it is there.
     async fn record(&self, event: Event) -> Result<(), Denial> {
-        self.house.recorder.append(self.live.id, event).await.map(|_| ()).map_err(|error| self.unrecorded(&error))
+        self.append(event).await.map(|_recorded| ())
+    }
+
+    async fn append(&self, event: Event) -> Result<Recorded, Denial> {
+        self.house.recorder.append(self.live.id, event).await.map_err(|error| self.unrecorded(&error))
     }
 
     /// Hands an event to the recorder, in order, waiting for a place in its queue only.
@@ -407,6 +392,24 @@ pub(super) fn approval_event(
         approver: approver.map(|who| record::Approver { uid: who.uid, name: Some(who.name.clone()) }),
         outcome,
         reason,
+    }
+}
+
+fn recorded_verdict(decision: &Decision) -> RecordedVerdict {
+    match decision {
+        Decision::Permit(permitted) => {
+            RecordedVerdict { effect: record::Effect::Permit, rules: permitted.shared_rules(), reason: None }
+        }
+        Decision::Hold(held) => RecordedVerdict {
+            effect: record::Effect::Hold,
+            rules: Arc::clone(&held.rules),
+            reason: Some(held.reason.as_str().into()),
+        },
+        Decision::Deny(denied) => RecordedVerdict {
+            effect: record::Effect::Deny,
+            rules: Arc::clone(&denied.rules),
+            reason: Some(denied.reason.as_str().into()),
+        },
     }
 }
 

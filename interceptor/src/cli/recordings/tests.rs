@@ -8,7 +8,7 @@ use clap::Parser;
 use super::*;
 use crate::clock::SystemClock;
 use crate::policy::{Fault, Retry};
-use crate::record::{Actions, Counters, Effect, Origin, Parameters, Recorder};
+use crate::record::{Actions, Counters, Effect, Origin, Parameters, RecordedVerdict, Recorder};
 
 #[derive(Parser)]
 struct Line {
@@ -74,8 +74,12 @@ fn events() -> Vec<Event> {
             parameters: Parameters::Read(Vec::new()),
             actions: Actions::Read(Vec::new()),
             in_transaction: false,
+            verdict: Some(RecordedVerdict {
+                effect: Effect::Permit,
+                rules: Arc::from(["analyst".to_owned()]),
+                reason: None,
+            }),
         },
-        Event::Decision { effect: Effect::Permit, rules: Arc::from(["analyst".to_owned()]), reason: None },
         data(Direction::FromAgent, message(b'Q', b"select name from customers\0")),
         data(Direction::ToAgent, answer.concat()),
         Event::Masked { cells: vec![("customers.name".into(), 1)] },
@@ -182,7 +186,7 @@ fn show_leaves_the_data_out_and_export_has_it() {
 #[test]
 fn verify_says_whole_and_then_names_the_flipped_byte() {
     let fixture = fixture();
-    assert!(fixture.text(&["verify"]).starts_with("nothing was altered: 1 segments, 11 frames"));
+    assert!(fixture.text(&["verify"]).starts_with("nothing was altered: 1 segments, 10 frames"));
     let segment = fixture.config.spool.join("0000000000.spool");
     let mut bytes = std::fs::read(&segment).unwrap();
     let (_, _, header) = crate::record::format::Header::decode(&bytes).unwrap().unwrap();
