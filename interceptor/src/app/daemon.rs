@@ -111,6 +111,7 @@ async fn furnish(config: &Config, loaded: Loaded, clock: Arc<dyn Clock>) -> Resu
         decisions: DecisionCache::default(),
         loaded: ArcSwap::from_pointee(loaded),
         routes: ArcSwap::from_pointee(Routes::default()),
+        resolving: tokio::sync::Mutex::default(),
     });
     house.resolve().await;
     Ok(house)
@@ -242,16 +243,20 @@ fn reloader(
     runtime: tokio::runtime::Handle,
 ) -> Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync> {
     let path: PathBuf = path.to_path_buf();
+    let one_by_one = parking_lot::Mutex::new(());
     Box::new(move || {
+        let _alone = one_by_one.lock();
         let config = config::read(&path)?;
         let loaded = load(&path, &config, &means)?;
+        loaded.attestor.adopt(&house.loaded.load().attestor);
         warm(&loaded, &runtime);
         let digest = loaded.policies.digest().to_owned();
         house.loaded.store(Arc::new(loaded));
+        // Only then are new sessions led to the targets as they are now.
+        runtime.block_on(house.resolve());
         let house = Arc::clone(&house);
         let recorded = digest.clone();
         runtime.spawn(async move {
-            house.resolve().await;
             let event = Event::PolicyLoaded { digest: recorded };
             if let Err(error) = house.recorder.append(SessionId::NONE, event).await {
                 tracing::error!(%error, "a reload is not on record");

@@ -161,6 +161,7 @@ struct Flight {
 pub struct KeyStore {
     issuer: String,
     source: JwksSource,
+    ca: Option<PathBuf>,
     offline: Duration,
     fetcher: Option<Fetcher>,
     clock: Arc<dyn Clock>,
@@ -181,12 +182,22 @@ impl KeyStore {
         Ok(Arc::new(Self {
             issuer: config.issuer.clone(),
             source: config.jwks.clone(),
+            ca: config.ca.clone(),
             offline: Duration::from_secs(config.offline_hours.saturating_mul(3600)),
             fetcher,
             clock,
             snapshot: ArcSwapOption::empty(),
             flight: tokio::sync::Mutex::default(),
         }))
+    }
+
+    /// Takes over what the store of an earlier configuration knows of the same source, so that a reload while the issuer
+    /// cannot be reached loses no keys. They stay as old as they are.
+    pub fn adopt(&self, before: &Self) {
+        let same = self.issuer == before.issuer && self.source == before.source && self.ca == before.ca;
+        if same && !matches!(self.source, JwksSource::File(_)) {
+            self.snapshot.store(before.snapshot.load_full());
+        }
     }
 
     /// The key with this id.
