@@ -278,8 +278,10 @@ impl KeyStore {
         if flight.last_attempt.is_some_and(|last| now.saturating_sub(last) < interval) {
             return flight.last_error.clone();
         }
-        flight.last_attempt = Some(now);
-        match self.fetched().await {
+        let fetched = self.fetched().await;
+        // Counted from the end: whoever has waited meanwhile takes this answer, rather than each waiting for its own.
+        flight.last_attempt = Some(self.clock.monotonic());
+        match fetched {
             Ok(keys) => {
                 self.snapshot.store(Some(Arc::new(Snapshot { keys, fetched: now, stamp: None })));
                 flight.last_error = None;
