@@ -129,6 +129,40 @@ fn a_renewed_token_keeps_the_session_alive() {
 }
 
 #[test]
+fn whoami_says_what_is_wrong_with_a_token() {
+    let stage = stage();
+    let mut command = Command::new("sleep");
+    command.arg("60");
+    let mut agent = stage.spawn_agent(command).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let pid = agent.id().to_string();
+    let explained = |code: i32, words: &[&str]| {
+        for arguments in [&["whoami", "--pid", &pid][..], &["--json", "whoami", "--pid", &pid]] {
+            let told = operate(&stage, code, arguments);
+            // A table breaks lines in the middle of a sentence.
+            let told: String = told.split_whitespace().collect::<Vec<_>>().join(" ");
+            for word in words {
+                assert!(told.contains(word), "{word} is not in {told}");
+            }
+            assert!(!told.contains("eyJ"), "the token itself is never shown: {told}");
+        }
+    };
+    explained(0, &["billing-bot"]);
+    stage.write_token("svc:billing", -7200).unwrap();
+    explained(1, &["the token expired", "obtain a new token"]);
+    stage.write_token("svc:other", 3600).unwrap();
+    explained(1, &["another subject", "svc:other"]);
+    write_token(&stage, "no token at all");
+    explained(1, &["not a signed JWT"]);
+    fs::remove_file(stage.path("token")).unwrap();
+    explained(1, &["No such file", "token.from"]);
+    stage.write_token("svc:billing", 3600).unwrap();
+    explained(0, &["billing-bot"]);
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+}
+
+#[test]
 fn whoami_explains() {
     let stage = stage();
     let sleeper = || {
