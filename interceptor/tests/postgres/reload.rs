@@ -123,6 +123,20 @@ fn targets_agents_and_masks_count_for_new_sessions() {
     assert!(psql_ok(&stage, &["SELECT current_user"]).contains("other_user"));
     assert!(live.run("SELECT current_user").contains("orders_rw"));
 
+    // Who may answer, and how long it is waited for; what needs a restart is named.
+    let quick = edited(
+        &before,
+        "timeout_seconds = 20",
+        "timeout_seconds = 1\n[approval.approvers]\ndba-oncall = [\"nobody\"]\ndata-protection = [\"nobody\"]",
+    );
+    let quick = format!("{quick}\n[limits]\nsessions = 7\n");
+    let told = {
+        fs::write(stage.path("interceptor.toml"), &quick).unwrap();
+        operate(&stage, 0, &["reload"])
+    };
+    assert!(told.contains("are in force; restart for what has changed in [limits]"), "{told}");
+    assert!(live.run("TRUNCATE scratch /* forbidden:late */").contains("answered in time"));
+
     // Another subject: the agent that is there is not it, but who was let in stays in.
     fs::write(stage.path("interceptor.toml"), edited(&before, "svc:billing", "svc:somebody-else")).unwrap();
     hang_up(&stage);

@@ -7,7 +7,8 @@ use interceptor::testing::postgres::ServerTls;
 use interceptor::testing::stage::{DATABASE, HOST, Script, Stage, UPSTREAM_USER};
 
 use super::scene::{
-    assert_nothing_forbidden, configuration, edited, psql_fails, psql_ok, recorded, reload, stage, stage_with, wait_for,
+    agent, assert_nothing_forbidden, configuration, edited, psql_fails, psql_ok, recorded, reload, stage, stage_with,
+    wait_for,
 };
 
 /// What the stage's configuration says of the target.
@@ -137,6 +138,7 @@ const NO_TLS: &str = "could not reach the target over TLS as configured";
 fn a_verified_server_is_logged_in_to_by_whatever_it_asks_for() {
     let set = with_tls();
     set.passes(&way(FULL, UPSTREAM_USER), "SCRAM-SHA-256-PLUS");
+    cancels(&set.stage);
     set.passes(&way(FULL, "u_md5"), "md5");
     set.passes(&way(FULL, "u_clear"), "password");
     set.passes(&way(FULL, "u_trust"), "none");
@@ -155,6 +157,18 @@ fn a_verified_server_is_logged_in_to_by_whatever_it_asks_for() {
     set.fails(&way(other, UPSTREAM_USER), "08001", NO_TLS, "no certificate authority in");
     let other = "upstream = \"verify-ca\", ca = \"{other}.pem\"";
     set.fails(&way(other, "u_clear"), "08001", NO_TLS, "no certificate authority in");
+}
+
+/// A cancel request goes over TLS, too.
+fn cancels(stage: &Stage) {
+    let code = "import threading\n\
+                with psycopg.connect(URL, autocommit=True) as c:\n\
+                \x20   threading.Timer(0.5, c.cancel_safe).start()\n\
+                \x20   try:\n\
+                \x20       c.execute('SELECT pg_sleep(60)')\n\
+                \x20   except psycopg.Error as error:\n\
+                \x20       print(error.sqlstate)\n";
+    assert_eq!(agent(stage, code), "57014\n");
 }
 
 #[test]
