@@ -5,6 +5,8 @@
 //! where that fails known keys count until `offline_hours`. An unknown key id asks the issuer at most once in
 //! [`REFRESH_INTERVAL`]. One refresh runs at a time.
 //!
+//! A reload takes over what is known of the same issuer; a restart asks anew.
+//!
 //! Not promised: that a key which the issuer withdrew is refused at once; it is after [`MUST_REFRESH`] at the latest,
 //! while the issuer can be reached.
 

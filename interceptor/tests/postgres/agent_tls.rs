@@ -7,8 +7,8 @@ use interceptor::testing::certificates::{Authority, Validity};
 use interceptor::testing::stage::{HOST, Stage};
 
 use super::scene::{
-    CLEAR, assert_nothing_forbidden, bounded, configuration, edited, programs_over, psql, psql_ok, reload, said, stage,
-    wire,
+    CLEAR, assert_nothing_forbidden, bounded, configuration, edited, operate, programs_over, psql, psql_ok, reload,
+    said, stage, wire,
 };
 
 const QUERY: &str = "SELECT card FROM customers WHERE id = 1";
@@ -51,6 +51,7 @@ fn agents_have_tls_where_they_ask_for_it() {
     a_client_that_is_not_content_leaves_by_itself(&stage);
     clear_text_behind_a_request_for_tls_is_an_attack(&stage);
     drivers_pass_over_verified_tls(&stage);
+    a_new_certificate_is_shown_after_a_reload(&stage);
 }
 
 fn psql_has_tls_where_it_asks_for_it(stage: &Stage) {
@@ -121,4 +122,14 @@ fn drivers_pass_over_verified_tls(stage: &Stage) {
         assert!(text.lines().filter(|line| line.starts_with("ok ")).count() >= 40, "{name}: {text}");
     }
     assert_nothing_forbidden(stage);
+}
+
+fn a_new_certificate_is_shown_after_a_reload(stage: &Stage) {
+    let ca = Authority::new("the next CA").unwrap();
+    ca.issue(HOST, &[HOST], Validity::Now).unwrap().write(stage.directory.path(), "agent").unwrap();
+    fs::write(stage.path("next.pem"), ca.pem()).unwrap();
+    let shown = |ca: &str| psql_over(stage, &verified(stage, ca), &[QUERY]).status.success();
+    assert!(shown("ca.pem") && !shown("next.pem"), "files are read when the configuration is");
+    operate(stage, 0, &["reload"]);
+    assert!(shown("next.pem") && !shown("ca.pem"));
 }

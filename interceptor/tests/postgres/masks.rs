@@ -137,6 +137,16 @@ fn copies_of_typed_columns_are_masked_and_load_again(stage: &Stage) {
             let told = psql_ok(stage, &[&load]);
             assert!(told.contains("COPY 4"), "{table}{options}: {told}");
         }
+        let code = format!(
+            "with psycopg.connect(URL, autocommit=True) as c:\n\
+             \x20   with c.cursor().copy('COPY {table} TO STDOUT (FORMAT binary)') as copy:\n\
+             \x20       data = b''.join(bytes(block) for block in copy)\n\
+             \x20   cursor = c.cursor()\n\
+             \x20   with cursor.copy('COPY {table}_back FROM STDIN (FORMAT binary)') as copy:\n\
+             \x20       copy.write(data)\n\
+             \x20   print(cursor.statusmessage, any(s in data for s in (b'zebra', b'73915', b'horse', b'84026')))\n"
+        );
+        assert_eq!(agent(stage, &code), "COPY 4 False\n", "{table}");
     }
 }
 

@@ -25,6 +25,7 @@ fn the_protocol_is_spoken_as_servers_speak_it() {
     of_several_statements_none_runs_where_the_last_is_denied(&stage);
     portals_stop_at_their_row_limit_with_masks_in_place(&stage);
     notifications_cross_sessions_without_what_detectors_find(&stage);
+    pools_clean_up_after_their_users(&stage);
 }
 
 fn every_start_up_is_answered_as_a_server_does(stage: &Stage) {
@@ -221,4 +222,13 @@ fn notifications_cross_sessions_without_what_detectors_find(stage: &Stage) {
     let leak = "SELECT pg_notify('jobs', email) FROM customers /* forbidden:notify */";
     assert!(super::scene::psql_fails(stage, &[leak]).contains("42501"));
     assert_nothing_forbidden(stage);
+}
+
+fn pools_clean_up_after_their_users(stage: &Stage) {
+    let asyncpg = "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;";
+    let told = psql_ok(
+        stage,
+        &["SET statement_timeout = 5", asyncpg, "DISCARD ALL", "SELECT card FROM customers WHERE id = 1"],
+    );
+    assert!(told.contains("RESET") && told.contains("DISCARD ALL") && told.contains("************1111"), "{told}");
 }

@@ -16,7 +16,7 @@ const TLS: &str = "tls = { upstream = \"disable\" }";
 
 /// How the target is configured.
 struct Way {
-    /// The `tls` table; `{ca}`, `{other}` and `{client}` stand for paths without their ending.
+    /// The `tls` table; `{ca}`, `{other}`, `{client}` and `{stranger}` stand for paths without their ending.
     tls: &'static str,
     user: &'static str,
     with_password: bool,
@@ -41,7 +41,7 @@ impl Set {
     fn configure(&self, way: &Way) {
         let path = |name: &str| self.stage.path(name).display().to_string();
         let mut tls = way.tls.to_owned();
-        for name in ["ca", "other", "client"] {
+        for name in ["ca", "other", "client", "stranger"] {
             tls = tls.replace(&format!("{{{name}}}"), &path(name));
         }
         let password = path("orders_rw.password");
@@ -114,7 +114,9 @@ fn with_tls() -> Set {
     });
     fs::write(stage.path("ca.pem"), ca.pem()).unwrap();
     fs::write(stage.path("other.pem"), other.pem()).unwrap();
-    ca.issue("u_cert", &[], Validity::Now).unwrap().write(stage.directory.path(), "client").unwrap();
+    for (authority, name) in [(&ca, "client"), (&other, "stranger")] {
+        authority.issue("u_cert", &[], Validity::Now).unwrap().write(stage.directory.path(), name).unwrap();
+    }
     let password = fs::read_to_string(stage.path("orders_rw.password")).unwrap();
     let mut sql = String::new();
     for (user, encryption) in
@@ -149,6 +151,8 @@ fn a_verified_server_is_logged_in_to_by_whatever_it_asks_for() {
     set.passes(&way(ca, UPSTREAM_USER), "SCRAM-SHA-256-PLUS");
 
     set.fails(&way(FULL, "u_cert"), "28000", "refused the credential", "requires a valid client certificate");
+    let stranger = "upstream = \"verify-full\", ca = \"{ca}.pem\", cert = \"{stranger}.crt\", key = \"{stranger}.key\"";
+    set.fails(&without_password(stranger, "u_cert"), "08001", NO_TLS, "the other side refused TLS");
     set.fails(&way(FULL, "u_nobody"), "28000", "refused the credential", "password authentication failed");
     set.fails(&without_password(FULL, UPSTREAM_USER), "28000", UNSAFE, "none is configured");
     let elsewhere = "upstream = \"verify-full\", ca = \"{ca}.pem\", server_name = \"elsewhere.internal\"";
