@@ -66,7 +66,7 @@ impl Default for PolicyConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct MaskingConfig {
     /// File with the key of the `token` transform, 32 bytes or more, readable by the daemon alone. Without it tokens
-    /// are the same until the next start or reload only.
+    /// are the same until the next start only.
     pub token_key: Option<PathBuf>,
 }
 

@@ -5,8 +5,14 @@
 //! proves that no byte of them arrived.
 
 #[cfg(test)]
+#[path = "postgres/agent_tls.rs"]
+mod agent_tls;
+#[cfg(test)]
 #[path = "postgres/clients.rs"]
 mod clients;
+#[cfg(test)]
+#[path = "postgres/discovery.rs"]
+mod discovery;
 #[cfg(test)]
 #[path = "postgres/explain.rs"]
 mod explain;
@@ -20,8 +26,23 @@ mod hold;
 #[path = "postgres/identity.rs"]
 mod identity;
 #[cfg(test)]
+#[path = "postgres/masks.rs"]
+mod masks;
+#[cfg(test)]
+#[path = "postgres/pending.rs"]
+mod pending;
+#[cfg(test)]
+#[path = "postgres/protocol.rs"]
+mod protocol;
+#[cfg(test)]
 #[path = "postgres/recordings.rs"]
 mod recordings;
 #[cfg(test)]
+#[path = "postgres/reload.rs"]
+mod reload;
+#[cfg(test)]
 #[path = "postgres/scene.rs"]
 mod scene;
+#[cfg(test)]
+#[path = "postgres/upstream_tls.rs"]
+mod upstream_tls;

@@ -27,7 +27,7 @@ pub use routes::router;
 pub const BODY_LIMIT: usize = 64 << 10;
 
 /// `[admin]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The socket; its directory is created with mode 0755, the socket has 0660 (0600 without a group).

@@ -36,7 +36,7 @@ pub(super) async fn run(path: &Path, config: Config, loaded: Loaded, means: Mean
     let runtime = tokio::runtime::Handle::current();
     let api = Arc::new(Api {
         house: Arc::clone(&house),
-        reload: reloader(path, Arc::clone(&house), means, runtime),
+        reload: reloader(path, config.clone(), Arc::clone(&house), means, runtime),
         governed: config.capture.cgroups.clone(),
         group,
         started_at: house.clock.now(),
@@ -111,6 +111,7 @@ async fn furnish(config: &Config, loaded: Loaded, clock: Arc<dyn Clock>) -> Resu
         decisions: DecisionCache::default(),
         loaded: ArcSwap::from_pointee(loaded),
         routes: ArcSwap::from_pointee(Routes::default()),
+        resolving: tokio::sync::Mutex::default(),
     });
     house.resolve().await;
     Ok(house)
@@ -237,28 +238,47 @@ fn serve_admin(listener: UnixListener, api: Arc<Api>) -> Result<oneshot::Sender<
 /// What `reload` does: build everything anew, and swap it in only when all of it is right.
 fn reloader(
     path: &Path,
+    begun: Config,
     house: Arc<House>,
     means: Means,
     runtime: tokio::runtime::Handle,
 ) -> Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync> {
     let path: PathBuf = path.to_path_buf();
+    let one_by_one = parking_lot::Mutex::new(());
     Box::new(move || {
+        let _alone = one_by_one.lock();
         let config = config::read(&path)?;
         let loaded = load(&path, &config, &means)?;
+        loaded.attestor.adopt(&house.loaded.load().attestor);
         warm(&loaded, &runtime);
         let digest = loaded.policies.digest().to_owned();
+        house.approvals.reconfigure(config.approval.clone());
         house.loaded.store(Arc::new(loaded));
+        // Only then are new sessions led to the targets as they are now.
+        runtime.block_on(house.resolve());
         let house = Arc::clone(&house);
         let recorded = digest.clone();
         runtime.spawn(async move {
-            house.resolve().await;
             let event = Event::PolicyLoaded { digest: recorded };
             if let Err(error) = house.recorder.append(SessionId::NONE, event).await {
                 tracing::error!(%error, "a reload is not on record");
             }
         });
-        Ok(format!("policies {digest} are in force"))
+        Ok(format!("policies {digest} are in force{}", unchanged(&begun, &config)))
     })
+}
+
+/// What a reload leaves as it was when the daemon started, where the file says something else now.
+fn unchanged(begun: &Config, now: &Config) -> String {
+    let sections = [
+        ("[capture]", begun.capture == now.capture),
+        ("[record]", begun.record == now.record),
+        ("[limits]", begun.limits == now.limits),
+        ("[admin]", begun.admin == now.admin),
+        ("[approval] state", begun.approval.state == now.approval.state),
+    ];
+    let changed: Vec<&str> = sections.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect();
+    if changed.is_empty() { String::new() } else { format!("; restart for what has changed in {}", changed.join(", ")) }
 }
 
 /// Fetches the issuers' keys before the new configuration counts, so that no session pays for a reload.

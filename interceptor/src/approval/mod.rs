@@ -26,7 +26,7 @@ pub const OPEN_LIMIT: usize = 4096;
 pub const OPEN_LIMIT_PER_IDENTITY: usize = 64;
 
 /// `[approval]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Directory of open requests and unused grants; created with mode 0700.

@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -18,7 +19,8 @@ use crate::policy::Approval;
 
 /// Open requests and unused grants, in memory and on disk.
 pub struct Store {
-    config: Config,
+    state: PathBuf,
+    config: ArcSwap<Config>,
     clock: Arc<dyn Clock>,
     open: Mutex<BTreeMap<RequestId, Request>>,
     /// Bumped with every change, so that waiters look again.
@@ -100,7 +102,14 @@ impl Store {
                 serde_json::from_slice(&text).map_err(|error| failed("understood")(&path, error.into()))?;
             open.insert(request.id, request);
         }
-        Ok(Self { config, clock, open: Mutex::new(open), changed: watch::Sender::new(0) })
+        let (state, config) = (config.state.clone(), ArcSwap::from_pointee(config));
+        Ok(Self { state, config, clock, open: Mutex::new(open), changed: watch::Sender::new(0) })
+    }
+
+    /// Takes over who may answer, and for how long, for all that is asked or answered from now on. The state stays where
+    /// it is.
+    pub fn reconfigure(&self, config: Config) {
+        self.config.store(Arc::new(config));
     }
 
     /// Finds the grant for a command, joins the request that already waits for it, or opens one.
@@ -178,8 +187,9 @@ impl Store {
             return Err(ApprovalError::Settled { id: id.to_string(), state: request.state.name() });
         }
         if approver.uid != 0 {
+            let config = self.config.load();
             let lists: Vec<&Vec<String>> =
-                request.approvers.iter().filter_map(|group| self.config.approvers.get(group)).collect();
+                request.approvers.iter().filter_map(|group| config.approvers.get(group)).collect();
             let unlisted = lists.len() < request.approvers.len();
             if !unlisted && !lists.iter().any(|names| names.contains(&approver.name)) {
                 return Err(ApprovalError::NotAllowed {
@@ -204,7 +214,7 @@ impl Store {
             return Err(ApprovalError::Settled { id: id.to_string(), state: request.state.name() });
         }
         let mut settled = request.clone();
-        settled.expires_at = answer.at.plus(self.config.grant_lifetime());
+        settled.expires_at = answer.at.plus(self.config.load().grant_lifetime());
         settled.state = if approve { State::Approved(answer) } else { State::Denied(answer) };
         self.write(&settled)?;
         *request = settled.clone();
@@ -269,7 +279,7 @@ impl Store {
 
     fn request(&self, question: Question, now: Timestamp) -> Result<Request, ApprovalError> {
         let id = RequestId::generate().map_err(|error| ApprovalError::State {
-            path: self.config.state.clone(),
+            path: self.state.clone(),
             doing: "given an id",
             source: std::io::Error::other(error.to_string()),
         })?;
@@ -278,7 +288,7 @@ impl Store {
             state: State::Waiting,
             digest: question.digest,
             opened_at: now,
-            expires_at: now.plus(self.config.timeout()),
+            expires_at: now.plus(self.config.load().timeout()),
             session: question.session,
             identity: question.identity,
             groups: question.groups,
@@ -315,13 +325,15 @@ impl Store {
     }
 
     fn sync_directory(&self) -> Result<(), ApprovalError> {
-        fs::File::open(&self.config.state)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|source| ApprovalError::State { path: self.config.state.clone(), doing: "made durable", source })
+        fs::File::open(&self.state).and_then(|directory| directory.sync_all()).map_err(|source| ApprovalError::State {
+            path: self.state.clone(),
+            doing: "made durable",
+            source,
+        })
     }
 
     fn path(&self, id: RequestId) -> PathBuf {
-        self.config.state.join(format!("{id}.json"))
+        self.state.join(format!("{id}.json"))
     }
 
     fn announce(&self) {

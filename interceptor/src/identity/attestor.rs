@@ -140,6 +140,15 @@ impl Attestor {
         Ok(Self { inner: Arc::new(Inner { agents, issuers: ready, path_of, hasher: Hasher::new(clock), reads }) })
     }
 
+    /// Takes over the keys that an earlier configuration has fetched.
+    pub fn adopt(&self, before: &Self) {
+        for issuer in &self.inner.issuers {
+            if let Some(known) = before.inner.issuers.iter().find(|known| known.name() == issuer.name()) {
+                issuer.keys().adopt(known.keys());
+            }
+        }
+    }
+
     /// Fetches every issuer's keys, and gives the issuers whose keys could not be had, with why: a warning at start.
     pub async fn warm(&self) -> Vec<(String, String)> {
         let mut failed = Vec::new();

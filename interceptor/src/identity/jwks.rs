@@ -5,6 +5,8 @@
 //! where that fails known keys count until `offline_hours`. An unknown key id asks the issuer at most once in
 //! [`REFRESH_INTERVAL`]. One refresh runs at a time.
 //!
+//! A reload takes over what is known of the same issuer; a restart asks anew.
+//!
 //! Not promised: that a key which the issuer withdrew is refused at once; it is after [`MUST_REFRESH`] at the latest,
 //! while the issuer can be reached.
 
@@ -161,6 +163,7 @@ struct Flight {
 pub struct KeyStore {
     issuer: String,
     source: JwksSource,
+    ca: Option<PathBuf>,
     offline: Duration,
     fetcher: Option<Fetcher>,
     clock: Arc<dyn Clock>,
@@ -181,12 +184,22 @@ impl KeyStore {
         Ok(Arc::new(Self {
             issuer: config.issuer.clone(),
             source: config.jwks.clone(),
+            ca: config.ca.clone(),
             offline: Duration::from_secs(config.offline_hours.saturating_mul(3600)),
             fetcher,
             clock,
             snapshot: ArcSwapOption::empty(),
             flight: tokio::sync::Mutex::default(),
         }))
+    }
+
+    /// Takes over what the store of an earlier configuration knows of the same source, so that a reload while the issuer
+    /// cannot be reached loses no keys. They stay as old as they are.
+    pub fn adopt(&self, before: &Self) {
+        let same = self.issuer == before.issuer && self.source == before.source && self.ca == before.ca;
+        if same && !matches!(self.source, JwksSource::File(_)) {
+            self.snapshot.store(before.snapshot.load_full());
+        }
     }
 
     /// The key with this id.
@@ -267,8 +280,10 @@ impl KeyStore {
         if flight.last_attempt.is_some_and(|last| now.saturating_sub(last) < interval) {
             return flight.last_error.clone();
         }
-        flight.last_attempt = Some(now);
-        match self.fetched().await {
+        let fetched = self.fetched().await;
+        // Counted from the end: whoever has waited meanwhile takes this answer, rather than each waiting for its own.
+        flight.last_attempt = Some(self.clock.monotonic());
+        match fetched {
             Ok(keys) => {
                 self.snapshot.store(Some(Arc::new(Snapshot { keys, fetched: now, stamp: None })));
                 flight.last_error = None;

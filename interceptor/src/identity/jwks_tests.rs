@@ -119,6 +119,41 @@ async fn unknown_ids_cannot_hammer_the_issuer_and_rotation_is_found() {
     assert_eq!(bench.serving.asked(), 3);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_silent_issuer_is_waited_for_by_all_at_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let clock = Arc::new(ManualClock::at(Timestamp::from_unix(1_700_000_000)));
+    let store = KeyStore::new(&config(&url, "discovery"), clock.clone()).unwrap();
+    let begun = tokio::time::Instant::now();
+    let all = futures_util::future::join_all((0..5).map(|_| store.key("one")));
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        clock.advance(fetch::FETCH_TIME_MAX);
+    };
+    let (all, ()) = tokio::join!(all, meanwhile);
+    assert!(all.into_iter().all(|key| matches!(key, Err(KeyError::Unavailable(_)))));
+    assert!(begun.elapsed() < fetch::FETCH_TIME_MAX * 2, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn keys_are_taken_over_from_an_earlier_configuration_of_the_same_issuer() {
+    let bench = bench().await;
+    bench.store.key("one").await.unwrap();
+    bench.serving.set_discovery(json!("gone"));
+    let again = |jwks: &str| KeyStore::new(&config(&bench.issuer.url, jwks), bench.clock.clone()).unwrap();
+    let store = again("discovery");
+    store.adopt(&bench.store);
+    assert!(store.warm().await.is_err());
+    store.key("one").await.unwrap();
+    // As old as they are, and of no other source.
+    bench.clock.advance(Duration::from_secs(2 * 3600));
+    assert!(store.key("one").await.unwrap_err().to_string().contains("offline_hours"));
+    let elsewhere = again("https://127.0.0.1:1/keys");
+    elsewhere.adopt(&bench.store);
+    assert!(matches!(elsewhere.key("one").await, Err(KeyError::Unavailable(_))));
+}
+
 #[tokio::test]
 async fn withdrawn_keys_end_with_the_hour() {
     let bench = bench().await;

@@ -27,7 +27,7 @@ impl ActionName {
     pub const SQL_DELETE: Self = Self("sql:delete");
     /// Lock rows or tables, or take advisory locks.
     pub const SQL_LOCK: Self = Self("sql:lock");
-    /// LISTEN, UNLISTEN and NOTIFY.
+    /// LISTEN and NOTIFY.
     pub const SQL_NOTIFY: Self = Self("sql:notify");
     /// Remove all rows of a table.
     pub const SQL_TRUNCATE: Self = Self("sql:truncate");

@@ -15,6 +15,7 @@ use super::registry::Live;
 use super::target::BoundTarget;
 use crate::approval::{Asked, Digest, Question, Request as ApprovalRequest, Ticket, Waited};
 use crate::identity::{self, Attest as _, Attested, Candidates, IdentityError};
+use crate::mask::Rules;
 use crate::policy::{
     Command, Decision, Denial, Denied, Fault, Held, Permit, Permitted, Recorded, Request, Retry, SessionFacts,
 };
@@ -31,6 +32,8 @@ pub(super) struct SessionGate {
     pub(super) live: Arc<Live>,
     pub(super) target: Arc<BoundTarget>,
     pub(super) candidates: Result<Candidates, IdentityError>,
+    /// The masking rules that the session began with: their tags are the ones that its answers are masked by.
+    pub(super) rules: Arc<Rules>,
     pub(super) attested: OnceLock<Attested>,
 }
 
@@ -164,7 +167,7 @@ impl SessionGate {
         let number = self.live.counters.commands.fetch_add(1, Ordering::Relaxed);
         let now = self.house.clock.now();
         let loaded = self.house.loaded.load();
-        let tags = loaded.rules.known_tags();
+        let tags = self.rules.known_tags();
         let request = Request {
             principal: attested,
             target: &self.live.target,

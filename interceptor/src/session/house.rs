@@ -49,6 +49,8 @@ pub struct House {
     pub loaded: ArcSwap<Loaded>,
     /// Address to target; follows name resolution.
     pub routes: ArcSwap<Routes>,
+    /// Held while names are looked up, so that an older answer never replaces a newer one.
+    pub resolving: tokio::sync::Mutex<()>,
 }
 
 /// What a reload replaces, all at once.
@@ -72,6 +74,7 @@ impl House {
 
     /// Looks host names up again.
     pub async fn resolve(&self) {
+        let _alone = self.resolving.lock().await;
         let targets = self.loaded.load().targets.clone();
         let before = self.routes.load_full();
         self.routes.store(Arc::new(Routes::resolve(&targets, &before).await));
@@ -217,11 +220,12 @@ impl House {
         let live = enrolled.live();
         let dial =
             Tcp { destination: live.origin.destination, patience: Duration::from_secs(self.limits.dial_seconds) };
+        let rules = Arc::clone(&self.loaded.load().rules);
         let conn = Conn {
             agent: tls::Stream::Tcp(stream),
             target: view,
             dial: Arc::new(dial),
-            rules: Arc::clone(&self.loaded.load().rules),
+            rules: Arc::clone(&rules),
             session: live.id,
         };
         let gate = SessionGate {
@@ -229,6 +233,7 @@ impl House {
             live: Arc::clone(live),
             target,
             candidates,
+            rules,
             attested: OnceLock::new(),
         };
         protocol.serve(conn, &gate).await

@@ -25,7 +25,7 @@ const RECENT_LIMIT: usize = 10;
 const RECENT_LENGTH: usize = 200;
 
 /// `[limits]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Sessions at once.

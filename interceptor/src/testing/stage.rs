@@ -11,7 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::issuer::{KeyKind, TestIssuer};
-use super::postgres::{Options, Postgres};
+use super::postgres::{Options, Postgres, ServerTls};
 use super::world::{FAR4, FAR6, Place, World};
 use crate::clock::{Clock as _, SystemClock};
 
@@ -21,6 +21,8 @@ pub const DATABASE: &str = "orders";
 pub const UPSTREAM_USER: &str = "orders_rw";
 /// Name under which agents know the server.
 pub const HOST: &str = "orders-db.internal";
+/// Name of the token issuer, for servers of a test's own on the far side.
+pub const IDP: &str = "idp.corp.example";
 /// User id of the governed agents.
 pub const AGENT_UID: u32 = 61_001;
 /// A card number in the sample data: what must never reach the agent, the spool or a log.
@@ -37,6 +39,10 @@ pub struct Script {
     pub configuration: String,
     /// Seconds that the agent's token lives; 3600 where absent.
     pub token_seconds: Option<i64>,
+    /// TLS of the server, where it is to have any.
+    pub server_tls: Option<ServerTls>,
+    /// Lines of the server's `pg_hba.conf`, before the one that asks everybody for SCRAM.
+    pub hba: Vec<String>,
 }
 
 /// The stage. Dropping it ends and removes everything.
@@ -63,11 +69,11 @@ impl Stage {
     /// # Errors
     /// When anything cannot be made: most often for want of root, or of PostgreSQL.
     pub fn set(binary: &Path, script: &Script) -> Result<Self, Failure> {
-        let world = World::new(&[HOST])?;
+        let world = World::new(&[HOST, IDP])?;
         let directory = TempDir::new()?;
         // Agents run as another user and read their token in there.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
-        let server = start_server(&world)?;
+        let server = start_server(&world, script)?;
         let password = sample_data(&server)?;
         let issuer = TestIssuer::new("https://idp.corp.example", KeyKind::Ec)?;
         let mut stage = Self { daemon: None, server, issuer, directory, binary: binary.to_path_buf(), world };
@@ -345,11 +351,13 @@ CREATE VIEW spending AS SELECT c.id, c.name, c.card, sum(o.amount) AS total
 ANALYZE;
 ";
 
-fn start_server(world: &World) -> Result<Postgres, Failure> {
+fn start_server(world: &World, script: &Script) -> Result<Postgres, Failure> {
     let entrance = world.entrance(Place::Far)?;
     let options = Options {
         listen: vec![FAR4.into(), FAR6.into()],
         port: Some(5432),
+        tls: script.server_tls.clone(),
+        hba: script.hba.clone(),
         wrap: Some(Box::new(move |command| entrance.enter_before_exec(command))),
         ..Options::default()
     };

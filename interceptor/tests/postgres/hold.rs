@@ -21,7 +21,7 @@ fn patient() -> Stage {
 }
 
 /// The request that waits for a statement with `words` in it.
-fn waiting(stage: &Stage, words: &str) -> Value {
+pub(super) fn waiting(stage: &Stage, words: &str) -> Value {
     wait_for(words, || {
         let requests = operate_json(stage, &["approvals", "list"]);
         let fits = |request: &&Value| {
@@ -37,18 +37,19 @@ fn id(request: &Value) -> &str {
 }
 
 /// Lets the request for `words` pass.
-fn approve(stage: &Stage, words: &str) {
+pub(super) fn approve(stage: &Stage, words: &str) {
     let request = waiting(stage, words);
     operate(stage, 0, &["approvals", "approve", id(&request), "--reason", "looked at it"]);
 }
 
-fn refuse(stage: &Stage, words: &str) {
+/// Says no to the request for `words`.
+pub(super) fn refuse(stage: &Stage, words: &str) {
     let request = waiting(stage, words);
     operate(stage, 0, &["approvals", "deny", id(&request), "--reason", "not today"]);
 }
 
 /// What a client wrote, which has to end soon.
-fn ended(child: Child, passed: bool) -> String {
+pub(super) fn ended(child: Child, passed: bool) -> String {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.success(), passed, "{}", said(&output));
     said(&output)

@@ -8,7 +8,8 @@ use interceptor::testing::stage::{AGENT_UID, Stage};
 use interceptor::testing::world::Place;
 
 use super::scene::{
-    assert_nothing_forbidden, bounded, inline, operate, psql_fails, psql_ok, reconfigure, recorded, run_in, said, stage,
+    assert_nothing_forbidden, bounded, configuration, edited, inline, operate, psql_fails, psql_ok, reconfigure,
+    recorded, reload, run_in, said, stage,
 };
 
 const QUERY: &str = "SELECT 'forbidden:identity'";
@@ -126,6 +127,83 @@ fn a_renewed_token_keeps_the_session_alive() {
     stage.write_token("svc:billing", 3600).unwrap();
     let output = agent.wait_with_output().unwrap();
     assert!(output.status.success() && said(&output).contains("13 (1,)"), "{}", said(&output));
+}
+
+/// psql with this as its password, and this in its environment as `AGENT_TOKEN`.
+fn psql_with(stage: &Stage, place: Place<'_>, password: &str, variable: Option<&str>) -> (bool, String) {
+    let mut psql = Command::new("psql");
+    psql.args(["-X", "-v", "VERBOSITY=verbose", &edited(&stage.url(), "the-shared-password", password), "-c", QUERY]);
+    if let Some(variable) = variable {
+        psql.env("AGENT_TOKEN", variable);
+    }
+    let output = run_in(stage, place, Some(AGENT_UID), &psql);
+    (output.status.success(), said(&output))
+}
+
+#[test]
+fn a_token_comes_as_the_password_or_in_the_environment() {
+    let stage = stage();
+    let (before, from) = (configuration(&stage), format!("file:{}", stage.path("token").display()));
+    let (good, other) = (stage.token("svc:billing", 3600).unwrap(), stage.token("svc:other", 3600).unwrap());
+    let (billing, elsewhere) = (Place::Agent("billing"), Place::Agent("other"));
+    let refused = |told: (bool, String), words: &[&str]| {
+        assert!(!told.0 && told.1.contains("FATAL"), "{}", told.1);
+        for word in words {
+            assert!(told.1.contains(word), "{word} is not in {}", told.1);
+        }
+        assert!(!told.1.contains("eyJ"), "the token is not told: {}", told.1);
+    };
+
+    reload(&stage, &edited(&before, &from, "connection"));
+    refused(psql_with(&stage, billing, "the-shared-password", None), &["not a signed JWT"]);
+    refused(psql_with(&stage, billing, &other, None), &["another subject"]);
+    refused(psql_with(&stage, elsewhere, &good, None), &["billing-bot", "/other"]);
+    assert_nothing_forbidden(&stage);
+
+    reload(&stage, &edited(&before, &from, "env:AGENT_TOKEN"));
+    refused(psql_with(&stage, billing, "the-shared-password", None), &["AGENT_TOKEN was not set"]);
+    refused(psql_with(&stage, billing, &good, Some(&other)), &["another subject"]);
+    refused(psql_with(&stage, elsewhere, "x", Some(&good)), &["billing-bot", "/other"]);
+    assert_nothing_forbidden(&stage);
+    assert!(psql_with(&stage, billing, "the-shared-password", Some(&good)).0);
+    reload(&stage, &edited(&before, &from, "connection"));
+    assert!(psql_with(&stage, billing, &good, None).0);
+    let record = recorded(&stage);
+    assert!(!record.contains(&good) && !record.contains(&other) && !stage.log().contains(&good));
+}
+
+#[test]
+fn whoami_says_what_is_wrong_with_a_token() {
+    let stage = stage();
+    let mut command = Command::new("sleep");
+    command.arg("60");
+    let mut agent = stage.spawn_agent(command).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let pid = agent.id().to_string();
+    let explained = |code: i32, words: &[&str]| {
+        for arguments in [&["whoami", "--pid", &pid][..], &["--json", "whoami", "--pid", &pid]] {
+            let told = operate(&stage, code, arguments);
+            // A table breaks lines in the middle of a sentence.
+            let told: String = told.split_whitespace().collect::<Vec<_>>().join(" ");
+            for word in words {
+                assert!(told.contains(word), "{word} is not in {told}");
+            }
+            assert!(!told.contains("eyJ"), "the token itself is never shown: {told}");
+        }
+    };
+    explained(0, &["billing-bot"]);
+    stage.write_token("svc:billing", -7200).unwrap();
+    explained(1, &["the token expired", "obtain a new token"]);
+    stage.write_token("svc:other", 3600).unwrap();
+    explained(1, &["another subject", "svc:other"]);
+    write_token(&stage, "no token at all");
+    explained(1, &["not a signed JWT"]);
+    fs::remove_file(stage.path("token")).unwrap();
+    explained(1, &["No such file", "token.from"]);
+    stage.write_token("svc:billing", 3600).unwrap();
+    explained(0, &["billing-bot"]);
+    agent.kill().unwrap();
+    agent.wait().unwrap();
 }
 
 #[test]

@@ -13,6 +13,8 @@ use serde_json::Value;
 
 /// Stands in every statement that must not reach the server.
 pub(super) const MARK: &str = "forbidden:";
+/// How the stage's own connection string asks for no TLS.
+pub(super) const CLEAR: &str = "sslmode=disable";
 /// A client that has not ended by then hangs.
 const CLIENT_SECONDS: &str = "120";
 
@@ -32,9 +34,7 @@ pub(super) fn psql(stage: &Stage, statements: &[&str]) -> Output {
 
 /// Starts psql as the governed agent. Killing the child kills psql itself.
 pub(super) fn start_psql(stage: &Stage, statements: &[&str]) -> Child {
-    let mut command = stage.psql(statements);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    stage.spawn_agent(command).unwrap()
+    start(stage, stage.psql(statements))
 }
 
 /// Runs a command in a place, under a user id.
@@ -128,6 +128,23 @@ pub(super) fn reconfigure(stage: &mut Stage, from: &str, to: &str) {
     stage.start_daemon().unwrap();
 }
 
+/// Writes the configuration anew, which the daemon takes over while it runs.
+pub(super) fn reload(stage: &Stage, configuration: &str) {
+    fs::write(stage.path("interceptor.toml"), configuration).unwrap();
+    operate(stage, 0, &["reload"]);
+}
+
+/// The configuration as it is.
+pub(super) fn configuration(stage: &Stage) -> String {
+    fs::read_to_string(stage.path("interceptor.toml")).unwrap()
+}
+
+/// `text` with `from` in another way, which must have been there.
+pub(super) fn edited(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from:?} is not in {text}");
+    text.replace(from, to)
+}
+
 /// Where the clients are installed.
 fn installed() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients");
@@ -154,11 +171,37 @@ pub(super) fn python(stage: &Stage, name: &str, arguments: &[&str]) -> Command {
     command
 }
 
+/// Runs Python as [`inline`] does, as the governed agent; what it printed.
+pub(super) fn agent(stage: &Stage, code: &str) -> String {
+    let output = stage.run_agent(bounded(&inline(stage, code))).unwrap();
+    assert!(output.status.success(), "{}\n{}", said(&output), stage.log());
+    said(&output)
+}
+
 /// Python given on the command line, with psycopg at hand as `psycopg` and the URL as `URL`.
 pub(super) fn inline(stage: &Stage, code: &str) -> Command {
     let mut command = Command::new(installed().join("python/bin/python"));
     command.arg("-c").arg(format!("import sys, time, psycopg\nURL = sys.argv[1]\n{code}")).arg(stage.url());
     command
+}
+
+/// The agent that is told what to say, message by message, at the server's own port; what it prints, line by line.
+pub(super) fn wire(stage: &Stage, steps: &[&str]) -> Vec<String> {
+    let output = stage.run_agent(bounded(&wire_command(stage, steps))).unwrap();
+    assert!(output.status.success(), "{}\n{}", said(&output), stage.log());
+    said(&output).lines().map(str::to_owned).collect()
+}
+
+/// The same, for one that is to be waited for.
+pub(super) fn wire_command(stage: &Stage, steps: &[&str]) -> Command {
+    program(stage, "raw.py");
+    python(stage, "wire.py", &[&[HOST, "5432"], steps].concat())
+}
+
+/// Starts a command as the governed agent, to be waited for.
+pub(super) fn start(stage: &Stage, mut command: Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    stage.spawn_agent(command).unwrap()
 }
 
 /// The agent that speaks to the socket itself, at the server's own port.
@@ -168,13 +211,18 @@ pub(super) fn raw(stage: &Stage, mode: &str, more: &[&str]) -> Command {
 
 /// The five client programs, by name.
 pub(super) fn programs(stage: &Stage) -> Vec<(&'static str, Command)> {
-    let url = stage.url();
+    programs_over(stage, CLEAR)
+}
+
+/// The same, with these parameters in the URL in place of [`CLEAR`].
+pub(super) fn programs_over(stage: &Stage, parameters: &str) -> Vec<(&'static str, Command)> {
+    let url = edited(&stage.url(), CLEAR, parameters);
     let mut node = Command::new("node");
     node.arg(program(stage, "agent_node.js")).arg(&url).env("NODE_PATH", installed().join("node/node_modules"));
     let mut java = Command::new("java");
     java.args(["-cp", "/usr/share/java/postgresql.jar"]).arg(program(stage, "Agent.java"));
     java.arg(format!(
-        "jdbc:postgresql://{HOST}:5432/{DATABASE}?user=billing&password=the-shared-password&sslmode=disable"
+        "jdbc:postgresql://{HOST}:5432/{DATABASE}?user=billing&password=the-shared-password&{parameters}"
     ));
     let example = Path::new(env!("CARGO_BIN_EXE_interceptor")).with_file_name("examples").join("tokio_postgres_agent");
     let mut tokio = Command::new(readable(stage, &example, "tokio_postgres_agent", 0o755));

@@ -45,6 +45,8 @@ pub(super) const NO_STATEMENT: &str = "26000";
 pub(super) const NO_PORTAL: &str = "34000";
 /// system_error: interceptor itself failed
 pub(super) const INTERNAL: &str = "58000";
+/// query_canceled
+pub(super) const CANCELED: &str = "57014";
 /// program_limit_exceeded
 pub(super) const LIMIT: &str = "54000";
 

@@ -168,8 +168,9 @@ impl Replay {
                 self.copy_ended(shown, "sent");
                 shown.push(Shown::Other(format!("the agent gave the copy up: {}", text(reason))));
             }
-            Frontend::FunctionCall(body) => {
-                shown.push(Shown::Other(format!("a function call of {} bytes", body.len())));
+            Frontend::FunctionCall(call) => {
+                let (function, count) = (call.function, call.arguments.len());
+                shown.push(Shown::Other(format!("a call of function {function} with {count} arguments")));
                 self.ask(Asked::Ready);
             }
             Frontend::Password(_) => shown.push(Shown::Other("an authentication message".into())),

@@ -294,6 +294,10 @@ const HARMLESS: &[&str] = &[
     "get_raw_page",
     "inet_client_addr",
     "lastval",
+    // Giving up locks of its own hurts nobody: pools do it with every connection that comes back.
+    "pg_advisory_unlock",
+    "pg_advisory_unlock_all",
+    "pg_advisory_unlock_shared",
     "pg_backend_pid",
     "pg_blocking_pids",
     "pg_column_size",
@@ -397,7 +401,7 @@ fn effect(function: &Function) -> Effect {
         | "fmgr_sql_validator" => Effect::Opaque,
         _ if name.contains("_to_xml") => Effect::Opaque,
         _ if name.starts_with("pg_ls_") => Effect::FileRead,
-        _ if name.contains("advisory") => Effect::Lock,
+        _ if name.contains("advisory") && !name.contains("unlock") => Effect::Lock,
         _ if name.starts_with("pg_stat_reset") || name.starts_with("brin_") || name == "gin_clean_pending_list" => {
             Effect::Maintain
         }

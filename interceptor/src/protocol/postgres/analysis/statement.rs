@@ -304,9 +304,8 @@ impl Reader<'_, '_> {
                 (Output::None, SessionEffect::None)
             }
             NodeEnum::ListenStmt(listen) => self.channel(&listen.conditionname),
-            NodeEnum::UnlistenStmt(unlisten) => self.channel(&unlisten.conditionname),
             NodeEnum::NotifyStmt(notify) => self.channel(&notify.conditionname),
-            NodeEnum::ConstraintsSetStmt(_) => {
+            NodeEnum::ConstraintsSetStmt(_) | NodeEnum::UnlistenStmt(_) => {
                 self.session();
                 (Output::None, SessionEffect::None)
             }

@@ -18,10 +18,11 @@ pub enum Backend<'a> {
         /// Secret of 4 to 256 bytes.
         secret: &'a [u8],
     },
-    /// `v`: the newest minor version, and the options that were not understood (zero-terminated names).
+    /// `v`: the newest version, and the options that were not understood (zero-terminated names).
     NegotiateProtocolVersion {
-        /// Newest minor version that the target speaks.
-        minor: u32,
+        /// Newest version that the target speaks, major and minor: as servers send it and libpq reads it, whatever the
+        /// documentation says of the minor number alone.
+        version: u32,
         /// Options that it does not know, each with its closing zero.
         options: &'a [u8],
     },
@@ -241,12 +242,12 @@ fn backend_key<'a>(reader: &mut Reader<'a>) -> Option<Backend<'a>> {
 }
 
 fn negotiate<'a>(reader: &mut Reader<'a>) -> Option<Backend<'a>> {
-    let (minor, count) = (reader.u32()?, reader.u32()?);
+    let (version, count) = (reader.u32()?, reader.u32()?);
     let options = reader.rest();
     for _ in 0..count {
         reader.cstr()?;
     }
-    Some(Backend::NegotiateProtocolVersion { minor, options })
+    Some(Backend::NegotiateProtocolVersion { version, options })
 }
 
 fn row_description<'a>(reader: &mut Reader<'a>) -> Option<Fields<'a>> {

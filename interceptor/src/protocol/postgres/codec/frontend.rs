@@ -43,7 +43,7 @@ pub enum Frontend<'a> {
     /// `f`: give a COPY up.
     CopyFail(&'a [u8]),
     /// `F`: the fast path, obsolete.
-    FunctionCall(&'a [u8]),
+    FunctionCall(Call<'a>),
     /// `p`: password, or a step of another authentication.
     Password(&'a [u8]),
 }
@@ -83,6 +83,19 @@ pub struct Bind<'a> {
     pub results: Formats<'a>,
 }
 
+/// The layout of a FunctionCall message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call<'a> {
+    /// OID of the function.
+    pub function: u32,
+    /// Formats of the arguments.
+    pub formats: Formats<'a>,
+    /// The arguments.
+    pub arguments: Parameters<'a>,
+    /// Whether the result is to be binary.
+    pub binary_result: bool,
+}
+
 /// Format codes: none for all text, one for all, or one for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Formats<'a> {
@@ -117,7 +130,7 @@ impl Formats<'_> {
     }
 }
 
-/// Values of a Bind message; `None` is NULL.
+/// Values of a Bind or FunctionCall message; `None` is NULL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters<'a> {
     left: usize,
@@ -172,7 +185,7 @@ impl<'a> Frontend<'a> {
             b'c' => Some(Self::CopyDone),
             b'f' => reader.cstr().map(Self::CopyFail),
             b'd' => reader.bytes(frame.body.len()).map(Self::CopyData),
-            b'F' => reader.bytes(frame.body.len()).map(Self::FunctionCall),
+            b'F' => call(&mut reader).map(Self::FunctionCall),
             b'p' => reader.bytes(frame.body.len()).map(Self::Password),
             _ => return Err(Malformed::Unknown { tag }),
         };
@@ -189,6 +202,24 @@ fn parse<'a>(reader: &mut Reader<'a>) -> Option<Frontend<'a>> {
 
 fn bind<'a>(reader: &mut Reader<'a>) -> Option<Bind<'a>> {
     let (portal, statement) = (reader.cstr()?, reader.cstr()?);
+    let (formats, parameters) = values(reader)?;
+    let results = self::formats(reader)?;
+    Some(Bind { portal, statement, formats, parameters, results })
+}
+
+fn call<'a>(reader: &mut Reader<'a>) -> Option<Call<'a>> {
+    let function = reader.u32()?;
+    let (formats, arguments) = values(reader)?;
+    let binary_result = match reader.u16()? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    Some(Call { function, formats, arguments, binary_result })
+}
+
+/// Formats, and the values that they are of.
+fn values<'a>(reader: &mut Reader<'a>) -> Option<(Formats<'a>, Parameters<'a>)> {
     let formats = formats(reader)?;
     let left = usize::from(reader.u16()?);
     let start = reader.rest();
@@ -196,11 +227,10 @@ fn bind<'a>(reader: &mut Reader<'a>) -> Option<Bind<'a>> {
         value(reader)?;
     }
     let body = start.get(..start.len() - reader.rest().len())?;
-    let results = self::formats(reader)?;
     if formats.len() > 1 && formats.len() != left {
         return None;
     }
-    Some(Bind { portal, statement, formats, parameters: Parameters { left, body }, results })
+    Some((formats, Parameters { left, body }))
 }
 
 fn formats<'a>(reader: &mut Reader<'a>) -> Option<Formats<'a>> {

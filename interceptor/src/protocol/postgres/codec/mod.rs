@@ -13,7 +13,7 @@ mod startup;
 pub mod write;
 
 pub use backend::{Backend, Field, Fields, Notice, NoticeFields, Rows, Values};
-pub use frontend::{Bind, Formats, Frontend, Parameters, Side};
+pub use frontend::{Bind, Call, Formats, Frontend, Parameters, Side};
 pub use startup::{ProtocolVersion, Startup, StartupParameters, startup};
 
 use crate::wire::Reader;

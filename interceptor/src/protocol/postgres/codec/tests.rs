@@ -31,6 +31,8 @@ fn frontend_bytes() -> impl Strategy<Value = Vec<u8>> {
         text().prop_map(move |name| encode(Frontend::Describe(Side::Portal, &name))),
         text().prop_map(move |name| encode(Frontend::Close(Side::Statement, &name))),
         vec(any::<u8>(), 0..40).prop_map(move |body| encode(Frontend::CopyData(&body))),
+        (any::<u32>(), vec(option::of(vec(any::<u8>(), 0..9)), 0..4), any::<bool>())
+            .prop_map(|(function, values, result)| call_bytes(function, &values, result)),
         Just(encode(Frontend::Sync)),
         Just(encode(Frontend::Flush)),
     ]
@@ -55,6 +57,22 @@ fn bind_bytes(portal: &[u8], statement: &[u8], values: &[(bool, Option<Vec<u8>>)
             }
         }
         out.put_u16(1);
+        out.put_u16(u16::from(result));
+    });
+    out.to_vec()
+}
+
+fn call_bytes(function: u32, values: &[Option<Vec<u8>>], result: bool) -> Vec<u8> {
+    use bytes::BufMut;
+    let mut out = BytesMut::new();
+    write::message(&mut out, b'F', |out| {
+        out.put_u32(function);
+        out.put_slice(&[0, 1, 0, 1]);
+        out.put_u16(values.len() as u16);
+        for value in values {
+            out.put_i32(value.as_ref().map_or(-1, |value| value.len() as i32));
+            out.put_slice(value.as_deref().unwrap_or_default());
+        }
         out.put_u16(u16::from(result));
     });
     out.to_vec()

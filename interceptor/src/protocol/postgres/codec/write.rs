@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Backend, Field, Frontend, ProtocolVersion, Side, Startup};
+use super::{Backend, Field, Formats, Frontend, Parameters, ProtocolVersion, Side, Startup};
 use crate::wire::{length_prefixed, put_cstr};
 
 /// Writes one typed message. False, with nothing written, when it would be longer than the protocol can say.
@@ -143,9 +143,9 @@ pub fn backend_key(out: &mut BytesMut, process_id: u32, secret: &[u8]) -> bool {
 }
 
 /// Writes NegotiateProtocolVersion: the newest minor version, and the options that are not understood.
-pub fn negotiate(out: &mut BytesMut, minor: u32, options: &[&[u8]]) -> bool {
+pub fn negotiate(out: &mut BytesMut, version: ProtocolVersion, options: &[&[u8]]) -> bool {
     message(out, b'v', |out| {
-        out.put_u32(minor);
+        out.put_u32(version.code());
         out.put_u32(u32::try_from(options.len()).unwrap_or(u32::MAX));
         for option in options {
             put_cstr(out, option);
@@ -211,6 +211,12 @@ fn put_value(out: &mut BytesMut, value: Option<&[u8]>) {
     }
 }
 
+fn put_values(out: &mut BytesMut, formats: Formats<'_>, values: Parameters<'_>) {
+    put_pairs(out, formats.codes(), 2);
+    out.put_u16(u16::try_from(values.len()).unwrap_or(u16::MAX));
+    values.for_each(|value| put_value(out, value));
+}
+
 fn put_pairs(out: &mut BytesMut, pairs: &[u8], size: usize) {
     out.put_u16(u16::try_from(pairs.len() / size).unwrap_or(u16::MAX));
     out.put_slice(pairs);
@@ -228,9 +234,7 @@ pub fn frontend(out: &mut BytesMut, decoded: &Frontend<'_>) -> bool {
         Frontend::Bind(bind) => message(out, b'B', |out| {
             put_cstr(out, bind.portal);
             put_cstr(out, bind.statement);
-            put_pairs(out, bind.formats.codes(), 2);
-            out.put_u16(u16::try_from(bind.parameters.len()).unwrap_or(u16::MAX));
-            bind.parameters.for_each(|value| put_value(out, value));
+            put_values(out, bind.formats, bind.parameters);
             put_pairs(out, bind.results.codes(), 2);
         }),
         Frontend::Describe(side, name) => describe(out, *side, name),
@@ -242,7 +246,11 @@ pub fn frontend(out: &mut BytesMut, decoded: &Frontend<'_>) -> bool {
         Frontend::CopyDone => empty(out, b'c'),
         Frontend::CopyFail(text) => message(out, b'f', |out| put_cstr(out, text)),
         Frontend::CopyData(body) => message(out, b'd', |out| out.put_slice(body)),
-        Frontend::FunctionCall(body) => message(out, b'F', |out| out.put_slice(body)),
+        Frontend::FunctionCall(call) => message(out, b'F', |out| {
+            out.put_u32(call.function);
+            put_values(out, call.formats, call.arguments);
+            out.put_u16(u16::from(call.binary_result));
+        }),
         Frontend::Password(body) => message(out, b'p', |out| out.put_slice(body)),
     }
 }
@@ -253,8 +261,8 @@ pub fn backend(out: &mut BytesMut, decoded: &Backend<'_>) -> bool {
         Backend::Authentication(body) => message(out, b'R', |out| out.put_slice(body)),
         Backend::ParameterStatus(name, value) => parameter_status(out, name, value),
         Backend::BackendKeyData { process_id, secret } => backend_key(out, *process_id, secret),
-        Backend::NegotiateProtocolVersion { minor, options } => message(out, b'v', |out| {
-            out.put_u32(*minor);
+        Backend::NegotiateProtocolVersion { version, options } => message(out, b'v', |out| {
+            out.put_u32(*version);
             let count = options.iter().filter(|byte| **byte == 0).count();
             out.put_u32(u32::try_from(count).unwrap_or(u32::MAX));
             out.put_slice(options);

@@ -188,7 +188,7 @@ impl Agent {
         let mut out = BytesMut::new();
         if opening.must_negotiate() {
             let options: Vec<_> = opening.options.iter().map(String::as_bytes).collect();
-            write::negotiate(&mut out, u32::from(opening.negotiated().minor), &options);
+            write::negotiate(&mut out, opening.negotiated(), &options);
         }
         let mut presented = None;
         if gate.wants_token() {

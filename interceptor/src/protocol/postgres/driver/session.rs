@@ -11,7 +11,7 @@ use super::super::analyst::Wanted;
 use super::super::catalog::{Catalog, Loader, QUERIES, SESSION_QUERY, SETUP};
 use super::super::codec::{frame, frontend_limit};
 use super::super::error::{self, Severity};
-use super::super::machine::{ClientLegs, Fault, Leave, Question, Rows, Step, refusal};
+use super::super::machine::{ClientLegs, Fault, Leave, No, Question, Rows, Step, refusal};
 use super::catalogs::{DOUBTED, FRESH, Library};
 use super::estimate;
 use super::legs::{Legs, Stop};
@@ -119,7 +119,7 @@ impl Session<'_> {
     }
 
     /// Offers the agent's next message to the machine, or the verdict on it.
-    fn offer(&mut self, verdict: Option<Result<Leave, Denial>>) -> Result<Offered, Stop> {
+    fn offer(&mut self, verdict: Option<Result<Leave, No>>) -> Result<Offered, Stop> {
         let legs = &mut self.legs;
         let found = frame(&legs.agent_in, frontend_limit);
         let Some(found) = found.map_err(|malformed| Fault::Agent(malformed.to_string()))? else {
@@ -146,19 +146,21 @@ impl Session<'_> {
             Ok(Verdict::Hold(held)) => {
                 let canceled = self.note("the wait for an approval", "canceled on request", "send the command again");
                 let waiting = Arc::clone(&self.waiting);
+                // From here on, so that a cancel request is not lost on the way to the wait.
+                let cancel = waiting.notified();
                 let impact = self.impact(&command).await?;
                 let hold = async {
                     tokio::select! {
                         biased;
-                        verdict = self.gate.hold(&command, held, impact) => verdict,
-                        () = waiting.notified() => Err(canceled),
+                        verdict = self.gate.hold(&command, held, impact) => verdict.map_err(No::from),
+                        () = cancel => Err(No { denial: canceled, state: error::CANCELED }),
                     }
                 };
                 self.legs.until(hold, false).await?.map(Leave::Permit)
             }
-            Err(denial) => Err(denial),
+            Err(denial) => Err(denial.into()),
         };
-        if let Err(denial) = &verdict {
+        if let Err(No { denial, .. }) = &verdict {
             let told = Observation::Denied(denial.clone());
             self.gate.observe(told).await.map_err(Stop::Unrecorded)?;
         }

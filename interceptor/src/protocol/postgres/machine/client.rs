@@ -5,16 +5,16 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::super::analysis::{Prepared, SessionEffect};
-use super::super::codec::{Bind, Frame, Frontend, Side, write};
+use super::super::codec::{Bind, Call, Formats, Frame, Frontend, Parameters, Side, write};
 use super::super::error::{self, Severity};
 use super::super::statement::{Analyst, Reading};
 use super::answer::{Answer, cannot_mask};
 use super::named::Found;
 use super::{
-    Asked, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAMED_BYTES_LIMIT, NAMES_LIMIT, Outbox, Portal, Question,
+    Asked, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAMED_BYTES_LIMIT, NAMES_LIMIT, No, Outbox, Portal, Question,
     Statement, Step,
 };
-use crate::policy::{Denial, Obligations, Parameter};
+use crate::policy::{Obligations, Parameter};
 
 /// What a message is handled with: the other side of the session, and the reply to the agent.
 pub(in super::super) struct Legs<'a> {
@@ -57,7 +57,7 @@ impl Machine {
                 self.flushed = true;
                 Ok(Step::Done)
             }
-            Frontend::FunctionCall(_) => Ok(self.call(legs)),
+            Frontend::FunctionCall(call) => Ok(self.call(&call, legs)),
             // Outside a COPY the server ignores these, too: the agent has not yet read that its COPY failed.
             Frontend::CopyData(_) | Frontend::CopyDone | Frontend::CopyFail(_) => {
                 if self.is_quiet() {
@@ -239,21 +239,25 @@ impl Machine {
         reading: Arc<Reading>,
         outbox: &mut Outbox,
     ) {
-        let portal = Portal { reading, parameters: self.parameters(bind, &statement.types), spent: None };
+        let portal = Portal {
+            reading,
+            parameters: self.parameters(bind.formats, bind.parameters, &statement.types),
+            spent: None,
+        };
         let ticket = self.portals.forward(bind.portal, Some(portal), self.segment);
         outbox.forward(frame.raw);
         self.forwarded(Expect::Bind(ticket));
     }
 
-    fn parameters(&self, bind: &Bind<'_>, types: &[u32]) -> Arc<[Parameter]> {
-        if bind.parameters.len() == 0 {
+    fn parameters(&self, formats: Formats<'_>, values: Parameters<'_>, types: &[u32]) -> Arc<[Parameter]> {
+        if values.len() == 0 {
             return Arc::clone(&self.no_parameters);
         }
-        let values = bind.parameters.enumerate();
         values
+            .enumerate()
             .map(|(index, value)| Parameter {
                 type_oid: types.get(index).copied().unwrap_or(0),
-                binary: bind.formats.is_binary(index),
+                binary: formats.is_binary(index),
                 value: value.map(Bytes::copy_from_slice),
             })
             .collect()
@@ -360,13 +364,15 @@ impl Machine {
         Step::Done
     }
 
-    fn call(&mut self, legs: &mut Legs<'_>) -> Step {
+    fn call(&mut self, call: &Call<'_>, legs: &mut Legs<'_>) -> Step {
         if !self.is_quiet() {
             self.flush(legs.outbox);
             return Step::Wait;
         }
-        let reading = legs.analyst.opaque("FunctionCall", "the fast path names functions by number only");
-        let command = self.command(&reading, &self.no_parameters);
+        // Function and arguments are part of what is judged, shown to a human, and granted.
+        let text = format!("FunctionCall {}", call.function);
+        let reading = legs.analyst.opaque(&text, "the fast path names functions by number only");
+        let command = self.command(&reading, &self.parameters(call.formats, call.arguments, &[]));
         self.asked = Some(Asked::Call);
         Step::Ask(Question { command, prepares: false })
     }
@@ -383,7 +389,7 @@ impl Machine {
     pub(in super::super) fn on_verdict(
         &mut self,
         frame: Frame<'_>,
-        verdict: Result<Leave, Denial>,
+        verdict: Result<Leave, No>,
         legs: &mut Legs<'_>,
     ) -> Result<Step, Fault> {
         let message = Frontend::decode(frame).map_err(|malformed| Fault::Agent(malformed.to_string()))?;
@@ -394,11 +400,11 @@ impl Machine {
         }
         let leave = match verdict {
             Ok(leave) => leave,
-            Err(denial) => {
+            Err(No { denial, state }) => {
                 let mut refusal = BytesMut::new();
                 match asked.as_ref().and_then(Asked::missing) {
                     Some(missing) => error::put_missing(&mut refusal, missing, &denial),
-                    None => error::put_denial(&mut refusal, Severity::Error, error::state_of(&denial), &denial),
+                    None => error::put_denial(&mut refusal, Severity::Error, state, &denial),
                 }
                 self.refused = Some(refusal.freeze());
                 return Ok(self.settle_refusal(&message, legs));
@@ -407,6 +413,7 @@ impl Machine {
         match (asked, &message, leave) {
             (Some(Asked::Query(reading)), Frontend::Query(_), leave) => {
                 let obligations = runs(leave, &reading)?;
+                self.obligations = obligations.clone();
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }
@@ -433,6 +440,7 @@ impl Machine {
             }
             (Some(Asked::Execute(reading)), Frontend::Execute { portal, .. }, leave) => {
                 let obligations = runs(leave, &reading)?;
+                self.obligations = obligations.clone();
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }

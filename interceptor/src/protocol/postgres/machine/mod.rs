@@ -82,6 +82,21 @@ pub(super) enum Leave {
     },
 }
 
+/// A verdict of no, and the SQLSTATE that tells it.
+#[derive(Debug)]
+pub(super) struct No {
+    /// Why.
+    pub(super) denial: Denial,
+    /// What drivers go by.
+    pub(super) state: &'static str,
+}
+
+impl From<Denial> for No {
+    fn from(denial: Denial) -> Self {
+        Self { state: super::error::state_of(&denial), denial }
+    }
+}
+
 /// What happens to a message of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -213,6 +228,8 @@ pub(super) struct Machine {
     touched: (bool, bool),
     /// Some answer of the open transaction is masked: errors at its end are, too.
     masked: bool,
+    /// Those of the latest permit: they hold for notifications, which come without a command.
+    obligations: Obligations,
     /// What the verdict that is waited for is about.
     asked: Option<Asked>,
     /// A newer catalog was asked for, since the message at hand has an unknown name.
@@ -273,6 +290,7 @@ impl Machine {
             barriers: 0,
             touched: (false, false),
             masked: false,
+            obligations: Obligations::default(),
             asked: None,
             doubted: false,
             refused: None,

@@ -10,6 +10,7 @@ use super::super::statement::{Analyst, Reading};
 use super::answer::Answer;
 use super::hidden::Progress;
 use super::{Expect, Fate, Fault, Machine, Statement};
+use crate::mask::Masker;
 
 impl Machine {
     /// Takes a message of the target. What takes its place, if anything does, is written to `out`.
@@ -32,7 +33,10 @@ impl Machine {
                 analyst.setting(name, value);
                 return Ok(Fate::Pass);
             }
-            Backend::NotificationResponse { .. } => return Ok(Fate::Pass),
+            Backend::NotificationResponse { process_id, channel, payload } => {
+                let masker = Masker::new(Arc::clone(&self.rules), &self.obligations);
+                return Ok(super::answer::put_notification(masker, (process_id, channel), payload, out));
+            }
             Backend::NoticeResponse(notice) => return Ok(self.on_notice(&notice, out)),
             _ => {}
         }

@@ -198,6 +198,25 @@ async fn a_function_call_is_denied_unless_policy_says_otherwise() {
         assert_eq!(until(&mut ends.agent, &mut buffer, b'Z').await, ["E42501", "ZI"]);
         assert_eq!(pending(&mut ends.target).await, 0);
     });
+    assert_eq!(gate.statements(), ["FunctionCall 0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_arguments_of_a_function_call_are_judged_with_it() {
+    let gate = ScriptedGate::denying("FunctionCall");
+    let (_, ()) = converse!(&gate, |ends| {
+        let mut buffer = BytesMut::new();
+        let call = b"\0\0\x06\x3e\0\x01\0\x01\0\x02\0\0\0\x01x\xff\xff\xff\xff\0\0";
+        let call = bytes(|out| {
+            write::message(out, b'F', |out| out.put_slice(call));
+        });
+        ends.agent.write_all(&call).await.unwrap();
+        assert_eq!(until(&mut ends.agent, &mut buffer, b'Z').await, ["E42501", "ZI"]);
+    });
+    let judged = gate.judged.lock();
+    assert_eq!(&*judged[0].statement, "FunctionCall 1598");
+    let values: Vec<_> = judged[0].parameters.iter().map(|parameter| (parameter.binary, &parameter.value)).collect();
+    assert_eq!(values, [(true, &Some(bytes::Bytes::from_static(b"x"))), (true, &None)]);
 }
 
 #[tokio::test(start_paused = true)]

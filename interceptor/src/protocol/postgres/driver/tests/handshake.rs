@@ -163,7 +163,7 @@ async fn newer_protocols_and_their_options_are_negotiated_down() {
     let version = ProtocolVersion { major: 3, minor: 9 };
     let (_, received, _) = serve(&ScriptedGate::open(), &[&start(version, &[("_pq_.novelty", "1")])]).await;
     let mut wanted = BytesMut::new();
-    write::negotiate(&mut wanted, 2, &[b"_pq_.novelty"]);
+    write::negotiate(&mut wanted, ProtocolVersion::V3_2, &[b"_pq_.novelty"]);
     assert_eq!(&received[..wanted.len()], &wanted[..]);
     let (closed, received, dialled) =
         serve(&ScriptedGate::open(), &[&start(ProtocolVersion { major: 2, minor: 0 }, &[])]).await;
