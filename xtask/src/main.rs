@@ -1,8 +1,10 @@
-//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`, `cargo xtask ebpf`.
+//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`, `cargo xtask bench`, `cargo xtask
+//! ebpf`.
 
 mod bench;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod install;
 mod run;
 mod test;
@@ -24,6 +26,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Run every test: fast ones first, then those that need root, real servers and real clients
     Test(test::Arguments),
+    /// Feed every parser and state machine with generated input, a little while each
+    Fuzz(fuzz::Arguments),
     /// Measure speed and memory beside direct connections and other proxies
     Bench(bench::Arguments),
     /// Rebuild the committed kernel object from source, or check that it is what the source gives
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Ebpf(arguments) => ebpf::run(&arguments),
     };

@@ -55,6 +55,9 @@ use futures_util::future::BoxFuture;
 use super::{Close, Conn, Failure, Gate, Protocol, Question, Registration, Replayer, Sniff};
 use crate::policy::Command;
 
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
+
 /// The registry line.
 pub const REGISTRATION: Registration = Registration { name: "postgres", default_port: 5432, protocol: &Postgres };
 

@@ -59,6 +59,18 @@ impl Answer {
         }
     }
 
+    /// Whether it runs what others have deferred: an error of theirs is not about what this reads.
+    pub(super) fn settles(&self) -> bool {
+        self.reading.analysis.statements.iter().any(|statement| {
+            matches!(statement.effect, SessionEffect::Transaction(_)) || statement.kind == "ConstraintsSetStmt"
+        })
+    }
+
+    /// Whether any of it may be masked.
+    pub(super) fn masks(&self) -> bool {
+        !self.obligations.masked.is_empty()
+    }
+
     /// Columns are announced.
     pub(super) fn describe(&mut self, fields: Fields<'_>, analyst: &dyn Analyst) -> Result<(), Fault> {
         if matches!(self.mask, Mask::Idle) {

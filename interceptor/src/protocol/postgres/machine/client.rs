@@ -40,6 +40,10 @@ impl Machine {
             Frontend::Terminate => Ok(Step::Terminate),
             Frontend::Sync => Ok(self.sync(frame, legs)),
             Frontend::Password(_) => Err(Fault::Agent("a password has no place after the log-in".into())),
+            _ if self.copy_awaited => {
+                self.flush(legs.outbox);
+                Ok(Step::Wait)
+            }
             _ if self.refused.is_some() => Ok(self.settle_refusal(&message, legs)),
             _ if self.skip => Ok(Step::Done),
             _ if self.expect.len() >= EXPECT_LIMIT => {
@@ -86,6 +90,7 @@ impl Machine {
 
     fn sync(&mut self, frame: Frame<'_>, legs: &mut Legs<'_>) -> Step {
         if self.expect.len() >= EXPECT_LIMIT || self.copy_awaited {
+            self.flush(legs.outbox);
             return Step::Wait;
         }
         if self.skip && !self.open {
@@ -419,6 +424,7 @@ impl Machine {
                 }
                 self.masked |= !obligations.masked.is_empty();
                 self.barriers += usize::from(reading.barrier);
+                self.copy_awaited = reading.copy_in;
                 legs.outbox.forward(frame.raw);
                 self.expect.push_back(Expect::Query(Answer::new(reading, obligations, Arc::clone(&self.rules))));
                 self.after_query();
@@ -444,7 +450,11 @@ impl Machine {
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }
-                self.portals.update(portal, |known| known.spent = Some(obligations.clone()));
+                self.portals.update(portal, |known| {
+                    // What is bound to the session was read again: its later Executes yield what it means now.
+                    known.reading = Arc::clone(&reading);
+                    known.spent = Some(obligations.clone());
+                });
                 self.run(frame, portal, reading, obligations, legs.outbox);
             }
             (Some(Asked::Call), Frontend::FunctionCall(_), Leave::Permit(permit)) => {

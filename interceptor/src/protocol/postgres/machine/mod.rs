@@ -15,6 +15,8 @@
 mod answer;
 mod client;
 mod hidden;
+#[cfg(any(test, feature = "testing"))]
+pub(super) mod model;
 mod named;
 mod refuse;
 mod upstream;
@@ -220,7 +222,7 @@ pub(super) struct Machine {
     skip: bool,
     /// The target waits for COPY data.
     copy_in: bool,
-    /// An Execute of COPY FROM STDIN is not answered yet.
+    /// COPY FROM STDIN is not answered yet: what follows would be taken for its data.
     copy_awaited: bool,
     /// Unanswered statements that what follows must wait for.
     barriers: usize,
@@ -397,3 +399,6 @@ pub(super) fn refusal(session: SessionId, what: &str, reason: &str, remedy: &str
         session,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,7 +111,6 @@ impl Machine {
                 if let Some(Expect::Execute(answer)) = self.expect.pop_front() {
                     self.finish(&answer, analyst);
                 }
-                self.copy_awaited = false;
                 Ok(fate)
             }
             _ => self.on_answer(frame, message, analyst, out),
@@ -127,6 +126,7 @@ impl Machine {
         out: &mut BytesMut,
     ) -> Result<Fate, Fault> {
         let alone = self.expect.len() == 1;
+        let simple = matches!(self.expect.front(), Some(Expect::Query(_)));
         let Some(Expect::Query(answer) | Expect::Execute(answer)) = self.expect.front_mut() else {
             return Err(unexpected(frame.tag));
         };
@@ -141,7 +141,8 @@ impl Machine {
                     return Err(Fault::Upstream("it wants COPY data where none was announced".into()));
                 }
                 self.copy_in = true;
-                self.copy_awaited = false;
+                // A Query can hold another COPY.
+                self.copy_awaited &= simple;
             }
             Backend::CommandComplete(_) | Backend::EmptyQueryResponse => {
                 self.cells.append(&mut answer.take_masked());
@@ -152,7 +153,9 @@ impl Machine {
             Backend::ErrorResponse(notice) => {
                 answer.failed = true;
                 self.copy_in = false;
-                return Ok(answer.scrub(notice, b'E', out));
+                let settles = answer.settles();
+                let fate = answer.scrub(notice, b'E', out);
+                return Ok(if settles && fate == Fate::Pass { self.scrubbed(notice, out) } else { fate });
             }
             _ => return Err(unexpected(frame.tag)),
         }
@@ -209,6 +212,7 @@ impl Machine {
     fn finish(&mut self, answer: &Answer, analyst: &mut dyn Analyst) {
         let reading = answer.reading();
         self.barriers = self.barriers.saturating_sub(usize::from(reading.barrier));
+        self.copy_awaited &= !reading.copy_in;
         if reading.analysis.opaque || (answer.failed && reading.barrier) {
             // What it did before it failed is not known.
             analyst.touch(true, true);
@@ -227,12 +231,12 @@ impl Machine {
                 Ok(Fate::Pass)
             }
             Backend::FunctionCallResponse(_) if matches!(self.expect.front(), Some(Expect::Call)) => Ok(Fate::Pass),
-            Backend::ErrorResponse(_) => match self.expect.front() {
+            Backend::ErrorResponse(notice) => match self.expect.front() {
                 Some(Expect::PoisonQuery(refusal)) => {
                     out.extend_from_slice(refusal);
                     Ok(Fate::Replaced)
                 }
-                _ => Ok(Fate::Pass),
+                _ => Ok(self.scrubbed(notice, out)),
             },
             _ => Err(Fault::Upstream("a message that has no place in the answer to a call".into())),
         }
@@ -287,7 +291,9 @@ impl Machine {
             }
             Some(Expect::Execute(answer)) => {
                 answer.failed = true;
-                answer.scrub(notice, b'E', out)
+                let settles = answer.settles();
+                let fate = answer.scrub(notice, b'E', out);
+                if settles && fate == Fate::Pass { self.scrubbed(notice, out) } else { fate }
             }
             // Parameters and expressions that are computed early can be quoted, too.
             _ => self.scrubbed(notice, out),
@@ -301,7 +307,6 @@ impl Machine {
             }
         }
         self.copy_in = false;
-        self.copy_awaited = false;
         // Where no Sync was forwarded yet, all that comes before it is discarded here already.
         self.skip |= self.expect.is_empty();
         Ok(fate)
@@ -340,7 +345,10 @@ impl Machine {
         }
         if status == b'I' {
             self.touched = (false, false);
-            self.masked = false;
+            // What was pipelined behind it may be masked, too.
+            let masks =
+                |expect: &Expect| matches!(expect, Expect::Query(answer) | Expect::Execute(answer) if answer.masks());
+            self.masked = self.masked && self.expect.iter().any(masks);
         }
     }
 

@@ -1,0 +1,96 @@
+//! A spool that was altered anywhere is not whole, and reading it never panics.
+#![no_main]
+
+use std::fs;
+use std::sync::{Arc, LazyLock};
+
+use interceptor::clock::SystemClock;
+use interceptor::record::reader::Reader;
+use interceptor::record::verify::{Options, Report, Verifier};
+use interceptor::record::{Config, Event, PublicKey, Recorder};
+use interceptor::telemetry::SessionId;
+
+struct Spool {
+    key: PublicKey,
+    newest: Vec<u8>,
+    segments: Vec<Vec<u8>>,
+    folder: tempfile::TempDir,
+}
+
+/// A spool of a few small segments, closed in good order.
+static SPOOL: LazyLock<Spool> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (spool, key) = (folder.path().join("spool"), folder.path().join("key"));
+    let config = Config { spool: spool.clone(), key, free_space_floor: 0, segment_bytes: 4096, ..Config::default() };
+    let recorder = Recorder::open(&config, Arc::new(SystemClock::new())).expect("a recorder");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        for number in 0..40_u8 {
+            let text = format!("{number} {}", "x".repeat(usize::from(number) * 9));
+            let session = SessionId::from_bytes([number % 3 + 1; 16]);
+            recorder.append(session, Event::Note { text }).await.expect("a frame");
+        }
+        recorder.close().await.expect("a close");
+    });
+    let read = |number: usize| fs::read(spool.join(format!("{number:010}.spool"))).ok();
+    Spool {
+        key: PublicKey::load(&config.public_key()).expect("a key"),
+        newest: fs::read(spool.join("checkpoint")).expect("a checkpoint"),
+        segments: (0..).map_while(read).collect(),
+        folder,
+    }
+});
+
+fn verify(segments: &[Vec<u8>], newest: &[u8]) -> Report {
+    let mut verifier = Verifier::new(&SPOOL.key, Some(newest), &Options::default());
+    for (number, segment) in segments.iter().enumerate() {
+        let last = number + 1 == segments.len();
+        if !verifier.segment(number as u64, last, &segment[..]).expect("memory is read") {
+            break;
+        }
+    }
+    verifier.finish()
+}
+
+/// One change: what, where, and with what.
+fn change(segments: &mut Vec<Vec<u8>>, [what, which, high, low, with]: [u8; 5]) {
+    let which = usize::from(which) % segments.len();
+    let place = usize::from(u16::from_be_bytes([high, low])) % segments[which].len().max(1);
+    let length = usize::from(with) + 1;
+    let segment = &mut segments[which];
+    match what % 7 {
+        0 => segment[place] ^= with,
+        1 => segment.truncate(place),
+        2 => drop(segment.drain(place..(place + length).min(segment.len()))),
+        3 => {
+            let copy = segment[place..(place + length).min(segment.len())].to_vec();
+            drop(segment.splice(place..place, copy));
+        }
+        4 => segments.swap(which, usize::from(with) % SPOOL.segments.len().min(2)),
+        5 => drop(segments.remove(which)),
+        _ => segment.extend_from_slice(&[with; 3]),
+    }
+}
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let mut segments = SPOOL.segments.clone();
+    for step in data.as_chunks::<5>().0.iter().take(4) {
+        if segments.is_empty() || segments.iter().any(Vec::is_empty) {
+            break;
+        }
+        change(&mut segments, *step);
+    }
+    let report = verify(&segments, &SPOOL.newest);
+    assert_eq!(report.is_whole(), segments == SPOOL.segments, "{report:?}");
+    // The reader shows what it can, and says what it cannot.
+    let altered = SPOOL.folder.path().join("altered");
+    drop(fs::remove_dir_all(&altered));
+    fs::create_dir(&altered).expect("a folder");
+    for (number, segment) in segments.iter().enumerate() {
+        fs::write(altered.join(format!("{number:010}.spool")), segment).expect("a segment");
+    }
+    if let Ok(reader) = Reader::open(&altered) {
+        assert!(reader.frames(None).count() <= 200);
+        let (_sessions, _errors) = reader.sessions();
+    }
+});

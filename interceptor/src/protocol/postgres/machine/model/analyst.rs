@@ -1,0 +1,159 @@
+//! An analyst and a gate of few words.
+//!
+//! A text is a list of words, parted by semicolons: each is a statement, and says what it does. `target` plays them.
+
+use std::sync::Arc;
+
+use super::super::super::analysis::{
+    Analysis, CopyDirection, CopyFormat, CopyKind, Known, Output, OutputColumn, Resync, SessionEffect, StatementInfo,
+    Transaction,
+};
+use super::super::super::statement::{Analyst, Reading};
+use super::super::{Leave, Question};
+use crate::mask::{Config, Rules, Transform};
+use crate::policy::{Denial, Facts, Held, Permit, Permitted, Recorded, TagSet};
+use crate::telemetry::SessionId;
+
+/// The tag of the column that `masked` reads.
+const TAG: &str = "x";
+
+/// OID of the table that all rows are from.
+pub(in super::super) const TABLE: u32 = 1;
+
+/// Statements of a text.
+pub(in super::super) fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(';').map(str::trim).filter(|word| !word.is_empty())
+}
+
+/// Rules under which the column that `masked` reads is masked.
+pub(in super::super) fn rules() -> Arc<Rules> {
+    let entry = Config {
+        tag: TAG.to_owned(),
+        columns: vec!["t.c".to_owned()],
+        detect: Vec::new(),
+        transform: Transform::Redact,
+    };
+    Arc::new(Rules::compile(&[entry], None).expect("the rules are valid"))
+}
+
+fn tagged() -> TagSet {
+    Arc::new([Arc::from(TAG)].into())
+}
+
+/// What the gate says: `deny` never passes, `norun` may be prepared but not run, `masked` runs under an obligation.
+pub(in super::super) fn judge(question: &Question) -> Result<Leave, Denial> {
+    let text = &*question.command.statement;
+    if text.contains("norun") && question.prepares {
+        return Ok(Leave::Prepare { _held: Held::scripted("dba") });
+    }
+    if text.contains("deny") || text.contains("norun") {
+        return Err(super::super::refusal(SessionId::NONE, "this", "the script says so", "write another script"));
+    }
+    Ok(Leave::Permit(permit(if text.contains("masked") { &[TAG] } else { &[] })))
+}
+
+/// A permit that masks these tags.
+pub(in super::super) fn permit(masked: &[&str]) -> Permit {
+    Permitted::scripted(masked).into_permit(Recorded::at(0))
+}
+
+/// An analyst of words.
+#[derive(Debug, Default)]
+pub(in super::super) struct Script {
+    /// As [`Analyst::epoch`] says.
+    pub(in super::super) epoch: u64,
+    /// As [`Analyst::is_stale`] says.
+    pub(in super::super) stale: bool,
+    /// Nothing makes it stale.
+    pub(in super::super) steady: bool,
+    /// How often `bound` was read: each time it means something else.
+    pub(in super::super) bound: usize,
+}
+
+impl Script {
+    /// What it wanted to know is known.
+    pub(in super::super) const fn refresh(&mut self) {
+        self.stale = false;
+        self.epoch += 1;
+    }
+
+    fn statement(&self, word: &str) -> StatementInfo {
+        let copy = |direction| SessionEffect::Copy {
+            direction,
+            format: CopyFormat {
+                kind: CopyKind::Text,
+                delimiter: b'\t',
+                null: "\\N".to_owned(),
+                quote: b'"',
+                escape: b'"',
+                header: false,
+            },
+        };
+        let effect = match word {
+            "begin" => SessionEffect::Transaction(Transaction::Begin),
+            "commit" => SessionEffect::Transaction(Transaction::Commit { chain: false }),
+            "rollback" => SessionEffect::Transaction(Transaction::Rollback { chain: false }),
+            "copyin" => copy(CopyDirection::In),
+            "copyout" | "copymasked" => copy(CopyDirection::Out),
+            _ => SessionEffect::None,
+        };
+        // At its second reading, and later, `bound` reads what is masked.
+        let masks = word.contains("masked") || (word == "bound" && self.bound > 1);
+        let tags = if masks { tagged() } else { TagSet::default() };
+        let column = OutputColumn { name: Some("c".into()), tags: Arc::clone(&tags), computed: masks, source: None };
+        let output = match word {
+            "select" | "masked" | "norun" | "bound" | "copyout" | "copymasked" => Output::Columns(vec![column]),
+            _ => Output::None,
+        };
+        let resync = Resync { names: word == "set", catalog: false };
+        StatementInfo { kind: "Word", range: 0..0, output, reads_tagged: tags, effect, resync }
+    }
+}
+
+impl Analyst for Script {
+    fn read(&mut self, text: &str, _known: &dyn Known) -> Arc<Reading> {
+        let session_bound = text.contains("bound");
+        self.bound += usize::from(session_bound);
+        let analysis = Analysis {
+            id: 0,
+            actions: Arc::from([]),
+            facts: Arc::new(Facts::default()),
+            statements: words(text).map(|word| self.statement(word)).collect(),
+            session_bound,
+            opaque: text.contains("opaque"),
+        };
+        Arc::new(Reading::new(text.into(), Arc::new(analysis), self.epoch))
+    }
+
+    fn opaque(&mut self, _what: &str, _why: &str) -> Arc<Reading> {
+        self.read("opaque", &super::super::super::analysis::NothingKnown)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    fn touch(&mut self, names: bool, catalog: bool) {
+        self.stale |= (names || catalog) && !self.steady;
+    }
+
+    fn column_tags(&self, table: u32, _column: i16, _traced: bool) -> Option<TagSet> {
+        (table == TABLE).then(TagSet::default)
+    }
+
+    fn column_type(&self, _table: u32, _column: i16) -> Option<u32> {
+        None
+    }
+
+    fn is_text(&self, _type_oid: u32) -> bool {
+        false
+    }
+
+    fn setting(&mut self, name: &[u8], _value: &[u8]) {
+        self.stale |= name == b"client_encoding" && !self.steady;
+    }
+}

@@ -1,0 +1,222 @@
+//! `cargo xtask fuzz`: builds the fuzz targets with whatever compiler is there, and runs each for a while.
+//!
+//! cargo-fuzz is installed into `target/tools` where it is missing. A stable compiler does: `RUSTC_BOOTSTRAP` gives it the
+//! instrumentation that only nightlies admit to. Corpora grow in `interceptor/fuzz/corpus` and begin with the repository's
+//! own test data; what crashes a target is kept in `interceptor/fuzz/artifacts`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::run::{cargo, output, root, run as execute, say};
+
+const CARGO_FUZZ: &str = "0.13.2";
+/// Seconds that one input may take, and megabytes.
+const TIMEOUT: u32 = 10;
+const MEMORY: u32 = 4096;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Run only this target
+    target: Option<String>,
+    /// How long each target runs
+    #[arg(long, default_value_t = 10)]
+    seconds: u32,
+}
+
+#[expect(clippy::print_stderr, reason = "the summary is for the person at the terminal")]
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut targets = targets()?;
+    if let Some(wanted) = &arguments.target {
+        let known = targets.join(", ");
+        targets.retain(|target| target == wanted);
+        ensure!(!targets.is_empty(), "no fuzz target is named {wanted}; there are {known}");
+    }
+    let binaries = build(arguments.target.as_deref())?;
+    let mut rows = Vec::new();
+    for target in &targets {
+        say(&format!("fuzzing {target} for {} s", arguments.seconds));
+        seed(target)?;
+        rows.push(fuzz(target, &binaries, arguments.seconds)?);
+    }
+    eprintln!("\n{:<20} {:>12} {:>8} {:>10} {:>9}  outcome", "target", "runs", "runs/s", "corpus", "coverage");
+    for row in &rows {
+        eprintln!(
+            "{:<20} {:>12} {:>8} {:>10} {:>9}  {}",
+            row.target, row.runs, row.speed, row.corpus, row.coverage, row.outcome
+        );
+    }
+    if rows.iter().any(|row| row.crashed) {
+        bail!("a target crashed; `interceptor/fuzz/artifacts` has the input, and its log is in `target/fuzz`");
+    }
+    Ok(())
+}
+
+fn folder() -> PathBuf {
+    root().join("interceptor/fuzz")
+}
+
+/// Every file of `fuzz_targets` is a target.
+fn targets() -> Result<Vec<String>> {
+    let mut names: Vec<String> = fs::read_dir(folder().join("fuzz_targets"))?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".rs").map(str::to_owned))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Builds the targets, or one, and says where they are.
+fn build(target: Option<&str>) -> Result<PathBuf> {
+    let tools = root().join("target/tools/bin");
+    let tool = tools.join("cargo-fuzz");
+    if !tool.exists() {
+        say(&format!("installing cargo-fuzz {CARGO_FUZZ} into target/tools"));
+        let mut install = cargo();
+        install.args(["install", "cargo-fuzz", "--version", CARGO_FUZZ, "--locked", "--root"]);
+        execute(install.arg(root().join("target/tools")).arg("--target-dir").arg(root().join("target/tools/build")))?;
+    }
+    // The same versions as in the product.
+    fs::copy(root().join("Cargo.lock"), folder().join("Cargo.lock"))?;
+    let host = output(Command::new("rustc").arg("-vV"))?;
+    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not name its host")?;
+    let sanitizer = if has_sanitizer(host)? { "address" } else { "none" };
+    let built = root().join("target/fuzz");
+    say(&format!("building the fuzz targets (sanitizer: {sanitizer}; the first time takes many minutes)"));
+    let mut command = Command::new(tool);
+    command.args(["fuzz", "build", "--sanitizer", sanitizer, "--fuzz-dir"]).arg(folder());
+    command.arg("--target-dir").arg(&built).args(target).env("RUSTC_BOOTSTRAP", "1");
+    execute(&mut command)?;
+    Ok(built.join(host).join("release"))
+}
+
+/// Whether the compiler comes with the address sanitizer's runtime, and with the right to use it.
+fn has_sanitizer(host: &str) -> Result<bool> {
+    let library = output(Command::new("rustc").args(["--print", "target-libdir", "--target", host]))?;
+    let entries = fs::read_dir(library.trim()).into_iter().flatten().flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().into_string().ok()).any(|name| name.ends_with("_rt.asan.a")))
+}
+
+/// How a run went.
+#[derive(Default)]
+struct Row {
+    target: String,
+    runs: String,
+    speed: String,
+    corpus: String,
+    coverage: String,
+    outcome: String,
+    crashed: bool,
+}
+
+fn fuzz(target: &str, binaries: &Path, seconds: u32) -> Result<Row> {
+    let log = root().join("target/fuzz").join(format!("{target}.log"));
+    let artifacts = folder().join("artifacts").join(target);
+    fs::create_dir_all(&artifacts)?;
+    let status = Command::new(binaries.join(target))
+        .arg(corpus(target))
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-timeout={TIMEOUT}"))
+        .arg(format!("-rss_limit_mb={MEMORY}"))
+        .arg("-print_final_stats=1")
+        .current_dir(folder())
+        .stdin(Stdio::null())
+        .stderr(fs::File::create(&log)?)
+        .status()
+        .with_context(|| format!("cannot run {target}"))?;
+    let said = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+    let mut row = summary(&said);
+    target.clone_into(&mut row.target);
+    row.crashed = !status.success();
+    row.outcome = match said.lines().find_map(|line| line.split_once("Test unit written to ")) {
+        Some((_, artifact)) => format!("crashed: {artifact}"),
+        None if row.crashed => format!("ended with {status}"),
+        None => "whole".to_owned(),
+    };
+    Ok(row)
+}
+
+/// Reads libFuzzer's figures: the last status line, and the final statistics.
+fn summary(said: &str) -> Row {
+    let mut row = Row::default();
+    for line in said.lines() {
+        let mut words = line.split_whitespace();
+        while let Some(word) = words.next() {
+            let slot = match word {
+                "cov:" => &mut row.coverage,
+                "corp:" => &mut row.corpus,
+                "exec/s:" | "stat::average_exec_per_sec:" => &mut row.speed,
+                "stat::number_of_executed_units:" => &mut row.runs,
+                _ => continue,
+            };
+            *slot = words.next().unwrap_or_default().to_owned();
+        }
+    }
+    row
+}
+
+fn corpus(target: &str) -> PathBuf {
+    folder().join("corpus").join(target)
+}
+
+/// Begins a corpus with what the repository's tests know.
+fn seed(target: &str) -> Result<()> {
+    let corpus = corpus(target);
+    fs::create_dir_all(&corpus)?;
+    let seeds = match target {
+        "postgres_analysis" => statements()?,
+        "config" => blocks("README.md", "```toml\n")?,
+        "postgres_codec" => MESSAGES.iter().map(|message| message.to_vec()).collect(),
+        "postgres_startup" => PACKETS.iter().map(|packet| packet.to_vec()).collect(),
+        "mask_rows" | "mask_copy" => VALUES.iter().map(|value| value.to_vec()).collect(),
+        "token" => vec![CLAIMS.as_bytes().to_vec(), KEYS.as_bytes().to_vec()],
+        "approval" => vec![REQUEST.as_bytes().to_vec()],
+        // These draw a script from any bytes.
+        _ => Vec::new(),
+    };
+    for (number, seed) in seeds.iter().enumerate() {
+        fs::write(corpus.join(format!("seed-{number}")), seed)?;
+    }
+    Ok(())
+}
+
+/// The statements of the analysis's own tests.
+fn statements() -> Result<Vec<Vec<u8>>> {
+    let data = root().join("interceptor/src/protocol/postgres/testdata");
+    let text = fs::read_to_string(data.join("effects.txt"))? + &fs::read_to_string(data.join("evasions.txt"))?;
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '>', '=']));
+    Ok(lines.map(|line| line.as_bytes().to_vec()).collect())
+}
+
+/// The blocks of a document that open with these words.
+fn blocks(document: &str, opening: &str) -> Result<Vec<Vec<u8>>> {
+    let text = fs::read_to_string(root().join(document))?;
+    let blocks = text.split(opening).skip(1).filter_map(|rest| rest.split("```").next());
+    Ok(blocks.map(|block| block.as_bytes().to_vec()).collect())
+}
+
+const MESSAGES: &[&[u8]] = &[
+    b"Q\0\0\0\x0dselect 1\0",
+    b"P\0\0\0\x14a\0select $1\0\0\x01\0\0\0\x17",
+    b"B\0\0\0\x17p\0a\0\0\x01\0\x01\0\x01\0\0\0\x01v\0\x01\0\0",
+    b"E\0\0\0\x0ap\0\0\0\0\0C\0\0\0\x07Sa\0D\0\0\0\x07Pp\0S\0\0\0\x04",
+    b"T\0\0\0\x1a\0\x01c\0\0\0\0\x01\0\x01\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0D\0\0\0\x0b\0\x01\0\0\0\x01vZ\0\0\0\x05I",
+    b"E\0\0\0\x1aSERROR\0C42601\0Mno\0\0\0S\0\0\0\x08a\0b\0K\0\0\0\x0c\0\0\0\x01\0\0\0\x02",
+];
+const PACKETS: &[&[u8]] = &[
+    b"\0\0\0\x08\x04\xd2\x16\x2f",
+    b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x01\0\0\0\x02",
+    b"\0\0\0\x29\0\x03\0\0user\0u\0database\0d\0options\0-c a=b\0\0",
+];
+const VALUES: &[&[u8]] = &[
+    b"\x02\0\x01\0\0\0\x104111111111111111",
+    b"\x00\0\x02\0\0\0\x12{\"a\":\"b@example.org\"}\xff\xff\xff\xff",
+    b"\x01\x08a\tb@example.org\n\\N\t4111 1111 1111 1111\n\\.\n",
+];
+const CLAIMS: &str = r#"{"alg":"EdDSA","kid":"k","typ":"JWT"}
+{"iss":"https://idp.example","aud":["a"],"sub":"svc","exp":1700000600,"nbf":1700000000,"iat":1700000000,"groups":["g"],"jti":"1"}"#;
+const KEYS: &str = r#"{"keys":[{"kid":"a","kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","alg":"EdDSA","use":"sig"}]}"#;
+const REQUEST: &str = r#"{"id":"00112233445566ff","state":{"state":"approved","approver":{"uid":0,"name":"root"},"at":1,"reason":null},"digest":"ab","opened_at":1,"expires_at":2,"session":"00000000000000000000000000000001","identity":"a","groups":[],"facts":{"pid":1,"uid":2,"gid":3,"cgroup":"/a","unit":null,"exe":null,"exe_sha256":null,"ancestry":[]},"target":"t","statement":"s","parameters":[],"actions":[],"approvers":["dba"],"rules":[],"reason":"r","estimated_rows":null,"note":null,"recent":[]}"#;
