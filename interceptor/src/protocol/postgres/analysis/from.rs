@@ -51,12 +51,14 @@ impl<'a> Walker<'a> {
             Some(NodeEnum::RangeTableSample(sample)) => {
                 let items = sample.relation.as_ref().map(|relation| self.items_of(relation)).unwrap_or_default();
                 self.table_sample(&sample.method);
-                self.expressions(&sample.args);
+                let tags = self.expressions(&sample.args);
+                self.filter(&tags);
                 self.maybe(sample.repeatable.as_deref());
                 items
             }
             Some(NodeEnum::RangeTableFunc(table)) => vec![self.xml_table(table)],
             Some(NodeEnum::JsonTable(table)) => {
+                self.syntax("json_table");
                 self.set_lateral(true);
                 let mut tags = self.json_value(table.context_item.as_deref());
                 tags = union(&tags, &self.expressions(&table.passing));
@@ -66,6 +68,7 @@ impl<'a> Walker<'a> {
                 let mut names = Vec::new();
                 self.json_columns(&table.columns, &mut names, 0);
                 tags = union(&tags, &self.json_behavior(table.on_error.as_deref()));
+                self.filter(&tags);
                 self.set_lateral(false);
                 vec![made(table.alias.as_ref(), "json_table", names, &tags)]
             }
@@ -259,6 +262,8 @@ impl<'a> Walker<'a> {
         if range.ordinality {
             names.push("ordinality".to_owned());
         }
+        // What it is given decides how many rows there are.
+        self.filter(&tags);
         self.set_lateral(false);
         let mut made = made(range.alias.as_ref(), names.first().map_or("", String::as_str), names.clone(), &tags);
         if !known {
@@ -299,6 +304,7 @@ impl<'a> Walker<'a> {
             tags = union(&tags, &self.maybe(column.coldefexpr.as_deref()));
             names.push(column.colname.clone());
         }
+        self.filter(&tags);
         self.set_lateral(false);
         made(table.alias.as_ref(), "xmltable", names, &tags)
     }

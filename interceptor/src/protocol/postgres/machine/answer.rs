@@ -25,6 +25,8 @@ pub(super) struct Answer {
     index: usize,
     mask: Mask,
     buffer: Vec<u8>,
+    /// Its messages may be of what earlier statements have deferred, and those may quote masked values.
+    late: bool,
     /// It ended in an error.
     pub(super) failed: bool,
 }
@@ -40,9 +42,11 @@ enum Mask {
 }
 
 impl Answer {
-    pub(super) fn new(reading: Arc<Reading>, obligations: Obligations, rules: Arc<Rules>) -> Self {
+    /// `quotable`: an earlier answer of the transaction may have read what is masked.
+    pub(super) fn new(reading: Arc<Reading>, obligations: Obligations, rules: Arc<Rules>, quotable: bool) -> Self {
+        let late = quotable && reading.ends_deferral();
         let mask = if obligations.masked.is_empty() { Mask::Idle } else { Mask::Unannounced };
-        Self { reading, obligations, rules, index: 0, mask, buffer: Vec::new(), failed: false }
+        Self { reading, obligations, rules, index: 0, mask, buffer: Vec::new(), late, failed: false }
     }
 
     pub(super) fn reading(&self) -> &Reading {
@@ -212,8 +216,7 @@ impl Answer {
         if matches!(self.mask, Mask::Idle) {
             return Fate::Pass;
         }
-        let masked = &self.obligations.masked;
-        if self.reading.analysis.statements.iter().any(|statement| !statement.reads_tagged.is_disjoint(masked)) {
+        if self.late || self.reading.quotes(&self.obligations.masked) {
             put_scrubbed(notice, tag, out);
             return Fate::Replaced;
         }

@@ -47,7 +47,7 @@ impl Machine {
                 Ok(Step::Wait)
             }
             Frontend::Query(text) => Ok(self.query(text, legs)),
-            Frontend::Parse { name, text, .. } => Ok(self.parse(name, text, legs)),
+            Frontend::Parse { name, text, types } => Ok(self.parse(name, text, types, legs)),
             Frontend::Bind(bind) => Ok(self.bind(frame, &bind, legs)),
             Frontend::Execute { portal, .. } => Ok(self.execute(frame, portal, legs)),
             Frontend::Describe(side, name) => Ok(self.describe(frame, side, name, legs)),
@@ -162,7 +162,7 @@ impl Machine {
         Step::Ask(Question { command, prepares })
     }
 
-    fn parse(&mut self, name: &[u8], text: &[u8], legs: &mut Legs<'_>) -> Step {
+    fn parse(&mut self, name: &[u8], text: &[u8], types: &[u8], legs: &mut Legs<'_>) -> Step {
         if let Err(step) = self.ready_to_read(legs) {
             return step;
         }
@@ -182,6 +182,12 @@ impl Machine {
         let Ok(text) = std::str::from_utf8(text) else {
             return self.refuse_natively(NOT_UTF8.0, NOT_UTF8.1, Some(NOT_UTF8.2), legs);
         };
+        // Its values are read before any statement runs, and by no name that the text says.
+        if types.as_chunks::<4>().0.iter().any(|oid| legs.analyst.runs_code(u32::from_be_bytes(*oid))) {
+            let message = "interceptor: the declared type of a parameter runs code";
+            let hint = "declare a type of the system, and cast it in the statement";
+            return self.refuse_natively(error::DENIED, message, Some(hint), legs);
+        }
         let reading = match self.read(text, legs) {
             Ok(reading) => reading,
             Err(step) => return step,
@@ -225,6 +231,9 @@ impl Machine {
         };
         if self.stale_in_failed(&reading, legs) {
             return self.refuse_failed(false, legs);
+        }
+        if reading.analysis.missing.is_none() && !statement.still_means(&reading) {
+            return self.means_another(bind.statement, legs);
         }
         let command = self.command(&reading, &self.no_parameters);
         self.asked = Some(Asked::Bind(statement, reading));
@@ -309,12 +318,14 @@ impl Machine {
                 write::describe(out, Side::Portal, portal);
             });
             self.forwarded(Expect::Describe { hidden: true });
-            self.masked = true;
         }
+        let quotable = self.masked;
+        self.masked |= reading.quotes(&obligations.masked);
         self.barriers += usize::from(reading.barrier);
         let copy_in = reading.copy_in;
         outbox.forward(frame.raw);
-        self.forwarded(Expect::Execute(Answer::new(reading, obligations, Arc::clone(&self.rules))));
+        let answer = Answer::new(reading, obligations, Arc::clone(&self.rules), quotable);
+        self.forwarded(Expect::Execute(answer));
         if copy_in {
             // In a COPY the target ignores Sync: so it must be known whether there is one before a Sync is forwarded.
             self.copy_awaited = true;
@@ -324,9 +335,25 @@ impl Machine {
 
     fn describe(&mut self, frame: Frame<'_>, side: Side, name: &[u8], legs: &mut Legs<'_>) -> Step {
         let segment = self.segment;
+        if side == Side::Statement
+            && let Err(step) = self.ready_to_read(legs)
+        {
+            return step;
+        }
         let found = match side {
             Side::Statement => match self.statements.find(name, segment) {
-                Found::Is(_) => true,
+                // The target looks its names up again, and plans with what it finds.
+                Found::Is(statement) => {
+                    let epoch = legs.analyst.epoch();
+                    let text = &statement.prepared.text;
+                    let known = statement.reading.as_ref();
+                    if known.is_none_or(|reading| reading.epoch != epoch)
+                        && !statement.still_means(&legs.analyst.read(text, &*self))
+                    {
+                        return self.means_another(name, legs);
+                    }
+                    true
+                }
                 Found::Nothing => return self.no_statement(name, legs),
                 Found::Unsettled => false,
             },
@@ -371,6 +398,12 @@ impl Machine {
         Step::Ask(Question { command, prepares: false })
     }
 
+    fn means_another(&mut self, name: &[u8], legs: &mut Legs<'_>) -> Step {
+        let name = String::from_utf8_lossy(name);
+        let message = format!("interceptor: what the names in prepared statement \"{name}\" mean has changed");
+        self.refuse_natively(error::NO_STATEMENT, &message, Some("prepare it again"), legs)
+    }
+
     fn no_statement(&mut self, name: &[u8], legs: &mut Legs<'_>) -> Step {
         let message = format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name));
         self.refuse_natively(error::NO_STATEMENT, &message, None, legs)
@@ -410,16 +443,18 @@ impl Machine {
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }
-                self.masked |= !obligations.masked.is_empty();
+                let quotable = self.masked;
+                self.masked |= reading.quotes(&obligations.masked);
                 self.barriers += usize::from(reading.barrier);
                 legs.outbox.forward(frame.raw);
-                self.expect.push_back(Expect::Query(Answer::new(reading, obligations, Arc::clone(&self.rules))));
+                let answer = Answer::new(reading, obligations, Arc::clone(&self.rules), quotable);
+                self.expect.push_back(Expect::Query(answer));
                 self.after_query();
             }
             (Some(Asked::Parse(reading)), Frontend::Parse { name, types, .. }, leave) => {
                 spend(leave);
                 let types = types.as_chunks::<4>().0.iter().map(|oid| u32::from_be_bytes(*oid)).collect();
-                let prepared = Arc::new(Prepared { text: Arc::clone(&reading.text) });
+                let prepared = Arc::new(Prepared { text: Arc::clone(&reading.text), first: reading.cursor() });
                 let statement = Statement { prepared, reading: Some(reading), types };
                 let ticket = self.statements.forward(name, Some(statement), self.segment);
                 legs.outbox.forward(frame.raw);
@@ -436,7 +471,10 @@ impl Machine {
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }
-                self.portals.update(portal, |known| known.spent = Some(obligations.clone()));
+                self.portals.update(portal, |known| {
+                    known.reading = Arc::clone(&reading);
+                    known.spent = Some(obligations.clone());
+                });
                 self.run(frame, portal, reading, obligations, legs.outbox);
             }
             (Some(Asked::Call), Frontend::FunctionCall(_), Leave::Permit(permit)) => {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::analysis::{Cursor, Known, Missing, Prepared};
+use super::analysis::{Cursor, Known, Missing, Prepared, SessionEffect};
 use super::codec::{Malformed, write};
 use super::statement::Reading;
 use crate::mask::Rules;
@@ -169,6 +169,24 @@ struct Statement {
     types: Arc<[u32]>,
 }
 
+impl Statement {
+    /// Whether it still does and yields what it did when it was prepared. The target may look names up again, or use the
+    /// plan that it has: both have to be the same.
+    fn still_means(&self, now: &Reading) -> bool {
+        let run =
+            |effect: &SessionEffect| matches!(effect, SessionEffect::Fetch { .. } | SessionEffect::Execute { .. });
+        if now.analysis.statements.iter().all(|statement| run(&statement.effect)) {
+            // What they name is looked up only when they run, and read again then.
+            return true;
+        }
+        match (&self.prepared.first, now.cursor()) {
+            (Some(first), Some(now)) => first.means(&now),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
 /// A portal of the extended protocol.
 #[derive(Clone, Debug)]
 struct Portal {
@@ -211,7 +229,7 @@ pub(super) struct Machine {
     barriers: usize,
     /// What statements of the open transaction may have changed: undone by a rollback.
     touched: (bool, bool),
-    /// Some answer of the open transaction is masked: errors at its end are, too.
+    /// Some statement of the open transaction read what is masked: errors at its end may quote it.
     masked: bool,
     /// What the verdict that is waited for is about.
     asked: Option<Asked>,
@@ -353,6 +371,8 @@ impl Known for Machine {
         let portal = self.portals.latest(name.as_bytes());
         match (self.cursors.get(name), portal) {
             (Some((cursor, _)), None) => Some(Arc::clone(cursor)),
+            // What it runs is looked up by name only when it runs.
+            (None, Some(portal)) if portal.reading.analysis.session_bound => None,
             (None, Some(portal)) => portal.reading.cursor(),
             // Both, or neither: it is not known which the target means.
             _ => None,
