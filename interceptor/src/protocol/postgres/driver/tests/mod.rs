@@ -1,5 +1,6 @@
 //! The driver with a scripted gate: against a fake target that counts what reaches it, and against real servers.
 
+mod attacks;
 mod fake;
 mod handshake;
 mod real;

@@ -17,7 +17,7 @@ use crate::testing::postgres::{Options, Postgres as Server};
 use crate::tls;
 
 #[derive(Debug)]
-struct Tcp(u16);
+pub(super) struct Tcp(pub(super) u16);
 
 impl Dial for Tcp {
     fn dial(&self) -> BoxFuture<'_, io::Result<tls::Stream>> {
