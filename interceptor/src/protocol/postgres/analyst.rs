@@ -215,6 +215,14 @@ impl Analyst for SessionAnalyst {
         self.epoch
     }
 
+    fn version(&self) -> u64 {
+        self.shelf.version()
+    }
+
+    fn announce(&self) {
+        self.shelf.mark_changed();
+    }
+
     fn is_stale(&self) -> bool {
         self.stale_names || self.wanted() != Wanted::Nothing
     }

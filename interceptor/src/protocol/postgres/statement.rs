@@ -59,6 +59,13 @@ impl Reading {
         })
     }
 
+    /// Whether it changes the catalog, or, with `touched`, ends a transaction that did.
+    pub(super) fn changes_catalog(&self, touched: bool) -> bool {
+        self.analysis.statements.iter().any(|statement| {
+            statement.resync.catalog || (touched && matches!(statement.effect, SessionEffect::Transaction(_)))
+        })
+    }
+
     /// What a portal of it yields to a FETCH.
     pub(super) fn cursor(&self) -> Option<Arc<Cursor>> {
         let [statement] = self.analysis.statements.as_slice() else { return None };
@@ -77,6 +84,12 @@ pub(super) trait Analyst: fmt::Debug + Send {
 
     /// Changes whenever texts may mean something else.
     fn epoch(&self) -> u64;
+
+    /// Changes whenever the catalog may have changed, by whichever session.
+    fn version(&self) -> u64;
+
+    /// The catalog is about to change.
+    fn announce(&self);
 
     /// Whether the session's state has to be asked from the target before the next [`Analyst::read`].
     fn is_stale(&self) -> bool;

@@ -88,7 +88,11 @@ impl<'a> Walker<'a> {
         } else if let Some(relation) = self.relation(range) {
             let resource = self.table(relation);
             self.act(ActionName::SQL_SELECT, resource);
-            (self.columns_of(relation), Some(Arc::clone(&relation.schema)), true)
+            let mut columns = self.columns_of(relation);
+            if range.schemaname.is_empty() {
+                self.behind(relation, &mut columns);
+            }
+            (columns, Some(Arc::clone(&relation.schema)), true)
         } else {
             (Columns::unknown(self.scope.tags.all()), None, true)
         };
@@ -98,6 +102,22 @@ impl<'a> Walker<'a> {
             schema: if alias.is_some() { None } else { schema },
             columns: renamed(columns, alias),
             table,
+        }
+    }
+
+    /// What an unqualified name could come to mean while the statement waits is read, too.
+    fn behind(&mut self, relation: &'a Relation, columns: &mut Columns) {
+        let (names, catalog) = (self.names, self.catalog());
+        for other in catalog.behind(names, relation) {
+            let resource = self.table(other);
+            self.add(ActionName::SQL_SELECT, resource, Some("of the same name, further on the search path"), &[], None);
+            let hidden = self.columns_of(other);
+            let list = columns.list.iter().map(|column| {
+                let same = hidden.list.iter().find(|other| other.name == column.name);
+                let tags = same.map_or_else(|| column.tags.clone(), |other| union(&column.tags, &other.tags));
+                Col { computed: column.computed || tags != column.tags, tags, ..column.clone() }
+            });
+            columns.list = list.collect();
         }
     }
 

@@ -22,7 +22,7 @@ impl<'a> Walker<'a> {
             return Columns::unknown(self.scope.tags.all());
         }
         let outside = self.with(insert.with_clause.as_ref());
-        let (relation, target) = self.target(insert.relation.as_ref());
+        let (relation, target) = self.target(ActionName::SQL_INSERT, insert.relation.as_ref());
         let source = insert.select_stmt.as_ref().map(|select| self.sub_query(Some(select)));
         let named: Vec<Arc<str>> = insert.cols.iter().filter_map(|node| self.assigned(node)).collect();
         if let Some(relation) = relation {
@@ -85,7 +85,7 @@ impl<'a> Walker<'a> {
             return Columns::unknown(self.scope.tags.all());
         }
         let outside = self.with(update.with_clause.as_ref());
-        let (relation, target) = self.target(update.relation.as_ref());
+        let (relation, target) = self.target(ActionName::SQL_UPDATE, update.relation.as_ref());
         self.frames.push(Frame { items: vec![Item { lateral_only: true, ..target }], lateral: false });
         self.add_from(&update.from_clause);
         self.condition(update.where_clause.as_deref());
@@ -101,7 +101,7 @@ impl<'a> Walker<'a> {
             return Columns::unknown(self.scope.tags.all());
         }
         let outside = self.with(delete.with_clause.as_ref());
-        let (relation, target) = self.target(delete.relation.as_ref());
+        let (relation, target) = self.target(ActionName::SQL_DELETE, delete.relation.as_ref());
         if let Some(relation) = relation {
             self.write(ActionName::SQL_DELETE, relation, &[]);
         }
@@ -119,7 +119,7 @@ impl<'a> Walker<'a> {
             return Columns::unknown(self.scope.tags.all());
         }
         let outside = self.with(merge.with_clause.as_ref());
-        let (relation, target) = self.target(merge.relation.as_ref());
+        let (relation, target) = self.target(ActionName::SQL_UPDATE, merge.relation.as_ref());
         self.frames.push(Frame { items: vec![Item { lateral_only: true, ..target }], lateral: false });
         if let Some(source) = &merge.source_relation {
             self.add_from(std::slice::from_ref(source));
@@ -171,7 +171,7 @@ impl<'a> Walker<'a> {
     }
 
     /// The table that is written, and what it adds to the name space. A WITH never stands for it.
-    fn target(&mut self, range: Option<&RangeVar>) -> (Option<&'a Relation>, Item) {
+    fn target(&mut self, action: ActionName, range: Option<&RangeVar>) -> (Option<&'a Relation>, Item) {
         let relation = range.and_then(|range| self.relation(range));
         let columns = match relation {
             Some(relation) => self.columns_of(relation),
@@ -180,6 +180,12 @@ impl<'a> Walker<'a> {
                 Columns::unknown(self.scope.tags.all())
             }
         };
+        if let Some(relation) = relation.filter(|_| range.is_some_and(|range| range.schemaname.is_empty())) {
+            for other in self.catalog().behind(self.names, relation) {
+                let resource = self.table(other);
+                self.add(action, resource, Some("of the same name, further on the search path"), &[], None);
+            }
+        }
         let alias = range.and_then(|range| range.alias.as_ref());
         let name = alias.map_or_else(|| range.map_or("", |range| &range.relname), |alias| &alias.aliasname);
         let schema = relation.filter(|_| alias.is_none()).map(|relation| Arc::clone(&relation.schema));

@@ -88,6 +88,9 @@ impl Machine {
         if self.expect.len() >= EXPECT_LIMIT || self.copy_awaited {
             return Step::Wait;
         }
+        if self.touched.1 {
+            legs.analyst.announce();
+        }
         if self.skip && !self.open {
             // The target knows nothing of this pipeline. It is quiet, or the refusal would not have been answered yet.
             write::ready(legs.reply, self.status);
@@ -158,6 +161,7 @@ impl Machine {
             return self.refuse_failed(true, legs);
         }
         let (command, prepares) = (self.command(&reading, &self.no_parameters), reading.analysis.prepares);
+        self.version = legs.analyst.version();
         self.asked = Some(Asked::Query(reading));
         Step::Ask(Question { command, prepares })
     }
@@ -282,7 +286,7 @@ impl Machine {
             }
         };
         if let Some(obligations) = portal.spent {
-            self.run(frame, name, portal.reading, obligations, legs.outbox);
+            self.run(frame, name, portal.reading, obligations, legs);
             return Step::Done;
         }
         let mut reading = portal.reading;
@@ -300,6 +304,7 @@ impl Machine {
             return self.refuse_failed(false, legs);
         }
         let (command, prepares) = (self.command(&reading, &portal.parameters), reading.analysis.prepares);
+        self.version = legs.analyst.version();
         self.asked = Some(Asked::Execute(reading));
         Step::Ask(Question { command, prepares })
     }
@@ -309,9 +314,10 @@ impl Machine {
         frame: Frame<'_>,
         portal: &[u8],
         reading: Arc<Reading>,
-        obligations: Obligations,
-        outbox: &mut Outbox,
+        (obligations, version): (Obligations, u64),
+        legs: &mut Legs<'_>,
     ) {
+        let outbox = &mut *legs.outbox;
         if !obligations.masked.is_empty() {
             // The columns as they are now, in the formats of this portal: no earlier description says both.
             outbox.hide(|out| {
@@ -324,7 +330,7 @@ impl Machine {
         self.barriers += usize::from(reading.barrier);
         let copy_in = reading.copy_in;
         outbox.forward(frame.raw);
-        let answer = Answer::new(reading, obligations, Arc::clone(&self.rules), quotable);
+        let answer = Answer::new(reading, obligations, Arc::clone(&self.rules), quotable, version);
         self.forwarded(Expect::Execute(answer));
         if copy_in {
             // In a COPY the target ignores Sync: so it must be known whether there is one before a Sync is forwarded.
@@ -398,6 +404,15 @@ impl Machine {
         Step::Ask(Question { command, prepares: false })
     }
 
+    /// The version of the catalog under which a reading was judged, whose own changes are told to others from now on.
+    fn judged_under(&self, reading: &Reading, legs: &Legs<'_>) -> u64 {
+        if !reading.changes_catalog(self.touched.1) {
+            return self.version;
+        }
+        legs.analyst.announce();
+        legs.analyst.version()
+    }
+
     fn means_another(&mut self, name: &[u8], legs: &mut Legs<'_>) -> Step {
         let name = String::from_utf8_lossy(name);
         let message = format!("interceptor: what the names in prepared statement \"{name}\" mean has changed");
@@ -443,11 +458,11 @@ impl Machine {
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }
-                let quotable = self.masked;
+                let (quotable, version) = (self.masked, self.judged_under(&reading, legs));
                 self.masked |= reading.quotes(&obligations.masked);
                 self.barriers += usize::from(reading.barrier);
                 legs.outbox.forward(frame.raw);
-                let answer = Answer::new(reading, obligations, Arc::clone(&self.rules), quotable);
+                let answer = Answer::new(reading, obligations, Arc::clone(&self.rules), quotable, version);
                 self.expect.push_back(Expect::Query(answer));
                 self.after_query();
             }
@@ -471,11 +486,12 @@ impl Machine {
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }
+                let terms = (obligations, self.judged_under(&reading, legs));
                 self.portals.update(portal, |known| {
                     known.reading = Arc::clone(&reading);
-                    known.spent = Some(obligations.clone());
+                    known.spent = Some(terms.clone());
                 });
-                self.run(frame, portal, reading, obligations, legs.outbox);
+                self.run(frame, portal, reading, terms, legs);
             }
             (Some(Asked::Call), Frontend::FunctionCall(_), Leave::Permit(permit)) => {
                 let (obligations, _) = permit.spend();

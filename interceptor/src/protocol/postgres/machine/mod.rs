@@ -192,8 +192,8 @@ impl Statement {
 struct Portal {
     reading: Arc<Reading>,
     parameters: Arc<[Parameter]>,
-    /// Once its permit is spent.
-    spent: Option<Obligations>,
+    /// Once its permit is spent: what that obliges to, and the catalog's version under which it was judged.
+    spent: Option<(Obligations, u64)>,
 }
 
 impl Portal {
@@ -231,6 +231,8 @@ pub(super) struct Machine {
     touched: (bool, bool),
     /// Some statement of the open transaction read what is masked: errors at its end may quote it.
     masked: bool,
+    /// The catalog's version under which the verdict that is waited for was asked for.
+    version: u64,
     /// What the verdict that is waited for is about.
     asked: Option<Asked>,
     /// A newer catalog was asked for, since the message at hand has an unknown name.
@@ -291,6 +293,7 @@ impl Machine {
             barriers: 0,
             touched: (false, false),
             masked: false,
+            version: 0,
             asked: None,
             doubted: false,
             refused: None,

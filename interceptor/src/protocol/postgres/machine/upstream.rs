@@ -141,8 +141,9 @@ impl Machine {
             }
             Backend::CommandComplete(_) | Backend::EmptyQueryResponse => {
                 self.cells.append(&mut answer.take_masked());
+                let settled = answer.is_settled(analyst);
                 let done = answer.next();
-                self.apply(&done, analyst);
+                self.apply(&done, settled, analyst);
             }
             Backend::PortalSuspended => self.cells.append(&mut answer.take_masked()),
             Backend::ErrorResponse(notice) => {
@@ -156,7 +157,7 @@ impl Machine {
     }
 
     /// What a statement that succeeded did to the session.
-    fn apply(&mut self, (reading, index): &(Arc<Reading>, usize), analyst: &mut dyn Analyst) {
+    fn apply(&mut self, (reading, index): &(Arc<Reading>, usize), settled: bool, analyst: &mut dyn Analyst) {
         let Some(statement) = reading.analysis.statements.get(*index) else { return };
         self.touch(statement, analyst);
         match &statement.effect {
@@ -170,7 +171,7 @@ impl Machine {
             SessionEffect::Deallocate { name: Some(name) } => self.statements.set(name.as_bytes(), None),
             SessionEffect::Deallocate { name: None } => self.statements.retain(|_| false),
             SessionEffect::DeclareCursor { name, cursor, hold, .. } => {
-                let room = self.cursors.len() < super::NAMES_LIMIT;
+                let room = settled && self.cursors.len() < super::NAMES_LIMIT;
                 self.cursors.remove(name);
                 room.then(|| self.cursors.insert(Arc::clone(name), (Arc::clone(cursor), *hold)));
             }

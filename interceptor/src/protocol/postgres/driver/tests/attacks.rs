@@ -216,9 +216,15 @@ async fn run(server: &Server, attack: &Attack, rules: &Arc<Rules>, number: usize
         oid.parse().unwrap()
     };
     for line in &attack.lines {
-        match line.strip_prefix("2| ") {
-            Some(line) => agents[1].say(line, &typed).await,
-            None => agents[0].say(line, &typed).await,
+        match (line.strip_prefix("2| "), line.strip_prefix("2& ")) {
+            (Some(line), _) => agents[1].say(line, &typed).await,
+            (_, Some("ready")) => agents[1].until_ready().await,
+            (_, Some(line)) => {
+                write::query(&mut agents[1].out, line.as_bytes());
+                agents[1].flush().await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            _ => agents[0].say(line, &typed).await,
         }
     }
     let said = agents.map(|agent| agent.said).concat();
