@@ -728,10 +728,13 @@ impl<'a> Walker<'a> {
         self.resync.catalog = false;
     }
 
-    /// Values of a SET are constants.
+    /// Values of a SET are constants; those of SET TRANSACTION have names.
     pub(super) fn expressions_of_set(&mut self, nodes: &[Node]) {
         for node in nodes {
-            self.expression(node);
+            match &node.node {
+                Some(NodeEnum::DefElem(option)) => drop(self.maybe(option.arg.as_deref())),
+                _ => drop(self.expression(node)),
+            }
         }
     }
 }

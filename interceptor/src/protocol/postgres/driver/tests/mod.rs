@@ -3,6 +3,7 @@
 mod attacks;
 mod fake;
 mod handshake;
+mod honest;
 mod real;
 
 use std::collections::HashMap;
