@@ -30,7 +30,7 @@ pub(crate) struct Bench {
 
 /// Runs pgbench for that long.
 pub(crate) fn pgbench(stage: &Stage, route: &Route, bench: &Bench, seconds: u32) -> Result<Run, Failure> {
-    let log = stage.path(&format!("latency-{}", route.name));
+    let log = writable(stage)?.join(format!("latency-{}", route.name));
     let mut command = Command::new(pgbench_program()?);
     command.args(["-n", "-T", &seconds.to_string(), "-c", &bench.clients.to_string(), "-j", "1"]);
     command.args(&bench.arguments);
@@ -51,14 +51,14 @@ pub(crate) fn pgbench(stage: &Stage, route: &Route, bench: &Bench, seconds: u32)
     Ok(Run {
         rate,
         cpu_us: used.map(|used: Duration| used.as_secs_f64() * 1e6 / done.max(1.0)),
-        latency: latencies(stage, &log),
+        latency: latencies(&log),
     })
 }
 
-fn latencies(stage: &Stage, prefix: &std::path::Path) -> Option<[u64; 3]> {
+fn latencies(prefix: &std::path::Path) -> Option<[u64; 3]> {
     let name = prefix.file_name()?.to_str()?.to_owned();
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(stage.directory.path()).ok()?.flatten() {
+    for entry in std::fs::read_dir(prefix.parent()?).ok()?.flatten() {
         if entry.file_name().to_str().is_some_and(|file| file.starts_with(&name)) {
             let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
             found.extend(text.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok()));
@@ -67,6 +67,15 @@ fn latencies(stage: &Stage, prefix: &std::path::Path) -> Option<[u64; 3]> {
     }
     found.sort_unstable();
     (!found.is_empty()).then(|| [0.5, 0.95, 0.99].map(|share| percentile(&found, share)))
+}
+
+/// A folder in which the clients' user may write.
+fn writable(stage: &Stage) -> Result<PathBuf, Failure> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = stage.path("load");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))?;
+    Ok(folder)
 }
 
 /// The newest pgbench.

@@ -104,6 +104,12 @@ impl Rules {
         !self.detectors.is_empty()
     }
 
+    /// Whether nothing of a value with this tag is shown, not even whether it equals another.
+    #[must_use]
+    pub fn hides_all(&self, tag: &Tag) -> bool {
+        matches!(self.transform(tag), Transform::Redact | Transform::Null)
+    }
+
     /// How a tag is transformed. A tag without an entry (of an older configuration) is redacted.
     pub(super) fn transform(&self, tag: &Tag) -> Transform {
         self.transforms.get(tag).copied().unwrap_or_default()

@@ -17,7 +17,7 @@ use super::machine::Rows;
 use super::shape::shape;
 use super::statement::{Analyst, Reading};
 use crate::mask::Rules;
-use crate::policy::TagSet;
+use crate::policy::{Tag, TagSet};
 
 /// Readings that a session keeps.
 pub(super) const READINGS_LIMIT: usize = 512;
@@ -215,6 +215,14 @@ impl Analyst for SessionAnalyst {
         self.epoch
     }
 
+    fn version(&self) -> u64 {
+        self.shelf.version()
+    }
+
+    fn announce(&self) {
+        self.shelf.mark_changed();
+    }
+
     fn is_stale(&self) -> bool {
         self.stale_names || self.wanted() != Wanted::Nothing
     }
@@ -252,6 +260,10 @@ impl Analyst for SessionAnalyst {
         self.catalog.type_of(type_oid).is_some_and(|found| &*found.name == "citext")
     }
 
+    fn runs_code(&self, type_oid: u32) -> bool {
+        analysis::runs_code(&self.catalog, type_oid)
+    }
+
     fn setting(&mut self, name: &[u8], value: &[u8]) {
         let plain = match name {
             b"client_encoding" => matches!(value, b"UTF8" | b"SQL_ASCII"),
@@ -275,5 +287,9 @@ impl ColumnTags for Tags<'_> {
 
     fn all(&self) -> TagSet {
         self.0.known_tags()
+    }
+
+    fn hides_all(&self, tag: &Tag) -> bool {
+        self.0.hides_all(tag)
     }
 }

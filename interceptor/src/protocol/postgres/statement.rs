@@ -47,6 +47,25 @@ impl Reading {
         Self { text, analysis, epoch, barrier, copy_in }
     }
 
+    /// Whether errors and notices of it may quote values with these tags.
+    pub(super) fn quotes(&self, tags: &TagSet) -> bool {
+        self.analysis.statements.iter().any(|statement| !statement.reads_tagged.is_disjoint(tags))
+    }
+
+    /// Whether it sets off checks and triggers that earlier statements have deferred.
+    pub(super) fn ends_deferral(&self) -> bool {
+        self.analysis.statements.iter().any(|statement| {
+            statement.kind == "ConstraintsSetStmt" || matches!(statement.effect, SessionEffect::Transaction(_))
+        })
+    }
+
+    /// Whether it changes the catalog, or, with `touched`, ends a transaction that did.
+    pub(super) fn changes_catalog(&self, touched: bool) -> bool {
+        self.analysis.statements.iter().any(|statement| {
+            statement.resync.catalog || (touched && matches!(statement.effect, SessionEffect::Transaction(_)))
+        })
+    }
+
     /// What a portal of it yields to a FETCH.
     pub(super) fn cursor(&self) -> Option<Arc<Cursor>> {
         let [statement] = self.analysis.statements.as_slice() else { return None };
@@ -66,6 +85,12 @@ pub(super) trait Analyst: fmt::Debug + Send {
     /// Changes whenever texts may mean something else.
     fn epoch(&self) -> u64;
 
+    /// Changes whenever the catalog may have changed, by whichever session.
+    fn version(&self) -> u64;
+
+    /// The catalog is about to change.
+    fn announce(&self);
+
     /// Whether the session's state has to be asked from the target before the next [`Analyst::read`].
     fn is_stale(&self) -> bool;
 
@@ -84,6 +109,9 @@ pub(super) trait Analyst: fmt::Debug + Send {
 
     /// Whether a type that is not built in carries any text.
     fn is_text(&self, type_oid: u32) -> bool;
+
+    /// Whether a value of that type runs code that is not known.
+    fn runs_code(&self, type_oid: u32) -> bool;
 
     /// The target reported a setting.
     fn setting(&mut self, name: &[u8], value: &[u8]);

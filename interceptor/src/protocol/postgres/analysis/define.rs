@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
     AlterTableCmd, AlterTableStmt, AlterTableType, ConstrType, Constraint, CreateStmt, CreateTableAsStmt, DropBehavior,
-    DropStmt, GrantStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar, RenameStmt,
+    DropStmt, GrantStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar,
 };
 
 use super::from::item;
@@ -29,11 +29,13 @@ impl<'a> Walker<'a> {
                     self.create_table(base);
                 }
                 self.object(ActionName::SQL_ALTER, "server", &create.servername);
+                self.opaque_on(self.object_named("server", &create.servername), "a table that another server answers");
             }
             NodeEnum::ViewStmt(view) => {
                 let columns = self.sub_query(view.query.as_deref());
                 self.saw(&all_tags(&columns));
                 self.create_relation(view.view.as_ref());
+                self.redefined(view.view.as_ref(), &columns);
             }
             NodeEnum::IndexStmt(index) => self.index(index),
             NodeEnum::AlterTableStmt(alter) => self.alter_table(alter),
@@ -256,7 +258,22 @@ impl<'a> Walker<'a> {
             }
             NodeEnum::CreateEnumStmt(create) => (A::SQL_CREATE, "type", joined(&create.type_name)),
             NodeEnum::AlterEnumStmt(alter) => (A::SQL_ALTER, "type", joined(&alter.type_name)),
-            NodeEnum::CreateRangeStmt(create) => (A::SQL_CREATE, "type", joined(&create.type_name)),
+            NodeEnum::CreateRangeStmt(create) => {
+                let plain = create.params.iter().all(|node| match &node.node {
+                    Some(NodeEnum::DefElem(option)) if option.defname == "subtype" => {
+                        matches!(option.arg.as_ref().map(|arg| &arg.node), Some(Some(NodeEnum::TypeName(name)))
+                            if self.is_plain(name))
+                    }
+                    Some(NodeEnum::DefElem(option)) => {
+                        matches!(option.defname.as_str(), "collation" | "multirange_type_name")
+                    }
+                    _ => false,
+                });
+                if !plain {
+                    self.opaque_on(self.object_named("type", &joined(&create.type_name)), CODE);
+                }
+                (A::SQL_CREATE, "type", joined(&create.type_name))
+            }
             NodeEnum::AlterTypeStmt(alter) => (A::SQL_ALTER, "type", joined(&alter.type_name)),
             NodeEnum::CreateDomainStmt(create) => {
                 self.type_name(create.type_name.as_ref());
@@ -275,6 +292,18 @@ impl<'a> Walker<'a> {
                     let resource = self.table(relation);
                     self.act(A::SQL_ALTER, resource);
                 }
+                let relation = create.relations.first().and_then(|node| match &node.node {
+                    Some(NodeEnum::RangeVar(range)) => self.relation(range),
+                    _ => None,
+                });
+                self.with_own_columns(relation, |walker| {
+                    for node in &create.exprs {
+                        match &node.node {
+                            Some(NodeEnum::StatsElem(element)) => drop(walker.maybe(element.expr.as_deref())),
+                            _ => walker.opaque("statistics that are not known"),
+                        }
+                    }
+                });
                 (A::SQL_CREATE, "statistics", joined(&create.defnames))
             }
             NodeEnum::AlterStatsStmt(alter) => (A::SQL_ALTER, "statistics", joined(&alter.defnames)),
@@ -282,7 +311,16 @@ impl<'a> Walker<'a> {
             NodeEnum::AlterPublicationStmt(alter) => (A::SQL_ALTER, "publication", alter.pubname.clone()),
             NodeEnum::DropSubscriptionStmt(drop) => (A::SQL_DROP, "subscription", drop.subname.clone()),
             NodeEnum::DropUserMappingStmt(drop) => (A::SQL_DROP, "user mapping", drop.servername.clone()),
-            NodeEnum::CreatedbStmt(create) => (A::SQL_CREATE, "database", create.dbname.clone()),
+            NodeEnum::CreatedbStmt(create) => {
+                // It is a copy, of which rules name no column.
+                let copied =
+                    |node: &Node| matches!(&node.node, Some(NodeEnum::DefElem(option)) if option.defname == "template");
+                if create.options.iter().any(copied) {
+                    let all = self.scope.tags.all();
+                    self.leak(&all, "copied into a new database");
+                }
+                (A::SQL_CREATE, "database", create.dbname.clone())
+            }
             NodeEnum::DropdbStmt(drop) => (A::SQL_DROP, "database", drop.dbname.clone()),
             NodeEnum::AlterDatabaseStmt(alter) => (A::SQL_ALTER, "database", alter.dbname.clone()),
             NodeEnum::AlterDatabaseRefreshCollStmt(alter) => (A::SQL_ALTER, "database", alter.dbname.clone()),
@@ -330,7 +368,7 @@ impl<'a> Walker<'a> {
         self.resource(ResourceKind::Object, &[kind, if name.is_empty() { "*" } else { name }])
     }
 
-    fn object(&mut self, action: ActionName, kind: &str, name: &str) {
+    pub(super) fn object(&mut self, action: ActionName, kind: &str, name: &str) {
         let resource = self.object_named(kind, name);
         self.act(action, resource);
     }
@@ -358,7 +396,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn alter_relation(&mut self, range: Option<&RangeVar>, missing_ok: bool) {
+    pub(super) fn alter_relation(&mut self, range: Option<&RangeVar>, missing_ok: bool) {
         let Some(range) = range else { return self.opaque("a table that is not named") };
         let names: Vec<&str> =
             [range.schemaname.as_str(), &range.relname].into_iter().filter(|part| !part.is_empty()).collect();
@@ -612,6 +650,21 @@ impl<'a> Walker<'a> {
         if matches!(AlterTableType::try_from(command.subtype), Ok(AlterTableType::Undefined) | Err(_)) {
             self.opaque("an ALTER that is not known");
         }
+        match AlterTableType::try_from(command.subtype) {
+            Ok(AlterTableType::AtGenericOptions | AlterTableType::AtAlterColumnGenericOptions) => {
+                self.opaque("what another server answers");
+            }
+            Ok(AlterTableType::AtDetachPartition | AlterTableType::AtDetachPartitionFinalize) => {
+                let part = match command.def.as_deref().map(|node| &node.node) {
+                    Some(Some(NodeEnum::PartitionCmd(part))) => part.name.as_ref(),
+                    _ => None,
+                };
+                let relation = part.and_then(|range| self.relation(range));
+                self.orphaned(relation);
+            }
+            Ok(AlterTableType::AtDropInherit) => self.orphaned(relation),
+            _ => {}
+        }
         match command.def.as_deref().map(|node| (node, &node.node)) {
             Some((_, Some(NodeEnum::ColumnDef(column)))) if column.colname.is_empty() => {
                 // ALTER COLUMN TYPE: the new value of the column that the command names.
@@ -633,48 +686,6 @@ impl<'a> Walker<'a> {
         }
         if command.behavior == DropBehavior::DropCascade as i32 {
             self.opaque("CASCADE: what depends on it is dropped, too");
-        }
-    }
-
-    fn rename(&mut self, rename: &RenameStmt) {
-        let column = rename.rename_type == ObjectType::ObjectColumn as i32;
-        if column && is_relation(rename.relation_type) {
-            self.alter_relation(rename.relation.as_ref(), rename.missing_ok);
-            let names = self.names;
-            if let Some(range) = &rename.relation {
-                let schema = (!range.schemaname.is_empty()).then_some(range.schemaname.as_str());
-                if let Some(relation) = self.catalog().resolve(names, schema, &range.relname) {
-                    let tags = self.tags_of(relation, &rename.subname);
-                    let after = self.tags_of(relation, &rename.newname);
-                    let lost: TagSet = Arc::new(tags.difference(&after).cloned().collect());
-                    self.leak(&lost, "renamed, so that no rule names it");
-                }
-            }
-        } else if is_relation(rename.rename_type) {
-            self.moved(rename.relation.as_ref(), rename.missing_ok);
-        } else if rename.rename_type == ObjectType::ObjectSchema as i32 {
-            let resource = self.resource(ResourceKind::Schema, &[&rename.subname]);
-            self.act(ActionName::SQL_ALTER, resource);
-            self.resync.names = true;
-            let all = self.scope.tags.all();
-            self.leak(&all, "renamed, so that no rule names it");
-        } else {
-            let name = rename.object.as_deref().and_then(name_in).unwrap_or_default().join(".");
-            self.object(ActionName::SQL_ALTER, "object", if name.is_empty() { &rename.subname } else { &name });
-        }
-    }
-
-    /// A table that gets another name or schema: rules no longer name its columns.
-    fn moved(&mut self, range: Option<&RangeVar>, missing_ok: bool) {
-        self.alter_relation(range, missing_ok);
-        let names = self.names;
-        let Some(range) = range else { return };
-        let schema = (!range.schemaname.is_empty()).then_some(range.schemaname.as_str());
-        if let Some(relation) = self.catalog().resolve(names, schema, &range.relname) {
-            for column in &relation.columns {
-                let tags = self.tags_of(relation, &column.name);
-                self.leak(&tags, "renamed, so that no rule names it");
-            }
         }
     }
 
@@ -717,15 +728,18 @@ impl<'a> Walker<'a> {
         self.resync.catalog = false;
     }
 
-    /// Values of a SET are constants.
+    /// Values of a SET are constants; those of SET TRANSACTION have names.
     pub(super) fn expressions_of_set(&mut self, nodes: &[Node]) {
         for node in nodes {
-            self.expression(node);
+            match &node.node {
+                Some(NodeEnum::DefElem(option)) => drop(self.maybe(option.arg.as_deref())),
+                _ => drop(self.expression(node)),
+            }
         }
     }
 }
 
-fn is_relation(kind: i32) -> bool {
+pub(super) fn is_relation(kind: i32) -> bool {
     matches!(
         ObjectType::try_from(kind),
         Ok(ObjectType::ObjectTable
@@ -761,7 +775,7 @@ fn joined(nodes: &[Node]) -> String {
 }
 
 /// The parts of a name, however the grammar wraps it.
-fn name_in(node: &Node) -> Option<Vec<String>> {
+pub(super) fn name_in(node: &Node) -> Option<Vec<String>> {
     let all = |nodes: &[Node]| nodes.iter().map(|node| string(node).map(str::to_owned)).collect();
     match node.node.as_ref()? {
         NodeEnum::String(text) => Some(vec![text.sval.clone()]),

@@ -13,6 +13,7 @@ use super::lineage::{Val, field_names, qualified_name, string};
 use super::query::all_tags;
 use super::table::{Walker, union};
 use crate::policy::TagSet;
+use crate::protocol::postgres::catalog::FIRST_NORMAL_OID;
 
 impl Walker<'_> {
     /// Tags of an expression that may be absent.
@@ -53,14 +54,17 @@ impl Walker<'_> {
             | NodeEnum::ParamRef(_)
             | NodeEnum::SqlvalueFunction(_)
             | NodeEnum::SetToDefault(_)
-            | NodeEnum::MergeSupportFunc(_)
             | NodeEnum::String(_)
             | NodeEnum::Integer(_)
             | NodeEnum::Float(_)
             | NodeEnum::Boolean(_)
             | NodeEnum::BitString(_) => self.no_tags(),
+            NodeEnum::MergeSupportFunc(_) => {
+                self.syntax("merge_action");
+                self.no_tags()
+            }
             NodeEnum::AExpr(expression) => self.operation(expression),
-            NodeEnum::BoolExpr(expression) => self.expressions(&expression.args),
+            NodeEnum::BoolExpr(expression) => self.deciding(|walker| walker.expressions(&expression.args)),
             NodeEnum::NullTest(test) => self.maybe(test.arg.as_deref()),
             NodeEnum::BooleanTest(test) => self.maybe(test.arg.as_deref()),
             NodeEnum::TypeCast(cast) => {
@@ -84,20 +88,30 @@ impl Walker<'_> {
             NodeEnum::AIndices(indices) => {
                 union(&self.maybe(indices.lidx.as_deref()), &self.maybe(indices.uidx.as_deref()))
             }
-            NodeEnum::AArrayExpr(array) => self.expressions(&array.elements),
+            NodeEnum::AArrayExpr(array) => {
+                self.builtin_casts();
+                self.expressions(&array.elements)
+            }
             NodeEnum::RowExpr(row) => self.expressions(&row.args),
             NodeEnum::List(list) => self.expressions(&list.items),
             NodeEnum::SubLink(link) => self.sub_link(link),
-            NodeEnum::CaseExpr(case) => {
-                let tags = union(&self.maybe(case.arg.as_deref()), &self.maybe(case.defresult.as_deref()));
+            NodeEnum::CaseExpr(case) => self.deciding(|walker| {
+                walker.builtin_casts();
+                let tags = union(&walker.maybe(case.arg.as_deref()), &walker.maybe(case.defresult.as_deref()));
                 if case.arg.is_some() {
-                    self.operator(None, "=");
+                    walker.operator(None, "=");
                 }
-                union(&tags, &self.expressions(&case.args))
-            }
+                union(&tags, &walker.expressions(&case.args))
+            }),
             NodeEnum::CaseWhen(when) => union(&self.maybe(when.expr.as_deref()), &self.maybe(when.result.as_deref())),
-            NodeEnum::CoalesceExpr(coalesce) => self.expressions(&coalesce.args),
-            NodeEnum::MinMaxExpr(many) => self.expressions(&many.args),
+            NodeEnum::CoalesceExpr(coalesce) => self.deciding(|walker| {
+                walker.builtin_casts();
+                walker.expressions(&coalesce.args)
+            }),
+            NodeEnum::MinMaxExpr(many) => {
+                self.builtin_casts();
+                self.expressions(&many.args)
+            }
             NodeEnum::GroupingFunc(grouping) => self.expressions(&grouping.args),
             NodeEnum::GroupingSet(set) => self.expressions(&set.content),
             NodeEnum::MultiAssignRef(assign) => self.maybe(assign.source.as_deref()),
@@ -121,8 +135,21 @@ impl Walker<'_> {
         Val::made(tags)
     }
 
+    /// An expression of which some part decides whether another is run.
+    fn deciding(&mut self, read: impl FnOnce(&mut Self) -> TagSet) -> TagSet {
+        let calls = self.calls;
+        let tags = read(self);
+        if self.calls != calls {
+            self.leak(&tags, "decides what is called");
+        }
+        tags
+    }
+
     /// The SQL/JSON family; anything else is not known.
     fn json(&mut self, node: &NodeEnum) -> TagSet {
+        if let Some(name) = json_function(node) {
+            self.syntax(name);
+        }
         match node {
             NodeEnum::JsonValueExpr(value) => self.json_value(Some(value)),
             NodeEnum::JsonIsPredicate(predicate) => self.maybe(predicate.expr.as_deref()),
@@ -263,10 +290,23 @@ impl Walker<'_> {
             tags = union(&tags, &self.window(window));
         }
         match qualified_name(&call.funcname) {
-            Some((schema, name)) => self.function(schema, name, &call.args, &tags),
+            Some((schema, name)) => {
+                if super::function::gives_rows(name) {
+                    self.filter(&tags);
+                }
+                self.function(schema, name, &call.args, &tags);
+            }
             None => self.opaque("a function that is not known"),
         }
         tags
+    }
+
+    /// Whether it is a type of the system.
+    pub(super) fn is_plain(&self, name: &TypeName) -> bool {
+        let known = qualified_name(&name.names).and_then(|(schema, text)| {
+            self.catalog().type_named(self.names, schema, text).filter(|_| !self.names_in_doubt)
+        });
+        known.is_some_and(|known| known.oid < FIRST_NORMAL_OID)
     }
 
     /// A type that is named: what its values can set off.
@@ -275,6 +315,7 @@ impl Walker<'_> {
         for node in &name.typmods {
             self.expression(node);
         }
+        self.builtin_casts();
         let Some((schema, text)) = qualified_name(&name.names) else {
             self.opaque("a type that is not known");
             return;
@@ -283,6 +324,9 @@ impl Walker<'_> {
             // `table.column%TYPE`: that column's type, which is known with its table.
             self.opaque("a type that is taken from a column");
             return;
+        }
+        if self.names_in_doubt && schema != Some("pg_catalog") {
+            self.opaque(&format!("what {text} means is decided by an earlier statement of the same text"));
         }
         let names = self.names;
         match self.catalog().type_named(names, schema, text) {
@@ -298,6 +342,25 @@ impl Walker<'_> {
             }
         }
     }
+}
+
+/// The function that an older server takes it for.
+fn json_function(node: &NodeEnum) -> Option<&'static str> {
+    Some(match node {
+        NodeEnum::JsonParseExpr(_) => "json",
+        NodeEnum::JsonScalarExpr(_) => "json_scalar",
+        NodeEnum::JsonSerializeExpr(_) => "json_serialize",
+        NodeEnum::JsonObjectConstructor(_) => "json_object",
+        NodeEnum::JsonArrayConstructor(_) | NodeEnum::JsonArrayQueryConstructor(_) => "json_array",
+        NodeEnum::JsonObjectAgg(_) => "json_objectagg",
+        NodeEnum::JsonArrayAgg(_) => "json_arrayagg",
+        NodeEnum::JsonFuncExpr(call) => match JsonExprOp::try_from(call.op) {
+            Ok(JsonExprOp::JsonExistsOp) => "json_exists",
+            Ok(JsonExprOp::JsonQueryOp) => "json_query",
+            _ => "json_value",
+        },
+        _ => return None,
+    })
 }
 
 /// Types that the grammar itself names, which exist in every database.

@@ -51,12 +51,14 @@ impl<'a> Walker<'a> {
             Some(NodeEnum::RangeTableSample(sample)) => {
                 let items = sample.relation.as_ref().map(|relation| self.items_of(relation)).unwrap_or_default();
                 self.table_sample(&sample.method);
-                self.expressions(&sample.args);
+                let tags = self.expressions(&sample.args);
+                self.filter(&tags);
                 self.maybe(sample.repeatable.as_deref());
                 items
             }
             Some(NodeEnum::RangeTableFunc(table)) => vec![self.xml_table(table)],
             Some(NodeEnum::JsonTable(table)) => {
+                self.syntax("json_table");
                 self.set_lateral(true);
                 let mut tags = self.json_value(table.context_item.as_deref());
                 tags = union(&tags, &self.expressions(&table.passing));
@@ -66,6 +68,7 @@ impl<'a> Walker<'a> {
                 let mut names = Vec::new();
                 self.json_columns(&table.columns, &mut names, 0);
                 tags = union(&tags, &self.json_behavior(table.on_error.as_deref()));
+                self.filter(&tags);
                 self.set_lateral(false);
                 vec![made(table.alias.as_ref(), "json_table", names, &tags)]
             }
@@ -85,7 +88,11 @@ impl<'a> Walker<'a> {
         } else if let Some(relation) = self.relation(range) {
             let resource = self.table(relation);
             self.act(ActionName::SQL_SELECT, resource);
-            (self.columns_of(relation), Some(Arc::clone(&relation.schema)), true)
+            let mut columns = self.columns_of(relation);
+            if range.schemaname.is_empty() {
+                self.behind(relation, &mut columns);
+            }
+            (columns, Some(Arc::clone(&relation.schema)), true)
         } else {
             (Columns::unknown(self.scope.tags.all()), None, true)
         };
@@ -95,6 +102,22 @@ impl<'a> Walker<'a> {
             schema: if alias.is_some() { None } else { schema },
             columns: renamed(columns, alias),
             table,
+        }
+    }
+
+    /// What an unqualified name could come to mean while the statement waits is read, too.
+    fn behind(&mut self, relation: &'a Relation, columns: &mut Columns) {
+        let (names, catalog) = (self.names, self.catalog());
+        for other in catalog.behind(names, relation) {
+            let resource = self.table(other);
+            self.add(ActionName::SQL_SELECT, resource, Some("of the same name, further on the search path"), &[], None);
+            let hidden = self.columns_of(other);
+            let list = columns.list.iter().map(|column| {
+                let same = hidden.list.iter().find(|other| other.name == column.name);
+                let tags = same.map_or_else(|| column.tags.clone(), |other| union(&column.tags, &other.tags));
+                Col { computed: column.computed || tags != column.tags, tags, ..column.clone() }
+            });
+            columns.list = list.collect();
         }
     }
 
@@ -259,6 +282,8 @@ impl<'a> Walker<'a> {
         if range.ordinality {
             names.push("ordinality".to_owned());
         }
+        // What it is given decides how many rows there are.
+        self.filter(&tags);
         self.set_lateral(false);
         let mut made = made(range.alias.as_ref(), names.first().map_or("", String::as_str), names.clone(), &tags);
         if !known {
@@ -299,6 +324,7 @@ impl<'a> Walker<'a> {
             tags = union(&tags, &self.maybe(column.coldefexpr.as_deref()));
             names.push(column.colname.clone());
         }
+        self.filter(&tags);
         self.set_lateral(false);
         made(table.alias.as_ref(), "xmltable", names, &tags)
     }

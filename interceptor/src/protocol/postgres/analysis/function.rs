@@ -8,10 +8,10 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{Node, a_const};
 
 use super::from::shown;
-use super::lineage::string;
+use super::lineage::{qualified_name, string};
 use super::table::Walker;
 use crate::policy::{ActionName, Resource, ResourceKind, TagSet};
-use crate::protocol::postgres::catalog::{FIRST_NORMAL_OID, Function, Volatility};
+use crate::protocol::postgres::catalog::{Catalog, FIRST_NORMAL_OID, Function, Type, Volatility};
 
 /// What a function of the system does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,7 @@ impl Walker<'_> {
         if self.names_in_doubt && schema != Some("pg_catalog") {
             self.opaque(&format!("what {name} means is decided by an earlier statement of the same text"));
         }
+        self.builtin_casts();
         let names = self.names;
         let catalog = self.catalog();
         let candidates: Vec<&Function> = catalog.functions(names, schema, name).collect();
@@ -84,8 +85,23 @@ impl Walker<'_> {
         for operator in catalog.operators(names, schema, name) {
             self.hidden(operator.function, "called by an operator");
         }
-        for function in catalog.casts_between_builtins() {
+        self.builtin_casts();
+    }
+
+    /// Casts that somebody made between types of the system run wherever such types meet.
+    pub(super) fn builtin_casts(&mut self) {
+        for function in self.catalog().casts_between_builtins() {
             self.hidden(*function, "called by a cast");
+        }
+    }
+
+    /// Syntax of newer servers, which is a call to an older one: whoever has made a function of that name is asked.
+    pub(super) fn syntax(&mut self, name: &str) {
+        let names = self.names;
+        let own: Vec<&Function> =
+            self.catalog().functions(names, None, name).filter(|function| !function.builtin()).collect();
+        for function in own {
+            self.not_known(function, "a function to older servers, syntax to newer ones");
         }
     }
 
@@ -110,20 +126,25 @@ impl Walker<'_> {
     }
 
     fn builtin(&mut self, function: &Function, args: &[Node], tags: &TagSet) {
-        let first = args.first().and_then(constant);
+        let first = args.first().and_then(|node| self.constant_argument(node));
         let effect = effect(function);
         let file = |walker: &Self| walker.server(ResourceKind::Path, first.unwrap_or("*"));
         // What such a function does to whom is in its arguments.
         self.uses_constants |= effect != Effect::None;
         match effect {
-            Effect::None => return,
+            Effect::None if function.volatility != Volatility::Volatile => return,
+            // How long it sleeps, or what it seeds, tells the value.
+            Effect::None => {}
             // The table function under the view of that name.
             Effect::Activity => {
                 let resource = self.resource(ResourceKind::Table, &["pg_catalog", "pg_stat_activity"]);
                 self.act(ActionName::SQL_SELECT, resource);
                 return;
             }
-            Effect::Sequence => self.sequence(function, first),
+            Effect::Sequence => {
+                let name = args.first().and_then(|node| self.sequence_argument(node));
+                self.sequence(function, name);
+            }
             Effect::Setting => match first {
                 Some(name) => self.setting(name),
                 None => self.not_known(function, "the name of the setting is computed"),
@@ -133,7 +154,7 @@ impl Walker<'_> {
                 self.act(ActionName::SQL_FILE_READ, resource);
             }
             Effect::FileWrite => {
-                let path = args.get(1).and_then(constant).unwrap_or("*");
+                let path = args.get(1).and_then(|node| self.constant_argument(node)).unwrap_or("*");
                 let resource = self.server(ResourceKind::Path, path);
                 self.act(ActionName::SQL_FILE_WRITE, resource);
                 if &*function.name == "lo_export" {
@@ -167,7 +188,36 @@ impl Walker<'_> {
             }
             Effect::Opaque => self.not_known(function, "a function that can run or reach anything"),
         }
+        self.calls += 1;
         self.leak(tags, &format!("given to {}", function.name));
+    }
+
+    /// The text that a function is given, where no cast can have changed it: one to a shorter type would cut it.
+    fn constant_argument<'n>(&self, node: &'n Node) -> Option<&'n str> {
+        let Some(NodeEnum::TypeCast(cast)) = &node.node else { return constant(node) };
+        let kind = cast.type_name.as_ref().filter(|kind| kind.typmods.is_empty() && kind.array_bounds.is_empty())?;
+        let (schema, name) = qualified_name(&kind.names)?;
+        let builtin = |known: &Type| known.oid < FIRST_NORMAL_OID;
+        let plain = matches!(name, "text" | "varchar")
+            && self.catalog().type_named(self.names, schema, name).map_or(schema == Some("pg_catalog"), builtin);
+        self.constant_argument(cast.arg.as_ref()?).filter(|_| plain)
+    }
+
+    /// The same of the name of a sequence, which is usually cast.
+    fn sequence_argument<'n>(&self, node: &'n Node) -> Option<&'n str> {
+        match &node.node {
+            Some(NodeEnum::TypeCast(cast))
+                if cast.type_name.as_ref().and_then(|kind| qualified_name(&kind.names)).is_some_and(
+                    |(schema, name)| {
+                        let known = self.catalog().type_named(self.names, schema, name);
+                        name == "regclass" && known.is_some_and(|known| known.oid < FIRST_NORMAL_OID)
+                    },
+                ) =>
+            {
+                self.constant_argument(cast.arg.as_ref()?)
+            }
+            _ => self.constant_argument(node),
+        }
     }
 
     fn sequence(&mut self, function: &Function, name: Option<&str>) {
@@ -205,15 +255,25 @@ impl Walker<'_> {
     }
 }
 
-/// Text of a string constant, cast or not.
+/// Whether a value of a type sets off functions that are not known: checks of a domain, casts.
+#[must_use]
+pub fn runs_code(catalog: &Catalog, type_oid: u32) -> bool {
+    let known = |oid: u32| match catalog.function(oid) {
+        Some(function) if function.builtin() => effect(function) == Effect::None,
+        Some(function) => trusted(function),
+        None => oid < FIRST_NORMAL_OID,
+    };
+    type_oid >= FIRST_NORMAL_OID
+        && (catalog.type_of(type_oid).is_none() || !catalog.code_of_type(type_oid).into_iter().all(known))
+}
+
+/// Text of a string constant.
 pub(super) fn constant(node: &Node) -> Option<&str> {
     match node.node.as_ref()? {
         NodeEnum::AConst(constant) => match constant.val.as_ref()? {
             a_const::Val::Sval(text) => Some(&text.sval),
             _ => None,
         },
-        NodeEnum::TypeCast(cast) => constant(cast.arg.as_ref()?),
-        NodeEnum::NamedArgExpr(_) => None,
         _ => string(node),
     }
 }
@@ -284,6 +344,16 @@ fn trusted(function: &Function) -> bool {
                 | (Some("uuid-ossp"), "uuid_generate_v1" | "uuid_generate_v1mc" | "uuid_generate_v4")
         );
     known && harmless && !function.security_definer && matches!(&*function.language, "c" | "internal" | "sql")
+}
+
+/// Functions of the system that give as many rows as their arguments say.
+const SETS: &[&str] = &["generate_series", "generate_subscripts", "unnest", "string_to_table", "jsonb_path_query_tz"];
+
+/// Whether a call by that name may give several rows, or none.
+pub(super) fn gives_rows(name: &str) -> bool {
+    let parts =
+        ["_to_table", "_matches", "_elements", "_each", "_keys", "recordset", "_path_query", "ts_parse", "_debug"];
+    SETS.contains(&name) || parts.iter().any(|part| name.contains(part))
 }
 
 /// Volatile functions of the system that change nothing that matters.

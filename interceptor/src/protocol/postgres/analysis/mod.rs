@@ -13,6 +13,7 @@ mod expression;
 mod from;
 mod function;
 mod lineage;
+mod lost;
 mod query;
 mod statement;
 mod table;
@@ -24,10 +25,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::catalog::{Catalog, Names};
-use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, TagSet};
+use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, Tag, TagSet};
 
 pub use bounds::{MAX_DEPTH, MAX_TEXT};
 pub use copy::{CopyDirection, CopyFormat, CopyKind};
+pub use function::runs_code;
 pub use statement::analyze_prepared;
 pub use table::{MAX_ACTIONS, MAX_STEPS, MAX_VIEWS};
 
@@ -64,6 +66,12 @@ pub trait ColumnTags {
 
     /// Every tag that any column could carry: for what cannot be traced.
     fn all(&self) -> TagSet;
+
+    /// Whether a masked value of this tag shows nothing of the value. Of one that does, pieces of others could be put
+    /// into the column and read back.
+    fn hides_all(&self, _tag: &Tag) -> bool {
+        false
+    }
 }
 
 /// What the session has prepared and declared. The wire machine keeps it, from [`SessionEffect`]s that succeeded.
@@ -88,11 +96,14 @@ impl Known for NothingKnown {
     }
 }
 
-/// A prepared statement. It is judged again at each EXECUTE, since the server, too, looks its names up again.
+/// A prepared statement. It is judged again at each EXECUTE, and must mean then what it meant first: the server may look
+/// its names up again, or keep the plan that it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prepared {
     /// The text: of the `PREPARE` itself, or of the Parse message.
     pub text: Arc<str>,
+    /// What it meant when it was prepared, where that is known.
+    pub first: Option<Arc<Cursor>>,
 }
 
 /// An open cursor: what it yields.
@@ -104,6 +115,27 @@ pub struct Cursor {
     pub reads_tagged: TagSet,
     /// What a FETCH runs.
     pub actions: Arc<[Action]>,
+}
+
+impl Cursor {
+    /// Whether it does and yields the same, to policy and masking.
+    #[must_use]
+    pub fn means(&self, other: &Self) -> bool {
+        let same = |(one, other): (&OutputColumn, &OutputColumn)| {
+            one.name == other.name && one.tags == other.tags && one.computed == other.computed
+        };
+        let output = match (&self.output, &other.output) {
+            (Output::Columns(one), Output::Columns(other)) => {
+                one.len() == other.len() && one.iter().zip(other).all(same)
+            }
+            (one, other) => one == other,
+        };
+        // A statement that does nothing else is said to use the session.
+        let actions = |cursor: &'_ Self| -> Vec<Action> {
+            cursor.actions.iter().filter(|action| action.name != ActionName::SQL_SESSION).cloned().collect()
+        };
+        output && self.reads_tagged == other.reads_tagged && actions(self) == actions(other)
+    }
 }
 
 /// What one text would do.

@@ -91,6 +91,7 @@ impl Walker<'_> {
     }
 
     fn values(&mut self, lists: &[Node]) -> Columns {
+        self.builtin_casts();
         let mut list: Vec<Col> = Vec::new();
         for row in lists {
             let Some(NodeEnum::List(row)) = &row.node else {
@@ -116,6 +117,7 @@ impl Walker<'_> {
     }
 
     fn set_operation(&mut self, select: &SelectStmt) -> Columns {
+        self.builtin_casts();
         let mut side = |side: Option<&SelectStmt>| match side {
             Some(select) => self.select(select),
             None => Columns::unknown(self.scope.tags.all()),
@@ -134,6 +136,10 @@ impl Walker<'_> {
         if !select.all || select.op != SetOperation::SetopUnion as i32 {
             let tags = union(&all_tags(&columns), &all_tags(&right));
             self.filter(&tags);
+        }
+        if super::statement::into(select) {
+            // The first term has named the table; all terms go into it.
+            self.leak(&all_tags(&columns), "copied into a new table");
         }
         columns
     }

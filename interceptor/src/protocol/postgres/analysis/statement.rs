@@ -242,6 +242,11 @@ impl Reader<'_, '_> {
             }
             NodeEnum::TransactionStmt(transaction) => {
                 self.session();
+                if !transaction.gid.is_empty() {
+                    // It outlives the session, holds locks, and can be another's.
+                    let resource = self.walker.object_named("prepared transaction", &transaction.gid);
+                    self.walker.act(ActionName::SQL_MAINTAIN, resource);
+                }
                 match transaction_of(transaction) {
                     Some(transaction) => (Output::None, SessionEffect::Transaction(transaction)),
                     None => self.unknown("a statement that is not known"),
@@ -258,12 +263,15 @@ impl Reader<'_, '_> {
             NodeEnum::ExplainStmt(explain) => self.explain(explain, range),
             NodeEnum::PrepareStmt(prepare) => {
                 self.session();
-                match prepare.query.as_deref() {
-                    Some(node) => drop(self.statement(node, range)),
-                    None => drop(self.unknown("a statement that is not known")),
-                }
                 let text: Arc<str> = self.text.get(range.clone()).unwrap_or_default().into();
-                let prepared = Arc::new(Prepared { text });
+                for node in &prepare.argtypes {
+                    match &node.node {
+                        Some(NodeEnum::TypeName(name)) => self.walker.type_name(Some(name)),
+                        _ => self.walker.opaque("a type that is not known"),
+                    }
+                }
+                let (first, _) = self.meaning(prepare.query.as_deref());
+                let prepared = Arc::new(Prepared { text, first: Some(Arc::new(first)) });
                 self.walker.session_bound = true;
                 self.prepared.insert(prepare.name.clone(), Some(Arc::clone(&prepared)));
                 (Output::None, SessionEffect::Prepare { name: prepare.name.as_str().into(), prepared })
@@ -367,10 +375,13 @@ impl Reader<'_, '_> {
             _ => false,
         });
         let outside = self.walker.set_aside();
+        // An explained DECLARE opens nothing.
+        let cursors = self.cursors.clone();
         match explain.query.as_deref() {
             Some(node) => drop(self.statement(node, range)),
             None => drop(self.unknown("a statement that is not known")),
         }
+        self.cursors = cursors;
         let inside = self.walker.bring_back(outside);
         for ((name, resource, note), (columns, tags)) in inside {
             let writes = matches!(name, ActionName::SQL_INSERT | ActionName::SQL_UPDATE | ActionName::SQL_DELETE);
@@ -393,6 +404,22 @@ impl Reader<'_, '_> {
         }
     }
 
+    /// What a statement within another does and yields.
+    fn meaning(&mut self, node: Option<&Node>) -> (Cursor, SessionEffect) {
+        let outside = self.walker.set_aside();
+        let before = std::mem::take(&mut self.walker.reads);
+        let (output, effect) = match node {
+            Some(node) => self.statement(node, &(0..0)),
+            None => self.unknown("a statement that is not known"),
+        };
+        let actions = self.walker.copy_actions().into();
+        let reads_tagged = std::mem::replace(&mut self.walker.reads, before);
+        let inside = self.walker.bring_back(outside);
+        self.walker.merge_actions(inside);
+        self.walker.saw(&reads_tagged);
+        (Cursor { output, reads_tagged, actions }, effect)
+    }
+
     fn execute(&mut self, execute: &ExecuteStmt) -> (Output, SessionEffect) {
         self.walker.session_bound = true;
         let tags = self.walker.expressions(&execute.params);
@@ -409,11 +436,15 @@ impl Reader<'_, '_> {
         };
         let output = match node {
             Some(node) => {
-                let (output, inner) = self.statement(node, &(0..0));
+                let (now, inner) = self.meaning(Some(node));
                 if inner != SessionEffect::None {
                     self.walker.opaque("a prepared statement that acts on the session");
                 }
-                output
+                let first = known.as_ref().and_then(|prepared| prepared.first.as_ref());
+                if first.is_some_and(|first| !first.means(&now)) {
+                    self.unknown("what its names mean has changed since it was prepared");
+                }
+                now.output
             }
             None => {
                 self.walker.missing(NO_PREPARED, || format!("prepared statement \"{}\" does not exist", execute.name));
@@ -536,7 +567,7 @@ fn returned(returning: bool, columns: &Columns) -> Output {
 }
 
 /// Whether it makes a table: INTO stands in the first term of a set operation.
-fn into(select: &SelectStmt) -> bool {
+pub(super) fn into(select: &SelectStmt) -> bool {
     let mut select = select;
     while let Some(left) = &select.larg {
         select = left;
@@ -597,6 +628,7 @@ fn kind_of(node: &Node) -> &'static str {
         Some(NodeEnum::AlterTableStmt(_)) => "AlterTableStmt",
         Some(NodeEnum::DoStmt(_)) => "DoStmt",
         Some(NodeEnum::CallStmt(_)) => "CallStmt",
+        Some(NodeEnum::ConstraintsSetStmt(_)) => "ConstraintsSetStmt",
         Some(_) => "Utility",
         None => "Unparsed",
     }

@@ -32,6 +32,8 @@ pub(super) struct Walker<'a> {
     kept: usize,
     opaques: usize,
     pub(super) functions: BTreeSet<Arc<str>>,
+    /// Calls so far that do more than compute.
+    pub(super) calls: usize,
     pub(super) filters_on_masked: bool,
     pub(super) unrestricted: bool,
     pub(super) reads: TagSet,
@@ -60,6 +62,7 @@ impl<'a> Walker<'a> {
             kept: 0,
             opaques: 0,
             functions: BTreeSet::new(),
+            calls: 0,
             filters_on_masked: false,
             unrestricted: false,
             reads: TagSet::default(),

@@ -276,6 +276,10 @@ fn facts_are_of_the_whole() {
         "SELECT 1 FROM users HAVING max(ssn) > 'a'",
         "SELECT count(*) FILTER (WHERE ssn > 'a') FROM users",
         "DELETE FROM users WHERE ssn > 'a'",
+        "SELECT count(*) FROM users u, generate_series(1, ascii(u.ssn))",
+        "SELECT generate_series(1, ascii(ssn)) FROM users",
+        "SELECT count(*) FROM users u, LATERAL (SELECT unnest(string_to_array(u.ssn, NULL))) x",
+        "SELECT 1 FROM users TABLESAMPLE bernoulli ((SELECT ascii(ssn) FROM users LIMIT 1))",
     ] {
         assert!(judge(text).facts.filters_on_masked, "{text}");
     }
@@ -320,7 +324,7 @@ fn execute_is_what_was_prepared() {
     let scope =
         Scope { target: "db", database: "shop", catalog: &CATALOG, names: &names, tags: &Tags, known: &NothingKnown };
     assert!(actions(&super::analyze_prepared(&prepared, &scope)).contains("delete public.orders"));
-    session.prepared = Some(Arc::new(Prepared { text: "EXECUTE p".into() }));
+    session.prepared = Some(Arc::new(Prepared { text: "EXECUTE p".into(), first: None }));
     assert!(with("EXECUTE p", &names, &session).opaque);
 }
 

@@ -10,10 +10,10 @@ use pg_query::protobuf::{
 };
 
 use super::from::item;
-use super::lineage::{Col, Columns, Frame, Item, Rte, string};
+use super::lineage::{Col, Columns, Frame, Item, Rte, Val, string};
 use super::query::all_tags;
 use super::table::{MAX_VIEWS, Walker};
-use crate::policy::{ActionName, TagSet};
+use crate::policy::{ActionName, Tag, TagSet};
 use crate::protocol::postgres::catalog::{Relation, RelationKind};
 
 impl<'a> Walker<'a> {
@@ -22,7 +22,7 @@ impl<'a> Walker<'a> {
             return Columns::unknown(self.scope.tags.all());
         }
         let outside = self.with(insert.with_clause.as_ref());
-        let (relation, target) = self.target(insert.relation.as_ref());
+        let (relation, target) = self.target(ActionName::SQL_INSERT, insert.relation.as_ref());
         let source = insert.select_stmt.as_ref().map(|select| self.sub_query(Some(select)));
         let named: Vec<Arc<str>> = insert.cols.iter().filter_map(|node| self.assigned(node)).collect();
         if let Some(relation) = relation {
@@ -85,7 +85,7 @@ impl<'a> Walker<'a> {
             return Columns::unknown(self.scope.tags.all());
         }
         let outside = self.with(update.with_clause.as_ref());
-        let (relation, target) = self.target(update.relation.as_ref());
+        let (relation, target) = self.target(ActionName::SQL_UPDATE, update.relation.as_ref());
         self.frames.push(Frame { items: vec![Item { lateral_only: true, ..target }], lateral: false });
         self.add_from(&update.from_clause);
         self.condition(update.where_clause.as_deref());
@@ -101,7 +101,7 @@ impl<'a> Walker<'a> {
             return Columns::unknown(self.scope.tags.all());
         }
         let outside = self.with(delete.with_clause.as_ref());
-        let (relation, target) = self.target(delete.relation.as_ref());
+        let (relation, target) = self.target(ActionName::SQL_DELETE, delete.relation.as_ref());
         if let Some(relation) = relation {
             self.write(ActionName::SQL_DELETE, relation, &[]);
         }
@@ -119,7 +119,7 @@ impl<'a> Walker<'a> {
             return Columns::unknown(self.scope.tags.all());
         }
         let outside = self.with(merge.with_clause.as_ref());
-        let (relation, target) = self.target(merge.relation.as_ref());
+        let (relation, target) = self.target(ActionName::SQL_UPDATE, merge.relation.as_ref());
         self.frames.push(Frame { items: vec![Item { lateral_only: true, ..target }], lateral: false });
         if let Some(source) = &merge.source_relation {
             self.add_from(std::slice::from_ref(source));
@@ -171,7 +171,7 @@ impl<'a> Walker<'a> {
     }
 
     /// The table that is written, and what it adds to the name space. A WITH never stands for it.
-    fn target(&mut self, range: Option<&RangeVar>) -> (Option<&'a Relation>, Item) {
+    fn target(&mut self, action: ActionName, range: Option<&RangeVar>) -> (Option<&'a Relation>, Item) {
         let relation = range.and_then(|range| self.relation(range));
         let columns = match relation {
             Some(relation) => self.columns_of(relation),
@@ -180,6 +180,12 @@ impl<'a> Walker<'a> {
                 Columns::unknown(self.scope.tags.all())
             }
         };
+        if let Some(relation) = relation.filter(|_| range.is_some_and(|range| range.schemaname.is_empty())) {
+            for other in self.catalog().behind(self.names, relation) {
+                let resource = self.table(other);
+                self.add(action, resource, Some("of the same name, further on the search path"), &[], None);
+            }
+        }
         let alias = range.and_then(|range| range.alias.as_ref());
         let name = alias.map_or_else(|| range.map_or("", |range| &range.relname), |alias| &alias.aliasname);
         let schema = relation.filter(|_| alias.is_none()).map(|relation| Arc::clone(&relation.schema));
@@ -205,9 +211,12 @@ impl<'a> Walker<'a> {
                 continue;
             };
             let name = self.assigned(node);
-            let tags = self.maybe(target.val.as_deref());
+            let value = match &target.val {
+                Some(value) => self.expression(value),
+                None => Val::made(self.no_tags()),
+            };
             if let (Some(relation), Some(name)) = (relation, name) {
-                self.arrive(relation, &name, &tags);
+                self.arrive(relation, &name, &value.tags, value.computed);
                 columns.push(name);
             }
         }
@@ -232,6 +241,7 @@ impl<'a> Walker<'a> {
 
     /// A write, with what it sets off.
     pub(super) fn write(&mut self, action: ActionName, relation: &'a Relation, columns: &[Arc<str>]) {
+        self.builtin_casts();
         let resource = self.table(relation);
         let mut tags = self.no_tags();
         for column in columns {
@@ -239,6 +249,7 @@ impl<'a> Walker<'a> {
         }
         let note = relation.triggers.then_some("triggers of the table run");
         self.add(action, resource.clone(), note, columns, Some(&tags));
+        self.quotable(relation);
         if relation.rules {
             self.opaque_on(resource.clone(), "rewrite rules of the table decide what is done");
         }
@@ -248,6 +259,16 @@ impl<'a> Walker<'a> {
         if relation.kind == RelationKind::Sequence || relation.kind == RelationKind::Materialized {
             self.opaque_on(resource, "a write to what is not a table");
         }
+    }
+
+    /// What an error of a write can quote: the whole row, a key that is there; where triggers and foreign keys go on to
+    /// other tables, anything.
+    fn quotable(&mut self, relation: &Relation) {
+        let mut tags = if relation.triggers { self.scope.tags.all() } else { self.no_tags() };
+        for column in &relation.columns {
+            tags = super::table::union(&tags, &self.tags_of(relation, &column.name));
+        }
+        self.saw(&tags);
     }
 
     /// A write to a view is one to the table under it.
@@ -286,6 +307,7 @@ impl<'a> Walker<'a> {
         }
         let below = self.table(base);
         self.add(action, below.clone(), Some("through a view"), &written, Some(&tags));
+        self.quotable(base);
         if base.rules {
             self.opaque_on(below, "rewrite rules of the table decide what is done");
         }
@@ -299,21 +321,25 @@ impl<'a> Walker<'a> {
         if source.rest.is_some() {
             let tags = all_tags(source);
             for column in columns {
-                self.arrive(relation, column, &tags);
+                self.arrive(relation, column, &tags, true);
             }
             return;
         }
         for (column, value) in columns.iter().zip(source.list.iter()) {
-            self.arrive(relation, column, &value.tags);
+            self.arrive(relation, column, &value.tags, value.computed);
         }
     }
 
     /// A value with these tags is stored in that column.
-    fn arrive(&mut self, relation: &Relation, column: &str, tags: &TagSet) {
+    fn arrive(&mut self, relation: &Relation, column: &str, tags: &TagSet, computed: bool) {
         if tags.is_empty() {
             return;
         }
         let own = self.tags_of(relation, column);
+        let rules = self.scope.tags;
+        let pieces = |tag: &&Tag| computed && own.contains(*tag) && !rules.hides_all(tag);
+        let shown: TagSet = Arc::new(tags.iter().filter(pieces).cloned().collect());
+        self.leak(&shown, &format!("a piece of it, into {}.{column}, which is shown in part", relation.name));
         let lost: TagSet = Arc::new(tags.difference(&own).cloned().collect());
         self.leak(&lost, &format!("copied into {}.{column}", relation.name));
     }

@@ -184,6 +184,15 @@ impl Catalog {
         }
     }
 
+    /// What an unqualified name would mean instead, were what it means dropped or renamed: of that name, further on the
+    /// path. Another session can do that while a statement waits for its locks.
+    pub fn behind<'a>(&'a self, names: &'a Names, found: &'a Relation) -> impl Iterator<Item = &'a Relation> {
+        let mut path = names.search_path.iter().skip_while(move |schema| **schema != found.schema);
+        let _found = path.next();
+        path.filter(move |_| !names.is_temp(&found.schema) && &*found.schema != "pg_catalog")
+            .filter_map(|schema| self.relation_in(schema, &found.name))
+    }
+
     /// Every function of that name which a call could reach: in the given schema, or anywhere on the path. Functions
     /// are never looked up in a temporary schema unless it is named.
     pub fn functions<'a>(

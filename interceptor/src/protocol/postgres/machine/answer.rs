@@ -25,6 +25,10 @@ pub(super) struct Answer {
     index: usize,
     mask: Mask,
     buffer: Vec<u8>,
+    /// Its messages may be of what earlier statements have deferred, and those may quote masked values.
+    late: bool,
+    /// The catalog's version under which it was judged.
+    version: u64,
     /// It ended in an error.
     pub(super) failed: bool,
 }
@@ -40,13 +44,27 @@ enum Mask {
 }
 
 impl Answer {
-    pub(super) fn new(reading: Arc<Reading>, obligations: Obligations, rules: Arc<Rules>) -> Self {
+    /// `version`: where the catalog's is another when the answer comes, somebody has changed what the text means: what the
+    /// target does not trace to a table's column is masked then. `quotable`: an earlier answer of the transaction may have read what is masked.
+    pub(super) fn new(
+        reading: Arc<Reading>,
+        obligations: Obligations,
+        rules: Arc<Rules>,
+        quotable: bool,
+        version: u64,
+    ) -> Self {
+        let late = quotable && reading.ends_deferral();
         let mask = if obligations.masked.is_empty() { Mask::Idle } else { Mask::Unannounced };
-        Self { reading, obligations, rules, index: 0, mask, buffer: Vec::new(), failed: false }
+        Self { reading, obligations, rules, index: 0, mask, buffer: Vec::new(), late, version, failed: false }
     }
 
     pub(super) fn reading(&self) -> &Reading {
         &self.reading
+    }
+
+    /// Whether the catalog is still the one under which it was judged.
+    pub(super) fn is_settled(&self, analyst: &dyn Analyst) -> bool {
+        analyst.version() == self.version
     }
 
     /// Whether rows pass as they are just now.
@@ -88,7 +106,7 @@ impl Answer {
                 format: i16::try_from(field.format).unwrap_or(-1),
             })
             .collect();
-        let flows = self.flows(fields.len());
+        let flows = self.flows(fields.len()).filter(|_| self.is_settled(analyst));
         let lineage = flows.as_deref().map_or(Lineage::Unknown, Lineage::Known);
         let traced = flows.is_some();
         let lookup = Lookup {
@@ -150,7 +168,7 @@ impl Answer {
         let format = format.ok_or_else(|| Fault::Upstream("a COPY in a form that cannot be masked".into()))?;
         let width = announced.formats.len() / 2;
         let columns: Option<Vec<_>> = match self.output() {
-            Some(Output::Columns(columns)) => Some(
+            Some(Output::Columns(columns)) if self.is_settled(analyst) => Some(
                 columns
                     .iter()
                     .map(|column| CopyColumn {
@@ -224,8 +242,7 @@ impl Answer {
         if matches!(self.mask, Mask::Idle) {
             return Fate::Pass;
         }
-        let masked = &self.obligations.masked;
-        if self.reading.analysis.statements.iter().any(|statement| !statement.reads_tagged.is_disjoint(masked)) {
+        if self.late || self.reading.quotes(&self.obligations.masked) {
             put_scrubbed(notice, tag, out);
             return Fate::Replaced;
         }

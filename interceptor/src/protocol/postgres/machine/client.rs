@@ -51,7 +51,7 @@ impl Machine {
                 Ok(Step::Wait)
             }
             Frontend::Query(text) => Ok(self.query(text, legs)),
-            Frontend::Parse { name, text, .. } => Ok(self.parse(name, text, legs)),
+            Frontend::Parse { name, text, types } => Ok(self.parse(name, text, types, legs)),
             Frontend::Bind(bind) => Ok(self.bind(frame, &bind, legs)),
             Frontend::Execute { portal, .. } => Ok(self.execute(frame, portal, legs)),
             Frontend::Describe(side, name) => Ok(self.describe(frame, side, name, legs)),
@@ -92,6 +92,9 @@ impl Machine {
         if self.expect.len() >= EXPECT_LIMIT || self.copy_awaited {
             self.flush(legs.outbox);
             return Step::Wait;
+        }
+        if self.touched.1 {
+            legs.analyst.announce();
         }
         if self.skip && !self.open {
             // The target knows nothing of this pipeline. It is quiet, or the refusal would not have been answered yet.
@@ -163,11 +166,12 @@ impl Machine {
             return self.refuse_failed(true, legs);
         }
         let (command, prepares) = (self.command(&reading, &self.no_parameters), reading.analysis.prepares);
+        self.version = legs.analyst.version();
         self.asked = Some(Asked::Query(reading));
         Step::Ask(Question { command, prepares })
     }
 
-    fn parse(&mut self, name: &[u8], text: &[u8], legs: &mut Legs<'_>) -> Step {
+    fn parse(&mut self, name: &[u8], text: &[u8], types: &[u8], legs: &mut Legs<'_>) -> Step {
         if let Err(step) = self.ready_to_read(legs) {
             return step;
         }
@@ -187,6 +191,12 @@ impl Machine {
         let Ok(text) = std::str::from_utf8(text) else {
             return self.refuse_natively(NOT_UTF8.0, NOT_UTF8.1, Some(NOT_UTF8.2), legs);
         };
+        // Its values are read before any statement runs, and by no name that the text says.
+        if types.as_chunks::<4>().0.iter().any(|oid| legs.analyst.runs_code(u32::from_be_bytes(*oid))) {
+            let message = "interceptor: the declared type of a parameter runs code";
+            let hint = "declare a type of the system, and cast it in the statement";
+            return self.refuse_natively(error::DENIED, message, Some(hint), legs);
+        }
         let reading = match self.read(text, legs) {
             Ok(reading) => reading,
             Err(step) => return step,
@@ -230,6 +240,9 @@ impl Machine {
         };
         if self.stale_in_failed(&reading, legs) {
             return self.refuse_failed(false, legs);
+        }
+        if reading.analysis.missing.is_none() && !statement.still_means(&reading) {
+            return self.means_another(bind.statement, legs);
         }
         let command = self.command(&reading, &self.no_parameters);
         self.asked = Some(Asked::Bind(statement, reading));
@@ -282,7 +295,7 @@ impl Machine {
             }
         };
         if let Some(obligations) = portal.spent {
-            self.run(frame, name, portal.reading, obligations, legs.outbox);
+            self.run(frame, name, portal.reading, obligations, legs);
             return Step::Done;
         }
         let mut reading = portal.reading;
@@ -300,6 +313,7 @@ impl Machine {
             return self.refuse_failed(false, legs);
         }
         let (command, prepares) = (self.command(&reading, &portal.parameters), reading.analysis.prepares);
+        self.version = legs.analyst.version();
         self.asked = Some(Asked::Execute(reading));
         Step::Ask(Question { command, prepares })
     }
@@ -309,21 +323,24 @@ impl Machine {
         frame: Frame<'_>,
         portal: &[u8],
         reading: Arc<Reading>,
-        obligations: Obligations,
-        outbox: &mut Outbox,
+        (obligations, version): (Obligations, u64),
+        legs: &mut Legs<'_>,
     ) {
+        let outbox = &mut *legs.outbox;
         if !obligations.masked.is_empty() {
             // The columns as they are now, in the formats of this portal: no earlier description says both.
             outbox.hide(|out| {
                 write::describe(out, Side::Portal, portal);
             });
             self.forwarded(Expect::Describe { hidden: true });
-            self.masked = true;
         }
+        let quotable = self.masked;
+        self.masked |= reading.quotes(&obligations.masked);
         self.barriers += usize::from(reading.barrier);
         let copy_in = reading.copy_in;
         outbox.forward(frame.raw);
-        self.forwarded(Expect::Execute(Answer::new(reading, obligations, Arc::clone(&self.rules))));
+        let answer = Answer::new(reading, obligations, Arc::clone(&self.rules), quotable, version);
+        self.forwarded(Expect::Execute(answer));
         if copy_in {
             // In a COPY the target ignores Sync: so it must be known whether there is one before a Sync is forwarded.
             self.copy_awaited = true;
@@ -333,9 +350,25 @@ impl Machine {
 
     fn describe(&mut self, frame: Frame<'_>, side: Side, name: &[u8], legs: &mut Legs<'_>) -> Step {
         let segment = self.segment;
+        if side == Side::Statement
+            && let Err(step) = self.ready_to_read(legs)
+        {
+            return step;
+        }
         let found = match side {
             Side::Statement => match self.statements.find(name, segment) {
-                Found::Is(_) => true,
+                // The target looks its names up again, and plans with what it finds.
+                Found::Is(statement) => {
+                    let epoch = legs.analyst.epoch();
+                    let text = &statement.prepared.text;
+                    let known = statement.reading.as_ref();
+                    if known.is_none_or(|reading| reading.epoch != epoch)
+                        && !statement.still_means(&legs.analyst.read(text, &*self))
+                    {
+                        return self.means_another(name, legs);
+                    }
+                    true
+                }
                 Found::Nothing => return self.no_statement(name, legs),
                 Found::Unsettled => false,
             },
@@ -382,6 +415,21 @@ impl Machine {
         Step::Ask(Question { command, prepares: false })
     }
 
+    /// The version of the catalog under which a reading was judged, whose own changes are told to others from now on.
+    fn judged_under(&self, reading: &Reading, legs: &Legs<'_>) -> u64 {
+        if !reading.changes_catalog(self.touched.1) {
+            return self.version;
+        }
+        legs.analyst.announce();
+        legs.analyst.version()
+    }
+
+    fn means_another(&mut self, name: &[u8], legs: &mut Legs<'_>) -> Step {
+        let name = String::from_utf8_lossy(name);
+        let message = format!("interceptor: what the names in prepared statement \"{name}\" mean has changed");
+        self.refuse_natively(error::NO_STATEMENT, &message, Some("prepare it again"), legs)
+    }
+
     fn no_statement(&mut self, name: &[u8], legs: &mut Legs<'_>) -> Step {
         let message = format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name));
         self.refuse_natively(error::NO_STATEMENT, &message, None, legs)
@@ -422,17 +470,19 @@ impl Machine {
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }
-                self.masked |= !obligations.masked.is_empty();
+                let (quotable, version) = (self.masked, self.judged_under(&reading, legs));
+                self.masked |= reading.quotes(&obligations.masked);
                 self.barriers += usize::from(reading.barrier);
                 self.copy_awaited = reading.copy_in;
                 legs.outbox.forward(frame.raw);
-                self.expect.push_back(Expect::Query(Answer::new(reading, obligations, Arc::clone(&self.rules))));
+                let answer = Answer::new(reading, obligations, Arc::clone(&self.rules), quotable, version);
+                self.expect.push_back(Expect::Query(answer));
                 self.after_query();
             }
             (Some(Asked::Parse(reading)), Frontend::Parse { name, types, .. }, leave) => {
                 spend(leave);
                 let types = types.as_chunks::<4>().0.iter().map(|oid| u32::from_be_bytes(*oid)).collect();
-                let prepared = Arc::new(Prepared { text: Arc::clone(&reading.text) });
+                let prepared = Arc::new(Prepared { text: Arc::clone(&reading.text), first: reading.cursor() });
                 let statement = Statement { prepared, reading: Some(reading), types };
                 let ticket = self.statements.forward(name, Some(statement), self.segment);
                 legs.outbox.forward(frame.raw);
@@ -450,12 +500,13 @@ impl Machine {
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }
+                let terms = (obligations, self.judged_under(&reading, legs));
                 self.portals.update(portal, |known| {
                     // What is bound to the session was read again: its later Executes yield what it means now.
                     known.reading = Arc::clone(&reading);
-                    known.spent = Some(obligations.clone());
+                    known.spent = Some(terms.clone());
                 });
-                self.run(frame, portal, reading, obligations, legs.outbox);
+                self.run(frame, portal, reading, terms, legs);
             }
             (Some(Asked::Call), Frontend::FunctionCall(_), Leave::Permit(permit)) => {
                 let (obligations, _) = permit.spend();

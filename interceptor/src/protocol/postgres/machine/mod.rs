@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::analysis::{Cursor, Known, Missing, Prepared};
+use super::analysis::{Cursor, Known, Missing, Prepared, SessionEffect};
 use super::codec::{Malformed, write};
 use super::statement::Reading;
 use crate::mask::Rules;
@@ -186,13 +186,31 @@ struct Statement {
     types: Arc<[u32]>,
 }
 
+impl Statement {
+    /// Whether it still does and yields what it did when it was prepared. The target may look names up again, or use the
+    /// plan that it has: both have to be the same.
+    fn still_means(&self, now: &Reading) -> bool {
+        let run =
+            |effect: &SessionEffect| matches!(effect, SessionEffect::Fetch { .. } | SessionEffect::Execute { .. });
+        if now.analysis.statements.iter().all(|statement| run(&statement.effect)) {
+            // What they name is looked up only when they run, and read again then.
+            return true;
+        }
+        match (&self.prepared.first, now.cursor()) {
+            (Some(first), Some(now)) => first.means(&now),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
 /// A portal of the extended protocol.
 #[derive(Clone, Debug)]
 struct Portal {
     reading: Arc<Reading>,
     parameters: Arc<[Parameter]>,
-    /// Once its permit is spent.
-    spent: Option<Obligations>,
+    /// Once its permit is spent: what that obliges to, and the catalog's version under which it was judged.
+    spent: Option<(Obligations, u64)>,
 }
 
 impl Portal {
@@ -228,10 +246,12 @@ pub(super) struct Machine {
     barriers: usize,
     /// What statements of the open transaction may have changed: undone by a rollback.
     touched: (bool, bool),
-    /// Some answer of the open transaction is masked: errors at its end are, too.
+    /// Some statement of the open transaction read what is masked: errors at its end may quote it.
     masked: bool,
     /// Those of the latest permit: they hold for notifications, which come without a command.
     obligations: Obligations,
+    /// The catalog's version under which the verdict that is waited for was asked for.
+    version: u64,
     /// What the verdict that is waited for is about.
     asked: Option<Asked>,
     /// A newer catalog was asked for, since the message at hand has an unknown name.
@@ -293,6 +313,7 @@ impl Machine {
             touched: (false, false),
             masked: false,
             obligations: Obligations::default(),
+            version: 0,
             asked: None,
             doubted: false,
             refused: None,
@@ -373,6 +394,8 @@ impl Known for Machine {
         let portal = self.portals.latest(name.as_bytes());
         match (self.cursors.get(name), portal) {
             (Some((cursor, _)), None) => Some(Arc::clone(cursor)),
+            // What it runs is looked up by name only when it runs.
+            (None, Some(portal)) if portal.reading.analysis.session_bound => None,
             (None, Some(portal)) => portal.reading.cursor(),
             // Both, or neither: it is not known which the target means.
             _ => None,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::codec::{Backend, Field, Side, backend_limit, frame, frontend_limit, write};
 use super::model::{self, Script, judge, permit, rules};
 use super::{
-    ClientLegs, EXPECT_LIMIT, Fate, Fault, Leave, Machine, NAMED_BYTES_LIMIT, NAMES_LIMIT, Outbox, Question, Step,
+    ClientLegs, EXPECT_LIMIT, Fate, Fault, Leave, Machine, NAMED_BYTES_LIMIT, NAMES_LIMIT, No, Outbox, Question, Step,
 };
 use crate::policy::Denial;
 use crate::telemetry::SessionId;
@@ -160,7 +160,7 @@ impl Scene {
         let mut legs = ClientLegs { analyst: &mut self.analyst, outbox: &mut self.outbox, reply: &mut reply };
         let step = match verdict {
             None => self.machine.on_client(found, &mut legs)?,
-            Some(verdict) => self.machine.on_verdict(found, verdict, &mut legs)?,
+            Some(verdict) => self.machine.on_verdict(found, verdict.map_err(No::from), &mut legs)?,
         };
         let told = match step {
             Step::Done => "",
@@ -598,7 +598,7 @@ fn what_has_no_place_after_the_log_in_ends_the_session() {
 fn a_function_call_stands_alone() {
     let mut scene = scene();
     scene.says_all(&[parse("", "select")]);
-    let call = body(b'F', b"");
+    let call = body(b'F', &[0; 10]);
     assert_eq!(scene.says(&call), "wait");
     assert_eq!(scene.target("1"), "1");
     scene.says_all(std::slice::from_ref(&call));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::super::analysis::{SessionEffect, StatementInfo};
+use super::super::analysis::{SessionEffect, StatementInfo, Transaction};
 use super::super::codec::{Backend, Frame, Notice};
 use super::super::statement::{Analyst, Reading};
 use super::answer::Answer;
@@ -146,8 +146,9 @@ impl Machine {
             }
             Backend::CommandComplete(_) | Backend::EmptyQueryResponse => {
                 self.cells.append(&mut answer.take_masked());
+                let settled = answer.is_settled(analyst);
                 let done = answer.next();
-                self.apply(&done, analyst);
+                self.apply(&done, settled, analyst);
             }
             Backend::PortalSuspended => self.cells.append(&mut answer.take_masked()),
             Backend::ErrorResponse(notice) => {
@@ -163,7 +164,7 @@ impl Machine {
     }
 
     /// What a statement that succeeded did to the session.
-    fn apply(&mut self, (reading, index): &(Arc<Reading>, usize), analyst: &mut dyn Analyst) {
+    fn apply(&mut self, (reading, index): &(Arc<Reading>, usize), settled: bool, analyst: &mut dyn Analyst) {
         let Some(statement) = reading.analysis.statements.get(*index) else { return };
         self.touch(statement, analyst);
         match &statement.effect {
@@ -171,12 +172,14 @@ impl Machine {
                 let prepared = Arc::clone(prepared);
                 let statement = Statement { prepared, reading: None, types: Arc::from([]) };
                 let room = self.statements.len() < super::NAMES_LIMIT;
-                room.then(|| self.statements.set(name.as_bytes(), Some(statement)));
+                // What is not kept is not known, whatever had the name before.
+                self.statements.set(name.as_bytes(), room.then_some(statement));
             }
             SessionEffect::Deallocate { name: Some(name) } => self.statements.set(name.as_bytes(), None),
             SessionEffect::Deallocate { name: None } => self.statements.retain(|_| false),
             SessionEffect::DeclareCursor { name, cursor, hold, .. } => {
-                let room = self.cursors.len() < super::NAMES_LIMIT;
+                let room = settled && self.cursors.len() < super::NAMES_LIMIT;
+                self.cursors.remove(name);
                 room.then(|| self.cursors.insert(Arc::clone(name), (Arc::clone(cursor), *hold)));
             }
             SessionEffect::Close { name: Some(name) } => {
@@ -193,6 +196,8 @@ impl Machine {
                 self.statements.retain(|_| false);
                 analyst.touch(true, true);
             }
+            // What others, or an earlier transaction, had prepared comes into effect.
+            SessionEffect::Transaction(Transaction::TwoPhase) => analyst.touch(true, true),
             SessionEffect::Transaction(_) => {
                 // It may have undone what the transaction had changed.
                 let (names, catalog) = self.touched;
@@ -355,16 +360,20 @@ impl Machine {
     fn on_notice(&mut self, notice: &Notice<'_>, out: &mut BytesMut) -> Fate {
         match self.expect.front_mut() {
             Some(Expect::Query(answer) | Expect::Execute(answer)) => answer.scrub(notice, b'N', out),
-            _ => Fate::Pass,
+            _ => self.scrubbed_as(b'N', notice, out),
         }
     }
 
     /// An error that belongs to no one statement: masked where any answer of the transaction was.
     fn scrubbed(&self, notice: &Notice<'_>, out: &mut BytesMut) -> Fate {
+        self.scrubbed_as(b'E', notice, out)
+    }
+
+    fn scrubbed_as(&self, tag: u8, notice: &Notice<'_>, out: &mut BytesMut) -> Fate {
         if !self.masked {
             return Fate::Pass;
         }
-        super::answer::put_scrubbed(notice, b'E', out);
+        super::answer::put_scrubbed(notice, tag, out);
         Fate::Replaced
     }
 }

@@ -1,7 +1,9 @@
 //! The driver with a scripted gate: against a fake target that counts what reaches it, and against real servers.
 
+mod attacks;
 mod fake;
 mod handshake;
+mod honest;
 mod real;
 
 use std::collections::HashMap;

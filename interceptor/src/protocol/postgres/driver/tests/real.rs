@@ -17,7 +17,7 @@ use crate::testing::postgres::{Options, Postgres as Server};
 use crate::tls;
 
 #[derive(Debug)]
-struct Tcp(u16);
+pub(super) struct Tcp(pub(super) u16);
 
 impl Dial for Tcp {
     fn dial(&self) -> BoxFuture<'_, io::Result<tls::Stream>> {
@@ -30,14 +30,14 @@ impl Dial for Tcp {
 }
 
 /// A server, and a proxy in front of it.
-struct Stage {
-    server: Server,
-    gate: Arc<ScriptedGate>,
-    port: u16,
+pub(super) struct Stage {
+    pub(super) server: Server,
+    pub(super) gate: Arc<ScriptedGate>,
+    pub(super) port: u16,
 }
 
 impl Stage {
-    async fn new(gate: ScriptedGate, rules: Rules) -> Self {
+    pub(super) async fn new(gate: ScriptedGate, rules: Rules) -> Self {
         let server = Server::start(Options { auth: "trust", ..Options::default() }).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -75,17 +75,17 @@ impl Stage {
     }
 
     /// Runs psql over a script, and gives what it printed: both streams.
-    async fn psql(&self, script: &str) -> String {
+    pub(super) async fn psql(&self, script: &str) -> String {
         let output =
             self.client("psql", &["-X", "-q", "-A", "-t", "-v", "VERBOSITY=verbose", &self.url()], script).await;
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("host=127.0.0.1 port={} user=agent dbname=postgres sslmode=prefer", self.port)
     }
 
-    async fn client(&self, program: &str, arguments: &[&str], input: &str) -> Output {
+    pub(super) async fn client(&self, program: &str, arguments: &[&str], input: &str) -> Output {
         let mut process = Process::new(program);
         process.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let input = input.to_owned();

@@ -121,6 +121,9 @@ impl Analyst for Script {
             statements: words(text).map(|word| self.statement(word)).collect(),
             session_bound,
             opaque: text.contains("opaque"),
+            uses_constants: true,
+            prepares: false,
+            missing: None,
         };
         Arc::new(Reading::new(text.into(), Arc::new(analysis), self.epoch))
     }
@@ -133,8 +136,18 @@ impl Analyst for Script {
         self.epoch
     }
 
+    fn version(&self) -> u64 {
+        0
+    }
+
+    fn announce(&self) {}
+
     fn is_stale(&self) -> bool {
         self.stale
+    }
+
+    fn doubt(&mut self, _reading: &Reading) -> bool {
+        false
     }
 
     fn touch(&mut self, names: bool, catalog: bool) {
@@ -150,6 +163,10 @@ impl Analyst for Script {
     }
 
     fn is_text(&self, _type_oid: u32) -> bool {
+        false
+    }
+
+    fn runs_code(&self, _type_oid: u32) -> bool {
         false
     }
 

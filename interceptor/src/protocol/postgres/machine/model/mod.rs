@@ -12,10 +12,10 @@ mod target;
 use std::collections::VecDeque;
 use std::fmt;
 
-use bytes::BytesMut;
+use bytes::{BufMut as _, BytesMut};
 
 use super::super::codec::{Backend, Frame, Frontend, Side, backend_limit, frame, frontend_limit, write};
-use super::{ClientLegs, Fate, Fault, Leave, Machine, Outbox, Question, Step};
+use super::{ClientLegs, Fate, Fault, Leave, Machine, No, Outbox, Question, Step};
 use crate::policy::Denial;
 use crate::telemetry::SessionId;
 #[cfg(test)]
@@ -140,7 +140,7 @@ fn op(draw: &mut Draw<'_>, texts: &[&str]) -> Op {
         }
         10 => match draw.below(4) {
             0 => {
-                let message = encoded(|out| write::message(out, b'F', |_| {}));
+                let message = encoded(|out| write::message(out, b'F', |out| out.put_slice(&[0; 10])));
                 Op::Simple { message, inside: draw.below(2) == 1, data: Vec::new() }
             }
             _ => Op::Message(bare(b'H')),
@@ -324,7 +324,7 @@ impl Conversation {
             None => self.machine.on_client(whole(&message), &mut legs),
             Some(verdict) => {
                 let refused = verdict.is_err();
-                let step = self.machine.on_verdict(whole(&message), verdict, &mut legs);
+                let step = self.machine.on_verdict(whole(&message), verdict.map_err(No::from), &mut legs);
                 let forwarded = since(&self.outbox, before).windows(message.len()).any(|window| window == message);
                 assert!(!refused || !forwarded, "what was refused is forwarded");
                 step
@@ -499,7 +499,7 @@ fn offer(
     let mut legs = ClientLegs { analyst, outbox, reply: &mut BytesMut::new() };
     match verdict {
         None => machine.on_client(found, &mut legs),
-        Some(verdict) => machine.on_verdict(found, verdict, &mut legs),
+        Some(verdict) => machine.on_verdict(found, verdict.map_err(No::from), &mut legs),
     }
 }
 

@@ -1,0 +1,285 @@
+//! Attempts of an agent to read what it may not, or to change what it may not: `testdata/attacks.txt` against a real
+//! server, through the whole driver, with a policy that permits only what an attack is given.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use super::real::Tcp;
+use super::{Answer, ScriptedGate};
+use crate::mask::Rules;
+use crate::policy::{ActionName, Command};
+use crate::protocol::postgres::Postgres;
+use crate::protocol::postgres::codec::{Backend, ProtocolVersion, Side, backend_limit, frame, write};
+use crate::protocol::{Conn, Dial, Protocol, Target};
+use crate::telemetry::SessionId;
+use crate::testing::postgres::{Options, Postgres as Server};
+use crate::tls;
+
+const ATTACKS: &str = include_str!("../../testdata/attacks.txt");
+const SETUP: &str = include_str!("../../testdata/attacks.sql");
+
+/// Never to be seen, in any case of letters.
+const SECRETS: [&str; 2] = ["treasure", "49290000"];
+
+/// One attack, as the corpus has it.
+#[derive(Debug, Default)]
+struct Attack {
+    name: &'static str,
+    /// Permitted actions beyond `select` and `session`, without `sql:`.
+    allowed: BTreeSet<&'static str>,
+    lines: Vec<&'static str>,
+    seen: Vec<&'static str>,
+    unseen: Vec<&'static str>,
+}
+
+fn attacks() -> Vec<Attack> {
+    let mut found: Vec<Attack> = Vec::new();
+    for line in ATTACKS.lines().filter(|line| !line.is_empty() && !line.starts_with("# ")) {
+        if let Some(head) = line.strip_prefix("== ") {
+            let (name, allowed) = head.split_once(" + ").unwrap_or((head, ""));
+            let allowed = allowed.split_whitespace().chain(["select", "session"]).collect();
+            found.push(Attack { name, allowed, ..Attack::default() });
+        } else if let Some(attack) = found.last_mut() {
+            match (line.strip_prefix("> "), line.strip_prefix("! ")) {
+                (Some(seen), _) => attack.seen.push(seen),
+                (_, Some(unseen)) => attack.unseen.push(unseen),
+                _ => attack.lines.push(line),
+            }
+        }
+    }
+    found
+}
+
+/// The policy: what the attack is given, nothing of the schema `hidden`, and no value in clear.
+fn verdict(command: &Command, allowed: &BTreeSet<&'static str>) -> Answer {
+    let permitted = command.actions.iter().all(|action| {
+        action.name == ActionName::SQL_CONNECT
+            || (allowed.contains(action.name.as_str().trim_start_matches("sql:"))
+                && action.resource.path.get(2).is_none_or(|schema| &**schema != "hidden"))
+    });
+    if permitted { Answer::Permit(&["pii", "card"]) } else { Answer::Deny }
+}
+
+/// A client that sends whatever it is told.
+struct Agent {
+    stream: TcpStream,
+    buffer: BytesMut,
+    out: BytesMut,
+    said: String,
+}
+
+impl Agent {
+    async fn connect(port: u16, database: &str) -> Self {
+        let mut agent = Self {
+            stream: TcpStream::connect(("127.0.0.1", port)).await.unwrap(),
+            buffer: BytesMut::new(),
+            out: BytesMut::new(),
+            said: String::new(),
+        };
+        let parameters = [(&b"user"[..], &b"agent"[..]), (b"database", database.as_bytes())];
+        write::startup(&mut agent.out, ProtocolVersion::V3_0, parameters);
+        agent.flush().await;
+        agent.until_ready().await;
+        agent.said.clear();
+        agent
+    }
+
+    async fn flush(&mut self) {
+        self.stream.write_all(&self.out.split()).await.unwrap();
+    }
+
+    /// `:parse name text`, `:typed name oid text`, `:bind portal statement`, `:exec portal rows`, `:close P name`,
+    /// `:describe S name`, `:sync`; everything else is a simple query. `-` is the empty name.
+    async fn say(&mut self, line: &str, typed: &dyn Fn(&str) -> u32) {
+        let unnamed = |name: &str| if name == "-" { String::new() } else { name.to_owned() };
+        let side = |name: &str| if name == "S" { Side::Statement } else { Side::Portal };
+        let Some(rest) = line.strip_prefix(':') else {
+            write::query(&mut self.out, line.replace("\\n", "\n").as_bytes());
+            self.flush().await;
+            return self.until_ready().await;
+        };
+        let words: Vec<&str> = rest.splitn(3, ' ').collect();
+        match words.as_slice() {
+            ["parse", name, text] => drop(write::parse(&mut self.out, unnamed(name).as_bytes(), text.as_bytes())),
+            ["typed", kind, text] => drop(write::message(&mut self.out, b'P', |out| {
+                out.put_u8(0);
+                out.put_slice(text.as_bytes());
+                out.put_u8(0);
+                out.put_u16(1);
+                out.put_u32(typed(kind));
+            })),
+            ["value", value] => drop(write::message(&mut self.out, b'B', |out| {
+                out.put_slice(&[0, 0, 0, 0, 0, 1]);
+                out.put_u32(u32::try_from(value.len()).unwrap());
+                out.put_slice(value.as_bytes());
+                out.put_u16(0);
+            })),
+            ["bind", portal, statement] => {
+                write::bind(&mut self.out, unnamed(portal).as_bytes(), unnamed(statement).as_bytes());
+            }
+            ["exec", portal, rows] => {
+                write::execute(&mut self.out, unnamed(portal).as_bytes(), rows.parse().unwrap());
+            }
+            ["close", kind, name] => drop(write::close(&mut self.out, side(kind), unnamed(name).as_bytes())),
+            ["describe", kind, name] => drop(write::describe(&mut self.out, side(kind), unnamed(name).as_bytes())),
+            ["sync"] => {
+                write::bare(&mut self.out, b'S');
+                self.flush().await;
+                self.until_ready().await;
+            }
+            _ => panic!("{line}"),
+        }
+    }
+
+    async fn until_ready(&mut self) {
+        loop {
+            while let Some(found) = frame(&self.buffer, backend_limit).unwrap() {
+                let (tag, length) = (found.tag, found.raw.len());
+                let text = match Backend::decode(found).unwrap() {
+                    Backend::DataRow(values) => {
+                        let cells = values.map(|cell| cell.map_or("NULL".into(), String::from_utf8_lossy));
+                        cells.collect::<Vec<_>>().join("|")
+                    }
+                    Backend::CopyData(data) => String::from_utf8_lossy(data).into_owned(),
+                    Backend::ErrorResponse(notice) | Backend::NoticeResponse(notice) => {
+                        let fields = notice.fields().map(|(_, text)| String::from_utf8_lossy(text));
+                        format!("{}: {}", char::from(tag), fields.collect::<Vec<_>>().join(" "))
+                    }
+                    Backend::ParameterStatus(_, value) => String::from_utf8_lossy(value).into_owned(),
+                    Backend::NotificationResponse { payload, .. } => String::from_utf8_lossy(payload).into_owned(),
+                    _ => String::new(),
+                };
+                if !text.is_empty() {
+                    self.said.push_str(&text);
+                    self.said.push('\n');
+                }
+                let _consumed = self.buffer.split_to(length);
+                if tag == b'Z' {
+                    return;
+                }
+            }
+            let read = timeout(Duration::from_secs(5), self.stream.read_buf(&mut self.buffer)).await;
+            match read {
+                Ok(Ok(read)) if read > 0 => {}
+                ended => {
+                    self.said.push_str(if ended.is_ok() { "closed\n" } else { "no answer in time\n" });
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn serve(server: &Server, attack: &Attack, rules: &Arc<Rules>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let target = Arc::new(Target {
+        name: format!("a{}", server.port()).into(),
+        host: "localhost".into(),
+        agent_tls: None,
+        upstream_tls: tls::Upstream::default(),
+    });
+    let dial: Arc<dyn Dial> = Arc::new(Tcp(server.port()));
+    let (allowed, rules) = (attack.allowed.clone(), Arc::clone(rules));
+    tokio::spawn(async move {
+        let gate = Arc::new(ScriptedGate::new(move |command| verdict(command, &allowed)));
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let conn = Conn {
+                agent: tls::Stream::Tcp(stream),
+                target: Arc::clone(&target),
+                dial: Arc::clone(&dial),
+                rules: Arc::clone(&rules),
+                session: SessionId::NONE,
+            };
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move { Postgres.serve(conn, &*gate).await });
+        }
+    });
+    port
+}
+
+/// What came of an attack, and what is wrong with that.
+async fn run(server: &Server, attack: &Attack, rules: &Arc<Rules>, number: usize) -> Option<String> {
+    let database = format!("attack{number}");
+    server.sql(&format!("CREATE DATABASE {database} TEMPLATE victim")).unwrap();
+    let port = serve(server, attack, rules).await;
+    let mut agents = [Agent::connect(port, &database).await, Agent::connect(port, &database).await];
+    let typed = |name: &str| {
+        let oid = server.sql_in(&database, &format!("SELECT '{name}'::regtype::oid")).unwrap();
+        oid.parse().unwrap()
+    };
+    for line in &attack.lines {
+        match (line.strip_prefix("2| "), line.strip_prefix("2& ")) {
+            (Some(line), _) => agents[1].say(line, &typed).await,
+            (_, Some("ready")) => agents[1].until_ready().await,
+            (_, Some(line)) => {
+                write::query(&mut agents[1].out, line.as_bytes());
+                agents[1].flush().await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            _ => agents[0].say(line, &typed).await,
+        }
+    }
+    let said = agents.map(|agent| agent.said).concat();
+    let state = server.sql_in(&database, STATE).unwrap();
+    if std::env::var("ATTACKS_SAID").is_ok() {
+        eprintln!("== {}\n{said}", attack.name);
+    }
+    let lower = said.to_lowercase();
+    let mut wrong: Vec<String> =
+        SECRETS.iter().filter(|secret| lower.contains(**secret)).map(|secret| format!("shows {secret}")).collect();
+    wrong.extend(attack.seen.iter().filter(|text| !said.contains(**text)).map(|text| format!("does not show {text}")));
+    wrong.extend(attack.unseen.iter().filter(|text| said.contains(**text)).map(|text| format!("shows {text}")));
+    let writes = attack.allowed.len() > 2;
+    if if writes { !state.starts_with("0|") } else { state != "0|2|1|0|0" } {
+        wrong.push(format!("changed the database: {state}"));
+    }
+    (!wrong.is_empty()).then(|| format!("== {}\n{}\n{said}", attack.name, wrong.join(", ")))
+}
+
+/// What no attack may change: whether forbidden code ran, and how much there is.
+const STATE: &str = "SELECT (SELECT count(*) FROM witness), (SELECT count(*) FROM people), \
+    (SELECT count(*) FROM hidden.vault), (SELECT count(*) FROM pg_largeobject_metadata), \
+    (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM counter)";
+
+fn rules() -> Rules {
+    let config = r#"
+        [[mask]]
+        tag = "pii"
+        columns = ["public.people.email", "public.logs.email", "public.booked.email"]
+        transform = "redact"
+        [[mask]]
+        tag = "card"
+        columns = ["public.people.card"]
+        transform = { keep_last = 4 }
+    "#;
+    #[derive(serde::Deserialize)]
+    struct Masks {
+        mask: Vec<crate::mask::Config>,
+    }
+    Rules::compile(&toml::from_str::<Masks>(config).unwrap().mask, None).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_attack_of_the_corpus_succeeds() {
+    let settings = vec![("max_prepared_transactions".to_owned(), "5".to_owned())];
+    let server = Server::start(Options { auth: "trust", settings, ..Options::default() }).unwrap();
+    server.sql("CREATE DATABASE victim").unwrap();
+    server.sql_in("victim", SETUP).unwrap();
+    let rules = Arc::new(rules());
+    let mut wrong = Vec::new();
+    let mut cases = 0;
+    for (number, attack) in attacks().iter().enumerate() {
+        wrong.extend(run(&server, attack, &rules, number).await);
+        cases += 1;
+    }
+    assert!(wrong.is_empty(), "{} of {cases}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(cases > 0);
+}

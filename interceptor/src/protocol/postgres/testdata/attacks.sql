@@ -1,0 +1,25 @@
+-- What the attacks of attacks.txt are up against.
+CREATE TABLE people (id int PRIMARY KEY, email text, card text, note text);
+INSERT INTO people VALUES (1, 'treasure@deep.test', '4929000011112222', 'plain'), (2, 'x@treasure.test', '4929000033334444', 'plain');
+CREATE TABLE boxes (id int PRIMARY KEY, owner int NOT NULL REFERENCES people ON DELETE SET NULL, what text);
+CREATE SCHEMA hidden;
+CREATE TABLE hidden.vault (v text);
+INSERT INTO hidden.vault VALUES ('treasure');
+CREATE TABLE vault (v text);
+INSERT INTO vault VALUES ('nothing');
+CREATE TABLE witness (n int);
+CREATE SEQUENCE counter;
+CREATE FUNCTION touch() RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO witness VALUES (1); RETURN 1; END $$;
+CREATE FUNCTION touched(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN INSERT INTO witness VALUES (1); RETURN true; END $$;
+CREATE DOMAIN loud AS text CHECK (touched(VALUE));
+CREATE TYPE wrapped AS (a loud);
+CREATE FUNCTION json_value(text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO witness VALUES (1); RETURN 1; END $$;
+CREATE FUNCTION json_scalar(text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO witness VALUES (1); RETURN 1; END $$;
+CREATE TABLE logs (id int, day date, email text) PARTITION BY RANGE (day);
+CREATE TABLE logs_old PARTITION OF logs FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+INSERT INTO logs VALUES (1, '2020-05-05', 'treasure');
+CREATE TABLE booked (id int, email text UNIQUE DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE scratch (id int, v text);
+CREATE VIEW through AS SELECT email AS c FROM people;
+CREATE MATERIALIZED VIEW frozen AS SELECT c FROM through;
+ANALYZE;
