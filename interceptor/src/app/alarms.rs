@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::capture::{Events, KernelEvent};
+use crate::capture::{Events, KernelEvent, Refusal};
 use crate::record::Event;
 use crate::session::House;
 use crate::telemetry::SessionId;
@@ -56,8 +56,19 @@ pub(super) async fn watch(house: Arc<House>, mut events: Events) {
     }
 }
 
+/// Whether it is what getaddrinfo does with each address of a target's name: it connects a UDP socket, sends nothing, and
+/// sorts the addresses by where that would have led. On record like all else, and nothing to wake anybody for.
+fn is_lookup(house: &House, event: &KernelEvent) -> bool {
+    let routes = house.routes.load();
+    event.refusal == Refusal::Udp && event.address.is_some_and(|address| routes.find(address).is_some())
+}
+
 async fn report(house: &House, what: String, event: &KernelEvent, count: u64) {
-    tracing::warn!(%what, cgroup = event.cgroup, pid = event.pid, count, destination = ?event.address, "refused in the kernel");
+    if is_lookup(house, event) {
+        tracing::debug!(%what, cgroup = event.cgroup, pid = event.pid, count, destination = ?event.address, "refused in the kernel");
+    } else {
+        tracing::warn!(%what, cgroup = event.cgroup, pid = event.pid, count, destination = ?event.address, "refused in the kernel");
+    }
     let denied = Event::KernelDenied {
         what,
         cgroup: event.cgroup,

@@ -122,7 +122,6 @@ fn keys_are_discovered_rotated_and_outlive_their_issuer() {
     let mut stage = with_documents();
     let mut server = Server::start(&stage);
     look_for_keys(&stage, &trusting(&stage, "idp-ca.pem"));
-    let fetched = Instant::now();
     assert_eq!((asked(&stage, "/.well-known/openid-configuration"), asked(&stage, "/keys")), (1, 1));
     for _ in 0..3 {
         psql_ok(&stage, &["SELECT 1"]);
@@ -140,7 +139,7 @@ fn keys_are_discovered_rotated_and_outlive_their_issuer() {
     // Rotated: a key id that is not known asks the issuer, but not all the time.
     let server = Server::start(&stage);
     rotate(&mut stage, "key-2");
-    assert!(fetched.elapsed() < Duration::from_secs(25), "the machine is too slow for this test");
+    assert!(tried_again.elapsed() < Duration::from_secs(25), "the machine is too slow for this test");
     for _ in 0..4 {
         refused(&stage, &["do not include key id", "key-2", "try again in a minute"]);
     }

@@ -9,8 +9,8 @@ use nix::unistd::Pid;
 
 use super::hold::{approve, ended, refuse, waiting};
 use super::scene::{
-    assert_nothing_forbidden, inline, operate_json, psql_ok, said, stage_with, start, start_psql, truth, wait_for,
-    wire_command,
+    assert_nothing_forbidden, inline, operate, operate_json, psql_ok, said, stage_with, start, start_psql, truth,
+    wait_for, wire_command,
 };
 
 /// A stage on which loading `scratch`, and truncating it, wait for a human.
@@ -81,6 +81,8 @@ fn a_hold_keeps_its_place() {
     a_hold_inside_a_transaction_decides_about_all_of_it(&stage);
     refill(&stage);
     a_wait_is_canceled_like_any_query(&stage);
+    refill(&stage);
+    a_wait_ends_with_its_session(&stage);
 }
 
 fn a_hold_inside_a_pipeline_keeps_its_place(stage: &Stage) {
@@ -194,4 +196,19 @@ fn values_sent_again_find_their_grant_once_and_of_two_one_runs() {
     told.sort();
     assert_eq!(told, ["1\n", "42501\n"]);
     assert_eq!(count(&stage, "scratch", "what = 'granted'"), "2");
+}
+
+fn a_wait_ends_with_its_session(stage: &Stage) {
+    let psql = start_psql(stage, &["TRUNCATE scratch"]);
+    let request = waiting(stage, "TRUNCATE");
+    let sessions = operate_json(stage, &["sessions"]);
+    let [session] = sessions.as_array().unwrap().as_slice() else { panic!("not one session: {sessions}") };
+    assert_eq!((&session["identity"], &session["held"]), (&"billing-bot".into(), &1.into()), "{session}");
+    operate(stage, 0, &["sessions", "kill", session["id"].as_str().unwrap()]);
+    let told = ended(psql, false);
+    assert!(told.contains("FATAL:  57P01") && told.contains(session["id"].as_str().unwrap()), "{told}");
+    operate(stage, 2, &["sessions", "kill", session["id"].as_str().unwrap()]);
+    assert_eq!(waiting(stage, "TRUNCATE")["id"], request["id"], "the request lives on");
+    refuse(stage, "TRUNCATE");
+    assert_eq!(count(stage, "scratch", "true"), "1000");
 }
