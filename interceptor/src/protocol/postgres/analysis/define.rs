@@ -23,7 +23,13 @@ impl<'a> Walker<'a> {
     pub(super) fn define(&mut self, node: &NodeEnum) -> bool {
         self.resync.catalog = true;
         match node {
-            NodeEnum::CreateStmt(create) => self.create_table(create),
+            NodeEnum::CreateStmt(create) => {
+                let range = create.relation.as_ref();
+                // Of a temporary one only this session knows.
+                self.resync.catalog =
+                    !create.inh_relations.is_empty() || range.is_none_or(|range| range.relpersistence != "t");
+                self.create_table(create);
+            }
             NodeEnum::CreateForeignTableStmt(create) => {
                 if let Some(base) = &create.base_stmt {
                     self.create_table(base);
@@ -725,7 +731,8 @@ impl<'a> Walker<'a> {
                 }
             }
         }
-        self.resync.catalog = false;
+        // A schema that may not be used is not on the path.
+        (self.resync.names, self.resync.catalog) = (true, false);
     }
 
     /// Values of a SET are constants; those of SET TRANSACTION have names.

@@ -359,12 +359,7 @@ impl Machine {
             Side::Statement => match self.statements.find(name, segment) {
                 // The target looks its names up again, and plans with what it finds.
                 Found::Is(statement) => {
-                    let epoch = legs.analyst.epoch();
-                    let text = &statement.prepared.text;
-                    let known = statement.reading.as_ref();
-                    if known.is_none_or(|reading| reading.epoch != epoch)
-                        && !statement.still_means(&legs.analyst.read(text, &*self))
-                    {
+                    if !self.holds(name, &statement, legs.analyst) {
                         return self.means_another(name, legs);
                     }
                     true
@@ -413,6 +408,19 @@ impl Machine {
         let command = self.command(&reading, &self.parameters(call.formats, call.arguments, &[]));
         self.asked = Some(Asked::Call);
         Step::Ask(Question { command, prepares: false })
+    }
+
+    /// Whether a prepared statement still means what it meant.
+    fn holds(&self, name: &[u8], statement: &Statement, analyst: &mut dyn Analyst) -> bool {
+        match &statement.reading {
+            Some(reading) if reading.epoch == analyst.epoch() => true,
+            Some(_) => statement.still_means(&analyst.read(&statement.prepared.text, self)),
+            // One of SQL's PREPARE: what its EXECUTE would find.
+            None => {
+                let name = String::from_utf8_lossy(name).replace('"', "\"\"");
+                !analyst.read(&format!("EXECUTE \"{name}\""), self).analysis.opaque
+            }
+        }
     }
 
     /// The version of the catalog under which a reading was judged, whose own changes are told to others from now on.

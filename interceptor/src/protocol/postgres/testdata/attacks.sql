@@ -5,6 +5,8 @@ CREATE TABLE boxes (id int PRIMARY KEY, owner int NOT NULL REFERENCES people ON 
 CREATE SCHEMA hidden;
 CREATE TABLE hidden.vault (v text);
 INSERT INTO hidden.vault VALUES ('treasure');
+GRANT USAGE ON SCHEMA hidden TO pg_monitor;
+GRANT SELECT ON hidden.vault TO pg_monitor;
 CREATE TABLE vault (v text);
 INSERT INTO vault VALUES ('nothing');
 CREATE TABLE witness (n int);
