@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::real::Tcp;
@@ -23,6 +25,9 @@ use crate::tls;
 
 const ATTACKS: &str = include_str!("../../testdata/attacks.txt");
 const SETUP: &str = include_str!("../../testdata/attacks.sql");
+
+/// Attacks that run at the same time, each in a database of its own.
+const AT_ONCE: usize = 4;
 
 /// Never to be seen, in any case of letters.
 const SECRETS: [&str; 2] = ["treasure", "49290000"];
@@ -96,7 +101,7 @@ impl Agent {
 
     /// `:parse name text`, `:typed name oid text`, `:bind portal statement`, `:exec portal rows`, `:close P name`,
     /// `:describe S name`, `:sync`; everything else is a simple query. `-` is the empty name.
-    async fn say(&mut self, line: &str, typed: &dyn Fn(&str) -> u32) {
+    async fn say(&mut self, line: &str, typed: &(dyn Fn(&str) -> u32 + Sync)) {
         let unnamed = |name: &str| if name == "-" { String::new() } else { name.to_owned() };
         let side = |name: &str| if name == "S" { Side::Statement } else { Side::Portal };
         let Some(rest) = line.strip_prefix(':') else {
@@ -229,9 +234,6 @@ async fn run(server: &Server, attack: &Attack, rules: &Arc<Rules>, number: usize
     }
     let said = agents.map(|agent| agent.said).concat();
     let state = server.sql_in(&database, STATE).unwrap();
-    if std::env::var("ATTACKS_SAID").is_ok() {
-        eprintln!("== {}\n{said}", attack.name);
-    }
     let lower = said.to_lowercase();
     let mut wrong: Vec<String> =
         SECRETS.iter().filter(|secret| lower.contains(**secret)).map(|secret| format!("shows {secret}")).collect();
@@ -267,19 +269,24 @@ fn rules() -> Rules {
     Rules::compile(&toml::from_str::<Masks>(config).unwrap().mask, None).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_attack_of_the_corpus_succeeds() {
     let settings = vec![("max_prepared_transactions".to_owned(), "5".to_owned())];
     let server = Server::start(Options { auth: "trust", settings, ..Options::default() }).unwrap();
     server.sql("CREATE DATABASE victim").unwrap();
     server.sql_in("victim", SETUP).unwrap();
-    let rules = Arc::new(rules());
-    let mut wrong = Vec::new();
-    let mut cases = 0;
-    for (number, attack) in attacks().iter().enumerate() {
-        wrong.extend(run(&server, attack, &rules, number).await);
-        cases += 1;
+    let (server, rules, places) = (Arc::new(server), Arc::new(rules()), Arc::new(Semaphore::new(AT_ONCE)));
+    let mut running = JoinSet::new();
+    for (number, attack) in attacks().into_iter().enumerate() {
+        let (server, rules, places) = (Arc::clone(&server), Arc::clone(&rules), Arc::clone(&places));
+        running.spawn(async move {
+            let _place = places.acquire_owned().await.unwrap();
+            run(&server, &attack, &rules, number).await
+        });
     }
+    let results = running.join_all().await;
+    let cases = results.len();
+    let wrong: Vec<String> = results.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{} of {cases}:\n{}", wrong.len(), wrong.join("\n"));
     assert!(cases > 0);
 }
