@@ -116,6 +116,7 @@ impl Walker<'_> {
             NodeEnum::GroupingSet(set) => self.expressions(&set.content),
             NodeEnum::MultiAssignRef(assign) => self.maybe(assign.source.as_deref()),
             NodeEnum::CurrentOfExpr(current) => {
+                self.references += 1;
                 self.session_bound = true;
                 match self.scope.known.cursor(&current.cursor_name) {
                     Some(cursor) => Arc::clone(&cursor.reads_tagged),

@@ -126,6 +126,7 @@ const NO_RELATION: &str = "42P01";
 impl Walker<'_> {
     /// What a reference means.
     pub(super) fn column_ref(&mut self, fields: &[Node]) -> Val {
+        self.references += 1;
         let Some((names, star)) = field_names(fields) else {
             self.opaque("a reference that is not known");
             return Val::made(self.scope.tags.all());

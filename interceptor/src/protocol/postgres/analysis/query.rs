@@ -56,10 +56,15 @@ impl Walker<'_> {
 
     fn plain(&mut self, select: &SelectStmt) -> Columns {
         self.add_from(&select.from_clause);
+        let references = self.references;
         if let Some(condition) = &select.where_clause {
             let tags = self.expression(condition).tags;
             self.filter(&tags);
-        } else if self.frames.last().is_some_and(|frame| frame.items.iter().any(|item| item.rte.table)) {
+        }
+        // A condition that names no column holds for every row, or for none.
+        if self.references == references
+            && self.frames.last().is_some_and(|frame| frame.items.iter().any(|item| item.rte.table))
+        {
             self.unrestricted = true;
         }
         let columns = self.target_list(&select.target_list);

@@ -36,6 +36,8 @@ pub(super) struct Walker<'a> {
     pub(super) calls: usize,
     pub(super) filters_on_masked: bool,
     pub(super) unrestricted: bool,
+    /// References to columns so far.
+    pub(super) references: usize,
     pub(super) reads: TagSet,
     pub(super) frames: Vec<Frame>,
     pub(super) ctes: Vec<Cte>,
@@ -65,6 +67,7 @@ impl<'a> Walker<'a> {
             calls: 0,
             filters_on_masked: false,
             unrestricted: false,
+            references: 0,
             reads: TagSet::default(),
             frames: Vec::new(),
             ctes: Vec::new(),

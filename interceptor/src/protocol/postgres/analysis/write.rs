@@ -195,8 +195,11 @@ impl<'a> Walker<'a> {
     fn condition(&mut self, condition: Option<&Node>) {
         match condition {
             Some(condition) => {
+                let references = self.references;
                 let tags = self.expression(condition).tags;
                 self.filter(&tags);
+                // One that names no column holds for every row, or for none.
+                self.unrestricted |= self.references == references;
             }
             None => self.unrestricted = true,
         }

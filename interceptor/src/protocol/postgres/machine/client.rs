@@ -93,7 +93,8 @@ impl Machine {
             self.flush(legs.outbox);
             return Step::Wait;
         }
-        if self.touched.1 {
+        if self.touched.1 && !self.in_block() {
+            // It commits.
             legs.analyst.announce();
         }
         if self.skip && !self.open {
