@@ -266,6 +266,7 @@ fn facts_are_of_the_whole() {
     assert!(found.facts.has_where && found.facts.filters_on_masked);
     assert_eq!(found.facts.row_limit, Some(7));
     assert!(found.facts.functions.contains("pg_catalog.lower"));
+    assert!(judge("DELETE FROM users WHERE CURRENT OF c").facts.has_where);
     for text in
         ["DELETE FROM users WHERE true", "UPDATE users SET note = 'x' WHERE 1 = 1", "SELECT id FROM users WHERE $1"]
     {
