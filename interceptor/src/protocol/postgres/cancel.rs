@@ -5,10 +5,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::codec::ProtocolVersion;
 use super::login;
@@ -52,13 +54,39 @@ pub(super) struct Handle {
     pub(super) process_id: i32,
     pub(super) secret_key: i32,
     /// Wakes a session that waits for a human.
-    pub(super) waiting: Arc<Notify>,
+    pub(super) waiting: Arc<Waiting>,
+}
+
+/// A session's wait for a human, which a cancel request ends.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    waits: AtomicBool,
+    canceled: Notify,
+}
+
+impl Waiting {
+    /// Begins a wait: from here on no cancel request is lost. Ends when the returned value is dropped.
+    pub(super) fn begin(&self) -> (Notified<'_>, impl Drop + use<'_>) {
+        struct End<'a>(&'a AtomicBool);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::SeqCst);
+            }
+        }
+        let canceled = self.canceled.notified();
+        self.waits.store(true, Ordering::SeqCst);
+        (canceled, End(&self.waits))
+    }
 }
 
 impl Cancel for Handle {
     fn cancel(&self) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async {
-            self.waiting.notify_waiters();
+            if self.waiting.waits.load(Ordering::SeqCst) {
+                // The target has nothing of the command yet: told to cancel, it would stop what comes next.
+                self.waiting.canceled.notify_waiters();
+                return Ok(());
+            }
             let leg = self.dial.dial().await?;
             login::cancel(leg, &self.target, self.process_id, self.secret_key).await.map_err(io::Error::other)
         })

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::super::analyst::SessionAnalyst;
-use super::super::cancel::{Handle, Key};
+use super::super::cancel::{Handle, Key, Waiting};
 use super::super::catalog::{Names, SESSION_QUERY};
 use super::super::codec::{self, Frontend, Malformed, Startup, frontend_limit, write};
 use super::super::error::{self, Severity};
@@ -86,7 +85,7 @@ pub(super) async fn open(conn: Conn, gate: &dyn Gate) -> Result<Opened<'_>, Fail
     let database = Arc::clone(&library.database);
     let analyst = SessionAnalyst::new(Arc::clone(&target.name), database, catalog, names, Arc::clone(&rules));
 
-    let waiting = Arc::new(Notify::new());
+    let waiting = Arc::new(Waiting::default());
     let key = Key::generate(opening.negotiated()).map_err(|source| Failure::Io { leg: "agent", source })?;
     let (process_id, secret_key) = (upstream.process_id, upstream.secret_key);
     let handle = Handle { dial, target, process_id, secret_key, waiting: Arc::clone(&waiting) };

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::super::analyst::Wanted;
+use super::super::cancel::Waiting;
 use super::super::catalog::{Catalog, Loader, QUERIES, SESSION_QUERY, SETUP};
 use super::super::codec::{frame, frontend_limit};
 use super::super::error::{self, Severity};
@@ -27,7 +27,7 @@ pub(super) struct Session<'a> {
     pub(super) library: Library,
     pub(super) session: SessionId,
     /// Woken by cancel requests.
-    pub(super) waiting: Arc<Notify>,
+    pub(super) waiting: Arc<Waiting>,
 }
 
 impl Session<'_> {
@@ -146,8 +146,7 @@ impl Session<'_> {
             Ok(Verdict::Hold(held)) => {
                 let canceled = self.note("the wait for an approval", "canceled on request", "send the command again");
                 let waiting = Arc::clone(&self.waiting);
-                // From here on, so that a cancel request is not lost on the way to the wait.
-                let cancel = waiting.notified();
+                let (cancel, _wait) = waiting.begin();
                 let impact = self.impact(&command).await?;
                 let hold = async {
                     tokio::select! {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::super::catalogs::Library;
@@ -16,6 +15,7 @@ use super::super::session::Session;
 use super::{Answer, ScriptedGate};
 use crate::mask::Rules;
 use crate::protocol::postgres::analyst::SessionAnalyst;
+use crate::protocol::postgres::cancel::Waiting;
 use crate::protocol::postgres::catalog::{Catalog, Names};
 use crate::protocol::postgres::codec::{Backend, Side, backend_limit, frame, frontend_limit, write};
 use crate::protocol::postgres::machine::Machine;
@@ -67,7 +67,7 @@ fn session(gate: &ScriptedGate) -> (Session<'_>, Ends) {
         legs,
         library: Library::open(Arc::new(Nowhere), database, gate.login.clone(), "d"),
         session: SessionId::NONE,
-        waiting: Arc::new(Notify::new()),
+        waiting: Arc::new(Waiting::default()),
     };
     (session, Ends { agent, target })
 }
