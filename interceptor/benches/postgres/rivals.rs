@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use interceptor::testing::stage::{AGENT_UID, DATABASE, HOST, Stage, UPSTREAM_USER};
+use interceptor::testing::stage::{AGENT_UID, DATABASE, Stage, UPSTREAM_USER};
 use interceptor::testing::world::{FAR4, Place};
 
 use super::Failure;
@@ -95,7 +95,7 @@ pub(crate) fn all(stage: &Stage, wanted: &[String]) -> Result<Vec<Route>, Failur
     }
     if is_wanted("interceptor") {
         let daemon = stage.daemon_pid().ok_or("no daemon")?;
-        let mut own = route("interceptor", HOST.to_owned(), 5432, "billing", Some(Process::Other(daemon)));
+        let mut own = route("interceptor", FAR4.to_string(), 5432, "billing", Some(Process::Other(daemon)));
         own.governed = true;
         routes.push(own);
     }

@@ -38,7 +38,9 @@ const POLICIES: &str =
 
 pub(crate) fn run_all(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
     eprintln!("setting the stage");
-    let script = Script { configuration: configuration(), policies: POLICIES.to_owned(), ..Script::default() };
+    let server_settings = vec![("max_connections".to_owned(), "400".to_owned())];
+    let policies = POLICIES.to_owned();
+    let script = Script { configuration: configuration(), policies, server_settings, ..Script::default() };
     let stage = Stage::set(Path::new(env!("CARGO_BIN_EXE_interceptor")), &script)?;
     fill(&stage)?;
     let routes = rivals::all(&stage, &arguments.routes)?;

@@ -68,14 +68,20 @@ impl ColumnMask {
 /// Masks the values of one answer, or of all answers under the same obligations.
 #[derive(Clone, Debug)]
 pub struct Masker {
+    terms: Arc<Terms>,
+    work: Work,
+    decoded: Vec<u8>,
+    rewritten: Vec<u8>,
+}
+
+/// Rules joined with obligations; many maskers share it.
+#[derive(Debug)]
+struct Terms {
     rules: Arc<Rules>,
     masked: TagSet,
     wanted: DetectorSet,
     /// For each detector that looks, in the order of [`Detector::ALL`]: the strictest of its masked tags.
     hits: Vec<Option<(Transform, Tag)>>,
-    work: Work,
-    decoded: Vec<u8>,
-    rewritten: Vec<u8>,
 }
 
 impl Masker {
@@ -95,26 +101,49 @@ impl Masker {
                 hit
             })
             .collect();
-        Self { rules, masked, wanted, hits, work: Work::default(), decoded: Vec::new(), rewritten: Vec::new() }
+        Self::of(Arc::new(Terms { rules, masked, wanted, hits }))
+    }
+
+    /// Another one for the same obligations, with buffers of its own. Cheap.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::of(Arc::clone(&self.terms))
+    }
+
+    /// Whether one was made of the other by [`Masker::again`].
+    #[must_use]
+    pub fn has_terms_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.terms, &other.terms)
+    }
+
+    /// Whether it is for these obligations.
+    #[must_use]
+    pub fn is_for(&self, obligations: &Obligations) -> bool {
+        let masked = &self.terms.masked;
+        Arc::ptr_eq(masked, &obligations.masked) || *masked == obligations.masked
+    }
+
+    fn of(terms: Arc<Terms>) -> Self {
+        Self { terms, work: Work::default(), decoded: Vec::new(), rewritten: Vec::new() }
     }
 
     /// Whether nothing at all is masked: every answer passes as it is.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.masked.is_empty()
+        self.terms.masked.is_empty()
     }
 
     /// Whether values of untagged columns are looked at.
     #[must_use]
     pub fn scans(&self) -> bool {
-        !self.wanted.is_empty()
+        !self.terms.wanted.is_empty()
     }
 
     /// What happens to a column with these tags. A computed column shows nothing of its value: not its end, and no
     /// token either, since a function of the value would be joined with.
     #[must_use]
     pub fn column(&self, tags: &TagSet, computed: bool) -> ColumnMask {
-        let plan = match strictest(&self.rules, tags.iter().filter(|tag| self.masked.contains(*tag))) {
+        let plan = match strictest(&self.terms.rules, tags.iter().filter(|tag| self.terms.masked.contains(*tag))) {
             Some((Transform::KeepLast(_) | Transform::Token, tag)) if computed => {
                 Plan::Whole { transform: Transform::Redact, tag: Some(tag) }
             }
@@ -176,7 +205,7 @@ impl Masker {
     /// Writes what stands for `value`, where text can stand. What does not fit becomes a shorter constant.
     fn replace(&self, transform: Transform, tag: Option<&str>, value: &[u8], max: Option<usize>, out: &mut Vec<u8>) {
         let room = max.unwrap_or(usize::MAX);
-        match (transform, self.rules.tokens()) {
+        match (transform, self.terms.rules.tokens()) {
             // The rest is no longer than the value was, so it fits.
             (Transform::KeepLast(kept), _) if keep_last(value, kept, out) => return,
             (Transform::Token, Some(tokens)) if room >= TOKEN_LEN => {
@@ -193,8 +222,8 @@ impl Masker {
     }
 
     fn find(&mut self, value: &[u8]) -> Found {
-        match self.rules.scanner() {
-            Some(scanner) => scanner.scan(self.wanted, value, &mut self.work),
+        match self.terms.rules.scanner() {
+            Some(scanner) => scanner.scan(self.terms.wanted, value, &mut self.work),
             None => Found::Nothing,
         }
     }
@@ -223,7 +252,7 @@ impl Masker {
 
     /// Transform and tag for a span. Where several detectors overlap, none of their transforms fits: redact.
     fn hit(&self, span: &Span) -> (Transform, Option<&str>) {
-        let hit = Detector::ALL.iter().zip(&self.hits).find(|(detector, _)| **detector == span.detector);
+        let hit = Detector::ALL.iter().zip(&self.terms.hits).find(|(detector, _)| **detector == span.detector);
         match hit {
             Some((_, Some((transform, tag)))) if !span.mixed => (*transform, Some(tag)),
             Some((_, Some((_, tag)))) => (Transform::Redact, Some(tag)),

@@ -446,8 +446,8 @@ fn len64(bytes: &[u8]) -> u64 {
 
 /// zstd's fastest ordinary level: a recording is read far less often than it is written.
 const LEVEL: i32 = 1;
-/// Shorter payloads gain nothing from compression.
-const PACK_FROM: usize = 256;
+/// Shorter payloads gain little from compression, and cost as much time as all the rest of a frame.
+const PACK_FROM: usize = 2048;
 /// Most entries of a segment.
 const MAX_INDEX: u32 = 1 << 30;
 const KEEP_CAPACITY: usize = 8 << 20;

@@ -59,7 +59,7 @@ pub struct Live {
     /// What it has done.
     pub counters: Counters,
     identity: OnceLock<Arc<str>>,
-    recent: Mutex<VecDeque<String>>,
+    recent: Mutex<VecDeque<Arc<str>>>,
     end: watch::Sender<Option<Denial>>,
 }
 
@@ -128,18 +128,19 @@ impl Live {
     }
 
     /// Remembers an action for approvers.
-    pub fn remember(&self, action: &str) {
+    pub fn remember(&self, action: &Arc<str>) {
         let mut recent = self.recent.lock();
         if recent.len() >= RECENT_LIMIT {
             recent.pop_front();
         }
-        recent.push_back(action.chars().take(RECENT_LENGTH).collect());
+        // Short ones are shared; of long ones no more is held than is ever shown.
+        recent.push_back(if action.len() <= RECENT_LENGTH { Arc::clone(action) } else { shortened(action).into() });
     }
 
     /// The last actions, oldest first.
     #[must_use]
     pub fn recent(&self) -> Vec<String> {
-        self.recent.lock().iter().cloned().collect()
+        self.recent.lock().iter().map(ToString::to_string).collect()
     }
 
     /// Ends the session; the driver tells the agent.
@@ -177,6 +178,10 @@ impl Live {
             to_agent: read(&self.counters.to_agent),
         }
     }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(RECENT_LENGTH).collect()
 }
 
 /// Every live session.

@@ -41,6 +41,8 @@ pub struct Script {
     pub token_seconds: Option<i64>,
     /// TLS of the server, where it is to have any.
     pub server_tls: Option<ServerTls>,
+    /// More settings of the server.
+    pub server_settings: Vec<(String, String)>,
     /// Lines of the server's `pg_hba.conf`, before the one that asks everybody for SCRAM.
     pub hba: Vec<String>,
 }
@@ -358,6 +360,7 @@ fn start_server(world: &World, script: &Script) -> Result<Postgres, Failure> {
         port: Some(5432),
         tls: script.server_tls.clone(),
         hba: script.hba.clone(),
+        settings: script.server_settings.clone(),
         wrap: Some(Box::new(move |command| entrance.enter_before_exec(command))),
         ..Options::default()
     };

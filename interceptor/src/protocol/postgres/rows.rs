@@ -142,6 +142,12 @@ impl RowMasker {
         self.columns.take_counts()
     }
 
+    /// What masks the values.
+    #[must_use]
+    pub const fn masker(&self) -> &Masker {
+        self.columns.masker()
+    }
+
     /// The masker, with its buffers, for the next result.
     #[must_use]
     pub fn into_masker(self) -> Masker {

@@ -29,6 +29,9 @@ pub(super) const READ: usize = 16 << 10;
 /// Bytes that may wait in one direction before its source is held back.
 pub(super) const HIGH_WATER: usize = 256 << 10;
 
+/// A run of up to this is copied together with what follows it: two writes would wake the agent twice.
+const MERGED: usize = 32 << 10;
+
 /// Messages longer than this pass in pieces where nobody looks into them.
 pub(super) const PIECE: usize = 64 << 10;
 
@@ -324,10 +327,7 @@ impl<'a> Legs<'a> {
         let mut news = false;
         loop {
             if self.to_agent.is_idle() {
-                let bytes = match self.direct.take() {
-                    Some(direct) => direct,
-                    None => self.staged.split().freeze(),
-                };
+                let bytes = self.next_batch();
                 if bytes.is_empty() {
                     if self.to_agent.unflushed {
                         ready!(self.to_agent.poll(&mut self.agent, "agent", cx))?;
@@ -341,6 +341,21 @@ impl<'a> Legs<'a> {
                 Poll::Ready(()) => news = true,
                 Poll::Pending => return if news { Poll::Ready(Ok(true)) } else { Poll::Pending },
             }
+        }
+    }
+
+    /// What goes to the agent next: all that is there in one write, unless the first run is long.
+    fn next_batch(&mut self) -> Bytes {
+        match self.direct.take() {
+            Some(direct) if self.staged.is_empty() || direct.len() > MERGED => direct,
+            Some(direct) => {
+                let mut both = BytesMut::with_capacity(direct.len() + self.staged.len());
+                both.extend_from_slice(&direct);
+                both.extend_from_slice(&self.staged);
+                self.staged.clear();
+                both.freeze()
+            }
+            None => self.staged.split().freeze(),
         }
     }
 

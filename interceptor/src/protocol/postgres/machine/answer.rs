@@ -12,8 +12,9 @@ use super::super::analysis::{self, CopyKind, Output, SessionEffect};
 use super::super::codec::{Backend, Fields, Frame, Notice, Rows, write};
 use super::super::rows::{self, CopyColumn, CopyFormat, CopyMasker, Lineage, Lookup, Row, RowMasker};
 use super::super::statement::{Analyst, Reading};
+use super::announced::{Announced, Kept};
 use super::{Fate, Fault};
-use crate::mask::{Carrier, Masker, Outcome, Rules};
+use crate::mask::{Carrier, Masker, Outcome};
 use crate::policy::{Obligations, TagSet};
 
 /// An answer that is under way.
@@ -21,7 +22,7 @@ use crate::policy::{Obligations, TagSet};
 pub(super) struct Answer {
     reading: Arc<Reading>,
     obligations: Obligations,
-    rules: Arc<Rules>,
+    masker: Masker,
     index: usize,
     mask: Mask,
     buffer: Vec<u8>,
@@ -39,7 +40,7 @@ enum Mask {
     Idle,
     /// No columns are announced.
     Unannounced,
-    Rows(Box<RowMasker>),
+    Rows(Box<Announced>),
     Copy(Box<CopyMasker>),
 }
 
@@ -49,13 +50,13 @@ impl Answer {
     pub(super) fn new(
         reading: Arc<Reading>,
         obligations: Obligations,
-        rules: Arc<Rules>,
+        masker: Masker,
         quotable: bool,
         version: u64,
     ) -> Self {
         let late = quotable && reading.ends_deferral();
         let mask = if obligations.masked.is_empty() { Mask::Idle } else { Mask::Unannounced };
-        Self { reading, obligations, rules, index: 0, mask, buffer: Vec::new(), late, version, failed: false }
+        Self { reading, obligations, masker, index: 0, mask, buffer: Vec::new(), late, version, failed: false }
     }
 
     pub(super) fn reading(&self) -> &Reading {
@@ -72,7 +73,7 @@ impl Answer {
         match &self.mask {
             Mask::Idle => true,
             Mask::Unannounced => false,
-            Mask::Rows(rows) => rows.is_identity(),
+            Mask::Rows(announced) => announced.rows.is_identity(),
             Mask::Copy(copy) => copy.is_identity(),
         }
     }
@@ -90,8 +91,19 @@ impl Answer {
     }
 
     /// Columns are announced.
-    pub(super) fn describe(&mut self, fields: Fields<'_>, analyst: &dyn Analyst) -> Result<(), Fault> {
+    pub(super) fn describe(
+        &mut self,
+        (fields, description): (Fields<'_>, &[u8]),
+        analyst: &dyn Analyst,
+        kept: &mut Kept,
+    ) -> Result<(), Fault> {
         if matches!(self.mask, Mask::Idle) {
+            return Ok(());
+        }
+        let key = (self.reading.analysis.id, analyst.epoch(), self.index);
+        let settled = self.is_settled(analyst);
+        if settled && let Some(announced) = kept.take(key, description, &self.masker) {
+            self.mask = Mask::Rows(Box::new(announced));
             return Ok(());
         }
         let names: Vec<_> = fields.map(|field| String::from_utf8_lossy(field.name)).collect();
@@ -106,17 +118,16 @@ impl Answer {
                 format: i16::try_from(field.format).unwrap_or(-1),
             })
             .collect();
-        let flows = self.flows(fields.len()).filter(|_| self.is_settled(analyst));
+        let flows = self.flows(fields.len()).filter(|_| settled);
         let lineage = flows.as_deref().map_or(Lineage::Unknown, Lineage::Known);
         let traced = flows.is_some();
         let lookup = Lookup {
             tags: &|table, column| analyst.column_tags(table, column, traced),
             is_text: &|type_oid| analyst.is_text(type_oid),
         };
-        let masker = Masker::new(Arc::clone(&self.rules), &self.obligations);
-        let rows = RowMasker::new(masker, &fields, None, lineage, lookup)
+        let rows = RowMasker::new(self.masker.again(), &fields, None, lineage, lookup)
             .map_err(|malformed| Fault::Upstream(malformed.to_string()))?;
-        self.mask = Mask::Rows(Box::new(rows));
+        self.mask = Mask::Rows(Box::new(Announced::new(key, description, rows, settled)));
         Ok(())
     }
 
@@ -140,7 +151,7 @@ impl Answer {
     pub(super) fn row(&mut self, frame: Frame<'_>, out: &mut BytesMut) -> Result<Fate, Fault> {
         let masker = match &mut self.mask {
             Mask::Idle => return Ok(Fate::Pass),
-            Mask::Rows(masker) => masker,
+            Mask::Rows(announced) => &mut announced.rows,
             // A row that was not announced cannot be masked.
             Mask::Unannounced | Mask::Copy(_) => return Err(Fault::Upstream("a row before its description".into())),
         };
@@ -185,7 +196,7 @@ impl Answer {
             ),
             _ => None,
         };
-        let masker = Masker::new(Arc::clone(&self.rules), &self.obligations);
+        let masker = self.masker.again();
         let is_text = |type_oid| analyst.is_text(type_oid);
         let copy = CopyMasker::new(masker, format, width, columns.as_deref(), &is_text);
         self.mask = Mask::Copy(Box::new(copy));
@@ -219,19 +230,27 @@ impl Answer {
     }
 
     /// One statement is answered: which it was. The next one's columns are not announced yet.
-    pub(super) fn next(&mut self) -> (Arc<Reading>, usize) {
+    pub(super) fn next(&mut self, kept: &mut Kept) -> (Arc<Reading>, usize) {
         let index = self.index;
         self.index += 1;
-        if !matches!(self.mask, Mask::Idle) {
-            self.mask = Mask::Unannounced;
-        }
+        self.give_back(kept);
         (Arc::clone(&self.reading), index)
+    }
+
+    /// What masked the rows may be of use again.
+    pub(super) fn give_back(&mut self, kept: &mut Kept) {
+        if matches!(self.mask, Mask::Idle) {
+            return;
+        }
+        if let Mask::Rows(announced) = std::mem::replace(&mut self.mask, Mask::Unannounced) {
+            kept.put(*announced);
+        }
     }
 
     /// Columns in which values were masked since the last call.
     pub(super) fn take_masked(&mut self) -> Vec<(String, u64)> {
         match &mut self.mask {
-            Mask::Rows(rows) => rows.take_counts(),
+            Mask::Rows(announced) => announced.rows.take_counts(),
             Mask::Copy(copy) => copy.take_counts(),
             Mask::Idle | Mask::Unannounced => Vec::new(),
         }
@@ -246,14 +265,13 @@ impl Answer {
             put_scrubbed(notice, tag, out);
             return Fate::Replaced;
         }
-        let masker = Masker::new(Arc::clone(&self.rules), &self.obligations);
-        if masker.scans() { scan(masker, &self.rules, notice, tag, out) } else { Fate::Pass }
+        if self.masker.scans() { scan(self.masker.again(), notice, tag, out) } else { Fate::Pass }
     }
 }
 
 /// Replaces each text of a notice in which a detector finds something.
-fn scan(mut masker: Masker, rules: &Rules, notice: &Notice<'_>, tag: u8, out: &mut BytesMut) -> Fate {
-    let column = masker.column(&rules.no_tags(), false);
+fn scan(mut masker: Masker, notice: &Notice<'_>, tag: u8, out: &mut BytesMut) -> Fate {
+    let column = masker.column(&TagSet::default(), false);
     let mut fields = Vec::new();
     let mut fate = Fate::Pass;
     for (code, text) in notice.fields() {

@@ -11,8 +11,8 @@ use super::super::statement::{Analyst, Reading};
 use super::answer::{Answer, cannot_mask};
 use super::named::Found;
 use super::{
-    Asked, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAMED_BYTES_LIMIT, NAMES_LIMIT, No, Outbox, Portal, Question,
-    Statement, Step,
+    Asked, Described, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAMED_BYTES_LIMIT, NAMES_LIMIT, No, Outbox, Portal,
+    Question, Statement, Step,
 };
 use crate::policy::{Obligations, Parameter};
 
@@ -330,17 +330,24 @@ impl Machine {
         let outbox = &mut *legs.outbox;
         if !obligations.masked.is_empty() {
             // The columns as they are now, in the formats of this portal: no earlier description says both.
-            outbox.hide(|out| {
-                write::describe(out, Side::Portal, portal);
-            });
-            self.forwarded(Expect::Describe { hidden: true });
+            if matches!(self.expect.back(), Some(Expect::Describe(Described::Portal(name))) if name == portal) {
+                // The agent has just asked for them itself.
+                self.expect.pop_back();
+                self.expect.push_back(Expect::Describe(Described::Both));
+            } else {
+                outbox.hide(|out| {
+                    write::describe(out, Side::Portal, portal);
+                });
+                self.forwarded(Expect::Describe(Described::Hidden));
+            }
         }
         let quotable = self.masked;
         self.masked |= reading.quotes(&obligations.masked);
         self.barriers += usize::from(reading.barrier);
         let copy_in = reading.copy_in;
         outbox.forward(frame.raw);
-        let answer = Answer::new(reading, obligations, Arc::clone(&self.rules), quotable, version);
+        let masker = self.masker(&obligations);
+        let answer = Answer::new(reading, obligations, masker, quotable, version);
         self.forwarded(Expect::Execute(answer));
         if copy_in {
             // In a COPY the target ignores Sync: so it must be known whether there is one before a Sync is forwarded.
@@ -375,7 +382,10 @@ impl Machine {
             return Step::Wait;
         }
         legs.outbox.forward(frame.raw);
-        self.forwarded(Expect::Describe { hidden: false });
+        self.forwarded(Expect::Describe(match side {
+            Side::Statement => Described::Statement,
+            Side::Portal => Described::Portal(Bytes::copy_from_slice(name)),
+        }));
         Step::Done
     }
 
@@ -475,7 +485,6 @@ impl Machine {
         match (asked, &message, leave) {
             (Some(Asked::Query(reading)), Frontend::Query(_), leave) => {
                 let obligations = runs(leave, &reading)?;
-                self.obligations = obligations.clone();
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }
@@ -484,7 +493,8 @@ impl Machine {
                 self.barriers += usize::from(reading.barrier);
                 self.copy_awaited = reading.copy_in;
                 legs.outbox.forward(frame.raw);
-                let answer = Answer::new(reading, obligations, Arc::clone(&self.rules), quotable, version);
+                let masker = self.masker(&obligations);
+                let answer = Answer::new(reading, obligations, masker, quotable, version);
                 self.expect.push_back(Expect::Query(answer));
                 self.after_query();
             }
@@ -505,7 +515,6 @@ impl Machine {
             }
             (Some(Asked::Execute(reading)), Frontend::Execute { portal, .. }, leave) => {
                 let obligations = runs(leave, &reading)?;
-                self.obligations = obligations.clone();
                 if let Some(refused) = self.unmaskable(&reading, &obligations, &message, legs) {
                     return Ok(refused);
                 }

@@ -12,6 +12,7 @@
 //! Bounds: [`EXPECT_LIMIT`] unanswered messages, [`NAMES_LIMIT`] prepared statements and as many portals, which hold
 //! [`NAMED_BYTES_LIMIT`] each. Whoever reaches a bound is held back, or refused.
 
+mod announced;
 mod answer;
 mod client;
 mod hidden;
@@ -29,9 +30,10 @@ use bytes::{Bytes, BytesMut};
 use super::analysis::{Cursor, Known, Missing, Prepared, SessionEffect};
 use super::codec::{Malformed, write};
 use super::statement::Reading;
-use crate::mask::Rules;
+use crate::mask::{Masker, Rules};
 use crate::policy::{Command, Denial, Held, Obligations, Parameter, Permit};
 use crate::telemetry::SessionId;
+use announced::Kept;
 use answer::Answer;
 use hidden::Hidden;
 use named::{Named, Ticket};
@@ -164,10 +166,7 @@ enum Expect {
     Bind(Ticket),
     CloseStatement(Ticket),
     ClosePortal(Ticket),
-    /// Hidden: for the masking of the Execute that follows.
-    Describe {
-        hidden: bool,
-    },
+    Describe(Described),
     Sync,
     Call,
     /// A statement of ours that fails in the extended protocol; the refusal takes the place of its error.
@@ -175,6 +174,19 @@ enum Expect {
     /// The same as a simple query.
     PoisonQuery(Bytes),
     Hidden(Hidden),
+}
+
+/// What a Describe is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Described {
+    /// The agent wants to know.
+    Statement,
+    /// The agent wants to know of this portal.
+    Portal(Bytes),
+    /// The agent wants to know of the portal that it executes next, and so does the masking.
+    Both,
+    /// Ours: for the masking of the Execute that follows.
+    Hidden,
 }
 
 /// A prepared statement of the extended protocol, or of SQL.
@@ -248,8 +260,10 @@ pub(super) struct Machine {
     touched: (bool, bool),
     /// Some statement of the open transaction read what is masked: errors at its end may quote it.
     masked: bool,
-    /// Those of the latest permit: they hold for notifications, which come without a command.
-    obligations: Obligations,
+    /// For the obligations of the latest permit, which hold for notifications, too: those come without a command.
+    masker: Masker,
+    /// Maskers of results that may be announced again.
+    kept: Kept,
     /// The catalog's version under which the verdict that is waited for was asked for.
     version: u64,
     /// What the verdict that is waited for is about.
@@ -295,6 +309,7 @@ impl Asked {
 impl Machine {
     /// A session that is ready for its first command.
     pub(super) fn new(session: SessionId, rules: Arc<Rules>) -> Self {
+        let masker = Masker::new(Arc::clone(&rules), &Obligations::default());
         Self {
             session,
             rules,
@@ -312,7 +327,8 @@ impl Machine {
             barriers: 0,
             touched: (false, false),
             masked: false,
-            obligations: Obligations::default(),
+            masker,
+            kept: Kept::default(),
             version: 0,
             asked: None,
             doubted: false,
@@ -356,6 +372,14 @@ impl Machine {
     /// What was masked since this was last called.
     pub(super) fn take_masked(&mut self) -> Vec<(String, u64)> {
         std::mem::take(&mut self.cells)
+    }
+
+    /// What masks under these obligations.
+    fn masker(&mut self, obligations: &Obligations) -> Masker {
+        if !self.masker.is_for(obligations) {
+            self.masker = Masker::new(Arc::clone(&self.rules), obligations);
+        }
+        self.masker.again()
     }
 
     fn command(&self, reading: &Reading, parameters: &Arc<[Parameter]>) -> Command {

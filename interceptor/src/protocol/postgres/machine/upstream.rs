@@ -9,8 +9,7 @@ use super::super::codec::{Backend, Frame, Notice};
 use super::super::statement::{Analyst, Reading};
 use super::answer::Answer;
 use super::hidden::Progress;
-use super::{Expect, Fate, Fault, Machine, Statement};
-use crate::mask::Masker;
+use super::{Described, Expect, Fate, Fault, Machine, Statement};
 
 impl Machine {
     /// Takes a message of the target. What takes its place, if anything does, is written to `out`.
@@ -34,8 +33,7 @@ impl Machine {
                 return Ok(Fate::Pass);
             }
             Backend::NotificationResponse { process_id, channel, payload } => {
-                let masker = Masker::new(Arc::clone(&self.rules), &self.obligations);
-                return Ok(super::answer::put_notification(masker, (process_id, channel), payload, out));
+                return Ok(super::answer::put_notification(self.masker.again(), (process_id, channel), payload, out));
             }
             Backend::NoticeResponse(notice) => return Ok(self.on_notice(&notice, out)),
             _ => {}
@@ -59,7 +57,7 @@ impl Machine {
                 _ => Err(unexpected(frame.tag)),
             },
             Some(_) if frame.tag == b'E' => self.on_error(&message, analyst, out),
-            Some(_) => self.on_done(&message, analyst),
+            Some(_) => self.on_done(frame, &message, analyst),
         }
     }
 
@@ -131,7 +129,7 @@ impl Machine {
             return Err(unexpected(frame.tag));
         };
         match message {
-            Backend::RowDescription(fields) => answer.describe(*fields, analyst)?,
+            Backend::RowDescription(fields) => answer.describe((*fields, frame.body), analyst, &mut self.kept)?,
             Backend::DataRow(_) => return answer.row(frame, out),
             Backend::CopyOutResponse(rows) => answer.copy_out(rows, analyst)?,
             Backend::CopyData(_) => return answer.copy_data(frame, out),
@@ -147,10 +145,13 @@ impl Machine {
             Backend::CommandComplete(_) | Backend::EmptyQueryResponse => {
                 self.cells.append(&mut answer.take_masked());
                 let settled = answer.is_settled(analyst);
-                let done = answer.next();
+                let done = answer.next(&mut self.kept);
                 self.apply(&done, settled, analyst);
             }
-            Backend::PortalSuspended => self.cells.append(&mut answer.take_masked()),
+            Backend::PortalSuspended => {
+                self.cells.append(&mut answer.take_masked());
+                answer.give_back(&mut self.kept);
+            }
             Backend::ErrorResponse(notice) => {
                 answer.failed = true;
                 self.copy_in = false;
@@ -248,7 +249,7 @@ impl Machine {
     }
 
     /// Answers of one message.
-    fn on_done(&mut self, message: &Backend<'_>, analyst: &dyn Analyst) -> Result<Fate, Fault> {
+    fn on_done(&mut self, frame: Frame<'_>, message: &Backend<'_>, analyst: &dyn Analyst) -> Result<Fate, Fault> {
         let out_of_place = || Fault::Upstream("an answer to something else than it was asked".into());
         let fate = match (self.expect.front(), message) {
             (Some(Expect::Parse(ticket)), Backend::ParseComplete) => {
@@ -267,13 +268,15 @@ impl Machine {
                 self.portals.confirm(*ticket);
                 Fate::Pass
             }
-            (Some(Expect::Describe { .. }), Backend::ParameterDescription(_)) => return Ok(Fate::Pass),
-            (Some(Expect::Describe { hidden: false }), Backend::RowDescription(_) | Backend::NoData) => Fate::Pass,
-            (Some(Expect::Describe { hidden: true }), Backend::NoData) => Fate::Replaced,
-            (Some(Expect::Describe { hidden: true }), Backend::RowDescription(fields)) => {
+            (Some(Expect::Describe(Described::Hidden)), Backend::NoData) => Fate::Replaced,
+            (Some(Expect::Describe(Described::Statement)), Backend::ParameterDescription(_)) => return Ok(Fate::Pass),
+            (Some(Expect::Describe(Described::Statement | Described::Portal(_))), Backend::RowDescription(_))
+            | (Some(Expect::Describe(_)), Backend::NoData) => Fate::Pass,
+            (Some(Expect::Describe(asked)), Backend::RowDescription(fields)) => {
+                let fate = if *asked == Described::Both { Fate::Pass } else { Fate::Replaced };
                 let Some(Expect::Execute(answer)) = self.expect.get_mut(1) else { return Err(out_of_place()) };
-                answer.describe(*fields, analyst)?;
-                Fate::Replaced
+                answer.describe((*fields, frame.body), analyst, &mut self.kept)?;
+                fate
             }
             _ => return Err(out_of_place()),
         };

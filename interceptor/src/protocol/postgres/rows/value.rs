@@ -153,6 +153,10 @@ impl Columns {
         touched.map(|column| (column.name.clone(), std::mem::take(&mut column.masked))).collect()
     }
 
+    pub(super) const fn masker(&self) -> &Masker {
+        &self.masker
+    }
+
     pub(super) fn into_masker(self) -> Masker {
         self.masker
     }
