@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use super::super::super::analysis::{
-    Analysis, CopyDirection, CopyFormat, CopyKind, Known, Output, OutputColumn, Resync, SessionEffect, StatementInfo,
-    Transaction,
+    Analysis, CopyDirection, CopyFormat, CopyKind, Known, Missing, Output, OutputColumn, Resync, SessionEffect,
+    StatementInfo, Transaction,
 };
 use super::super::super::statement::{Analyst, Reading};
 use super::super::{Leave, Question};
@@ -40,13 +40,13 @@ fn tagged() -> TagSet {
     Arc::new([Arc::from(TAG)].into())
 }
 
-/// What the gate says: `deny` never passes, `norun` may be prepared but not run, `masked` runs under an obligation.
+/// What the gate says: `deny` and `unknown` never pass, `norun` may be prepared but not run, `masked` runs under an obligation.
 pub(in super::super) fn judge(question: &Question) -> Result<Leave, Denial> {
     let text = &*question.command.statement;
     if text.contains("norun") && question.prepares {
         return Ok(Leave::Prepare { _held: Held::scripted("dba") });
     }
-    if text.contains("deny") || text.contains("norun") {
+    if text.contains("deny") || text.contains("norun") || text.contains("unknown") {
         return Err(super::super::refusal(SessionId::NONE, "this", "the script says so", "write another script"));
     }
     Ok(Leave::Permit(permit(if text.contains("masked") { &[TAG] } else { &[] })))
@@ -121,9 +121,13 @@ impl Analyst for Script {
             statements: words(text).map(|word| self.statement(word)).collect(),
             session_bound,
             opaque: text.contains("opaque"),
-            uses_constants: true,
+            uses_constants: false,
             prepares: false,
-            missing: None,
+            missing: text.contains("unknown").then(|| Missing {
+                state: "42P01",
+                message: "relation \"unknown\" does not exist".to_owned(),
+                in_catalog: true,
+            }),
         };
         Arc::new(Reading::new(text.into(), Arc::new(analysis), self.epoch))
     }
@@ -152,6 +156,12 @@ impl Analyst for Script {
 
     fn touch(&mut self, names: bool, catalog: bool) {
         self.stale |= (names || catalog) && !self.steady;
+    }
+
+    fn doubt(&mut self, reading: &Reading) -> bool {
+        let doubts = reading.analysis.missing.is_some();
+        self.touch(doubts, doubts);
+        doubts
     }
 
     fn column_tags(&self, table: u32, _column: i16, _traced: bool) -> Option<TagSet> {
