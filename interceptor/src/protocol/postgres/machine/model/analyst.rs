@@ -150,10 +150,6 @@ impl Analyst for Script {
         self.stale
     }
 
-    fn doubt(&mut self, _reading: &Reading) -> bool {
-        false
-    }
-
     fn touch(&mut self, names: bool, catalog: bool) {
         self.stale |= (names || catalog) && !self.steady;
     }
