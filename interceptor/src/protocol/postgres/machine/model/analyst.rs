@@ -2,7 +2,7 @@
 //!
 //! A text is a list of words, parted by semicolons: each is a statement, and says what it does. `target` plays them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::super::super::analysis::{
     Analysis, CopyDirection, CopyFormat, CopyKind, Known, Missing, Output, OutputColumn, Resync, SessionEffect,
@@ -27,13 +27,12 @@ pub(in super::super) fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// Rules under which the column that `masked` reads is masked.
 pub(in super::super) fn rules() -> Arc<Rules> {
-    let entry = Config {
-        tag: TAG.to_owned(),
-        columns: vec!["t.c".to_owned()],
-        detect: Vec::new(),
-        transform: Transform::Redact,
-    };
-    Arc::new(Rules::compile(&[entry], None).expect("the rules are valid"))
+    static RULES: LazyLock<Arc<Rules>> = LazyLock::new(|| {
+        let columns = vec!["t.c".to_owned()];
+        let entry = Config { tag: TAG.to_owned(), columns, detect: Vec::new(), transform: Transform::Redact };
+        Arc::new(Rules::compile(&[entry], None).expect("the rules are valid"))
+    });
+    Arc::clone(&RULES)
 }
 
 fn tagged() -> TagSet {
