@@ -121,6 +121,8 @@ fn fuzz(target: &str, binaries: &Path, seconds: u32) -> Result<Row> {
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-timeout={TIMEOUT}"))
         .arg(format!("-rss_limit_mb={MEMORY}"))
+        // Scripts are interesting only when they are long.
+        .arg("-len_control=10")
         .arg("-print_final_stats=1")
         .current_dir(folder())
         .stdin(Stdio::null())

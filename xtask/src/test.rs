@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything, in groups, the quick ones first.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -65,7 +65,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 fn lint() -> Result<()> {
     execute(cargo().args(["fmt", "--all", "--check"]))?;
-    execute(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--no-deps", "--", "-D", "warnings"]))
+    execute(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--no-deps", "--", "-D", "warnings"]))?;
+    let mut denies = Command::new("cargo-deny");
+    if !denies.arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        // It takes minutes to install: `cargo install cargo-deny --locked`.
+        return Ok(());
+    }
+    // Advisories change without the code: `cargo deny check advisories`, by hand and with the network.
+    execute(cargo().args(["deny", "--offline", "check", "licenses", "bans", "sources"]))
 }
 
 fn fast() -> Result<()> {

@@ -1,11 +1,13 @@
-//! Any text of SQL is analysed, in bounded time; what it says of the text lies within the text.
+//! Any text of SQL is analysed, in bounded time; what the analysis says holds for every text of the same shape, where it
+//! says so.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
 
 use interceptor::policy::TagSet;
-use interceptor::protocol::postgres::analysis::{ColumnTags, NothingKnown, Output, Scope, analyze};
+use interceptor::protocol::postgres::analysis::{ColumnTags, NothingKnown, Output, Scope};
 use interceptor::protocol::postgres::catalog::{Catalog, Loader, Names};
+use interceptor::protocol::postgres::fuzz;
 
 static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
     let queries: Vec<Vec<Vec<Option<String>>>> =
@@ -29,15 +31,9 @@ impl ColumnTags for Tags {
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     let names = Names::standard("agent");
-    let scope = Scope {
-        target: "db",
-        database: "shop",
-        catalog: &CATALOG,
-        names: &names,
-        tags: &Tags,
-        known: &NothingKnown,
-    };
-    let analysis = analyze(text, &scope);
+    let scope =
+        Scope { target: "db", database: "shop", catalog: &CATALOG, names: &names, tags: &Tags, known: &NothingKnown };
+    let analysis = fuzz::analysis(text, &scope);
     // Without an action there would be nothing to judge.
     assert!(!analysis.actions.is_empty());
     for statement in &analysis.statements {

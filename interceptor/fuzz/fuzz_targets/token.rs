@@ -30,7 +30,12 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
                         "algorithms": ["EdDSA"], "leeway_seconds": LEEWAY as u64});
     let clock = Arc::new(ManualClock::at(Timestamp::from_unix(NOW)));
     let issuer = Issuer::new(serde_json::from_value(config).expect("a configuration"), clock).expect("an issuer");
-    Bench { key, issuer, runtime: Builder::new_current_thread().enable_all().build().expect("a runtime"), _folder: folder }
+    Bench {
+        key,
+        issuer,
+        runtime: Builder::new_current_thread().enable_all().build().expect("a runtime"),
+        _folder: folder,
+    }
 });
 
 fn verify(token: &str) -> bool {

@@ -6,13 +6,39 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use super::analysis::{Analysis, Scope, StatementInfo, analyze};
 use super::codec::{Startup, startup as packet, write};
+use super::shape::shape;
 use super::startup::{Opening, sniff};
 use crate::protocol::Sniff;
 
 /// The conversation's machine, between scripted peers.
 pub fn machine(data: &[u8]) {
     super::machine::model::fuzz(data);
+}
+
+/// The analysis of a text. Where it is said to hold for every text of its shape, it does for others.
+pub fn analysis(text: &str, scope: &Scope<'_>) -> Analysis {
+    let analysis = analyze(text, scope);
+    let Some(shape) = shape(text).filter(|_| analysis.is_of_shape()) else { return analysis };
+    for (string, number) in [("''", "0"), ("'1'", "1"), ("'public.users'", "2"), ("'ssn'", "999999999")] {
+        let fill = |byte: &u8| match *byte {
+            1 => string.as_bytes().to_vec(),
+            2 => number.as_bytes().to_vec(),
+            byte => vec![byte],
+        };
+        let other = String::from_utf8_lossy(&shape.iter().flat_map(fill).collect::<Vec<_>>()).into_owned();
+        let found = analyze(&other, scope);
+        assert_eq!(found.actions, analysis.actions, "{text:?} and {other:?} do something else");
+        assert_eq!(found.facts, analysis.facts, "{text:?} and {other:?}");
+        assert_eq!(found.is_of_shape(), analysis.is_of_shape(), "{text:?} and {other:?}");
+        let [one, another] = [&analysis, &found].map(|analysis| {
+            let told = |statement: &StatementInfo| (statement.kind, statement.output.clone(), statement.effect.clone());
+            analysis.statements.iter().map(told).collect::<Vec<_>>()
+        });
+        assert_eq!(one, another, "{text:?} and {other:?} yield something else");
+    }
+    analysis
 }
 
 /// The packet that opens a connection.

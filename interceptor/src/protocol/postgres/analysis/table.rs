@@ -136,12 +136,13 @@ impl<'a> Walker<'a> {
 
     /// Something whose effect cannot be known, at the widest: the database.
     pub(super) fn opaque(&mut self, note: &str) {
-        let resource = self.database();
-        self.add(ActionName::SQL_OPAQUE, resource, Some(note), &[], None);
+        self.opaque_on(self.database(), note);
     }
 
-    /// Something of that resource whose effect cannot be known.
+    /// Something of that resource whose effect cannot be known. It may read anything, and its messages quote that.
     pub(super) fn opaque_on(&mut self, resource: Resource, note: &str) {
+        let all = self.scope.tags.all();
+        self.saw(&all);
         self.add(ActionName::SQL_OPAQUE, resource, Some(note), &[], None);
     }
 

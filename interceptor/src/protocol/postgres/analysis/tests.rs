@@ -493,3 +493,12 @@ fn the_cost_of_an_analysis() {
         println!("{:?} an analysis of {text}", (crate::clock::Clock::monotonic(&clock) - started) / 200);
     }
 }
+
+#[test]
+fn what_is_opaque_may_quote_anything() {
+    for text in ["SELECT nothing FROM users", "SELECT * FROM nowhere", "SELECT nothing()", "DO $$ $$"] {
+        let analysis = judge(text);
+        assert!(analysis.opaque, "{text}");
+        assert_eq!(analysis.statements[0].reads_tagged, set(&["card", "pii"]), "{text}");
+    }
+}

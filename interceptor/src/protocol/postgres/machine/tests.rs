@@ -595,6 +595,18 @@ fn what_has_no_place_after_the_log_in_ends_the_session() {
 }
 
 #[test]
+fn an_unknown_name_is_looked_up_once_and_refused_as_the_target_would() {
+    let mut scene = scene();
+    for (message, told) in [(query("unknown"), "E42P01 ZI"), (parse("", "unknown"), "E42P01")] {
+        assert_eq!(scene.says(&message), "resync");
+        scene.analyst.stale = false;
+        assert_eq!(scene.says(&message), told);
+    }
+    assert_eq!(scene.says(&sync()), "ZI");
+    assert_eq!(scene.sent(), "");
+}
+
+#[test]
 fn a_function_call_stands_alone() {
     let mut scene = scene();
     scene.says_all(&[parse("", "select")]);

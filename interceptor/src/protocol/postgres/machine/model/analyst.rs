@@ -2,11 +2,11 @@
 //!
 //! A text is a list of words, parted by semicolons: each is a statement, and says what it does. `target` plays them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::super::super::analysis::{
-    Analysis, CopyDirection, CopyFormat, CopyKind, Known, Output, OutputColumn, Resync, SessionEffect, StatementInfo,
-    Transaction,
+    Analysis, CopyDirection, CopyFormat, CopyKind, Known, Missing, Output, OutputColumn, Resync, SessionEffect,
+    StatementInfo, Transaction,
 };
 use super::super::super::statement::{Analyst, Reading};
 use super::super::{Leave, Question};
@@ -27,26 +27,25 @@ pub(in super::super) fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// Rules under which the column that `masked` reads is masked.
 pub(in super::super) fn rules() -> Arc<Rules> {
-    let entry = Config {
-        tag: TAG.to_owned(),
-        columns: vec!["t.c".to_owned()],
-        detect: Vec::new(),
-        transform: Transform::Redact,
-    };
-    Arc::new(Rules::compile(&[entry], None).expect("the rules are valid"))
+    static RULES: LazyLock<Arc<Rules>> = LazyLock::new(|| {
+        let columns = vec!["t.c".to_owned()];
+        let entry = Config { tag: TAG.to_owned(), columns, detect: Vec::new(), transform: Transform::Redact };
+        Arc::new(Rules::compile(&[entry], None).expect("the rules are valid"))
+    });
+    Arc::clone(&RULES)
 }
 
 fn tagged() -> TagSet {
     Arc::new([Arc::from(TAG)].into())
 }
 
-/// What the gate says: `deny` never passes, `norun` may be prepared but not run, `masked` runs under an obligation.
+/// What the gate says: `deny` and `unknown` never pass, `norun` may be prepared but not run, `masked` runs under an obligation.
 pub(in super::super) fn judge(question: &Question) -> Result<Leave, Denial> {
     let text = &*question.command.statement;
     if text.contains("norun") && question.prepares {
         return Ok(Leave::Prepare { _held: Held::scripted("dba") });
     }
-    if text.contains("deny") || text.contains("norun") {
+    if text.contains("deny") || text.contains("norun") || text.contains("unknown") {
         return Err(super::super::refusal(SessionId::NONE, "this", "the script says so", "write another script"));
     }
     Ok(Leave::Permit(permit(if text.contains("masked") { &[TAG] } else { &[] })))
@@ -126,9 +125,13 @@ impl Analyst for Script {
             statements: words(text).map(|word| self.statement(word)).collect(),
             session_bound,
             opaque: text.contains("opaque"),
-            uses_constants: true,
+            uses_constants: false,
             prepares: false,
-            missing: None,
+            missing: text.contains("unknown").then(|| Missing {
+                state: "42P01",
+                message: "relation \"unknown\" does not exist".to_owned(),
+                in_catalog: true,
+            }),
         };
         Arc::new(Reading::new(text.into(), Arc::new(analysis), self.epoch))
     }
@@ -151,12 +154,14 @@ impl Analyst for Script {
         self.stale
     }
 
-    fn doubt(&mut self, _reading: &Reading) -> bool {
-        false
-    }
-
     fn touch(&mut self, names: bool, catalog: bool) {
         self.stale |= (names || catalog) && !self.steady;
+    }
+
+    fn doubt(&mut self, reading: &Reading) -> bool {
+        let doubts = reading.analysis.missing.is_some();
+        self.touch(doubts, doubts);
+        doubts
     }
 
     fn column_tags(&self, table: u32, _column: i16, _traced: bool) -> Option<TagSet> {
