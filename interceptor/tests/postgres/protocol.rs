@@ -1,12 +1,12 @@
 //! Corners of the protocol, said message by message: start-ups, the fast path, unknown messages, portals, notifications.
 
-use interceptor::testing::stage::{AGENT_UID, Script, Stage};
+use interceptor::testing::stage::{AGENT_UID, DATABASE, HOST, Script, Stage, UPSTREAM_USER};
 use interceptor::testing::world::Place;
 
 use super::hold::{approve, refuse, waiting};
 use super::scene::{
-    agent, assert_nothing_forbidden, configuration, psql_ok, recorded, reload, run_in, said, stage, stage_with, start,
-    truth, wait_for, wire, wire_command,
+    agent, assert_nothing_forbidden, bounded, configuration, operate, psql_ok, recorded, reload, run_in, said, stage,
+    stage_with, start, truth, wait_for, wire, wire_command,
 };
 
 /// The lines but for the settings that a server reports.
@@ -74,7 +74,55 @@ fn replication_is_refused_before_the_server_hears_of_it(stage: &Stage) {
         assert_eq!(told(stage, &[start, "query IDENTIFY_SYSTEM", "end"]), ["R", "E 42501", "closed"][1..], "{start}");
     }
     assert_eq!(stage.server.log(), before, "the server was not even connected to");
-    assert!(recorded(stage).contains("replication shows every change"));
+    assert!(recorded(stage).contains("no-replication"));
+}
+
+/// Where policy permits it and nothing is masked, an unmodified `pg_recvlogical` follows the changes, on record.
+#[test]
+fn permitted_replication_passes_on_record() {
+    let policies = "@id(\"may-replicate\")\n\
+                    permit (principal in Group::\"finance\", action in [Action::\"sql:replicate\", Action::\"sql:opaque\"], \
+                    resource);\n";
+    let server_settings = vec![("wal_level".to_owned(), "logical".to_owned())];
+    let stage = stage_with(&Script { policies: policies.to_owned(), server_settings, ..Script::default() });
+    let baseline = stage.path("policies/baseline.cedar");
+    let text = std::fs::read_to_string(&baseline).unwrap();
+    let allowed = text.split("\n\n").filter(|rule| !rule.contains("no-replication")).collect::<Vec<_>>().join("\n\n");
+    std::fs::write(&baseline, allowed).unwrap();
+    reload(&stage, &unmasked(&configuration(&stage)));
+    stage.server.sql(&format!("ALTER ROLE {UPSTREAM_USER} REPLICATION")).unwrap();
+    truth(&stage, "SELECT pg_create_logical_replication_slot('changes', 'test_decoding')");
+    truth(&stage, "INSERT INTO scratch VALUES (-5, 'replicated')");
+    let end = truth(&stage, "SELECT pg_current_wal_lsn()");
+    let mut follow = std::process::Command::new(installed_program("pg_recvlogical"));
+    follow.args(["-h", HOST, "-U", "billing", "-d", DATABASE, "--slot", "changes", "--start", "-f", "-"]);
+    follow.args(["--endpos", end.trim(), "--no-loop"]).env("PGSSLMODE", "disable").env("PGPASSWORD", "x");
+    follow.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let follower = stage.spawn_agent(bounded(&follow)).unwrap();
+    // The baseline holds what cannot be known.
+    approve(&stage, "replication=database");
+    let output = follower.wait_with_output().unwrap();
+    assert!(said(&output).contains("replicated"), "{}\n{}", said(&output), stage.log());
+    assert!(recorded(&stage).contains("sql:replicate"));
+    operate(&stage, 0, &["recordings", "verify"]);
+}
+
+/// A program of the newest server's package.
+fn installed_program(name: &str) -> std::path::PathBuf {
+    let mut found: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
+        .unwrap()
+        .flatten()
+        .map(|version| version.path().join("bin").join(name))
+        .filter(|path| path.exists())
+        .collect();
+    found.sort();
+    found.pop().unwrap()
+}
+
+fn unmasked(text: &str) -> String {
+    let (head, rest) = text.split_once("[[mask]]").unwrap();
+    let (_, tail) = rest.split_once("[policy]").unwrap();
+    format!("{head}[policy]{tail}")
 }
 
 /// A stage without masks, on which an agent may ask for what cannot be known.
@@ -82,10 +130,7 @@ fn permissive() -> Stage {
     let policies = "@id(\"may-ask-for-the-unknown\")\n\
                     permit (principal in Group::\"finance\", action == Action::\"sql:opaque\", resource);\n";
     let stage = stage_with(&Script { policies: policies.to_owned(), ..Script::default() });
-    let text = configuration(&stage);
-    let (head, rest) = text.split_once("[[mask]]").unwrap();
-    let (_, tail) = rest.split_once("[policy]").unwrap();
-    reload(&stage, &format!("{head}[policy]{tail}"));
+    reload(&stage, &unmasked(&configuration(&stage)));
     stage
 }
 

@@ -89,8 +89,9 @@ impl Opening {
     /// What goes to the target: the same, with the database spelled out (the user is another there), and without what
     /// only asks for no replication.
     pub(super) fn forwarded(&self) -> Vec<(String, String)> {
-        let kept =
-            self.parameters.iter().filter(|(name, _)| !["user", "database", "replication"].contains(&name.as_str()));
+        let kept = self.parameters.iter().filter(|(name, _)| {
+            !["user", "database"].contains(&name.as_str()) && (name != "replication" || self.wants_replication())
+        });
         let database = ("database".to_owned(), self.database.clone());
         std::iter::once(database).chain(kept.cloned()).collect()
     }
@@ -112,7 +113,9 @@ impl Opening {
         let mut actions = vec![action(ActionName::SQL_CONNECT, database)];
         if self.wants_replication() {
             let target = Resource { kind: ResourceKind::Target, path: vec![Arc::clone(target)] };
-            actions.push(action(ActionName::SQL_REPLICATE, target));
+            actions.push(action(ActionName::SQL_REPLICATE, target.clone()));
+            let note = Some("what goes over a replication connection is not read".into());
+            actions.push(Action { note, ..action(ActionName::SQL_OPAQUE, target) });
         }
         for (name, value) in &self.parameters {
             if name == "options" {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::super::analyst::SessionAnalyst;
-use super::super::cancel::{Handle, Key, Waiting};
+use super::super::cancel::{Handle, Key};
 use super::super::catalog::{Names, SESSION_QUERY};
 use super::super::codec::{self, Frontend, Malformed, Startup, frontend_limit, write};
 use super::super::error::{self, Severity};
@@ -20,6 +20,7 @@ use super::super::machine::{Machine, refusal};
 use super::super::startup::{Opening, Refused, fresh_id};
 use super::catalogs::{FRESH, Library};
 use super::legs::Legs;
+use super::replication::Replication;
 use super::session::Session;
 use crate::policy::{Command, Denial, Facts, Fault, Retry};
 use crate::protocol::{Admitted, Close, Conn, Failure, Gate, Observation, Verdict};
@@ -34,6 +35,8 @@ pub(super) const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) enum Opened<'a> {
     /// Ready for commands.
     Session(Box<Session<'a>>),
+    /// Ready for replication.
+    Replication(Box<Replication>),
     /// It has ended already.
     Closed(Close),
 }
@@ -68,6 +71,14 @@ pub(super) async fn open(conn: Conn, gate: &dyn Gate) -> Result<Opened<'_>, Fail
         return agent.refuse(denial, error::INTERNAL).await;
     }
 
+    if opening.wants_replication() {
+        let handle = cancel_handle(&dial, &target, &upstream);
+        let key = agent.publish(gate, &opening, handle)?;
+        agent.welcome(&upstream, &key).await?;
+        let (agent, target) = ((agent.stream, agent.input), (upstream.stream, upstream.leftover));
+        return Ok(Opened::Replication(Box::new(Replication { agent, target })));
+    }
+
     let library = Library::open(Arc::clone(&dial), Arc::clone(&target), admitted.login, &opening.database);
     let known = async {
         let (catalog, version) = library.catalog(FRESH).await?;
@@ -85,11 +96,9 @@ pub(super) async fn open(conn: Conn, gate: &dyn Gate) -> Result<Opened<'_>, Fail
     let database = Arc::clone(&library.database);
     let analyst = SessionAnalyst::new(Arc::clone(&target.name), database, catalog, names, Arc::clone(&rules));
 
-    let waiting = Arc::new(Waiting::default());
-    let key = Key::generate(opening.negotiated()).map_err(|source| Failure::Io { leg: "agent", source })?;
-    let (process_id, secret_key) = (upstream.process_id, upstream.secret_key);
-    let handle = Handle { dial, target, process_id, secret_key, waiting: Arc::clone(&waiting) };
-    gate.publish_cancel(Key::published(key.process_id, &key.secret), Arc::new(handle));
+    let handle = cancel_handle(&dial, &target, &upstream);
+    let waiting = Arc::clone(&handle.waiting);
+    let key = agent.publish(gate, &opening, handle)?;
     agent.welcome(&upstream, &key).await?;
 
     let machine = Machine::new(session, rules);
@@ -243,12 +252,6 @@ impl Agent {
         target: &Arc<str>,
         session: SessionId,
     ) -> Result<(), Failure> {
-        if opening.wants_replication() {
-            let why = "replication shows every change of every table, unmasked";
-            let denial = refusal(session, "sql:replicate", why, "read the tables with SELECT");
-            let _recorded = gate.observe(Observation::Denied(denial.clone())).await;
-            return self.refuse(denial, error::DENIED).await;
-        }
         let command = Command {
             analysis: fresh_id(),
             statement: opening.statement().into(),
@@ -264,7 +267,13 @@ impl Agent {
         };
         match verdict {
             Ok(permit) => {
-                let (_no_rows, _recorded) = permit.spend();
+                let (obligations, _recorded) = permit.spend();
+                if opening.wants_replication() && !obligations.masked.is_empty() {
+                    let why = "replication shows every change of every table, and this identity may not see all values";
+                    let denial = refusal(session, "sql:replicate", why, "read the tables with SELECT");
+                    let _recorded = gate.observe(Observation::Denied(denial.clone())).await;
+                    return self.refuse(denial, error::DENIED).await;
+                }
                 Ok(())
             }
             Err(denial) => {
@@ -307,6 +316,13 @@ impl Agent {
         let _best_effort = timeout(super::FAREWELL_TIMEOUT, told).await;
     }
 
+    /// Makes what the session does cancellable by a key of ours.
+    fn publish(&self, gate: &dyn Gate, opening: &Opening, handle: Handle) -> Result<Key, Failure> {
+        let key = Key::generate(opening.negotiated()).map_err(|source| Failure::Io { leg: "agent", source })?;
+        gate.publish_cancel(Key::published(key.process_id, &key.secret), Arc::new(handle));
+        Ok(key)
+    }
+
     async fn welcome(&mut self, upstream: &LoggedIn, key: &Key) -> Result<(), Failure> {
         let mut out = BytesMut::with_capacity(1024);
         write::authentication(&mut out, AUTHENTICATED);
@@ -346,6 +362,20 @@ async fn cancel<'a>(gate: &'a dyn Gate, key: &[u8]) -> Result<Opened<'a>, Failur
     let handle = gate.cancel(key).await.map_err(Failure::Denied)?;
     handle.cancel().await.map_err(|source| Failure::Io { leg: "target", source })?;
     Ok(Opened::Closed(Close::Cancel))
+}
+
+fn cancel_handle(
+    dial: &Arc<dyn crate::protocol::Dial>,
+    target: &Arc<crate::protocol::Target>,
+    upstream: &LoggedIn,
+) -> Handle {
+    Handle {
+        dial: Arc::clone(dial),
+        target: Arc::clone(target),
+        process_id: upstream.process_id,
+        secret_key: upstream.secret_key,
+        waiting: Arc::default(),
+    }
 }
 
 async fn log_in(

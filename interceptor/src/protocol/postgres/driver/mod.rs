@@ -3,7 +3,7 @@
 //!
 //! `handshake` gets a connection to its first ReadyForQuery, `legs` moves bytes both ways at once, `session` takes the
 //! agent's messages one by one and asks the gate, `catalogs` keeps what is known of databases, `estimate` asks the planner
-//! what a held command would touch.
+//! what a held command would touch, `replication` passes on what policy permits unread.
 //!
 //! Whatever ends a session, the agent is told natively where that is still possible: between messages, and as long as it
 //! reads ([`FAREWELL_TIMEOUT`]).
@@ -12,6 +12,7 @@ mod catalogs;
 mod estimate;
 mod handshake;
 mod legs;
+mod replication;
 mod session;
 mod understand;
 
@@ -32,6 +33,7 @@ pub(super) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn serve(conn: Conn, gate: &dyn Gate) -> Result<Close, Failure> {
     match handshake::open(conn, gate).await? {
         handshake::Opened::Session(session) => session.run().await,
+        handshake::Opened::Replication(replication) => replication.run(gate).await,
         handshake::Opened::Closed(close) => Ok(close),
     }
 }

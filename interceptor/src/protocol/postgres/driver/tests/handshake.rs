@@ -125,9 +125,16 @@ async fn who_may_not_connect_never_reaches_the_target() {
 #[tokio::test(start_paused = true)]
 async fn replication_is_refused() {
     let packet = start(ProtocolVersion::V3_0, &[("replication", "database")]);
-    let (closed, received, dialled) = serve(&ScriptedGate::open(), &[&packet]).await;
-    assert!(matches!(closed, Err(Failure::Denied(_))), "{closed:?}");
-    assert_eq!((error(&received).0.as_str(), dialled), ("42501", 0));
+    // Where policy says so, and where it permits but masks.
+    let denying = ScriptedGate::new(|command| {
+        let name = |wanted| command.actions.iter().any(|action| action.name.as_str() == wanted);
+        if name("sql:replicate") && name("sql:opaque") { Answer::Deny } else { Answer::Permit(&[]) }
+    });
+    for gate in [denying, ScriptedGate::new(|_| Answer::Permit(&["pii"]))] {
+        let (closed, received, dialled) = serve(&gate, &[&packet]).await;
+        assert!(matches!(closed, Err(Failure::Denied(_))), "{closed:?}");
+        assert_eq!((error(&received).0.as_str(), dialled), ("42501", 0));
+    }
 }
 
 #[tokio::test(start_paused = true)]
