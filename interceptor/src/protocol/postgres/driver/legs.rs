@@ -23,8 +23,14 @@ use crate::policy::Denial;
 use crate::protocol::{Direction, Failure, Gate, Observation};
 use crate::tls::Stream;
 
-/// Bytes of a read.
+/// Bytes of a read, where there is no reason to expect more or less.
 pub(super) const READ: usize = 16 << 10;
+
+/// Bytes of a read on a leg that is idle, or has been: what an idle session holds for it.
+const SMALL_READ: usize = 2 << 10;
+
+/// Bytes of a read on a leg that fills every read.
+const LARGE_READ: usize = 64 << 10;
 
 /// Bytes that may wait in one direction before its source is held back.
 pub(super) const HIGH_WATER: usize = 256 << 10;
@@ -68,6 +74,8 @@ pub(super) struct Legs<'a> {
     /// From the agent, not yet taken.
     pub(super) agent_in: BytesMut,
     upstream_in: BytesMut,
+    agent_read: usize,
+    upstream_read: usize,
     agent_eof: bool,
     upstream_eof: bool,
     /// The conversation.
@@ -152,6 +160,8 @@ impl<'a> Legs<'a> {
             upstream,
             agent_in,
             upstream_in,
+            agent_read: SMALL_READ,
+            upstream_read: SMALL_READ,
             agent_eof: false,
             upstream_eof: false,
             machine,
@@ -368,7 +378,7 @@ impl<'a> Legs<'a> {
         if self.agent_eof || self.agent_in.len() >= wanted.max(HIGH_WATER) {
             return Poll::Ready(Ok(false));
         }
-        match ready!(read_buf(&mut self.agent, &mut self.agent_in, cx)) {
+        match ready!(read_buf(&mut self.agent, &mut self.agent_in, &mut self.agent_read, cx)) {
             Ok(0) => self.agent_eof = true,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.agent_eof = true,
@@ -380,7 +390,7 @@ impl<'a> Legs<'a> {
     fn poll_from_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
         let mut news = self.take_upstream()?;
         while self.down() < HIGH_WATER && !self.upstream_eof {
-            match read_buf(&mut self.upstream, &mut self.upstream_in, cx) {
+            match read_buf(&mut self.upstream, &mut self.upstream_in, &mut self.upstream_read, cx) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => self.upstream_eof = true,
                 Poll::Ready(Ok(_)) => news |= self.take_upstream()?,
@@ -466,10 +476,27 @@ impl std::fmt::Debug for Legs<'_> {
     }
 }
 
-/// Reads once, with room for at least [`READ`] bytes. `read_buf` keeps no state between polls, so it may be dropped.
-fn read_buf(stream: &mut Stream, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    if buffer.capacity() - buffer.len() < READ / 4 {
-        buffer.reserve(READ);
+/// Reads once. How much room it makes for that follows what the last reads brought; a buffer that is waited for in vain
+/// is given up. `read_buf` keeps no state between polls, so it may be dropped.
+fn read_buf(
+    stream: &mut Stream,
+    buffer: &mut BytesMut,
+    size: &mut usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if buffer.capacity() - buffer.len() < *size / 4 {
+        buffer.reserve(*size);
     }
-    std::pin::pin!(stream.read_buf(buffer)).poll(cx)
+    let room = buffer.capacity() - buffer.len();
+    let read = std::pin::pin!(stream.read_buf(buffer)).poll(cx);
+    match read {
+        Poll::Ready(Ok(length)) if length == room => *size = (*size * 4).min(LARGE_READ),
+        Poll::Ready(_) => {}
+        Poll::Pending if buffer.is_empty() && buffer.capacity() > SMALL_READ => {
+            *buffer = BytesMut::new();
+            *size = SMALL_READ;
+        }
+        Poll::Pending => {}
+    }
+    read
 }
