@@ -121,6 +121,9 @@ fn fuzz(target: &str, binaries: &Path, seconds: u32) -> Result<Row> {
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-timeout={TIMEOUT}"))
         .arg(format!("-rss_limit_mb={MEMORY}"))
+        // Leaks are not looked for: that hangs where a process may not be traced.
+        .arg("-detect_leaks=0")
+        .env("ASAN_OPTIONS", "detect_leaks=0")
         // Scripts are interesting only when they are long.
         .arg("-len_control=10")
         .arg("-print_final_stats=1")
