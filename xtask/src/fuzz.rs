@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::run::{cargo, output, root, run as execute, say};
 
 const CARGO_FUZZ: &str = "0.13.2";
-/// Seconds that one input may take, and megabytes.
-const TIMEOUT: u32 = 10;
+/// Seconds that one input may take, by the clock on the wall of a busy machine; and megabytes.
+const TIMEOUT: u32 = 60;
 const MEMORY: u32 = 4096;
 
 #[derive(clap::Args)]
