@@ -124,7 +124,7 @@ fn node(packages: &[&str]) -> Result<()> {
     say("installing Node clients");
     std::fs::create_dir_all(&folder)?;
     let mut npm = Command::new("npm");
-    npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).args(packages);
+    npm.args(["install", "--loglevel=error", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).args(packages);
     run(&mut npm)?;
     std::fs::write(stamp, wanted)?;
     Ok(())
