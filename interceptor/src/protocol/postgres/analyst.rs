@@ -41,7 +41,7 @@ pub(super) struct SessionAnalyst {
     epoch: u64,
     stale_names: bool,
     stale_catalog: bool,
-    /// A name was unknown, and a newer catalog could know it.
+    /// A name was unknown or a result another one than was read, and a newer catalog could explain it.
     doubted: bool,
     blind: bool,
     shelf: Arc<Shelf>,
@@ -238,6 +238,10 @@ impl Analyst for SessionAnalyst {
     fn doubt(&mut self, reading: &Reading) -> bool {
         self.doubted = !self.blind && reading.analysis.missing.as_ref().is_some_and(|missing| missing.in_catalog);
         self.doubted
+    }
+
+    fn surprise(&mut self) {
+        self.doubted |= !self.blind;
     }
 
     fn column_tags(&self, table: u32, column: i16, traced: bool) -> Option<TagSet> {
