@@ -251,6 +251,9 @@ impl Analyst for SessionAnalyst {
             return None;
         }
         let column = relation.columns.iter().find(|known| known.number == column)?;
+        if !column.generated_from.is_empty() && !traced {
+            return None;
+        }
         Some(self.rules.tags(&self.target, &self.database, &relation.schema, &relation.name, &column.name))
     }
 

@@ -104,8 +104,8 @@ pub(super) trait Analyst: fmt::Debug + Send {
     /// [`Analyst::is_stale`] says that a newer catalog is needed.
     fn surprise(&mut self);
 
-    /// Tags of a table's column; `None` where they are not known. Of a view's column they are known only where the
-    /// statement was `traced` through the view.
+    /// Tags of a table's column; `None` where they are not known. Of a view's column and of a generated one they are known
+    /// only where the statement was `traced` through it.
     fn column_tags(&self, table: u32, column: i16, traced: bool) -> Option<TagSet>;
 
     /// Type of a table's column.
