@@ -101,6 +101,49 @@ pub(crate) fn postgres_18() -> Result<PathBuf> {
     programs.find(|path| path.join("postgres").exists()).context("the package has no server in it")
 }
 
+/// The source of PostgreSQL 15, as Debian has it, unpacked. Its list of sources is kept apart from the machine's.
+pub(crate) fn postgres_source() -> Result<PathBuf> {
+    let folder = crate::run::root().join("target/postgres-source");
+    let unpacked = folder.join("postgresql");
+    if unpacked.join("src/test/regress").exists() {
+        return Ok(unpacked);
+    }
+    let server = Package {
+        name: "postgresql-server-dev-15",
+        proof: &["/usr/lib/postgresql/15/lib/pgxs/src/test/regress/pg_regress"],
+    };
+    let dpkg = Package { name: "dpkg-dev", proof: &["/usr/bin/dpkg-source"] };
+    let missing: Vec<&str> =
+        [server, dpkg].iter().filter(|package| !present(package)).map(|package| package.name).collect();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    say("fetching the source of PostgreSQL 15");
+    for part in ["lists/partial", "cache/archives/partial"] {
+        std::fs::create_dir_all(folder.join(part))?;
+    }
+    std::fs::write(folder.join("sources.list"), "deb-src http://deb.debian.org/debian bookworm main\n")?;
+    let apt = |verb: &[&str]| {
+        let mut command = Command::new("sh");
+        // apt-get source leaves what it fetches in its own folder.
+        command.args([
+            "-c",
+            "cd \"$0\" && exec apt-get -qq -o Dir::Etc::SourceList=\"$0/sources.list\" \
+            -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists=\"$0/lists\" -o Dir::Cache=\"$0/cache\" \"$@\"",
+        ]);
+        run(command.arg(&folder).args(verb))
+    };
+    apt(&["update"])?;
+    apt(&["--download-only", "source", "postgresql-15"])?;
+    let description = std::fs::read_dir(&folder)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "dsc"));
+    let description = description.context("apt-get fetched no description of the source")?;
+    run(Command::new("dpkg-source").args(["--no-check", "-x"]).arg(description).arg(&unpacked))?;
+    Ok(unpacked)
+}
+
 fn install(missing: &[&str]) -> Result<()> {
     say(&format!("installing {}", missing.join(", ")));
     if !Path::new("/usr/bin/apt-get").exists() {

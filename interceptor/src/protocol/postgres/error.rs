@@ -104,7 +104,7 @@ pub(super) fn put_outdated(out: &mut BytesMut, statement: &str, session: Session
         (b'H', "prepare it again"),
         (b'R', "RevalidateCachedQuery"),
     ];
-    write::notice(out, b'E', fields.map(|(code, text)| (code, text.as_bytes())).into_iter());
+    write::notice(out, b'E', fields.map(|(code, text)| (code, text.as_bytes())));
 }
 
 /// Writes an error of our own.

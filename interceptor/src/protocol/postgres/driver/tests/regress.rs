@@ -15,7 +15,10 @@ use crate::mask::Rules;
 const SUITE: &str = "INTERCEPTOR_REGRESS";
 
 /// Tests whose result differs, and why.
-const DIFFER: &[(&str, &str)] = &[];
+const DIFFER: &[(&str, &str)] = &[
+    ("transactions", "25P02 has a detail; another session's DDL has names asked for inside of a transaction"),
+    ("temp", "the question what names mean makes the temporary schema"),
+];
 
 /// Runs the suite at this port, and gives the folder of its results.
 async fn run(suite: &Path, port: u16, name: &str) -> PathBuf {
