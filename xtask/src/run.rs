@@ -73,7 +73,7 @@ pub(crate) fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("sudo");
-    command.arg("--preserve-env=PATH,RUST_LOG,RUST_BACKTRACE,CI,INTERCEPTOR_CLIENTS").arg(program);
+    command.arg("--preserve-env=PATH,RUST_LOG,RUST_BACKTRACE,CI,INTERCEPTOR_CLIENTS,INTERCEPTOR_POSTGRES").arg(program);
     command
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything, in groups, the quick ones first.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -11,9 +12,12 @@ use crate::run::{as_root, cargo, output, run as execute, say};
 /// Test binaries that make namespaces and cgroups, attach kernel programs, or start servers as another user.
 const ROOT_GROUPS: &[&str] = &["capture", "login", "postgres", "demo"];
 
+/// The group that runs against the newest server.
+const NEWEST: &str = "postgres-18";
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Run only this group: lint, fast, or the name of a test file
+    /// Run only this group: lint, fast, postgres-18, or the name of a test file
     #[arg(long, value_name = "GROUP")]
     only: Vec<String>,
     /// Leave this group out
@@ -38,7 +42,8 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
     };
     group("lint", &mut lint)?;
     group("fast", &mut fast)?;
-    let binaries = if ROOT_GROUPS.iter().any(|name| wanted(name)) { binaries()? } else { Vec::new() };
+    let built = ROOT_GROUPS.iter().any(|name| wanted(name)) || wanted(NEWEST);
+    let binaries = if built { binaries()? } else { Vec::new() };
     for name in ROOT_GROUPS {
         let Some((_, path)) = binaries.iter().find(|(binary, _)| binary == name) else { continue };
         group(name, &mut || {
@@ -46,7 +51,28 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
             execute(command.args(["--test-threads=1"]).env("INTERCEPTOR_CLIENTS", crate::run::clients()))
         })?;
     }
+    if wanted(NEWEST) {
+        match install::postgres_18() {
+            Ok(programs) => group(NEWEST, &mut || newest(&programs, &binaries))?,
+            Err(error) => say(&format!("test group: {NEWEST}: left out, it cannot be installed: {error:#}")),
+        }
+    }
     Ok(times)
+}
+
+/// The driver's tests and every client against PostgreSQL 18, with its own psql, pgbench and pg_dump.
+fn newest(programs: &Path, binaries: &[(String, String)]) -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([programs.to_path_buf()].into_iter().chain(std::env::split_paths(&path)))?;
+    let with = |command: &mut Command| {
+        command.env("PATH", &path).env("INTERCEPTOR_POSTGRES", programs);
+        execute(command.env("INTERCEPTOR_CLIENTS", crate::run::clients()))
+    };
+    with(cargo().args(["test", "--package", "interceptor", "--lib", "--", "protocol::postgres::driver::tests"]))?;
+    match binaries.iter().find(|(name, _)| name == "postgres") {
+        Some((_, clients)) => with(as_root(clients).args(["--test-threads=1", "clients::"])),
+        None => bail!("the tests with real clients are not built"),
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "the summary is for the person at the terminal")]

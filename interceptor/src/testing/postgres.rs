@@ -1,7 +1,8 @@
 //! A real PostgreSQL server for tests: throw-away, on Unix socket and TCP, with its statements to be read back.
 //!
-//! Needs the server's binaries (the newest `/usr/lib/postgresql/*/bin`). Started by root, it runs as user `postgres`. It
-//! ends with its value; when the test process is killed, the server and its directory stay behind.
+//! Needs the server's binaries: those in the directory that `INTERCEPTOR_POSTGRES` names, else the newest
+//! `/usr/lib/postgresql/*/bin`. Started by root, it runs as user `postgres`. It ends with its value; when the test process
+//! is killed, the server and its directory stay behind.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -20,6 +21,8 @@ use tempfile::TempDir;
 
 /// Name of the superuser that `initdb` makes, and of [`Postgres::sql`].
 pub const SUPERUSER: &str = "postgres";
+/// Names the directory of the server's binaries, where it is not to be the newest that is installed.
+pub const BINARIES: &str = "INTERCEPTOR_POSTGRES";
 /// `application_name` of [`Postgres::sql`], whose statements are left out of [`Postgres::statements`].
 const OWN_APPLICATION: &str = "interceptor-fixture";
 /// How long a start may take.
@@ -288,6 +291,9 @@ fn clean(command: &mut Command) -> &mut Command {
 }
 
 fn binaries() -> io::Result<PathBuf> {
+    if let Some(chosen) = std::env::var_os(BINARIES) {
+        return Ok(chosen.into());
+    }
     let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
     let mut found: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")?
         .filter_map(Result::ok)

@@ -1,3 +1,5 @@
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
 import java.io.StringReader;
 import java.io.StringWriter;
 import java.math.BigDecimal;
@@ -14,6 +16,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Objects;
 import org.postgresql.PGConnection;
+import org.postgresql.PGNotification;
 import org.postgresql.copy.CopyManager;
 import org.postgresql.util.PSQLException;
 import org.postgresql.util.ServerErrorMessage;
@@ -27,6 +30,7 @@ import org.postgresql.util.ServerErrorMessage;
 final class Agent {
     private static boolean direct;
     private static int failures;
+    private static final BufferedReader answers = new BufferedReader(new InputStreamReader(System.in));
 
     private static void check(String name, Object expected, Object got) {
         if (Objects.equals(expected, got)) {
@@ -302,6 +306,63 @@ final class Agent {
         check("usable after a cancel", "1", one(connection, "SELECT 1"));
     }
 
+    private static void soon(String wish) {
+        System.out.println("please " + wish);
+        System.out.flush();
+    }
+
+    private static void please(String wish) throws Exception {
+        soon(wish);
+        answers.readLine();
+    }
+
+    /** What others do to a session: approve, change a table, end it. */
+    private static void outside(String url) throws Exception {
+        try (Connection connection = DriverManager.getConnection(url)) {
+            int before = Integer.parseInt(one(connection, "SELECT n FROM ticks"));
+            soon("approve held:jdbc");
+            run(connection, "UPDATE ticks SET n = n + 1 /* held:jdbc */");
+            answers.readLine();
+            check("a held command ran once", String.valueOf(before + 1), one(connection, "SELECT n FROM ticks"));
+            PreparedStatement named = connection.prepareStatement("SELECT what FROM shapes WHERE id = ?");
+            PreparedStatement star = connection.prepareStatement("SELECT * FROM shapes WHERE id = 1");
+            for (int round = 0; round < 7; round++) {
+                named.setInt(1, 1);
+                named.executeQuery().close();
+                star.executeQuery().close();
+            }
+            please("sql ALTER TABLE shapes ADD COLUMN jdbc int DEFAULT 7");
+            named.setInt(1, 2);
+            check("a statement outlives a new column", "[[row 2]]", rows(named.executeQuery()).toString());
+            // pgjdbc prepares again by itself where no transaction is open.
+            SQLException error = refusal(() -> star.executeQuery().close());
+            check("a star goes on, or says that its columns changed", true, error == null || "0A000".equals(error.getSQLState()));
+            String found = null;
+            for (int round = 0; round < 20 && found == null; round++) {
+                Thread.sleep(250);
+                List<String> row = rows(star.executeQuery()).get(0);
+                found = row.get(row.size() - 1);
+            }
+            check("and has them soon", "7", found);
+            please("kill");
+            check("a killed session is an error", true, refusal(() -> run(connection, "SELECT 'forbidden:killed'")) != null);
+        }
+        try (Connection connection = DriverManager.getConnection(url)) {
+            check("after a reconnect", "************1111", one(connection, "SELECT card FROM customers WHERE id = 1"));
+        }
+    }
+
+    /** LISTEN, and news that come with the next answer. */
+    private static void notifications(Connection connection, String url) throws Exception {
+        run(connection, "LISTEN jdbc_news");
+        try (Connection speaker = DriverManager.getConnection(url)) {
+            run(speaker, "NOTIFY jdbc_news, 'hello'");
+        }
+        PGNotification[] news = connection.unwrap(PGConnection.class).getNotifications(5000);
+        check("listen and notify", "hello", news == null || news.length == 0 ? null : news[0].getParameter());
+        run(connection, "UNLISTEN jdbc_news");
+    }
+
     public static void main(String[] arguments) throws Exception {
         String url = arguments[0];
         direct = Arrays.asList(arguments).contains("--direct");
@@ -315,12 +376,16 @@ final class Agent {
             copies(connection);
             portals(connection);
             cancellation(connection);
+            notifications(connection, url);
         }
         String simple = url + (url.contains("?") ? "&" : "?") + "preferQueryMode=simple";
         try (Connection connection = DriverManager.getConnection(simple)) {
             reading(connection, "simple");
             checkRefusal("simple: denied", refusal(() -> run(connection, denied("simple"))));
             check("simple: usable after a denial", "1", one(connection, "SELECT 1"));
+        }
+        if (!direct) {
+            outside(url);
         }
         System.exit(failures == 0 ? 0 : 1);
     }

@@ -6,28 +6,12 @@ asyncpg speaks the extended protocol with binary values and named statements. --
 import asyncio
 import decimal
 import io
-import sys
 import time
 
 import asyncpg
 
-URL = sys.argv[1]
-DIRECT = "--direct" in sys.argv
-failures = 0
-
-
-def check(name, expected, got):
-    global failures
-    if expected == got:
-        print(f"ok {name}", flush=True)
-    else:
-        failures += 1
-        print(f"FAIL {name}: expected {expected!r} got {got!r}", flush=True)
-
-
-def masked(name, masked_value, clear_value, got):
-    check(name, clear_value if DIRECT else masked_value, got)
-
+import checks
+from checks import DIRECT, URL, check, masked, please, soon
 
 async def refusal(awaitable):
     """The error that `awaitable` raises."""
@@ -48,7 +32,7 @@ def check_refusal(name, error, rule="customers-are-read-only"):
 
 
 def denied(marker):
-    return f"UPDATE customers SET name = 'Mallory' WHERE id = 1 /* forbidden:asyncpg:{marker} */"
+    return checks.denied("asyncpg", marker)
 
 
 async def reading(connection):
@@ -200,6 +184,39 @@ async def cancellation(connection):
     check("cancelled soon", True, time.monotonic() - began < 8)
 
 
+async def outside():
+    """What others do to a session: approve, change a table, end it."""
+    connection = await asyncpg.connect(URL)
+    before = await connection.fetchval("SELECT n FROM ticks")
+    soon("approve held:asyncpg")
+    await connection.execute(checks.held("asyncpg"))
+    check("a held command ran once", before + 1, await connection.fetchval("SELECT n FROM ticks"))
+    statement = await connection.prepare("SELECT what FROM shapes WHERE id = $1")
+    star = await connection.prepare("SELECT * FROM shapes WHERE id = $1")
+    check("both run", ("row 1", True), (await statement.fetchval(1), len(await star.fetchrow(1)) >= 2))
+    please(checks.column("asyncpg"))
+    check("a statement outlives a new column", "row 2", await statement.fetchval(2))
+    error = await refusal(star.fetchrow(1))
+    check("a star says that its columns changed", True, getattr(error, "sqlstate", None) in (None, "0A000"))
+    for _ in range(20):
+        found = (await connection.fetchrow("SELECT * FROM shapes WHERE id = 1"))[-1]
+        if found is not None:
+            break
+        await asyncio.sleep(0.25)
+    check("and has them soon", 7, found)
+    please("kill")
+    try:
+        await connection.fetchval("SELECT 'forbidden:killed'")
+        outcome = "an answer"
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        outcome = "an error"
+    check("a killed session is an error", "an error", outcome)
+    connection = await asyncpg.connect(URL)
+    masked("after a reconnect", "************1111", checks.CARD,
+           await connection.fetchval("SELECT card FROM customers WHERE id = 1"))
+    await connection.close()
+
+
 async def main():
     connection = await asyncpg.connect(URL, server_settings={"application_name": "agent_asyncpg"})
     # What an earlier run left.
@@ -217,7 +234,9 @@ async def main():
                                      for n, c in enumerate(connections)))
     masked("eight at once", ["************1111", "************5559"] * 4, ["4111111111111111", "5500005555555559"] * 4, answers)
     await asyncio.gather(*(c.close() for c in connections))
-    sys.exit(1 if failures else 0)
+    if not DIRECT:
+        await outside()
+    checks.done()
 
 
 asyncio.run(main())

@@ -4,6 +4,7 @@
 // --direct: see agent_psycopg.py.
 "use strict";
 
+const readline = require("readline");
 const { Client, Query } = require("pg");
 
 const url = process.argv[2];
@@ -190,6 +191,54 @@ async function cancellation(client) {
   check("usable after a cancel", [[1]], await rows(client, "SELECT 1"));
 }
 
+// Asks the test for something that it does while this program goes on.
+function soon(wish) {
+  console.log(`please ${wish}`);
+}
+
+// The same, and waits until it is done.
+async function please(wish) {
+  const read = answers.next();
+  soon(wish);
+  await read;
+}
+
+const answers = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+
+// What others do to a session: approve, change a table, end it.
+async function outside() {
+  const client = new Client({ connectionString: url });
+  client.on("error", () => {});
+  await client.connect();
+  const ticks = async () => (await rows(client, "SELECT n FROM ticks"))[0][0];
+  const before = await ticks();
+  const done = answers.next();
+  soon("approve held:node");
+  await client.query("UPDATE ticks SET n = n + 1 /* held:node */");
+  await done;
+  check("a held command ran once", before + 1, await ticks());
+  const named = { name: "shape", text: "SELECT what FROM shapes WHERE id = $1", rowMode: "array" };
+  const star = { name: "star", text: "SELECT * FROM shapes WHERE id = $1", values: [1], rowMode: "array" };
+  await client.query({ ...named, values: [1] });
+  await client.query(star);
+  await please("sql ALTER TABLE shapes ADD COLUMN node int DEFAULT 7");
+  check("a statement outlives a new column", [["row 2"]], (await client.query({ ...named, values: [2] })).rows);
+  check("a star says that its columns changed", "0A000", (await refusal(client.query(star))).code ?? null);
+  let found = null;
+  for (let round = 0; round < 20 && found === null; round++) {
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    // node-postgres does not prepare again under a name that it knows.
+    found = (await client.query({ ...star, name: `again-${round}` })).rows[0].at(-1);
+  }
+  check("and has them soon", 7, found);
+  await please("kill");
+  check("a killed session is an error", true, (await refusal(client.query("SELECT 'forbidden:killed'"))) instanceof Error);
+  const next = new Client({ connectionString: url });
+  await next.connect();
+  check("after a reconnect", [["************1111"]], await rows(next, "SELECT card FROM customers WHERE id = 1"));
+  await next.end();
+}
+
 async function main() {
   const client = new Client({ connectionString: url, application_name: "agent_node" });
   await client.connect();
@@ -203,10 +252,14 @@ async function main() {
   await notifications(client);
   await cancellation(client);
   await client.end();
+  if (!direct) {
+    await outside();
+  }
+  process.stdin.destroy();
   process.exitCode = failures === 0 ? 0 : 1;
 }
 
 main().catch((error) => {
   console.log(`FAIL ran through: ${error.stack}`);
-  process.exitCode = 1;
+  process.exit(1);
 });

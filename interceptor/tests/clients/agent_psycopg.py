@@ -4,54 +4,21 @@ Checks, line by line, what an agent of the stage sees through interceptor. With 
 which the role may not write to `customers`: everything but masks and the words of a refusal is then the same.
 """
 
-import sys
 import threading
 import time
 
 import psycopg
 from psycopg import pq, sql
 
-URL = sys.argv[1]
-DIRECT = "--direct" in sys.argv
-failures = 0
-
-
-def check(name, expected, got):
-    global failures
-    if expected == got:
-        print(f"ok {name}", flush=True)
-    else:
-        failures += 1
-        print(f"FAIL {name}: expected {expected!r} got {got!r}", flush=True)
-
-
-def masked(name, masked_value, clear_value, got):
-    check(name, clear_value if DIRECT else masked_value, got)
-
+import checks
+from checks import DIRECT, URL, check, check_refusal, masked
 
 def refusal(run):
-    """The error that `run` raises."""
-    try:
-        run()
-    except psycopg.Error as error:
-        return error
-    return None
-
-
-def check_refusal(name, error, rule="customers-are-read-only"):
-    check(f"{name}: sqlstate", "42501", getattr(error, "sqlstate", None))
-    if DIRECT or error is None:
-        return
-    diagnosis = error.diag
-    said = " ".join(str(part) for part in (diagnosis.message_primary, diagnosis.message_detail, diagnosis.message_hint))
-    check(f"{name}: names the rule", True, rule in said)
-    check(f"{name}: has a detail", True, bool(diagnosis.message_detail))
-    check(f"{name}: has the session", True, "session" in (diagnosis.message_detail or ""))
-    check(f"{name}: severity", "ERROR", diagnosis.severity_nonlocalized)
+    return checks.refusal(run, psycopg.Error)
 
 
 def denied(marker):
-    return f"UPDATE customers SET name = 'Mallory' WHERE id = 1 /* forbidden:psycopg:{marker} */"
+    return checks.denied("psycopg", marker)
 
 
 def reading(connection, binary):
@@ -272,6 +239,18 @@ def statements_by_name(connection):
     check("more statements than the driver keeps", [(n, n) for n in range(150)], many)
 
 
+def outside():
+    def connect():
+        connection = psycopg.connect(URL, autocommit=True)
+        connection.prepare_threshold = 2
+        return connection
+
+    def run(connection, text):
+        cursor = connection.execute(text)
+        return cursor.fetchall() if cursor.description else None
+    checks.from_outside("psycopg", connect, run, psycopg.Error)
+
+
 def main():
     with psycopg.connect(URL, autocommit=True, application_name="agent_psycopg") as connection:
         # What an earlier run left.
@@ -289,7 +268,8 @@ def main():
     denial_in_transaction(URL)
     cursors(URL)
     notifications(URL)
-    sys.exit(1 if failures else 0)
+    outside()
+    checks.done()
 
 
 main()

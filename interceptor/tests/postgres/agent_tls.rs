@@ -6,9 +6,9 @@ use std::process::{Command, Output};
 use interceptor::testing::certificates::{Authority, Validity};
 use interceptor::testing::stage::{HOST, Stage};
 
+use super::drivers::{converse, prepare, programs_over};
 use super::scene::{
-    CLEAR, assert_nothing_forbidden, bounded, configuration, edited, operate, programs_over, psql, psql_ok, reload,
-    said, stage, wire,
+    CLEAR, assert_nothing_forbidden, bounded, configuration, edited, operate, psql, psql_ok, reload, said, stage, wire,
 };
 
 const QUERY: &str = "SELECT card FROM customers WHERE id = 1";
@@ -110,16 +110,14 @@ fn clear_text_behind_a_request_for_tls_is_an_attack(stage: &Stage) {
 }
 
 fn drivers_pass_over_verified_tls(stage: &Stage) {
+    prepare(stage);
     for (name, command) in programs_over(stage, &verified(stage, "ca.pem")) {
         // The example's tokio-postgres is built without TLS.
         if name == "tokio-postgres" {
             continue;
         }
-        let output = stage.run_agent(bounded(&command)).unwrap();
-        let text = said(&output);
-        let wrong: Vec<&str> = text.lines().filter(|line| !line.starts_with("ok ")).collect();
-        assert!(output.status.success(), "{name} ({}): {}", output.status, wrong.join("\n"));
-        assert!(text.lines().filter(|line| line.starts_with("ok ")).count() >= 40, "{name}: {text}");
+        let told = converse(stage, &command);
+        assert!(told.status.success() && told.passed() >= 40, "{name} {}", told.complaint());
     }
     assert_nothing_forbidden(stage);
 }

@@ -146,18 +146,19 @@ pub(super) fn edited(text: &str, from: &str, to: &str) -> String {
 }
 
 /// Where the clients are installed.
-fn installed() -> PathBuf {
+pub(super) fn installed() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients");
     std::env::var_os("INTERCEPTOR_CLIENTS").map_or_else(default, PathBuf::from)
 }
 
 /// A client's program, where the agent's user can read it.
-fn program(stage: &Stage, name: &str) -> PathBuf {
+pub(super) fn program(stage: &Stage, name: &str) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name);
     readable(stage, &source, name, 0o644)
 }
 
-fn readable(stage: &Stage, source: &Path, name: &str, mode: u32) -> PathBuf {
+/// A copy that the agent's user can read.
+pub(super) fn readable(stage: &Stage, source: &Path, name: &str, mode: u32) -> PathBuf {
     let copy = stage.path(name);
     fs::copy(source, &copy).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
     fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).unwrap();
@@ -207,31 +208,4 @@ pub(super) fn start(stage: &Stage, mut command: Command) -> Child {
 /// The agent that speaks to the socket itself, at the server's own port.
 pub(super) fn raw(stage: &Stage, mode: &str, more: &[&str]) -> Command {
     python(stage, "raw.py", &[&[mode, HOST, "5432"], more].concat())
-}
-
-/// The five client programs, by name.
-pub(super) fn programs(stage: &Stage) -> Vec<(&'static str, Command)> {
-    programs_over(stage, CLEAR)
-}
-
-/// The same, with these parameters in the URL in place of [`CLEAR`].
-pub(super) fn programs_over(stage: &Stage, parameters: &str) -> Vec<(&'static str, Command)> {
-    let url = edited(&stage.url(), CLEAR, parameters);
-    let mut node = Command::new("node");
-    node.arg(program(stage, "agent_node.js")).arg(&url).env("NODE_PATH", installed().join("node/node_modules"));
-    let mut java = Command::new("java");
-    java.args(["-cp", "/usr/share/java/postgresql.jar"]).arg(program(stage, "Agent.java"));
-    java.arg(format!(
-        "jdbc:postgresql://{HOST}:5432/{DATABASE}?user=billing&password=the-shared-password&{parameters}"
-    ));
-    let example = Path::new(env!("CARGO_BIN_EXE_interceptor")).with_file_name("examples").join("tokio_postgres_agent");
-    let mut tokio = Command::new(readable(stage, &example, "tokio_postgres_agent", 0o755));
-    tokio.arg(&url);
-    vec![
-        ("psycopg", python(stage, "agent_psycopg.py", &[&url])),
-        ("asyncpg", python(stage, "agent_asyncpg.py", &[&url])),
-        ("node-postgres", node),
-        ("JDBC", java),
-        ("tokio-postgres", tokio),
-    ]
 }

@@ -41,7 +41,7 @@ pub(super) struct SessionAnalyst {
     epoch: u64,
     stale_names: bool,
     stale_catalog: bool,
-    /// A name was unknown, and a newer catalog could know it.
+    /// A name was unknown or a result another one than was read, and a newer catalog could explain it.
     doubted: bool,
     blind: bool,
     shelf: Arc<Shelf>,
@@ -240,6 +240,10 @@ impl Analyst for SessionAnalyst {
         self.doubted
     }
 
+    fn surprise(&mut self) {
+        self.doubted |= !self.blind;
+    }
+
     fn column_tags(&self, table: u32, column: i16, traced: bool) -> Option<TagSet> {
         let temporary = self.names.temporary.iter().find(|relation| relation.oid == table);
         let relation = temporary.or_else(|| self.catalog.relation(table))?;
@@ -247,6 +251,9 @@ impl Analyst for SessionAnalyst {
             return None;
         }
         let column = relation.columns.iter().find(|known| known.number == column)?;
+        if !column.generated_from.is_empty() && !traced {
+            return None;
+        }
         Some(self.rules.tags(&self.target, &self.database, &relation.schema, &relation.name, &column.name))
     }
 

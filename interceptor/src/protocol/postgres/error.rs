@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use super::analysis::Missing;
 use super::codec::write;
 use crate::policy::{Denial, Fault, Retry};
+use crate::telemetry::SessionId;
 
 /// How severe an error is: whether the session goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub(super) const NO_TARGET: &str = "08006";
 pub(super) const ENDED: &str = "57P01";
 /// invalid_sql_statement_name
 pub(super) const NO_STATEMENT: &str = "26000";
+/// feature_not_supported
+const OUTDATED: &str = "0A000";
 /// invalid_cursor_name
 pub(super) const NO_PORTAL: &str = "34000";
 /// system_error: interceptor itself failed
@@ -86,6 +89,24 @@ pub(super) fn put_missing(out: &mut BytesMut, missing: &Missing, denial: &Denial
     put(out, Severity::Error, missing.state, &missing.message, Some(&detail), None);
 }
 
+/// Writes the error that the target gives for a prepared statement whose result would be another one now. Drivers know it
+/// by its code and by its text or its routine, and prepare again.
+pub(super) fn put_outdated(out: &mut BytesMut, statement: &str, session: SessionId) {
+    let detail = format!(
+        "interceptor: what the names in prepared statement \"{statement}\" mean has changed; session: {session}"
+    );
+    let fields = [
+        (b'S', Severity::Error.as_str()),
+        (b'V', Severity::Error.as_str()),
+        (b'C', OUTDATED),
+        (b'M', "cached plan must not change result type"),
+        (b'D', &detail),
+        (b'H', "prepare it again"),
+        (b'R', "RevalidateCachedQuery"),
+    ];
+    write::notice(out, b'E', fields.map(|(code, text)| (code, text.as_bytes())));
+}
+
 /// Writes an error of our own.
 pub(super) fn put(
     out: &mut BytesMut,
@@ -110,7 +131,6 @@ pub(super) fn put(
 mod tests {
     use super::super::codec::{Backend, backend_limit, frame};
     use super::*;
-    use crate::telemetry::SessionId;
 
     #[test]
     fn a_refusal_says_what_why_and_what_next() {

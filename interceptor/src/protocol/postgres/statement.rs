@@ -100,8 +100,12 @@ pub(super) trait Analyst: fmt::Debug + Send {
     /// Whether an unknown name in it could be known to a newer catalog; [`Analyst::is_stale`] then says that one is needed.
     fn doubt(&mut self, reading: &Reading) -> bool;
 
-    /// Tags of a table's column; `None` where they are not known. Of a view's column they are known only where the
-    /// statement was `traced` through the view.
+    /// The target describes another result than was read: somebody has changed a table past interceptor, and
+    /// [`Analyst::is_stale`] says that a newer catalog is needed.
+    fn surprise(&mut self);
+
+    /// Tags of a table's column; `None` where they are not known. Of a view's column and of a generated one they are known
+    /// only where the statement was `traced` through it.
     fn column_tags(&self, table: u32, column: i16, traced: bool) -> Option<TagSet>;
 
     /// Type of a table's column.

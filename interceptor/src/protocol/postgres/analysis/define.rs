@@ -532,7 +532,7 @@ impl<'a> Walker<'a> {
     fn definition_of(&mut self, node: &Node, relation: Option<&'a Relation>) {
         match &node.node {
             Some(NodeEnum::ColumnDef(column)) => {
-                self.type_name(column.type_name.as_ref());
+                self.column_type(column.type_name.as_ref());
                 let tags = self.maybe(column.raw_default.as_deref());
                 let own = relation.map(|relation| self.tags_of(relation, &column.colname)).unwrap_or_default();
                 let lost: TagSet = Arc::new(tags.difference(&own).cloned().collect());

@@ -310,6 +310,19 @@ impl Walker<'_> {
         known.is_some_and(|known| known.oid < FIRST_NORMAL_OID)
     }
 
+    /// The type of a new column. The server takes a plain `serial` for an integer with a sequence of its own before it
+    /// looks for a type of that name.
+    pub(super) fn column_type(&mut self, name: Option<&TypeName>) {
+        const SERIALS: [&str; 6] = ["smallserial", "serial2", "serial", "serial4", "bigserial", "serial8"];
+        let serial = |name: &TypeName| {
+            let plain = qualified_name(&name.names).filter(|(schema, _)| schema.is_none() && !name.pct_type);
+            plain.is_some_and(|(_, text)| SERIALS.contains(&text))
+        };
+        if !name.is_some_and(serial) {
+            self.type_name(name);
+        }
+    }
+
     /// A type that is named: what its values can set off.
     pub(super) fn type_name(&mut self, name: Option<&TypeName>) {
         let Some(name) = name else { return };

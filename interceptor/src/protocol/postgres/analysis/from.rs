@@ -147,7 +147,7 @@ impl<'a> Walker<'a> {
         let mut rest = None;
         let list = relation.columns.iter().enumerate().map(|(at, column)| {
             let mut tags = self.tags_of(relation, &column.name);
-            let mut computed = false;
+            let mut computed = !column.generated_from.is_empty();
             if let Some(lineage) = &lineage {
                 if let Some(origin) = lineage.get(at).filter(|_| lineage.len() == relation.columns.len()) {
                     tags = union(&tags, &origin.tags);

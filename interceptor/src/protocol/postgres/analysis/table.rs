@@ -199,8 +199,18 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Tags of a column: its own, and those of the same column above and below in its inheritance tree.
+    /// Tags of a column: its own, and those of what it is generated from.
     pub(super) fn tags_of(&self, relation: &Relation, column: &str) -> TagSet {
+        let known = relation.columns.iter().find(|known| &*known.name == column);
+        let sources = known.into_iter().flat_map(|known| &known.generated_from);
+        let sources = sources.filter_map(|number| relation.columns.iter().find(|source| source.number == *number));
+        sources.fold(self.own_tags_of(relation, column), |tags, source| {
+            union(&tags, &self.own_tags_of(relation, &source.name))
+        })
+    }
+
+    /// Tags of a column itself, and of the same column above and below in its inheritance tree.
+    fn own_tags_of(&self, relation: &Relation, column: &str) -> TagSet {
         let scope = self.scope;
         let of = |schema: &str, table: &str| scope.tags.tags(scope.target, scope.database, schema, table, column);
         let mut tags = of(self.schema_of(relation), &relation.name);

@@ -68,6 +68,14 @@ pub const QUERIES: &[&str] = &[
     // 7: inheritance and partitions
     "SELECT inhrelid::text, inhparent::text FROM pg_catalog.pg_inherits i \
      JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relkind IN ('r','p','f')",
+    // 8: what columns are generated from; which object depends on it is another one since version 15
+    "SELECT a.attrelid::text, a.attnum::text, d.refobjsubid::text FROM pg_catalog.pg_attribute a \
+     JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum \
+     JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+      AND d.refobjid = a.attrelid AND d.refobjsubid > 0 AND d.refobjsubid <> a.attnum \
+     WHERE a.attgenerated <> '' AND NOT a.attisdropped AND ( \
+      (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid) OR \
+      (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = a.attrelid AND d.objsubid = a.attnum))",
 ];
 
 /// State of one session that decides what names mean; read its rows with [`Names::from_rows`].
@@ -179,6 +187,7 @@ impl Loader {
                     number: text(row, 1)?.parse().ok()?,
                     name: self.name(text(row, 2)?),
                     type_oid: number(row, 3)?,
+                    generated_from: Vec::new(),
                 };
                 // A relation made between the two queries is not known yet: it is unknown until the next load.
                 if let Some(relation) = self.catalog.relations.get_mut(&number(row, 0)?) {
@@ -195,6 +204,14 @@ impl Loader {
             5 => self.type_row(row)?,
             6 => self.casts.push([number(row, 0)?, number(row, 1)?, number(row, 2)?]),
             7 => self.edges.push([number(row, 0)?, number(row, 1)?]),
+            8 => {
+                let (column, source): (i16, i16) = (text(row, 1)?.parse().ok()?, text(row, 2)?.parse().ok()?);
+                let relation = self.catalog.relations.get_mut(&number(row, 0)?);
+                let known = relation.and_then(|found| found.columns.iter_mut().find(|known| known.number == column));
+                if let Some(known) = known {
+                    known.generated_from.push(source);
+                }
+            }
             _ => return None,
         }
         Some(())
@@ -316,6 +333,7 @@ impl Names {
                     number: text(row, 2)?.parse().ok()?,
                     name: text(row, 3)?.into(),
                     type_oid: number(row, 4)?,
+                    generated_from: Vec::new(),
                 });
             }
             _ => return None,

@@ -83,6 +83,8 @@ pub struct Column {
     pub name: Arc<str>,
     /// `pg_attribute.atttypid`.
     pub type_oid: u32,
+    /// Columns of its table that it is generated from: stored, or when it is read.
+    pub generated_from: Vec<i16>,
 }
 
 /// `pg_proc.provolatile`.

@@ -94,7 +94,7 @@ impl Answer {
     pub(super) fn describe(
         &mut self,
         (fields, description): (Fields<'_>, &[u8]),
-        analyst: &dyn Analyst,
+        analyst: &mut dyn Analyst,
         kept: &mut Kept,
     ) -> Result<(), Fault> {
         if matches!(self.mask, Mask::Idle) {
@@ -119,6 +119,12 @@ impl Answer {
             })
             .collect();
         let flows = self.flows(fields.len()).filter(|_| settled);
+        let surprising = flows.as_ref().is_some_and(|flows| flows.len() != fields.len());
+        if surprising {
+            // All of it is masked whole. The next text is read with a catalog that has the new columns.
+            analyst.surprise();
+        }
+        let analyst: &dyn Analyst = analyst;
         let lineage = flows.as_deref().map_or(Lineage::Unknown, Lineage::Known);
         let traced = flows.is_some();
         let lookup = Lookup {
@@ -127,7 +133,7 @@ impl Answer {
         };
         let rows = RowMasker::new(self.masker.again(), &fields, None, lineage, lookup)
             .map_err(|malformed| Fault::Upstream(malformed.to_string()))?;
-        self.mask = Mask::Rows(Box::new(Announced::new(key, description, rows, settled)));
+        self.mask = Mask::Rows(Box::new(Announced::new(key, description, rows, settled && !surprising)));
         Ok(())
     }
 

@@ -444,9 +444,10 @@ impl Machine {
     }
 
     fn means_another(&mut self, name: &[u8], legs: &mut Legs<'_>) -> Step {
-        let name = String::from_utf8_lossy(name);
-        let message = format!("interceptor: what the names in prepared statement \"{name}\" mean has changed");
-        self.refuse_natively(error::NO_STATEMENT, &message, Some("prepare it again"), legs)
+        let mut refusal = BytesMut::new();
+        error::put_outdated(&mut refusal, &String::from_utf8_lossy(name), self.session);
+        self.refused = Some(refusal.freeze());
+        self.settle_extended(legs)
     }
 
     fn no_statement(&mut self, name: &[u8], legs: &mut Legs<'_>) -> Step {

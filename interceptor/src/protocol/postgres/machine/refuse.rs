@@ -64,7 +64,7 @@ impl Machine {
         Step::Done
     }
 
-    fn settle_extended(&mut self, legs: &mut Legs<'_>) -> Step {
+    pub(super) fn settle_extended(&mut self, legs: &mut Legs<'_>) -> Step {
         if !self.open && !self.is_quiet() {
             // Earlier pipelines decide about the status, and their answers come first.
             return Step::Wait;

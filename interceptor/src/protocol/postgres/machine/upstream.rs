@@ -249,7 +249,7 @@ impl Machine {
     }
 
     /// Answers of one message.
-    fn on_done(&mut self, frame: Frame<'_>, message: &Backend<'_>, analyst: &dyn Analyst) -> Result<Fate, Fault> {
+    fn on_done(&mut self, frame: Frame<'_>, message: &Backend<'_>, analyst: &mut dyn Analyst) -> Result<Fate, Fault> {
         let out_of_place = || Fault::Upstream("an answer to something else than it was asked".into());
         let fate = match (self.expect.front(), message) {
             (Some(Expect::Parse(ticket)), Backend::ParseComplete) => {

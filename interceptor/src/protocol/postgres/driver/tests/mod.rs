@@ -4,7 +4,9 @@ mod attacks;
 mod fake;
 mod handshake;
 mod honest;
+mod newest;
 mod real;
+mod regress;
 
 use std::collections::HashMap;
 use std::sync::Arc;

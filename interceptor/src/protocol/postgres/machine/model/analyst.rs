@@ -154,6 +154,8 @@ impl Analyst for Script {
         self.stale
     }
 
+    fn surprise(&mut self) {}
+
     fn touch(&mut self, names: bool, catalog: bool) {
         self.stale |= (names || catalog) && !self.steady;
     }
