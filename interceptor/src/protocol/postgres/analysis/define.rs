@@ -77,8 +77,9 @@ impl<'a> Walker<'a> {
             NodeEnum::GrantStmt(grant) => self.grant(grant),
             NodeEnum::LockStmt(lock) => {
                 for relation in self.relations(&lock.relations) {
+                    self.columns_of(relation);
                     let resource = self.table(relation);
-                    self.act(ActionName::SQL_LOCK, resource);
+                    self.lock(&resource);
                 }
                 self.resync.catalog = false;
             }
@@ -590,7 +591,8 @@ impl<'a> Walker<'a> {
             && let Some(relation) = self.relation(range)
         {
             let resource = self.table(relation);
-            self.add(ActionName::SQL_SELECT, resource, Some("referred to by a foreign key"), &[], None);
+            // It gets triggers, and its rows can no longer be removed at will.
+            self.add(ActionName::SQL_ALTER, resource, Some("referred to by a foreign key"), &[], None);
         }
         for node in &constraint.exclusions {
             if let Some(NodeEnum::List(pair)) = &node.node

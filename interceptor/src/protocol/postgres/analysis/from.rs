@@ -210,7 +210,12 @@ impl<'a> Walker<'a> {
         let frames = std::mem::take(&mut self.frames);
         let ctes = std::mem::take(&mut self.ctes);
         let restricted = (self.unrestricted, self.filters_on_masked);
+        let outside = self.set_aside();
         let columns = self.definition(definition);
+        let inside = self.bring_back(outside);
+        let read = inside.keys().filter(|(name, ..)| *name == ActionName::SQL_SELECT);
+        let below = read.map(|(_, resource, _)| resource.clone()).collect();
+        self.merge_actions(inside);
         // What a view filters by is the design of its owner.
         (self.unrestricted, self.filters_on_masked) = restricted;
         self.frames = frames;
@@ -220,6 +225,8 @@ impl<'a> Walker<'a> {
         self.open_views.pop();
         let list = columns.map_or_else(|| Rc::from([]), |columns| columns.list);
         self.views.insert(relation.oid, Rc::clone(&list));
+        let resource = self.table(relation);
+        self.below.insert(resource, below);
         Some(list)
     }
 

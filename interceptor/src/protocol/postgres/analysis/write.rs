@@ -131,6 +131,14 @@ impl<'a> Walker<'a> {
                 _ => self.opaque("a MERGE that is not known"),
             }
         }
+        let writes = |node: &Node| match &node.node {
+            Some(NodeEnum::MergeWhenClause(when)) => when.command_type != CmdType::CmdNothing as i32,
+            _ => true,
+        };
+        if let Some(relation) = relation.filter(|_| !merge.merge_when_clauses.iter().any(writes)) {
+            // It is locked as for a write, whatever comes of it.
+            self.write(ActionName::SQL_UPDATE, relation, &[]);
+        }
         let columns = self.returning(merge.returning_clause.as_ref());
         self.frames.pop();
         self.ctes.truncate(outside);
@@ -309,7 +317,8 @@ impl<'a> Walker<'a> {
             tags = super::table::union(&tags, &self.tags_of(base, column));
         }
         let below = self.table(base);
-        self.add(action, below.clone(), Some("through a view"), &written, Some(&tags));
+        let note = if base.triggers { "through a view; triggers of the table run" } else { "through a view" };
+        self.add(action, below.clone(), Some(note), &written, Some(&tags));
         self.quotable(base);
         if base.rules {
             self.opaque_on(below, "rewrite rules of the table decide what is done");
