@@ -258,8 +258,9 @@ impl<'a> Walker<'a> {
         for column in columns {
             tags = super::table::union(&tags, &self.tags_of(relation, column));
         }
-        let note = relation.triggers.then_some("triggers of the table run");
+        let note = self.has_triggers(relation).then_some("triggers of the table run");
         self.add(action, resource.clone(), note, columns, Some(&tags));
+        self.code_of_tree(relation);
         self.quotable(relation);
         if relation.rules {
             self.opaque_on(resource.clone(), "rewrite rules of the table decide what is done");
@@ -275,7 +276,7 @@ impl<'a> Walker<'a> {
     /// What an error of a write can quote: the whole row, a key that is there; where triggers and foreign keys go on to
     /// other tables, anything.
     fn quotable(&mut self, relation: &Relation) {
-        let mut tags = if relation.triggers { self.scope.tags.all() } else { self.no_tags() };
+        let mut tags = if self.has_triggers(relation) { self.scope.tags.all() } else { self.no_tags() };
         for column in &relation.columns {
             tags = super::table::union(&tags, &self.tags_of(relation, &column.name));
         }
@@ -317,8 +318,9 @@ impl<'a> Walker<'a> {
             tags = super::table::union(&tags, &self.tags_of(base, column));
         }
         let below = self.table(base);
-        let note = if base.triggers { "through a view; triggers of the table run" } else { "through a view" };
+        let note = if self.has_triggers(base) { "through a view; triggers of the table run" } else { "through a view" };
         self.add(action, below.clone(), Some(note), &written, Some(&tags));
+        self.code_of_tree(base);
         self.quotable(base);
         if base.rules {
             self.opaque_on(below, "rewrite rules of the table decide what is done");
