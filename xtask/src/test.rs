@@ -11,6 +11,9 @@ use crate::run::{as_root, cargo, output, run as execute, say};
 /// Test binaries that make namespaces and cgroups, attach kernel programs, or start servers as another user.
 const ROOT_GROUPS: &[&str] = &["capture", "login", "postgres", "demo"];
 
+/// A part of `cargo xtask differential`; starts servers, needs no root.
+const DIFFERENTIAL: &str = "differential";
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Run only this group: lint, fast, or the name of a test file
@@ -38,6 +41,7 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
     };
     group("lint", &mut lint)?;
     group("fast", &mut fast)?;
+    group(DIFFERENTIAL, &mut differential)?;
     let binaries = if ROOT_GROUPS.iter().any(|name| wanted(name)) { binaries()? } else { Vec::new() };
     for name in ROOT_GROUPS {
         let Some((_, path)) = binaries.iter().find(|(binary, _)| binary == name) else { continue };
@@ -82,9 +86,19 @@ fn fast() -> Result<()> {
     let mut command = cargo();
     command.args(["test", "--package", "interceptor"]);
     for name in test_files()? {
-        if !ROOT_GROUPS.contains(&name.as_str()) {
+        if !ROOT_GROUPS.contains(&name.as_str()) && name != DIFFERENTIAL {
             command.args(["--test", &name]);
         }
+    }
+    execute(&mut command)
+}
+
+fn differential() -> Result<()> {
+    let mut command = cargo();
+    command.args(["test", "--package", "interceptor", "--test", DIFFERENTIAL, "--", "--nocapture"]);
+    match install::regression_suite() {
+        Ok(suite) => drop(command.env("INTERCEPTOR_REGRESS", suite)),
+        Err(error) => say(&format!("PostgreSQL's regression suite is left out, its source cannot be had: {error:#}")),
     }
     execute(&mut command)
 }
