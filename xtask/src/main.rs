@@ -1,8 +1,9 @@
-//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`, `cargo xtask bench`, `cargo xtask
-//! ebpf`.
+//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`, `cargo xtask
+//! differential`, `cargo xtask bench`, `cargo xtask ebpf`.
 
 mod bench;
 mod demo;
+mod differential;
 mod ebpf;
 mod fuzz;
 mod install;
@@ -29,6 +30,8 @@ enum Task {
     Test(test::Arguments),
     /// Feed every parser and state machine with generated input, a little while each
     Fuzz(fuzz::Arguments),
+    /// Hold every verdict on PostgreSQL's regression suite, and on generated statements, against a real server
+    Differential,
     /// Measure speed and memory beside direct connections and other proxies
     Bench(bench::Arguments),
     /// Run PostgreSQL's own regression suite direct and through the driver, and compare
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Differential => differential::run(),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Regress(arguments) => regress::run(&arguments),
         Task::Ebpf(arguments) => ebpf::run(&arguments),

@@ -32,9 +32,14 @@ pub(crate) fn say(text: &str) {
 
 /// Runs a command in the checkout, with its output shown.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
+    run_in(command, &root())
+}
+
+/// Runs a command in a folder, with its output shown.
+pub(crate) fn run_in(command: &mut Command, folder: &Path) -> Result<()> {
     let shown = show(command);
     let status =
-        command.current_dir(root()).stdin(Stdio::null()).status().with_context(|| format!("cannot run {shown}"))?;
+        command.current_dir(folder).stdin(Stdio::null()).status().with_context(|| format!("cannot run {shown}"))?;
     if !status.success() {
         bail!("{shown} failed ({status})");
     }

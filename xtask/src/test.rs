@@ -15,6 +15,9 @@ const ROOT_GROUPS: &[&str] = &["capture", "login", "postgres", "demo"];
 /// The group that runs against the newest server.
 const NEWEST: &str = "postgres-18";
 
+/// A part of `cargo xtask differential`; starts servers, needs no root.
+const DIFFERENTIAL: &str = "differential";
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Run only this group: lint, fast, postgres-18, or the name of a test file
@@ -42,6 +45,7 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
     };
     group("lint", &mut lint)?;
     group("fast", &mut fast)?;
+    group(DIFFERENTIAL, &mut differential)?;
     let built = ROOT_GROUPS.iter().any(|name| wanted(name)) || wanted(NEWEST);
     let binaries = if built { binaries()? } else { Vec::new() };
     for name in ROOT_GROUPS {
@@ -108,9 +112,19 @@ fn fast() -> Result<()> {
     let mut command = cargo();
     command.args(["test", "--package", "interceptor"]);
     for name in test_files()? {
-        if !ROOT_GROUPS.contains(&name.as_str()) {
+        if !ROOT_GROUPS.contains(&name.as_str()) && name != DIFFERENTIAL {
             command.args(["--test", &name]);
         }
+    }
+    execute(&mut command)
+}
+
+fn differential() -> Result<()> {
+    let mut command = cargo();
+    command.args(["test", "--package", "interceptor", "--test", DIFFERENTIAL, "--", "--nocapture"]);
+    match install::regression_suite() {
+        Ok(suite) => drop(command.env("INTERCEPTOR_REGRESS", suite)),
+        Err(error) => say(&format!("PostgreSQL's regression suite is left out, its source cannot be had: {error:#}")),
     }
     execute(&mut command)
 }

@@ -50,7 +50,7 @@ impl<'a> Walker<'a> {
             NodeEnum::TruncateStmt(truncate) => {
                 for relation in self.relations(&truncate.relations) {
                     let resource = self.table(relation);
-                    let note = relation.triggers.then_some("triggers of the table run");
+                    let note = self.has_triggers(relation).then_some("triggers of the table run");
                     self.add(ActionName::SQL_TRUNCATE, resource.clone(), note, &[], None);
                     if truncate.behavior == DropBehavior::DropCascade as i32 {
                         self.opaque_on(resource, "CASCADE: tables that refer to it are emptied, too");
@@ -77,8 +77,9 @@ impl<'a> Walker<'a> {
             NodeEnum::GrantStmt(grant) => self.grant(grant),
             NodeEnum::LockStmt(lock) => {
                 for relation in self.relations(&lock.relations) {
+                    self.columns_of(relation);
                     let resource = self.table(relation);
-                    self.act(ActionName::SQL_LOCK, resource);
+                    self.lock(&resource);
                 }
                 self.resync.catalog = false;
             }
@@ -98,45 +99,6 @@ impl<'a> Walker<'a> {
                 }
             }
             other => return self.maintain(other) || self.roles(other) || self.code(other) || self.others(other),
-        }
-        true
-    }
-
-    fn maintain(&mut self, node: &NodeEnum) -> bool {
-        match node {
-            NodeEnum::VacuumStmt(vacuum) => {
-                if vacuum.rels.is_empty() {
-                    let resource = self.database();
-                    self.act(ActionName::SQL_MAINTAIN, resource);
-                }
-                for node in &vacuum.rels {
-                    let range = match &node.node {
-                        Some(NodeEnum::VacuumRelation(relation)) => relation.relation.as_ref(),
-                        _ => None,
-                    };
-                    self.on_relation(ActionName::SQL_MAINTAIN, range);
-                }
-                self.resync.catalog = false;
-            }
-            NodeEnum::ClusterStmt(cluster) if cluster.relation.is_some() => {
-                self.on_relation(ActionName::SQL_MAINTAIN, cluster.relation.as_ref());
-            }
-            NodeEnum::ReindexStmt(reindex) if reindex.relation.is_some() => {
-                let name = reindex.relation.as_ref().map_or("", |range| &range.relname);
-                self.object(ActionName::SQL_MAINTAIN, "index", name);
-            }
-            NodeEnum::ClusterStmt(_) | NodeEnum::ReindexStmt(_) | NodeEnum::CheckPointStmt(_) => {
-                let resource = self.database();
-                self.act(ActionName::SQL_MAINTAIN, resource);
-            }
-            NodeEnum::RefreshMatViewStmt(refresh) => {
-                if let Some(relation) = refresh.relation.as_ref().and_then(|range| self.relation(range)) {
-                    self.columns_of(relation);
-                    let resource = self.table(relation);
-                    self.act(ActionName::SQL_MAINTAIN, resource);
-                }
-            }
-            _ => return false,
         }
         true
     }
@@ -590,7 +552,8 @@ impl<'a> Walker<'a> {
             && let Some(relation) = self.relation(range)
         {
             let resource = self.table(relation);
-            self.add(ActionName::SQL_SELECT, resource, Some("referred to by a foreign key"), &[], None);
+            // It gets triggers, and its rows can no longer be removed at will.
+            self.add(ActionName::SQL_ALTER, resource, Some("referred to by a foreign key"), &[], None);
         }
         for node in &constraint.exclusions {
             if let Some(NodeEnum::List(pair)) = &node.node

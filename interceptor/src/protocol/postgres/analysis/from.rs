@@ -179,6 +179,31 @@ impl<'a> Walker<'a> {
         Columns { list, rest }
     }
 
+    /// Code that writing a table, or keeping it in order, can set off in the other tables of its tree.
+    pub(super) fn code_of_tree(&mut self, relation: &Relation) {
+        self.code_of(relation);
+        let catalog = self.catalog();
+        for other in catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid)) {
+            self.code_of(other);
+        }
+    }
+
+    /// Code of every table: of which one it is about is not known.
+    pub(super) fn code_anywhere(&mut self) {
+        for relation in self.catalog().relations() {
+            for function in &relation.code {
+                self.hidden(*function, "called by a default, check, index or row policy");
+            }
+        }
+    }
+
+    /// Whether a write of a table can set off triggers: its own, and those of its partitions.
+    pub(super) fn has_triggers(&self, relation: &Relation) -> bool {
+        let catalog = self.catalog();
+        let mut tree = catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid));
+        relation.triggers || tree.any(|other| other.triggers)
+    }
+
     /// Code that reading or writing a table can set off unseen.
     fn code_of(&mut self, relation: &Relation) {
         for function in &relation.code {
@@ -210,7 +235,12 @@ impl<'a> Walker<'a> {
         let frames = std::mem::take(&mut self.frames);
         let ctes = std::mem::take(&mut self.ctes);
         let restricted = (self.unrestricted, self.filters_on_masked);
+        let outside = self.set_aside();
         let columns = self.definition(definition);
+        let inside = self.bring_back(outside);
+        let read = inside.keys().filter(|(name, ..)| *name == ActionName::SQL_SELECT);
+        let below = read.map(|(_, resource, _)| resource.clone()).collect();
+        self.merge_actions(inside);
         // What a view filters by is the design of its owner.
         (self.unrestricted, self.filters_on_masked) = restricted;
         self.frames = frames;
@@ -220,6 +250,8 @@ impl<'a> Walker<'a> {
         self.open_views.pop();
         let list = columns.map_or_else(|| Rc::from([]), |columns| columns.list);
         self.views.insert(relation.oid, Rc::clone(&list));
+        let resource = self.table(relation);
+        self.below.insert(resource, below);
         Some(list)
     }
 

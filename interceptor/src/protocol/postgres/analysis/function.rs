@@ -170,6 +170,10 @@ impl Walker<'_> {
                 };
                 let resource = self.resource(ResourceKind::Function, &[&function.schema, &function.name]);
                 self.act(action, resource);
+                if function.name.starts_with("brin_") {
+                    // It computes an index anew.
+                    self.code_anywhere();
+                }
             }
             Effect::Notify => match first {
                 Some(channel) => {

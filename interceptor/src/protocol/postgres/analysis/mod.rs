@@ -17,6 +17,7 @@ mod from;
 mod function;
 mod lineage;
 mod lost;
+mod maintain;
 mod query;
 mod statement;
 mod table;

@@ -395,7 +395,7 @@ impl Walker<'_> {
                     self.add(ActionName::SQL_LOCK, resource, Some("rows of a sub-select"), &[], None);
                 }
                 for base in bases {
-                    self.act(ActionName::SQL_LOCK, (*base).clone());
+                    self.lock(&base);
                 }
             }
         }

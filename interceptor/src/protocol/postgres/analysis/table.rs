@@ -43,6 +43,8 @@ pub(super) struct Walker<'a> {
     pub(super) ctes: Vec<Cte>,
     pub(super) views: HashMap<u32, Rc<[Col]>>,
     pub(super) open_views: Vec<u32>,
+    /// What each view that was read so far reads itself.
+    pub(super) below: HashMap<Resource, BTreeSet<Resource>>,
     /// Names may have changed by an earlier statement of the same text.
     pub(super) names_in_doubt: bool,
     pub(super) session_bound: bool,
@@ -73,6 +75,7 @@ impl<'a> Walker<'a> {
             ctes: Vec::new(),
             views: HashMap::new(),
             open_views: Vec::new(),
+            below: HashMap::new(),
             names_in_doubt: false,
             session_bound: false,
             resync: super::Resync::default(),
@@ -151,6 +154,19 @@ impl<'a> Walker<'a> {
         for tag in tags.iter() {
             let resource = Resource { kind: ResourceKind::Tag, path: vec![Arc::clone(tag)] };
             self.add(ActionName::UNMASK, resource, Some(note), &[], Some(tags));
+        }
+    }
+
+    /// A lock, of rows or of the whole. One on a view is one on everything under it.
+    pub(super) fn lock(&mut self, resource: &Resource) {
+        let mut locked = BTreeSet::from([resource.clone()]);
+        let mut waiting = vec![resource.clone()];
+        while let Some(view) = waiting.pop() {
+            let below = self.below.get(&view).into_iter().flatten();
+            waiting.extend(below.filter(|below| locked.insert((*below).clone())).cloned());
+        }
+        for resource in locked {
+            self.act(ActionName::SQL_LOCK, resource);
         }
     }
 

@@ -224,6 +224,31 @@ fn a_temporary_table_shadows_a_real_one() {
 }
 
 #[test]
+fn a_temporary_table_has_triggers_rules_and_code() {
+    let wipe = CATALOG.functions(&Names::standard("agent"), None, "wipe").next().unwrap().oid.to_string();
+    let with_kind = |kind: &str, code: &str| {
+        let rows = [
+            ["path", "pg_temp_3", "", "", "", ""],
+            ["path", "pg_catalog", "", "", "", ""],
+            ["user", "agent", "agent", "", "", ""],
+            ["text", "on", "UTF8", "", "", ""],
+            ["relation", "99999", "pg_temp_3", "scratch", kind, ""],
+            ["column", "99999", "1", "mine", "25", ""],
+            ["code", "99999", code, "", "", ""],
+        ]
+        .map(|row| row.map(|cell| (!cell.is_empty()).then(|| cell.to_owned())).to_vec());
+        let rows = if code.is_empty() { &rows[..6] } else { &rows[..] };
+        let names = Names::from_rows(rows).unwrap();
+        with("INSERT INTO scratch VALUES ('x')", &names, &NothingKnown)
+    };
+    let noted = |analysis: &Analysis| analysis.actions.iter().any(|action| action.note.is_some());
+    assert!(!noted(&with_kind("r", "")) && !with_kind("r", "").opaque);
+    assert!(noted(&with_kind("rt", "")) && !with_kind("rt", "").opaque);
+    assert!(with_kind("rr", "").opaque);
+    assert!(actions(&with_kind("r", &wipe)).contains("opaque public.wipe"));
+}
+
+#[test]
 fn what_is_made_is_where_the_server_puts_it() {
     let mut names = Names::standard("agent");
     names.search_path = ["pg_temp_3", "pg_catalog", "sales", "public"].map(Arc::from).to_vec();

@@ -131,6 +131,14 @@ impl<'a> Walker<'a> {
                 _ => self.opaque("a MERGE that is not known"),
             }
         }
+        let writes = |node: &Node| match &node.node {
+            Some(NodeEnum::MergeWhenClause(when)) => when.command_type != CmdType::CmdNothing as i32,
+            _ => true,
+        };
+        if let Some(relation) = relation.filter(|_| !merge.merge_when_clauses.iter().any(writes)) {
+            // It is locked as for a write, whatever comes of it.
+            self.write(ActionName::SQL_UPDATE, relation, &[]);
+        }
         let columns = self.returning(merge.returning_clause.as_ref());
         self.frames.pop();
         self.ctes.truncate(outside);
@@ -250,8 +258,9 @@ impl<'a> Walker<'a> {
         for column in columns {
             tags = super::table::union(&tags, &self.tags_of(relation, column));
         }
-        let note = relation.triggers.then_some("triggers of the table run");
+        let note = self.has_triggers(relation).then_some("triggers of the table run");
         self.add(action, resource.clone(), note, columns, Some(&tags));
+        self.code_of_tree(relation);
         self.quotable(relation);
         if relation.rules {
             self.opaque_on(resource.clone(), "rewrite rules of the table decide what is done");
@@ -267,7 +276,7 @@ impl<'a> Walker<'a> {
     /// What an error of a write can quote: the whole row, a key that is there; where triggers and foreign keys go on to
     /// other tables, anything.
     fn quotable(&mut self, relation: &Relation) {
-        let mut tags = if relation.triggers { self.scope.tags.all() } else { self.no_tags() };
+        let mut tags = if self.has_triggers(relation) { self.scope.tags.all() } else { self.no_tags() };
         for column in &relation.columns {
             tags = super::table::union(&tags, &self.tags_of(relation, &column.name));
         }
@@ -309,7 +318,9 @@ impl<'a> Walker<'a> {
             tags = super::table::union(&tags, &self.tags_of(base, column));
         }
         let below = self.table(base);
-        self.add(action, below.clone(), Some("through a view"), &written, Some(&tags));
+        let note = if self.has_triggers(base) { "through a view; triggers of the table run" } else { "through a view" };
+        self.add(action, below.clone(), Some(note), &written, Some(&tags));
+        self.code_of_tree(base);
         self.quotable(base);
         if base.rules {
             self.opaque_on(below, "rewrite rules of the table decide what is done");

@@ -86,10 +86,27 @@ pub const SESSION_QUERY: &str = "SELECT kind, a, b, c, d, e FROM ( \
      UNION ALL SELECT 1, 'user', current_user::text, session_user::text, NULL, NULL, NULL, 0 \
      UNION ALL SELECT 2, 'text', pg_catalog.current_setting('standard_conforming_strings'), \
       pg_catalog.current_setting('client_encoding'), NULL, NULL, NULL, 0 \
-     UNION ALL SELECT 3, 'relation', c.oid::text, n.nspname::text, c.relname::text, c.relkind::text, \
+     UNION ALL SELECT 3, 'relation', c.oid::text, n.nspname::text, c.relname::text, \
+      c.relkind::text || CASE WHEN c.relhastriggers THEN 't' ELSE '' END || CASE WHEN EXISTS (SELECT 1 \
+       FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1') THEN 'r' ELSE '' END, \
       CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END, 0 \
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
       WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','v','m','f','S') \
+     UNION ALL SELECT 5, 'code', a.adrelid::text, d.refobjid::text, NULL, NULL, NULL, 0 \
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attrdef a ON a.adrelid = c.oid \
+      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = a.oid \
+      WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() \
+      AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass \
+     UNION ALL SELECT 5, 'code', k.conrelid::text, d.refobjid::text, NULL, NULL, NULL, 0 \
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid \
+      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid \
+      WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() \
+      AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass \
+     UNION ALL SELECT 5, 'code', i.indrelid::text, d.refobjid::text, NULL, NULL, NULL, 0 \
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_index i ON i.indrelid = c.oid \
+      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = i.indexrelid \
+      WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() \
+      AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass \
      UNION ALL SELECT 4, 'column', a.attrelid::text, a.attnum::text, a.attname::text, a.atttypid::text, NULL, a.attnum \
       FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
       WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','v','m','f','S') \
@@ -319,13 +336,19 @@ impl Names {
                 oid: number(row, 1)?,
                 schema: text(row, 2)?.into(),
                 name: text(row, 3)?.into(),
-                kind: relation_kind(text(row, 4)?)?,
+                kind: relation_kind(text(row, 4)?.get(..1)?)?,
                 columns: Vec::new(),
                 definition: cell(row, 5)?.map(Into::into),
-                triggers: false,
-                rules: false,
+                // Flags stand after the kind.
+                triggers: text(row, 4)?.get(1..)?.contains('t'),
+                rules: text(row, 4)?.get(1..)?.contains('r'),
                 code: Vec::new(),
             }),
+            "code" => {
+                let oid = number(row, 1)?;
+                let relation = self.temporary.iter_mut().find(|known| known.oid == oid)?;
+                relation.code.push(number(row, 2)?);
+            }
             "column" => {
                 let oid = number(row, 1)?;
                 let relation = self.temporary.iter_mut().find(|known| known.oid == oid)?;
