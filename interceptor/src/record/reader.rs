@@ -202,6 +202,8 @@ impl Summary {
                 self.commands += 1;
                 self.held += u64::from(verdict.as_ref().is_some_and(|verdict| verdict.effect == Effect::Hold));
             }
+            // Older recordings tell the verdict in a frame of its own.
+            Event::Decision(verdict) if verdict.effect == Effect::Hold => self.held += 1,
             Event::Denied { .. } | Event::Refused { .. } => self.denied += 1,
             Event::Masked { cells } => self.masked_cells += cells.iter().map(|(_, count)| count).sum::<u64>(),
             Event::Data { direction, bytes } => {
