@@ -227,6 +227,11 @@ impl Analyst for SessionAnalyst {
         self.stale_names || self.wanted() != Wanted::Nothing
     }
 
+    fn names_nothing(&self, text: &str) -> bool {
+        // How text is read has to be known, all the same.
+        !self.stale_names && self.reading(text, self.analyze(text, &analysis::NothingKnown)).names_nothing()
+    }
+
     fn touch(&mut self, names: bool, catalog: bool) {
         self.stale_names |= names;
         self.stale_catalog |= catalog;

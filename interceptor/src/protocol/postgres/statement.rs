@@ -5,9 +5,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::policy::TagSet;
+use crate::policy::{Action, ActionName, TagSet};
 
-use super::analysis::{Analysis, CopyDirection, Cursor, Known, SessionEffect};
+use super::analysis::{Analysis, CopyDirection, Cursor, Known, SessionEffect, StatementInfo};
 
 /// A text, understood under one state of the session.
 #[derive(Clone, Debug)]
@@ -59,6 +59,18 @@ impl Reading {
         })
     }
 
+    /// Whether it is of statements that only open, set up and end transactions: they name nothing.
+    pub(super) fn names_nothing(&self) -> bool {
+        let of_transaction = |statement: &StatementInfo| {
+            matches!(statement.effect, SessionEffect::Transaction(_)) || statement.kind == "VariableSetStmt"
+        };
+        // SET of anything but the transaction is another action.
+        let session = |action: &Action| action.name == ActionName::SQL_SESSION;
+        !self.analysis.opaque
+            && self.analysis.statements.iter().all(of_transaction)
+            && self.analysis.actions.iter().all(session)
+    }
+
     /// Whether it changes the catalog, or, with `touched`, ends a transaction that did.
     pub(super) fn changes_catalog(&self, touched: bool) -> bool {
         self.analysis.statements.iter().any(|statement| {
@@ -93,6 +105,11 @@ pub(super) trait Analyst: fmt::Debug + Send {
 
     /// Whether the session's state has to be asked from the target before the next [`Analyst::read`].
     fn is_stale(&self) -> bool;
+
+    /// Whether a text means the same whatever names mean now, so that it need not wait until they are known.
+    fn names_nothing(&self, _text: &str) -> bool {
+        false
+    }
 
     /// A statement that may have changed what texts mean has been run.
     fn touch(&mut self, names: bool, catalog: bool);

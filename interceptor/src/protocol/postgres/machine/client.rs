@@ -152,7 +152,9 @@ impl Machine {
             self.flush(legs.outbox);
             return Step::Wait;
         }
-        if let Err(step) = self.ready_to_read(legs) {
+        if let Err(step) = self.ready_to_read(legs)
+            && !(matches!(step, Step::Resync) && says_nothing(text, legs))
+        {
             return step;
         }
         let Ok(text) = std::str::from_utf8(text) else {
@@ -173,7 +175,9 @@ impl Machine {
     }
 
     fn parse(&mut self, name: &[u8], text: &[u8], types: &[u8], legs: &mut Legs<'_>) -> Step {
-        if let Err(step) = self.ready_to_read(legs) {
+        if let Err(step) = self.ready_to_read(legs)
+            && !(matches!(step, Step::Resync) && says_nothing(text, legs))
+        {
             return step;
         }
         if self.statements.len() >= NAMES_LIMIT || self.statements.weight() + text.len() > NAMED_BYTES_LIMIT {
@@ -211,7 +215,11 @@ impl Machine {
     }
 
     fn bind(&mut self, frame: Frame<'_>, bind: &Bind<'_>, legs: &mut Legs<'_>) -> Step {
-        if let Err(step) = self.ready_to_read(legs) {
+        let known = self.statements.latest(bind.statement).and_then(|statement| statement.reading.as_deref());
+        let nameless = known.is_some_and(Reading::names_nothing);
+        if let Err(step) = self.ready_to_read(legs)
+            && !(nameless && matches!(step, Step::Resync))
+        {
             return step;
         }
         let statement = match self.statements.find(bind.statement, self.segment) {
@@ -283,7 +291,10 @@ impl Machine {
     }
 
     fn execute(&mut self, frame: Frame<'_>, name: &[u8], legs: &mut Legs<'_>) -> Step {
-        if let Err(step) = self.ready_to_read(legs) {
+        let nameless = self.portals.latest(name).is_some_and(|portal| portal.reading.names_nothing());
+        if let Err(step) = self.ready_to_read(legs)
+            && !(nameless && matches!(step, Step::Resync))
+        {
             return step;
         }
         let portal = match self.portals.find(name, self.segment) {
@@ -358,8 +369,11 @@ impl Machine {
 
     fn describe(&mut self, frame: Frame<'_>, side: Side, name: &[u8], legs: &mut Legs<'_>) -> Step {
         let segment = self.segment;
+        let known = self.statements.latest(name).and_then(|statement| statement.reading.as_deref());
+        let nameless = known.is_some_and(Reading::names_nothing);
         if side == Side::Statement
             && let Err(step) = self.ready_to_read(legs)
+            && !(nameless && matches!(step, Step::Resync))
         {
             return step;
         }
@@ -568,6 +582,12 @@ fn spend(leave: Leave) {
     if let Leave::Permit(permit) = leave {
         let (_no_answer, _recorded) = permit.spend();
     }
+}
+
+/// Whether a text names nothing, so that nothing need be asked of the target first: within a transaction that would be a
+/// query, before which `SET TRANSACTION` has to come.
+fn says_nothing(text: &[u8], legs: &Legs<'_>) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| legs.analyst.names_nothing(text))
 }
 
 /// What the answer to what runs must undergo. What only prepares has no rows.

@@ -400,3 +400,30 @@ async fn what_one_session_defines_is_known_to_all() {
     let now = shown().await;
     assert!(now != "plain" && !now.contains("ada@"), "{now}");
 }
+
+/// Other sessions' DDL makes a session ask what names mean before it reads on; within a transaction that is a query, before
+/// which the transaction has to be set up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_is_set_up_before_anything_is_asked() {
+    let stage = Stage::new(strict(), Rules::default()).await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let (client, connection) = tokio_postgres::connect(&stage.url(), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        clients.push(client);
+    }
+    let [author, reader] = clients.as_slice() else { panic!("two clients") };
+    let set = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE";
+    for (number, extended) in [false, true].into_iter().enumerate() {
+        reader.batch_execute("BEGIN").await.unwrap();
+        author.batch_execute(&format!("CREATE TABLE made_{number} (v int)")).await.unwrap();
+        if extended {
+            reader.execute(set, &[]).await.unwrap();
+        } else {
+            reader.batch_execute(set).await.unwrap();
+        }
+        let level = reader.query_one("SELECT current_setting('transaction_isolation')", &[]).await.unwrap();
+        assert_eq!(level.get::<_, &str>(0), "serializable");
+        reader.batch_execute(&format!("INSERT INTO made_{number} VALUES (1); COMMIT")).await.unwrap();
+    }
+}
