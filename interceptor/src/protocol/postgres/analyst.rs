@@ -1,7 +1,7 @@
 //! One session's understanding of texts: the analysis with the session's names, and what is known of both.
 //!
-//! Readings are kept by text or by shape, [`READINGS_LIMIT`] of each, as long as texts mean the same. Where what names mean is not
-//! known (`blind`), every text is opaque but transaction control, which names nothing.
+//! Readings are kept by text or by shape, [`READINGS_LIMIT`] of each, as long as texts mean the same. Where what names
+//! mean is not known (`blind`), every text is opaque but transaction control, which names nothing.
 //!
 //! Before a text is read, [`Analyst::is_stale`] says whether something has to be asked again: the session's own names, its
 //! own catalog (DDL in this session), or the shared one (DDL elsewhere, age, or an unknown name that a newer one may know).

@@ -40,6 +40,8 @@ static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
 pub(in super::super) struct Shelf {
     kept: parking_lot::Mutex<Kept>,
     loading: Mutex<()>,
+    /// When its load began, in milliseconds of [`CLOCK`]: looked at with each command, so without a lock.
+    began: AtomicU64,
     /// Grows when the catalog is another, or may no longer hold.
     version: AtomicU64,
 }
@@ -71,7 +73,7 @@ impl Shelf {
     }
 
     fn age(&self) -> Duration {
-        CLOCK.monotonic().saturating_sub(self.kept.lock().began)
+        CLOCK.monotonic().saturating_sub(Duration::from_millis(self.began.load(Ordering::Acquire)))
     }
 
     /// What is kept, where it holds and is no older than that.
@@ -85,6 +87,7 @@ impl Shelf {
     fn put(&self, catalog: Catalog, began: Duration) -> Arc<Catalog> {
         let mut kept = self.kept.lock();
         kept.began = began;
+        self.began.store(u64::try_from(began.as_millis()).unwrap_or(0), Ordering::Release);
         kept.changed = kept.changed.filter(|changed| *changed >= began);
         if let Some(same) = kept.catalog.as_ref().filter(|old| old.fingerprint() == catalog.fingerprint()) {
             return Arc::clone(same);

@@ -46,7 +46,8 @@ enum Mask {
 
 impl Answer {
     /// `version`: where the catalog's is another when the answer comes, somebody has changed what the text means: what the
-    /// target does not trace to a table's column is masked then. `quotable`: an earlier answer of the transaction may have read what is masked.
+    /// target does not trace to a table's column is masked then. `quotable`: an earlier answer of the transaction may have
+    /// read what is masked.
     pub(super) fn new(
         reading: Arc<Reading>,
         obligations: Obligations,
@@ -80,9 +81,7 @@ impl Answer {
 
     /// Whether it runs what others have deferred: an error of theirs is not about what this reads.
     pub(super) fn settles(&self) -> bool {
-        self.reading.analysis.statements.iter().any(|statement| {
-            matches!(statement.effect, SessionEffect::Transaction(_)) || statement.kind == "ConstraintsSetStmt"
-        })
+        self.reading.ends_deferral()
     }
 
     /// Whether any of it may be masked.

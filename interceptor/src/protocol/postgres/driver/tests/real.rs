@@ -85,6 +85,13 @@ impl Stage {
         format!("host=127.0.0.1 port={} user=agent dbname=postgres sslmode=prefer", self.port)
     }
 
+    /// A client's connection through the proxy.
+    async fn connect(&self) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
     pub(super) async fn client(&self, program: &str, arguments: &[&str], input: &str) -> Output {
         let mut process = Process::new(program);
         process.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -196,8 +203,7 @@ async fn a_held_command_waits_and_can_be_canceled() {
             },
         );
     let stage = Stage::new(gate, Rules::default()).await;
-    let (client, connection) = tokio_postgres::connect(&stage.url(), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = stage.connect().await;
     let token = client.cancel_token();
     let held = client.simple_query("SELECT pg_sleep(0)");
     let approve = async {
@@ -280,8 +286,7 @@ async fn masked_values_leave_by_no_way_out() {
     assert!(said.contains("1111") && said.contains("still in step"), "{said}");
     assert!(said.contains("42501") && said.contains("cannot be masked"), "{said}");
     assert!(said.contains("23505") && said.contains("22P02"), "{said}");
-    let (client, connection) = tokio_postgres::connect(&stage.url(), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = stage.connect().await;
     // Binary formats, and a description that was asked for once and used twice.
     let select = client.prepare("SELECT id, email, card FROM people WHERE id = $1").await.unwrap();
     for _ in 0..2 {
@@ -368,8 +373,7 @@ async fn unknown_names_are_refused_in_the_server_s_words() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_others_make_is_found() {
     let stage = Stage::new(strict(), Rules::default()).await;
-    let (client, connection) = tokio_postgres::connect(&stage.url(), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = stage.connect().await;
     assert!(client.simple_query("SELECT 1").await.is_ok());
     stage.server.sql("CREATE TABLE late (v int); INSERT INTO late VALUES (7)").unwrap();
     tokio::time::sleep(crate::protocol::postgres::driver::catalogs::DOUBTED).await;
@@ -383,13 +387,7 @@ async fn a_table_that_others_make_is_found() {
 async fn what_one_session_defines_is_known_to_all() {
     let stage = Stage::new(strict(), rules()).await;
     stage.server.sql(PEOPLE).unwrap();
-    let mut clients = Vec::new();
-    for _ in 0..2 {
-        let (client, connection) = tokio_postgres::connect(&stage.url(), tokio_postgres::NoTls).await.unwrap();
-        tokio::spawn(connection);
-        clients.push(client);
-    }
-    let [author, reader] = clients.as_slice() else { panic!("two clients") };
+    let (author, reader) = (stage.connect().await, stage.connect().await);
     author.batch_execute("CREATE VIEW v AS SELECT id, 'plain'::text AS shown FROM people").await.unwrap();
     let select = "SELECT shown FROM v WHERE id = 1";
     let shown = || async { reader.query_one(select, &[]).await.unwrap().get::<_, String>(0) };
@@ -406,13 +404,7 @@ async fn what_one_session_defines_is_known_to_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_is_set_up_before_anything_is_asked() {
     let stage = Stage::new(strict(), Rules::default()).await;
-    let mut clients = Vec::new();
-    for _ in 0..2 {
-        let (client, connection) = tokio_postgres::connect(&stage.url(), tokio_postgres::NoTls).await.unwrap();
-        tokio::spawn(connection);
-        clients.push(client);
-    }
-    let [author, reader] = clients.as_slice() else { panic!("two clients") };
+    let (author, reader) = (stage.connect().await, stage.connect().await);
     let set = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE";
     for (number, extended) in [false, true].into_iter().enumerate() {
         reader.batch_execute("BEGIN").await.unwrap();
