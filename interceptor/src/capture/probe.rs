@@ -106,7 +106,9 @@ fn lsm() -> ProbeResult {
 
 fn ping() -> ProbeResult {
     let result = text("/proc/sys/net/ipv4/ping_group_range");
-    finding("ping sockets", result.map(|range| format!("groups {range}; refused in governed cgroups")), "unknown")
+    let groups = |range: String| range.split_whitespace().collect::<Vec<_>>().join(" to ");
+    let shown = result.map(|range| format!("groups {}; refused in governed cgroups", groups(range)));
+    finding("ping sockets", shown, "unknown")
 }
 
 fn io_uring() -> ProbeResult {

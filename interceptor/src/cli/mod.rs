@@ -165,6 +165,11 @@ fn policies(context: &Context, mut arguments: policy::PolicyArgs, out: &mut Prin
     if let Ok(site) = &site {
         arguments.settle(&site.policies, &site.tags);
     }
+    if let Err(why) = &site
+        && !arguments.has_folder()
+    {
+        return Err(format!("{why}\nname the configuration with --config, or the folder with the policies"));
+    }
     let analyse = |asked: &policy::cases::Statement<'_>| match &site {
         Ok(site) => block_on(site.understand(asked.target, asked.database, asked.text))?,
         Err(why) => Err(format!("a statement needs the configuration, to ask its target what names mean: {why}")),

@@ -83,6 +83,16 @@ pub struct ExplainArgs {
 }
 
 impl PolicyArgs {
+    /// Whether the policies' folder is named, or is where it is by default.
+    #[must_use]
+    pub fn has_folder(&self) -> bool {
+        let named = match &self.command {
+            PolicyCommand::Test(args) => args.dir.as_ref(),
+            PolicyCommand::Explain(args) => args.dir.as_ref(),
+        };
+        named.is_some() || Path::new(DEFAULT_DIR).exists()
+    }
+
     /// Fills in what the configuration says where the arguments say nothing.
     pub fn settle(&mut self, policies: &Path, tags: &TagSet) {
         match &mut self.command {
