@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::workers::Workers;
 use super::{Means, StartError, load};
 use crate::admin::{self, Api};
 use crate::approval;
@@ -42,8 +43,11 @@ pub(super) async fn run(path: &Path, config: Config, loaded: Loaded, means: Mean
         started_at: house.clock.now(),
     });
     let stop = serve_admin(listener, api)?;
+    let workers = Workers::start().map_err(|error| StartError::failed("starting the workers")(&error))?;
     announce(&house).await?;
-    let ended = govern(&house, captured).await;
+    // Outlives the listening: sessions are told, and have time to end.
+    let mut sessions = JoinSet::new();
+    let ended = govern(&house, captured, &workers, &mut sessions).await;
     let _nobody_listens = stop.send(());
     drain(&house).await;
     ended
@@ -132,21 +136,31 @@ async fn announce(house: &House) -> Result<(), StartError> {
 }
 
 /// Accepts until told to stop.
-async fn govern(house: &Arc<House>, captured: Captures) -> Result<(), StartError> {
+async fn govern(
+    house: &Arc<House>,
+    captured: Captures,
+    workers: &Workers,
+    sessions: &mut JoinSet<()>,
+) -> Result<(), StartError> {
     let signals = |kind| signal(kind).map_err(|error| StartError::failed("listening for signals")(&error));
     let mut terminate: Signal = signals(SignalKind::terminate())?;
     let mut interrupt = signals(SignalKind::interrupt())?;
     let Captures { listener, relay, capture, events } = captured;
     let _alarms = AbortOnDrop(tokio::spawn(super::alarms::watch(Arc::clone(house), events)));
     let _relay = relay.map(|relay| AbortOnDrop(tokio::spawn(async move { relay.run().await })));
-    let mut sessions = JoinSet::new();
     let mut expire = tokio::time::interval(EXPIRE);
     let mut refresh = tokio::time::interval(REFRESH);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(Ok(captured)) => {
-                    sessions.spawn(Arc::clone(house).serve(captured));
+                    let house = Arc::clone(house);
+                    workers.serve(sessions, async move {
+                        match captured.adopt() {
+                            Ok(captured) => house.serve(captured).await,
+                            Err(error) => tracing::error!(%error, "a connection was closed: no worker can wait for it"),
+                        }
+                    });
                 }
                 Ok(Err(unrecorded)) => {
                     tracing::warn!(%unrecorded, "a connection without a kernel record was closed");

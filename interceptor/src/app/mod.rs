@@ -7,6 +7,7 @@
 mod alarms;
 mod daemon;
 mod load;
+mod workers;
 
 use std::path::Path;
 
@@ -62,9 +63,8 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let config = crate::config::read(path).map_err(StartError::Problems)?;
     let means = means().map_err(|why| StartError::Failed { what: "drawing a key", why })?;
     let loaded = load(path, &config, &means).map_err(StartError::Problems)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .thread_name("sessions")
         .build()
         .map_err(|error| StartError::failed("starting the runtime")(&error))?;
     let ended = runtime.block_on(daemon::run(path, config, loaded, means));

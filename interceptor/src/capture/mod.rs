@@ -43,6 +43,17 @@ pub struct Captured {
     pub origin: Origin,
 }
 
+impl Captured {
+    /// Moves the connection from the reactor that accepted it to the caller's.
+    ///
+    /// # Errors
+    /// When the system refuses to wait for it there; the connection is closed.
+    pub fn adopt(self) -> std::io::Result<Self> {
+        let stream = TcpStream::from_std(self.stream.into_std()?)?;
+        Ok(Self { stream, ..self })
+    }
+}
+
 /// What the kernel recorded when the agent called `connect(2)`. Written by kernel programs only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot, watch};
 
 use super::event::Event;
@@ -195,7 +195,8 @@ impl Recorder {
         }
         let waited_for = job.ack.is_some() && job.event.is_some();
         queue.jobs.push_back(job);
-        // What somebody waits for is written by `write_here`, or by the thread that this one wakes.
+        // What somebody waits for is written by `write_here`, or by whoever writes at that time.
+        queue.waited_for |= waited_for;
         let soon = queue.ticking && queue.jobs.len() < WAKE_ENTRIES && cost < WAKE_COST;
         if !soon && !waited_for {
             shared.wake(&mut queue);
@@ -231,6 +232,10 @@ const WAKE_COST: u32 = 64 << 10;
 /// Most events, and bytes of them, that an appender writes itself.
 const HERE_ENTRIES: usize = 256;
 const HERE_COST: u64 = 64 << 10;
+/// Times that an appender writes for others in a row before the thread takes over.
+const HERE_ROUNDS: usize = 8;
+/// Looks at the lock before it is given up: some microseconds.
+const SPINS: usize = 100;
 /// Time between two attempts to write again.
 const RETRY: Duration = Duration::from_millis(200);
 /// Attempts that closing makes on a spool that cannot be written.
@@ -305,13 +310,33 @@ impl Shared {
 
     /// Writes what is queued on the caller's thread, where it is little and nobody else writes: that saves the way to
     /// the recorder's thread and back. Anything slow or out of the ordinary is left to that thread.
+    ///
+    /// Where somebody else writes, nobody is woken: whoever has written looks once more after letting go, and finds what
+    /// was queued before the lock was refused.
     fn write_here(&self) {
-        if let Some(mut worker) = self.worker.try_lock()
-            && worker.write_little(self)
-        {
-            return;
+        for _ in 0..HERE_ROUNDS {
+            let Some(mut worker) = self.lock_soon() else { return };
+            let written = worker.write_little(self);
+            drop(worker);
+            let queue = self.queue.lock();
+            match (written, queue.waited_for) {
+                (true, false) => return,
+                (true, true) => {}
+                (false, _) => break,
+            }
         }
         self.wake(&mut self.queue.lock());
+    }
+
+    /// What another writes takes a few microseconds: waiting for that busily is cheaper than being woken.
+    fn lock_soon(&self) -> Option<MutexGuard<'_, Worker>> {
+        (0..SPINS).find_map(|_| {
+            let worker = self.worker.try_lock();
+            if worker.is_none() {
+                std::hint::spin_loop();
+            }
+            worker
+        })
     }
 }
 
@@ -324,6 +349,8 @@ struct Queue {
     ticking: bool,
     /// Whether there is something to do for it at once.
     woken: bool,
+    /// Whether somebody waits for one of the jobs.
+    waited_for: bool,
     closed: bool,
 }
 
@@ -371,7 +398,7 @@ impl Thread {
 
     fn wait(&self, ticking: bool, failing: bool) {
         let mut queue = self.shared.queue.lock();
-        let work = queue.woken || (!ticking && !queue.jobs.is_empty());
+        let work = queue.woken || queue.waited_for || (!ticking && !queue.jobs.is_empty());
         // While nothing can be written, being woken is no reason to try before it is time to.
         if !work || failing {
             (queue.waiting, queue.ticking) = (true, ticking);
@@ -466,6 +493,7 @@ impl Worker {
     /// Takes all that is queued. True once the recorder is closed.
     fn take(&mut self, shared: &Shared) -> bool {
         let mut queue = shared.queue.lock();
+        queue.waited_for = false;
         if self.pending.is_empty() {
             std::mem::swap(&mut self.pending, &mut queue.jobs);
         } else {

@@ -94,6 +94,33 @@ fn a_killed_daemon_stops_its_agents_and_nobody_gets_around_it() {
 }
 
 #[test]
+fn a_daemon_that_is_told_to_stop_tells_its_sessions_and_records_their_ends() {
+    let mut stage = stage();
+    let code = "c = psycopg.connect(URL, autocommit=True)\n\
+                c.execute('SELECT 1')\n\
+                print('open', flush=True)\n\
+                sys.stdin.readline()\n\
+                try:\n\
+                \x20   c.execute('SELECT 1 /* forbidden:stop */')\n\
+                except psycopg.Error as error:\n\
+                \x20   print(error.sqlstate, error, flush=True)\n";
+    let out = stage.path("out");
+    let mut command = inline(&stage, code);
+    command.stdin(Stdio::piped()).stdout(fs::File::create(&out).unwrap()).stderr(Stdio::piped());
+    let agent = stage.spawn_agent(command).unwrap();
+    wait_for("an open session", || fs::read_to_string(&out).unwrap().contains("open").then_some(()));
+    stage.stop_daemon().unwrap();
+    agent.wait_with_output().unwrap();
+    let told = fs::read_to_string(&out).unwrap();
+    assert!(told.contains("interceptor is stopping") && told.contains("57P01"), "{told}");
+    assert_nothing_forbidden(&stage);
+    stage.start_daemon().unwrap();
+    operate(&stage, 0, &["recordings", "verify"]);
+    let kept = recorded(&stage);
+    assert!(kept.contains("ended by interceptor") && kept.contains("daemon_stopped"), "{kept}");
+}
+
+#[test]
 fn a_dead_server_is_a_native_error() {
     let stage = stage();
     assert_works(&stage);

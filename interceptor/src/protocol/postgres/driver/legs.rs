@@ -96,6 +96,8 @@ pub(super) struct Legs<'a> {
     pieces: bool,
     to_agent: Pipe<'a>,
     to_upstream: Pipe<'a>,
+    /// Nothing new is sent to the target for the moment.
+    holds_back: bool,
 }
 
 /// A batch on its way out: first past the recorder, then into the socket.
@@ -175,6 +177,7 @@ impl<'a> Legs<'a> {
             pieces: false,
             to_agent: Pipe::default(),
             to_upstream: Pipe::default(),
+            holds_back: false,
         }
     }
 
@@ -242,6 +245,15 @@ impl<'a> Legs<'a> {
             }
         })
         .await
+    }
+
+    /// As [`Self::until`], for a future that is soon done: what came before its message goes to the target together with
+    /// it. Two writes would wake the target twice.
+    pub(super) async fn until_soon<F: Future>(&mut self, future: F) -> Result<F::Output, Stop> {
+        self.holds_back = true;
+        let done = self.until(future, true).await;
+        self.holds_back = false;
+        done
     }
 
     /// Writes out what is under way to the agent.
@@ -317,7 +329,7 @@ impl<'a> Legs<'a> {
         let mut news = false;
         loop {
             if self.to_upstream.is_idle() {
-                if self.outbox.len() == 0 {
+                if self.outbox.len() == 0 || self.holds_back {
                     if self.to_upstream.unflushed {
                         ready!(self.to_upstream.poll(&mut self.upstream, "target", cx))?;
                     }

@@ -140,7 +140,7 @@ impl Session<'_> {
     /// Gets the verdict on the message at hand.
     async fn ask(&mut self, Question { command, prepares }: Question) -> Result<(), Stop> {
         self.library.refresh();
-        let verdict = match self.legs.until(self.gate.judge(&command), true).await? {
+        let verdict = match self.legs.until_soon(self.gate.judge(&command)).await? {
             Ok(Verdict::Permit(permit)) => Ok(Leave::Permit(permit)),
             Ok(Verdict::Hold(held)) if prepares => Ok(Leave::Prepare { _held: held }),
             Ok(Verdict::Hold(held)) => {
