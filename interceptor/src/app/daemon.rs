@@ -43,7 +43,8 @@ pub(super) async fn run(path: &Path, config: Config, loaded: Loaded, means: Mean
         started_at: house.clock.now(),
     });
     let stop = serve_admin(listener, api)?;
-    let workers = Workers::start().map_err(|error| StartError::failed("starting the workers")(&error))?;
+    let workers =
+        Workers::start(house.limits.workers).map_err(|error| StartError::failed("starting the workers")(&error))?;
     announce(&house).await?;
     // Outlives the listening: sessions are told, and have time to end.
     let mut sessions = JoinSet::new();

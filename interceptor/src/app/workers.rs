@@ -2,7 +2,7 @@
 //!
 //! Each worker is a thread with a runtime and a reactor of its own, and a session stays with the worker that it was given
 //! to: what a session waits for wakes that thread alone, so that a round trip needs no other thread and no other core.
-//! There are as many workers as processors. A connection goes to the worker with the fewest sessions.
+//! A connection goes to the worker with the fewest sessions.
 
 use std::future::Future;
 use std::io;
@@ -15,8 +15,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-/// Most workers, however many processors there are.
-const MOST: usize = 64;
+use crate::session::MOST_WORKERS;
+
 /// Threads of each worker for what would block it: files, key derivation.
 const BLOCKING: usize = 16;
 /// How long a worker waits for the tasks that are left when it stops.
@@ -35,12 +35,14 @@ struct Worker {
 }
 
 impl Workers {
-    /// Starts them.
+    /// Starts as many, or, where none are asked for, one for every two processors: agents and what they talk to need the
+    /// others, and fewer workers find more to do each time that they wake.
     ///
     /// # Errors
     /// When the system gives no thread or no reactor.
-    pub(super) fn start() -> io::Result<Self> {
-        let count = thread::available_parallelism().map_or(1, usize::from).min(MOST);
+    pub(super) fn start(asked: usize) -> io::Result<Self> {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let count = if asked == 0 { processors / 2 } else { asked }.clamp(1, MOST_WORKERS);
         Ok(Self { all: (0..count).map(Worker::start).collect::<io::Result<_>>()? })
     }
 

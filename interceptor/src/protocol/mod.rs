@@ -163,7 +163,7 @@ pub trait Gate: fmt::Debug + Send + Sync {
     fn attest(&self, presented: Option<Secret>) -> BoxFuture<'_, Result<Admitted, Denial>>;
 
     /// Judges a command against policy.
-    fn judge(&self, command: &Command) -> BoxFuture<'_, Result<Verdict, Denial>>;
+    fn judge<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Verdict, Denial>>;
 
     /// Waits for a human. The request outlives this future: dropping it (the agent left) keeps the request open.
     fn hold<'a>(&'a self, command: &'a Command, held: Held, impact: Impact) -> BoxFuture<'a, Result<Permit, Denial>>;

@@ -90,9 +90,15 @@ impl Recorder {
     /// # Errors
     /// When it is not on record.
     pub async fn append(&self, session: SessionId, event: Event) -> Result<Recorded, RecordError> {
+        let shared = &self.handle.shared;
+        shared.admit(&event)?;
+        let event = match shared.write_at_once(session, self.handle.clock.now(), event) {
+            Ok(number) => return number.map(Recorded::at),
+            Err(event) => event,
+        };
         let (ack, written) = oneshot::channel();
         self.submit(session, event, Some(ack)).await?;
-        self.handle.shared.write_here();
+        shared.write_here();
         written.await.map_err(|_| RecordError::Closed)?.map(Recorded::at)
     }
 
@@ -308,6 +314,32 @@ impl Shared {
         }
     }
 
+    /// Writes an event, and what was queued before it, on the caller's thread, where nobody else writes and it is quick.
+    /// Gives the event back where it has to be queued.
+    fn write_at_once(
+        &self,
+        session: SessionId,
+        time: Timestamp,
+        event: Event,
+    ) -> Result<Result<u64, RecordError>, Event> {
+        if wants_signature(&event) || u64::try_from(event.weight()).unwrap_or(u64::MAX) > HERE_COST {
+            return Err(event);
+        }
+        let Some(mut worker) = self.lock_soon() else { return Err(event) };
+        if !worker.takes_little(self) {
+            drop(worker);
+            self.wake(&mut self.queue.lock());
+            return Err(event);
+        }
+        worker.pending.push_back(Job { session, time, event: Some(event), ack: None, cost: 0 });
+        let number = worker.write_last(self);
+        drop(worker);
+        if self.queue.lock().waited_for {
+            self.write_here();
+        }
+        Ok(number)
+    }
+
     /// Writes what is queued on the caller's thread, where it is little and nobody else writes: that saves the way to
     /// the recorder's thread and back. Anything slow or out of the ordinary is left to that thread.
     ///
@@ -450,7 +482,7 @@ impl Worker {
             return self.attempts >= CLOSING_ATTEMPTS;
         }
         while !self.pending.is_empty() && self.outage.is_none() {
-            self.write_group(shared);
+            let _told = self.write_group(shared);
         }
         if self.outage.is_some() {
             return false;
@@ -469,10 +501,36 @@ impl Worker {
 
     /// Writes what is queued, where that is quick. False where it is left to the thread.
     fn write_little(&mut self, shared: &Shared) -> bool {
+        if !self.takes_little(shared) {
+            return false;
+        }
+        if !self.pending.is_empty() {
+            let _told = self.write_group(shared);
+        }
+        self.pending.is_empty() && self.outage.is_none()
+    }
+
+    /// Writes all that is pending, and gives the number of the last frame; nobody waits for that one but the caller.
+    fn write_last(&mut self, shared: &Shared) -> Result<u64, RecordError> {
+        if let Some(number) = self.write_group(shared) {
+            return number;
+        }
+        // It was the last, and is not to be written later.
+        self.pending.pop_back();
+        if let Some(outage) = &mut self.outage {
+            outage.refused = outage.refused.saturating_add(1);
+        }
+        Err(shared.error())
+    }
+
+    /// Takes what is queued, where writing it is quick. False where it is left to the thread.
+    fn takes_little(&mut self, shared: &Shared) -> bool {
         if self.fsync || self.outage.is_some() || !self.pending.is_empty() || self.spool.is_full() {
             return false;
         }
-        self.take(shared);
+        if self.take(shared) {
+            return false;
+        }
         let cost: u64 = self.pending.iter().map(|job| u64::from(job.cost)).sum();
         // A flush, and the end of a session, want a signature.
         let sign = self.pending.iter().any(|job| job.event.as_ref().is_none_or(wants_signature));
@@ -480,10 +538,7 @@ impl Worker {
             return false;
         }
         self.here = true;
-        if !self.pending.is_empty() {
-            self.write_group(shared);
-        }
-        self.pending.is_empty() && self.outage.is_none()
+        true
     }
 
     fn wrote_here(&mut self) -> bool {
@@ -502,10 +557,12 @@ impl Worker {
         queue.closed
     }
 
-    /// Stages jobs up to the bound of a group, writes them, and tells who waits.
-    fn write_group(&mut self, shared: &Shared) {
+    /// Stages jobs up to the bound of a group, writes them, and tells who waits. Gives the number of the last of them that
+    /// nobody waits for; `None` also where nothing could be written.
+    fn write_group(&mut self, shared: &Shared) -> Option<Result<u64, RecordError>> {
         if let Err(error) = self.spool.rotate_when_full() {
-            return self.fail(shared, &error);
+            self.fail(shared, &error);
+            return None;
         }
         self.numbers.clear();
         let (mut sync, mut checkpoint) = (self.fsync, false);
@@ -536,20 +593,27 @@ impl Worker {
             self.spool.stage_checkpoint();
         }
         if let Err(error) = self.spool.commit(sync) {
-            return self.fail(shared, &error);
+            self.fail(shared, &error);
+            return None;
         }
         shared.frames.store(self.spool.frames(), Ordering::Relaxed);
-        let mut freed = 0usize;
+        let (mut freed, mut last) = (0usize, None);
         for (job, number) in self.pending.drain(..self.numbers.len()).zip(self.numbers.drain(..)) {
             freed = freed.saturating_add(usize::try_from(job.cost).unwrap_or(0));
-            if let Some(ack) = job.ack {
-                let _nobody_waits_any_more = ack.send(number);
+            match job.ack {
+                Some(ack) => {
+                    let _nobody_waits_any_more = ack.send(number);
+                }
+                None => last = Some(number),
             }
         }
-        shared.permits.add_permits(freed);
+        if freed > 0 {
+            shared.permits.add_permits(freed);
+        }
         if checkpoint {
             self.spool.publish(sync);
         }
+        last
     }
 
     fn fail(&mut self, shared: &Shared, error: &io::Error) {

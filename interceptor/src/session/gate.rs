@@ -60,9 +60,8 @@ impl Gate for SessionGate {
         })
     }
 
-    fn judge(&self, command: &Command) -> BoxFuture<'_, Result<Verdict, Denial>> {
-        let command = command.clone();
-        Box::pin(async move { self.decide(&command).await })
+    fn judge<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Verdict, Denial>> {
+        Box::pin(self.decide(command))
     }
 
     fn hold<'a>(&'a self, command: &'a Command, held: Held, impact: Impact) -> BoxFuture<'a, Result<Permit, Denial>> {

@@ -38,11 +38,23 @@ pub struct Limits {
     pub dial_seconds: u64,
     /// Seconds that sessions have to end when the daemon stops.
     pub drain_seconds: u64,
+    /// Threads that serve sessions; 0 is one for every two processors.
+    pub workers: usize,
 }
+
+/// Most threads that serve sessions.
+pub const MOST_WORKERS: usize = 256;
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sessions: 10_000, sessions_per_uid: 2_000, handshake_seconds: 30, dial_seconds: 10, drain_seconds: 30 }
+        Self {
+            sessions: 10_000,
+            sessions_per_uid: 2_000,
+            handshake_seconds: 30,
+            dial_seconds: 10,
+            drain_seconds: 30,
+            workers: 0,
+        }
     }
 }
 

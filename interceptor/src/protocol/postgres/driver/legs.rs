@@ -38,6 +38,9 @@ pub(super) const HIGH_WATER: usize = 256 << 10;
 /// A run of up to this is copied together with what follows it: two writes would wake the agent twice.
 const MERGED: usize = 32 << 10;
 
+/// Rounds with news after which it is looked at whether the session has ended.
+const ROUNDS: u8 = 32;
+
 /// Messages longer than this pass in pieces where nobody looks into them.
 pub(super) const PIECE: usize = 64 << 10;
 
@@ -69,6 +72,8 @@ impl From<Fault> for Stop {
 pub(super) struct Legs<'a> {
     gate: &'a dyn Gate,
     ended: BoxFuture<'a, Denial>,
+    /// Rounds since it was looked at whether the session has ended.
+    rounds: u8,
     agent: Stream,
     upstream: Stream,
     /// From the agent, not yet taken.
@@ -158,6 +163,7 @@ impl<'a> Legs<'a> {
         Self {
             gate,
             ended: gate.ended(),
+            rounds: 0,
             agent,
             upstream,
             agent_in,
@@ -302,51 +308,47 @@ impl<'a> Legs<'a> {
         let _best_effort = self.agent.shutdown().await;
     }
 
-    /// One round over all four ends.
+    /// One round over all four ends. News is what was read, and room where there was none.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
-        if let Poll::Ready(denial) = self.ended.as_mut().poll(cx) {
-            return Poll::Ready(Err(Stop::Ended(denial)));
-        }
-        let mut news = false;
+        let full = !self.has_room();
         // What was read may be written in the same round; what was written may make room to read.
-        if let Poll::Ready(written) = self.poll_to_upstream(cx)? {
-            news |= written;
+        let _written = self.poll_to_upstream(cx)?;
+        let mut news = self.poll_from_upstream(cx)?;
+        let _written = self.poll_to_agent(cx)?;
+        if self.upstream_eof && self.to_agent.is_idle() && self.down() == 0 {
+            return Poll::Ready(Err(Stop::UpstreamClosed));
         }
-        if let Poll::Ready(progress) = self.poll_from_upstream(cx)? {
-            news |= progress;
-        }
-        if let Poll::Ready(written) = self.poll_to_agent(cx)? {
-            news |= written;
-        }
-        if let Poll::Ready(read) = self.poll_from_agent(cx)? {
-            news |= read;
+        news |= matches!(self.poll_from_agent(cx)?, Poll::Ready(true));
+        news |= full && self.has_room();
+        // Nobody waits before this was looked at, and nobody who never waits goes on for long without.
+        self.rounds = if news { self.rounds.wrapping_add(1) } else { 0 };
+        if self.rounds.is_multiple_of(ROUNDS)
+            && let Poll::Ready(denial) = self.ended.as_mut().poll(cx)
+        {
+            return Poll::Ready(Err(Stop::Ended(denial)));
         }
         if news { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// Ready(true) when a batch has left, Ready(false) when there was none.
-    fn poll_to_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
-        let mut news = false;
+    /// Ready when nothing is left.
+    fn poll_to_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         loop {
             if self.to_upstream.is_idle() {
                 if self.outbox.len() == 0 || self.holds_back {
                     if self.to_upstream.unflushed {
                         ready!(self.to_upstream.poll(&mut self.upstream, "target", cx))?;
                     }
-                    return Poll::Ready(Ok(news));
+                    return Poll::Ready(Ok(()));
                 }
                 let (bytes, record) = self.outbox.take();
                 self.to_upstream.load(self.gate, Direction::FromAgent, bytes, record);
             }
-            match self.to_upstream.poll(&mut self.upstream, "target", cx)? {
-                Poll::Ready(()) => news = true,
-                Poll::Pending => return if news { Poll::Ready(Ok(true)) } else { Poll::Pending },
-            }
+            ready!(self.to_upstream.poll(&mut self.upstream, "target", cx))?;
         }
     }
 
-    fn poll_to_agent(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
-        let mut news = false;
+    /// Ready when nothing is left.
+    fn poll_to_agent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         loop {
             if self.to_agent.is_idle() {
                 let bytes = self.next_batch();
@@ -355,14 +357,11 @@ impl<'a> Legs<'a> {
                         ready!(self.to_agent.poll(&mut self.agent, "agent", cx))?;
                     }
                     self.pieces = self.passing_down > 0;
-                    return Poll::Ready(Ok(news));
+                    return Poll::Ready(Ok(()));
                 }
                 self.to_agent.load(self.gate, Direction::ToAgent, bytes.clone(), bytes);
             }
-            match self.to_agent.poll(&mut self.agent, "agent", cx)? {
-                Poll::Ready(()) => news = true,
-                Poll::Pending => return if news { Poll::Ready(Ok(true)) } else { Poll::Pending },
-            }
+            ready!(self.to_agent.poll(&mut self.agent, "agent", cx))?;
         }
     }
 
@@ -399,7 +398,8 @@ impl<'a> Legs<'a> {
         Poll::Ready(Ok(true))
     }
 
-    fn poll_from_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
+    /// True when there were messages, or parts of them.
+    fn poll_from_upstream(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
         let mut news = self.take_upstream()?;
         while self.down() < HIGH_WATER && !self.upstream_eof {
             match read_buf(&mut self.upstream, &mut self.upstream_in, &mut self.upstream_read, cx) {
@@ -407,15 +407,10 @@ impl<'a> Legs<'a> {
                 Poll::Ready(Ok(0)) => self.upstream_eof = true,
                 Poll::Ready(Ok(_)) => news |= self.take_upstream()?,
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => self.upstream_eof = true,
-                Poll::Ready(Err(source)) => {
-                    return Poll::Ready(Err(Stop::Failed(Failure::Io { leg: "target", source })));
-                }
+                Poll::Ready(Err(source)) => return Err(Stop::Failed(Failure::Io { leg: "target", source })),
             }
         }
-        if self.upstream_eof && self.to_agent.is_idle() && self.down() == 0 {
-            return Poll::Ready(Err(Stop::UpstreamClosed));
-        }
-        Poll::Ready(Ok(news))
+        Ok(news)
     }
 
     /// Takes the target's messages that are there. True when there were any.
