@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -76,6 +77,7 @@ impl Recorder {
             failure: Mutex::new(Arc::from("")),
             failed: Notify::new(),
             frames,
+            last: AtomicI64::new(0),
         });
         let run = Thread { shared: Arc::clone(&shared), report };
         thread::Builder::new()
@@ -92,12 +94,30 @@ impl Recorder {
     pub async fn append(&self, session: SessionId, event: Event) -> Result<Recorded, RecordError> {
         let shared = &self.handle.shared;
         shared.admit(&event)?;
-        let event = match shared.write_at_once(session, self.handle.clock.now(), event) {
-            Ok(number) => return number.map(Recorded::at),
-            Err(event) => event,
+        let time = self.handle.clock.now();
+        let event = if shared.is_burst(time) {
+            event
+        } else {
+            match shared.write_at_once(session, time, event) {
+                Ok(number) => return number.map(Recorded::at),
+                Err(event) => event,
+            }
         };
-        let (ack, written) = oneshot::channel();
+        let (ack, mut written) = oneshot::channel();
         self.submit(session, event, Some(ack)).await?;
+        // The other sessions that are ready now come first: their events are written together with this one.
+        let mut waited = false;
+        std::future::poll_fn(|cx| {
+            if std::mem::replace(&mut waited, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+        if let Ok(number) = written.try_recv() {
+            return number.map(Recorded::at);
+        }
         shared.write_here();
         written.await.map_err(|_| RecordError::Closed)?.map(Recorded::at)
     }
@@ -240,6 +260,8 @@ const HERE_ENTRIES: usize = 256;
 const HERE_COST: u64 = 64 << 10;
 /// Times that an appender writes for others in a row before the thread takes over.
 const HERE_ROUNDS: usize = 8;
+/// Microseconds between two events within which a third can be expected.
+const BURST: i64 = 25;
 /// Looks at the lock before it is given up: some microseconds.
 const SPINS: usize = 100;
 /// Time between two attempts to write again.
@@ -281,6 +303,8 @@ struct Shared {
     failure: Mutex<Arc<str>>,
     failed: Notify,
     frames: AtomicU64,
+    /// When somebody last asked for an event to be written.
+    last: AtomicI64,
 }
 
 impl Shared {
@@ -312,6 +336,11 @@ impl Shared {
         if std::mem::take(&mut queue.waiting) {
             self.wake.notify_one();
         }
+    }
+
+    /// Whether the last event came but a moment ago: then more of them can be expected.
+    fn is_burst(&self, time: Timestamp) -> bool {
+        time.0.saturating_sub(self.last.swap(time.0, Ordering::Relaxed)) < BURST
     }
 
     /// Writes an event, and what was queued before it, on the caller's thread, where nobody else writes and it is quick.
