@@ -2,7 +2,7 @@
 //!
 //! `cargo xtask bench postgres` runs it. Everything stands in namespaces of its own: the server on the far side of a wire,
 //! clients and proxies on the near side, so that each proxy adds the same hops. interceptor always has policy, masking
-//! rules and recording on. Figures are ratios to direct of the same run, since the machine differs from hour to hour.
+//! rules and recording on: once for an agent that may see everything, and once ("masking") for one that may not. Figures are ratios to direct of the same run, since the machine differs from hour to hour.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to the person at the terminal")]
 
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// Only scenarios whose name holds this
     #[arg(long)]
     pub(crate) only: Option<String>,
-    /// Only these routes: direct, pgbouncer, haproxy, envoy, interceptor
+    /// Only these routes: direct, pgbouncer, haproxy, envoy, interceptor, masking
     #[arg(long, value_delimiter = ',')]
     pub(crate) routes: Vec<String>,
     /// Writes the figures as JSON

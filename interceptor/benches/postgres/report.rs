@@ -51,7 +51,7 @@ impl Row {
 }
 
 /// Routes in the order in which they are shown.
-const ROUTES: [&str; 5] = ["direct", "pgbouncer", "haproxy", "envoy", "interceptor"];
+const ROUTES: [&str; 6] = ["direct", "pgbouncer", "haproxy", "envoy", "interceptor", "masking"];
 
 /// The table.
 pub(crate) fn table(rows: &[Row]) -> Table {
@@ -95,8 +95,13 @@ pub(crate) fn json(rows: &[Row]) -> Result<String, Failure> {
 
 /// Bars of the ratios to direct.
 pub(crate) fn chart(rows: &[Row]) -> String {
-    const COLOURS: [(&str, &str); 4] =
-        [("pgbouncer", "#9aa5b1"), ("haproxy", "#b8c4ce"), ("envoy", "#d5dbe1"), ("interceptor", "#c2410c")];
+    const COLOURS: [(&str, &str); 5] = [
+        ("pgbouncer", "#9aa5b1"),
+        ("haproxy", "#b8c4ce"),
+        ("envoy", "#d5dbe1"),
+        ("interceptor", "#c2410c"),
+        ("masking", "#ea9a6b"),
+    ];
     let shown: Vec<&Row> = rows.iter().filter(|row| row.unit != Unit::KibPerSession).collect();
     let (left, width, bar, gap) = (250.0, 420.0, 9.0, 12.0);
     let mut body = String::new();

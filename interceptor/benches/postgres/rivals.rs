@@ -18,7 +18,8 @@ pub(crate) struct Route {
     host: String,
     port: u16,
     user: &'static str,
-    governed: bool,
+    /// The governed cgroup of its clients.
+    governed: Option<&'static str>,
     /// Its process; none for direct.
     process: Option<Process>,
 }
@@ -63,7 +64,7 @@ impl Route {
         let password = fs::read_to_string(stage.path("orders_rw.password"))?;
         self.prepare(&mut command, &password);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let place = if self.governed { Place::Agent("billing") } else { Place::Outside };
+        let place = self.governed.map_or(Place::Outside, Place::Agent);
         Ok(stage.world.spawn_as(place, Some(AGENT_UID), command)?)
     }
 }
@@ -93,19 +94,28 @@ pub(crate) fn all(stage: &Stage, wanted: &[String]) -> Result<Vec<Route>, Failur
             Err(why) => eprintln!("without {name}: {why}"),
         }
     }
-    if is_wanted("interceptor") {
-        let daemon = stage.daemon_pid().ok_or("no daemon")?;
-        let mut own = route("interceptor", FAR4.to_string(), 5432, "billing", Some(Process::Other(daemon)));
-        own.governed = true;
-        routes.push(own);
+    for (name, cgroup) in OWN {
+        if is_wanted(name) {
+            routes.push(own(stage, name, cgroup, 5432)?);
+        }
     }
     Ok(routes)
+}
+
+/// interceptor for an agent that may see everything, and for one whose answers are masked, and the agents' cgroups.
+pub(crate) const OWN: [(&str, &str); 2] = [("interceptor", "trusted"), ("masking", "billing")];
+
+fn own(stage: &Stage, name: &'static str, cgroup: &'static str, port: u16) -> Result<Route, Failure> {
+    let daemon = stage.daemon_pid().ok_or("no daemon")?;
+    let mut own = route(name, FAR4.to_string(), port, "billing", Some(Process::Other(daemon)));
+    own.governed = Some(cgroup);
+    Ok(own)
 }
 
 type Maker = fn(&Stage, u16, &str) -> Result<Child, Failure>;
 
 fn route(name: &'static str, host: String, port: u16, user: &'static str, process: Option<Process>) -> Route {
-    Route { name, host, port, user, governed: false, process }
+    Route { name, host, port, user, governed: None, process }
 }
 
 /// In session mode: the others keep a server connection for each client, too.
@@ -128,11 +138,10 @@ pub(crate) fn pool(stage: &Stage) -> Result<Route, Failure> {
 pub(crate) fn to_pool(stage: &Stage, pool: &Route, routes: &[Route]) -> Result<Vec<Route>, Failure> {
     let pid = pool.pid().ok_or("the pool has ended")?;
     let mut found = vec![route(pool.name, FAR4.to_string(), POOL_PORT, pool.user, Some(Process::Other(pid)))];
-    if routes.iter().any(|route| route.name == "interceptor") {
-        let daemon = stage.daemon_pid().ok_or("no daemon")?;
-        let mut own = route("interceptor", FAR4.to_string(), POOL_PORT, "billing", Some(Process::Other(daemon)));
-        own.governed = true;
-        found.push(own);
+    for (name, cgroup) in OWN {
+        if routes.iter().any(|route| route.name == name) {
+            found.push(own(stage, name, cgroup, POOL_PORT)?);
+        }
     }
     Ok(found)
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Command;
 
-use interceptor::testing::stage::{DATABASE, Script, Stage};
+use interceptor::testing::stage::{AGENT_UID, DATABASE, Script, Stage};
 use interceptor::testing::world::FAR4;
 
 use super::load::{Bench, Run, pgbench, pgbench_program};
@@ -33,8 +33,25 @@ const MASKS: &str = "\n[[mask]]\ntag = \"wide\"\ncolumns = [\"public.wide.email\
      [limits]\nsessions = 20000\nsessions_per_uid = 20000\n";
 
 /// The policy of the stage forbids an UPDATE without WHERE only; INSERT, UPDATE and SELECT are permitted.
-const POLICIES: &str =
-    "@id(\"bench-copies\")\npermit (principal in Group::\"finance\", action == Action::\"sql:truncate\", resource);\n";
+const POLICIES: &str = "@id(\"trusted-sees-all\")\npermit (principal == Machine::\"trusted-bot\", action == Action::\"unmask\", resource);\n";
+
+/// The agent for whom nothing is masked.
+fn trusted(stage: &Stage) -> String {
+    format!(
+        "\n[[agent]]\nname = \"trusted-bot\"\nmatch = {{ cgroup = \"{}/trusted\", uid = {AGENT_UID} }}\n\
+         token = {{ issuer = \"corp\", from = \"file:{}\", subject = \"svc:billing\", groups = [\"finance\"] }}\n",
+        stage.world.agents_cgroup(),
+        stage.path("token").display()
+    )
+}
+
+fn add_agent(stage: &Stage) -> Result<(), Failure> {
+    let path = stage.path("interceptor.toml");
+    let text = std::fs::read_to_string(&path)? + &trusted(stage);
+    std::fs::write(path, text)?;
+    let reloaded = stage.operate(&["reload"])?;
+    if reloaded.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&reloaded.stderr).into()) }
+}
 
 pub(crate) fn run_all(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
     eprintln!("setting the stage");
@@ -43,6 +60,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
     let script = Script { configuration: configuration(), policies, server_settings, ..Script::default() };
     let stage = Stage::set(Path::new(env!("CARGO_BIN_EXE_interceptor")), &script)?;
     fill(&stage)?;
+    add_agent(&stage)?;
     let routes = rivals::all(&stage, &arguments.routes)?;
     let mut rows = Vec::new();
     for (name, bench) in transactions(&stage)? {
