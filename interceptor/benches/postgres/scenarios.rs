@@ -119,6 +119,11 @@ fn transactions(stage: &Stage) -> Result<Vec<(String, Bench)>, Failure> {
         let arguments = ["-f", &masked, "-M", mode].map(str::to_owned).to_vec();
         list.push((format!("masked select {mode} 8"), Bench { arguments, clients: 8 }));
     }
+    // Another name in each: no analysis and no decision is known yet.
+    let unknown = "\\set id random(1, 100000)\nSELECT abalance AS a:id FROM pgbench_accounts WHERE aid = :id;\n";
+    let unknown = script(stage, "unknown.sql", unknown)?;
+    let arguments = ["-f", &unknown, "-M", "simple"].map(str::to_owned).to_vec();
+    list.push(("select simple 8, never seen before".to_owned(), Bench { arguments, clients: 8 }));
     let arguments = ["-M", "prepared"].map(str::to_owned).to_vec();
     list.push(("read-write prepared 8".to_owned(), Bench { arguments, clients: 8 }));
     let arguments = ["-S", "-C"].map(str::to_owned).to_vec();

@@ -115,6 +115,9 @@ pub struct Target {
 pub trait Dial: fmt::Debug + Send + Sync {
     /// A fresh leg, in clear: the protocol starts TLS where its own handshake says so.
     fn dial(&self) -> BoxFuture<'_, io::Result<tls::Stream>>;
+
+    /// Where it leads. What is known of a server is shared by those that lead to the same place.
+    fn place(&self) -> String;
 }
 
 /// Credential for one session. Never printed, never recorded.

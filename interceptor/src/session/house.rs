@@ -292,16 +292,26 @@ pub(super) struct Tcp {
     pub(super) patience: Duration,
 }
 
+impl Tcp {
+    fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.destination.ip().to_canonical(), self.destination.port())
+    }
+}
+
 impl Dial for Tcp {
     fn dial(&self) -> BoxFuture<'_, io::Result<tls::Stream>> {
         Box::pin(async {
-            let address = SocketAddr::new(self.destination.ip().to_canonical(), self.destination.port());
+            let address = self.address();
             let connected = tokio::time::timeout(self.patience, TcpStream::connect(address)).await;
             let stream = connected.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
             let stream = stream.map_err(|error| dial_failed(&address.to_string(), &error))?;
             stream.set_nodelay(true)?;
             Ok(tls::Stream::Tcp(stream))
         })
+    }
+
+    fn place(&self) -> String {
+        self.address().to_string()
     }
 }
 

@@ -30,7 +30,8 @@ pub(super) const DOUBTED: Duration = Duration::from_secs(2);
 /// Databases that are kept; of more, each session keeps its own.
 pub(super) const KEPT_LIMIT: usize = 256;
 
-type Shelves = parking_lot::Mutex<HashMap<(Arc<str>, String), Arc<Shelf>>>;
+/// By target, place and database: a target may have several hosts, that are not the same server.
+type Shelves = parking_lot::Mutex<HashMap<(Arc<str>, String, String), Arc<Shelf>>>;
 
 static SHELVES: LazyLock<Shelves> = LazyLock::new(Default::default);
 static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
@@ -113,7 +114,7 @@ impl Library {
     /// The shelf of a database, which all its sessions share.
     pub(super) fn open(dial: Arc<dyn Dial>, target: Arc<Target>, login: Login, database: &str) -> Self {
         let mut shelves = SHELVES.lock();
-        let key = (Arc::clone(&target.name), database.to_owned());
+        let key = (Arc::clone(&target.name), dial.place(), database.to_owned());
         let shelf = if shelves.len() >= KEPT_LIMIT && !shelves.contains_key(&key) {
             Arc::default()
         } else {
@@ -180,4 +181,43 @@ pub(super) fn own_parameters(database: &str) -> [(String, String); 3] {
         ("client_encoding".to_owned(), "UTF8".to_owned()),
         ("application_name".to_owned(), "interceptor".to_owned()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+    use crate::tls;
+
+    #[derive(Debug)]
+    struct At(&'static str);
+
+    impl Dial for At {
+        fn dial(&self) -> BoxFuture<'_, io::Result<tls::Stream>> {
+            Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+        }
+
+        fn place(&self) -> String {
+            self.0.to_owned()
+        }
+    }
+
+    #[test]
+    fn two_servers_of_one_target_do_not_share_what_is_known() {
+        let target = Arc::new(Target {
+            name: "two servers".into(),
+            host: "h".into(),
+            agent_tls: None,
+            upstream_tls: tls::Upstream::default(),
+        });
+        let login = Login { user: "u".to_owned(), password: None };
+        let open =
+            |place, database| Library::open(Arc::new(At(place)), Arc::clone(&target), login.clone(), database).shelf;
+        assert!(Arc::ptr_eq(&open("one:5432", "d"), &open("one:5432", "d")));
+        assert!(!Arc::ptr_eq(&open("one:5432", "d"), &open("two:5432", "d")));
+        assert!(!Arc::ptr_eq(&open("one:5432", "d"), &open("one:5432", "e")));
+    }
 }

@@ -30,6 +30,10 @@ impl Dial for Nowhere {
     fn dial(&self) -> BoxFuture<'_, io::Result<tls::Stream>> {
         Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
     }
+
+    fn place(&self) -> String {
+        "nowhere".to_owned()
+    }
 }
 
 /// The agent's end and the target's end of a session.

@@ -28,6 +28,10 @@ impl Dial for Counting {
         self.0.fetch_add(1, Ordering::SeqCst);
         Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
     }
+
+    fn place(&self) -> String {
+        "counted".to_owned()
+    }
 }
 
 #[derive(Debug, Default)]

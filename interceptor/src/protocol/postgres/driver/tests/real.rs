@@ -27,6 +27,10 @@ impl Dial for Tcp {
             Ok(tls::Stream::Tcp(stream))
         })
     }
+
+    fn place(&self) -> String {
+        self.0.to_string()
+    }
 }
 
 /// A server, and a proxy in front of it.
