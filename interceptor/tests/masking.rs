@@ -31,9 +31,12 @@ mod tests {
         let number = |name: &str, otherwise: u64| std::env::var(name).map_or(otherwise, |text| text.parse().unwrap());
         let (seed, cases) = (number("INTERCEPTOR_MASKING_SEED", 1), number("INTERCEPTOR_MASKING_CASES", 300));
         let cases = usize::try_from(cases).unwrap();
+        let started = std::time::Instant::now();
         let checked = run::self_check(&rig, seed, cases / 4);
+        println!("{:?}", started.elapsed());
         println!("{checked:#?}");
         let findings = run::search(&rig, seed, cases);
+        println!("{:?}", started.elapsed());
         println!("{:#?}\n{:#?}\n{:#?} {:#?}", findings.classes, findings.reasons, findings.needless, findings.untagged);
         println!("{:#?}", findings.broken);
         assert!(findings.leaks.is_empty(), "{}:\n{}", findings.leaks.len(), findings.leaks.join("\n"));

@@ -199,9 +199,9 @@ impl Agent {
 /// The number that an integer in binary is.
 fn number((kind, binary): (u32, bool), value: &[u8]) -> Option<i64> {
     match (kind, binary) {
-        (20 | 21 | 23, true) if value.len() <= 8 => {
-            Some(value.iter().fold(if value.first()? & 0x80 == 0 { 0 } else { -1 }, |all, byte| all << 8 | i64::from(*byte)))
-        }
+        (20 | 21 | 23, true) if value.len() <= 8 => Some(
+            value.iter().fold(if value.first()? & 0x80 == 0 { 0 } else { -1 }, |all, byte| all << 8 | i64::from(*byte)),
+        ),
         (20 | 21 | 23, false) => std::str::from_utf8(value).ok()?.parse().ok(),
         _ => None,
     }

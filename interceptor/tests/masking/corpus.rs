@@ -60,7 +60,7 @@ impl Corpus {
         self.depth = 0;
         let mut all = vec!["BEGIN".to_owned()];
         all.extend(steps(self));
-        Case { class, steps: all, after: vec!["ROLLBACK".to_owned()], plain: false }
+        Case { class, steps: all, after: vec!["ROLLBACK".to_owned(), "DISCARD ALL".to_owned()], plain: false }
     }
 
     /// A query, and a way for its result to come.
@@ -82,14 +82,21 @@ impl Corpus {
             13 | 14 => {
                 let (kind, fetch) = (
                     self.draws.one(&["", "BINARY ", "SCROLL ", "NO SCROLL ", "INSENSITIVE "]),
-                    self.draws.one(&["FETCH ALL FROM c", "FETCH NEXT FROM c", "FETCH 2 FROM c", ":text FETCH ALL FROM c", ":binary FETCH ALL FROM c"]),
+                    self.draws.one(&[
+                        "FETCH ALL FROM c",
+                        "FETCH NEXT FROM c",
+                        "FETCH 2 FROM c",
+                        ":text FETCH ALL FROM c",
+                        ":binary FETCH ALL FROM c",
+                    ]),
                 );
                 let declare = format!("DECLARE c {kind}CURSOR FOR {query}");
                 case("cursor", vec!["BEGIN".into(), declare, fetch.into()], &["ROLLBACK"])
             }
             15 => {
                 let declare = format!("DECLARE c CURSOR WITH HOLD FOR {query}");
-                let steps = vec!["BEGIN".into(), declare, "MOVE 0 FROM c".into(), "COMMIT".into(), "FETCH ALL FROM c".into()];
+                let steps =
+                    vec!["BEGIN".into(), declare, "MOVE 0 FROM c".into(), "COMMIT".into(), "FETCH ALL FROM c".into()];
                 case("cursor", steps, &["CLOSE c"])
             }
             16 | 17 => {
@@ -97,7 +104,8 @@ impl Corpus {
                 case("prepared", vec![format!("PREPARE q AS {query}"), run.into()], &["DEALLOCATE ALL"])
             }
             18 => {
-                let steps = vec![format!(":parse q {query}"), ":describe q".into(), ":runbin q".into(), "EXECUTE q".into()];
+                let steps =
+                    vec![format!(":parse q {query}"), ":describe q".into(), ":runbin q".into(), "EXECUTE q".into()];
                 case("prepared", steps, &["DEALLOCATE ALL"])
             }
             _ => case("several statements", vec![format!("SELECT 1; {query}; SELECT 2")], &[]),

@@ -34,10 +34,16 @@ const QUESTIONS: &[(&str, &str)] = &[
     ("PARTITION BY", "SELECT p.id, count(*) OVER (PARTITION BY left(#, 1)) FROM @"),
     ("window ORDER BY", "SELECT p.id, rank() OVER (ORDER BY #) FROM @"),
     ("window ORDER BY", "SELECT p.id, rank() OVER w FROM @ WINDOW w AS (ORDER BY #)"),
-    ("window frame", "SELECT p.id, count(*) OVER (ORDER BY p.id ROWS (SELECT ascii(max(#)) FROM @) PRECEDING) FROM people p"),
+    (
+        "window frame",
+        "SELECT p.id, count(*) OVER (ORDER BY p.id ROWS (SELECT ascii(max(#)) FROM @) PRECEDING) FROM people p",
+    ),
     ("LIMIT", "SELECT s.id FROM people s LIMIT (SELECT length(#) - 20 FROM @ LIMIT 1)"),
     ("OFFSET", "SELECT s.n FROM generate_series(1, 200) s(n) OFFSET (SELECT ascii(#) FROM @ LIMIT 1)"),
-    ("FETCH FIRST", "SELECT s.n FROM generate_series(1, 200) s(n) FETCH FIRST (SELECT ascii(#) FROM @ LIMIT 1) ROWS ONLY"),
+    (
+        "FETCH FIRST",
+        "SELECT s.n FROM generate_series(1, 200) s(n) FETCH FIRST (SELECT ascii(#) FROM @ LIMIT 1) ROWS ONLY",
+    ),
     ("FILTER", "SELECT count(*) FILTER (WHERE # < 'm') FROM @"),
     ("FILTER", "SELECT array_agg(p.id) FILTER (WHERE # < 'm') FROM @"),
     ("UNION", "SELECT # FROM @ UNION SELECT 'x'"),
@@ -45,27 +51,42 @@ const QUESTIONS: &[(&str, &str)] = &[
     ("INTERSECT ALL", "SELECT # FROM @ INTERSECT ALL SELECT 'x'"),
     ("EXCEPT", "SELECT 'x' EXCEPT SELECT # FROM @"),
     ("recursive UNION", "WITH RECURSIVE r AS (SELECT # AS v FROM @ UNION SELECT v FROM r) SELECT count(*) FROM r"),
-    ("CYCLE", "WITH RECURSIVE r AS (SELECT p.id, # AS v FROM @ UNION ALL SELECT r.id + 1, r.v FROM r WHERE r.id < 5) CYCLE v SET c USING w SELECT id FROM r"),
+    (
+        "CYCLE",
+        "WITH RECURSIVE r AS (SELECT p.id, # AS v FROM @ UNION ALL SELECT r.id + 1, r.v FROM r WHERE r.id < 5) CYCLE v SET c USING w SELECT id FROM r",
+    ),
     ("set-returning function", "SELECT 1 FROM @, generate_series(1, ascii(#))"),
     ("set-returning function", "SELECT generate_series(1, ascii(#)) FROM @"),
     ("set-returning function", "SELECT p.id, unnest(string_to_array(#, NULL)) FROM @"),
     ("set-returning function", "SELECT p.id, regexp_split_to_table(#, '') FROM @"),
     ("set-returning function", "SELECT p.id, skeys(hstore(string_to_array(# || 'xx', NULL), NULL)) FROM @"),
     ("TABLESAMPLE", "SELECT s.id FROM people s TABLESAMPLE bernoulli ((SELECT ascii(#) FROM @ LIMIT 1))"),
-    ("TABLESAMPLE REPEATABLE", "SELECT s.id FROM people s TABLESAMPLE bernoulli (50) REPEATABLE ((SELECT ascii(#) FROM @ LIMIT 1))"),
+    (
+        "TABLESAMPLE REPEATABLE",
+        "SELECT s.id FROM people s TABLESAMPLE bernoulli (50) REPEATABLE ((SELECT ascii(#) FROM @ LIMIT 1))",
+    ),
     ("LATERAL", "SELECT s.n FROM @, LATERAL (SELECT n FROM generate_series(1, 200) n WHERE n = ascii(#)) s"),
     ("UPDATE", "UPDATE agent.sink SET v = 'x' FROM @ WHERE # < 'm'"),
     ("DELETE", "DELETE FROM orders USING @ WHERE orders.person = p.id AND # < 'm'"),
     ("INSERT SELECT", "INSERT INTO agent.sink (id) SELECT p.id FROM @ WHERE # < 'm'"),
     ("ON CONFLICT", "INSERT INTO booked (id, ssn) VALUES (9, 'guess') ON CONFLICT (ssn) DO NOTHING"),
     ("ON CONFLICT", "INSERT INTO booked (id, ssn) VALUES (9, 'guess') ON CONFLICT DO NOTHING"),
-    ("ON CONFLICT", "INSERT INTO booked (id, v) VALUES (9, 'v1') ON CONFLICT (v) DO UPDATE SET id = 8 WHERE booked.ssn < 'm'"),
+    (
+        "ON CONFLICT",
+        "INSERT INTO booked (id, v) VALUES (9, 'v1') ON CONFLICT (v) DO UPDATE SET id = 8 WHERE booked.ssn < 'm'",
+    ),
     ("MERGE", "MERGE INTO agent.sink t USING @ ON t.v = # WHEN NOT MATCHED THEN INSERT (id) VALUES (1)"),
-    ("MERGE", "MERGE INTO agent.sink t USING @ ON t.id = p.id WHEN NOT MATCHED AND # < 'm' THEN INSERT (id) VALUES (1)"),
+    (
+        "MERGE",
+        "MERGE INTO agent.sink t USING @ ON t.id = p.id WHEN NOT MATCHED AND # < 'm' THEN INSERT (id) VALUES (1)",
+    ),
     ("COPY", "COPY (SELECT p.id FROM @ WHERE # < 'm') TO STDOUT"),
     ("EXPLAIN", "EXPLAIN SELECT 1 FROM @ WHERE # < 'm'"),
     ("EXPLAIN ANALYZE", "EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) SELECT p.id FROM @ WHERE # < 'm'"),
-    ("EXPLAIN ANALYZE", "EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) SELECT * FROM (SELECT p.id, repeat('x', ascii(#) * 999) FROM @) q ORDER BY 1, 2"),
+    (
+        "EXPLAIN ANALYZE",
+        "EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) SELECT * FROM (SELECT p.id, repeat('x', ascii(#) * 999) FROM @) q ORDER BY 1, 2",
+    ),
     ("partial index", "CREATE INDEX agent_index ON people (id) WHERE ssn < 'm'"),
     ("CHECK", "ALTER TABLE people ADD CHECK (ssn < 'm')"),
     ("division by zero", "SELECT 1 / (CASE WHEN # < 'm' THEN 0 ELSE 1 END) FROM @"),
@@ -98,7 +119,8 @@ impl Corpus {
     /// One question of each kind, plainly, and so many others.
     pub(crate) fn oracles(&mut self, more: usize) -> Vec<(&'static str, String)> {
         self.tagged = true;
-        let plain = QUESTIONS.iter().map(|(kind, question)| (*kind, question.replace('@', "people p").replace('#', "p.ssn")));
+        let plain =
+            QUESTIONS.iter().map(|(kind, question)| (*kind, question.replace('@', "people p").replace('#', "p.ssn")));
         let mut all: Vec<_> = plain.collect();
         for _ in 0..more {
             self.depth = 0;

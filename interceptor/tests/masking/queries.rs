@@ -4,8 +4,23 @@ use super::corpus::Corpus;
 
 /// Tables whose rows are taken as a whole.
 const WHOLE: &[&str] = &[
-    "people", "folk", "folk_deep", "folk_guarded", "folk_union", "folk_json", "folk_kept", "folk_base", "folk_child", "logs",
-    "logs_low", "made", "booked", "orders", "strict", "twice", "agent.tagged",
+    "people",
+    "folk",
+    "folk_deep",
+    "folk_guarded",
+    "folk_union",
+    "folk_json",
+    "folk_kept",
+    "folk_base",
+    "folk_child",
+    "logs",
+    "logs_low",
+    "made",
+    "booked",
+    "orders",
+    "strict",
+    "twice",
+    "agent.tagged",
 ];
 
 /// A select list over a whole row `t`.
@@ -98,7 +113,11 @@ impl Corpus {
             20 => format!("VALUES (1, {}), (2, 'x')", self.scalar()),
             21 => format!("SELECT p.id, {} FROM {from}", self.set(&value)),
             22 => format!("SELECT DISTINCT ON (p.id) p.id, {} AS v FROM {from} ORDER BY p.id", self.value(&value)),
-            _ => format!("SELECT p.id, {} AS v, {} AS w FROM {from} ORDER BY p.id LIMIT 3", self.value(&value), self.value(&value)),
+            _ => format!(
+                "SELECT p.id, {} AS v, {} AS w FROM {from} ORDER BY p.id LIMIT 3",
+                self.value(&value),
+                self.value(&value)
+            ),
         }
     }
 

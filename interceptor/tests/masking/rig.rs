@@ -158,7 +158,9 @@ impl Outcome {
     pub(crate) fn refused(&self) -> Option<String> {
         let judged = self.judged.iter().find_map(|judged| judged.refused.clone());
         judged.or_else(|| {
-            let ours = |(state, text): (&str, String)| (text.contains("interceptor")).then(|| format!("{state} before policy"));
+            let ours = |(state, text): (&str, String)| {
+                (text.contains("interceptor")).then(|| format!("{state} before policy"))
+            };
             self.script.errors().find_map(ours)
         })
     }
@@ -184,9 +186,14 @@ impl Governed {
     /// Runs a case, and leaves the session as it was.
     pub(crate) fn run(&mut self, case: &Case) -> Outcome {
         self.take_log();
-        let ran = case.steps.iter().try_for_each(|step| self.agent.step(step));
+        let ran = case.steps.iter().try_for_each(|step| {
+            let t = std::time::Instant::now();
+            let r = self.agent.step(step);
+            println!("TIME {} {:?} {}", self.database, t.elapsed().as_millis(), step);
+            r
+        });
         let mut outcome = Outcome { script: self.agent.take(), judged: self.take_log(), broke: None };
-        let cleaned = ran.and_then(|()| case.after.iter().try_for_each(|step| self.agent.step(step)));
+        let cleaned = ran.and_then(|()| case.after.iter().try_for_each(|step| {let t = std::time::Instant::now(); let r = self.agent.step(step); println!("TIME {} {:?} {}", self.database, t.elapsed().as_millis(), step); r}));
         if let Err(error) = cleaned {
             outcome.broke = Some(error.to_string());
             self.again().unwrap_or_else(|error| panic!("{error}: {case:?}"));
@@ -267,7 +274,11 @@ fn why(command: &Command) -> String {
         let note = action.note.as_deref().unwrap_or_default();
         // Names of the cases' own are no reason.
         let note = note.split_once(", into ").map_or(note, |(what, _)| what);
-        let note = if note.starts_with("given to") || note.starts_with("copied into ") { note.rsplit_once(' ').map_or(note, |(what, _)| what) } else { note };
+        let note = if note.starts_with("given to") || note.starts_with("copied into ") {
+            note.rsplit_once(' ').map_or(note, |(what, _)| what)
+        } else {
+            note
+        };
         format!("{}: {note}", action.name)
     })
 }

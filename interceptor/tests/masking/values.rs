@@ -155,7 +155,7 @@ const TEXT: &[&str] = &[
     "xmlserialize(content xmlelement(name x, #) AS text)",
     "(xpath('//text()', xmlelement(name x, #)))[1]::text",
     "(SELECT string_agg(c, '' ORDER BY 1) FROM (SELECT # AS c) s)",
-    "textrange(#, NULL)::text",
+    "numrange(length(#), NULL)::text",
     "ROW(#, 1)::text",
     "ascii(#)::text",
     "length(#)::text",
@@ -281,12 +281,18 @@ impl Corpus {
             22 => format!("(SELECT 0 AS id, NULL::text AS v UNION ALL SELECT {id}, {value} FROM {from}) {alias}"),
             23 => format!("(SELECT {id}, {value}::text AS v FROM {from} UNION ALL SELECT 0, 'x') {alias}"),
             24 => format!("orders o{alias} CROSS JOIN LATERAL (SELECT {id}, {value} AS v FROM {from} LIMIT 1) {alias}"),
-            25 => format!("(SELECT {id}, {value} AS v FROM {from}) {alias} JOIN (SELECT 1 AS id) one_{alias} USING (id)"),
-            26 => format!("(SELECT {id}, {value} AS v FROM {from}) {alias} NATURAL LEFT JOIN (SELECT 1 AS id) one_{alias}"),
+            25 => {
+                format!("(SELECT {id}, {value} AS v FROM {from}) {alias} JOIN (SELECT 1 AS id) one_{alias} USING (id)")
+            }
+            26 => format!(
+                "(SELECT {id}, {value} AS v FROM {from}) {alias} NATURAL LEFT JOIN (SELECT 1 AS id) one_{alias}"
+            ),
             27 => format!("(VALUES (1, (SELECT {value} FROM {from} LIMIT 1))) {alias}(id, v)"),
             28 => format!("(SELECT max({id}) AS id, string_agg({value}, ',') AS v FROM {from}) {alias}"),
             29 => format!("(SELECT {id}, first_value({value}) OVER (ORDER BY {id}) AS v FROM {from}) {alias}"),
-            30 => format!("(SELECT {id}, (r).f2 AS v FROM (SELECT {id}, ROW(1, {value}) AS r FROM {from}) {inner}) {alias}"),
+            30 => format!(
+                "(SELECT {id}, (r).f2 AS v FROM (SELECT {id}, ROW(1, {value}) AS r FROM {from}) {inner}) {alias}"
+            ),
             31 => format!(
                 "(SELECT {id}, u AS v FROM (SELECT {id}, ARRAY[{value}] AS a FROM {from}) {inner}, unnest({inner}.a) u) {alias}"
             ),
@@ -296,11 +302,15 @@ impl Corpus {
             33 => format!(
                 "(SELECT {id}, e.value AS v FROM (SELECT {id}, jsonb_build_object('v', {value}) AS d FROM {from}) {inner}, jsonb_each_text({inner}.d) e) {alias}"
             ),
-            34 => format!("ROWS FROM (generate_series(1, 1), unnest(ARRAY(SELECT {value} FROM {from}))) {alias}(id, v)"),
+            34 => {
+                format!("ROWS FROM (generate_series(1, 1), unnest(ARRAY(SELECT {value} FROM {from}))) {alias}(id, v)")
+            }
             35 => format!(
                 "(SELECT {id}, x.v FROM (SELECT {id}, xmlelement(name r, {value}) AS d FROM {from}) {inner}, XMLTABLE('/r' PASSING {inner}.d COLUMNS v text PATH '.') x) {alias}"
             ),
-            36 => format!("((SELECT {id}, {value} AS v FROM {from}) {alias}_a CROSS JOIN (SELECT 1 AS one) {alias}_b) {alias}"),
+            36 => format!(
+                "((SELECT {id}, {value} AS v FROM {from}) {alias}_a CROSS JOIN (SELECT 1 AS one) {alias}_b) {alias}"
+            ),
             37 => format!("(SELECT * FROM (SELECT {id}, {value} AS v FROM {from}) {inner} ORDER BY 1 LIMIT 2) {alias}"),
             38 => format!("(SELECT {id}, {value} AS v FROM {from} TABLESAMPLE bernoulli (100)) {alias}"),
             _ => format!("(SELECT {id}, lag({value}, 0) OVER () AS v FROM {from}) {alias}"),

@@ -13,6 +13,7 @@ mod bounds;
 mod copy;
 mod define;
 mod expression;
+mod fails;
 mod from;
 mod function;
 mod lineage;
