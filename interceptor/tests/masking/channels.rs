@@ -400,12 +400,17 @@ impl Corpus {
         match self.draws.below(12) {
             0..=4 => vec![format!("EXPLAIN {options}{query}")],
             5 => vec![format!("PREPARE q AS {query}"), format!("EXPLAIN {options}EXECUTE q")],
-            6 => steps(&["SELECT * FROM pg_stats WHERE schemaname IN ('public', 'agent') ORDER BY tablename, attname, inherited"]),
+            6 => steps(&[
+                "SELECT * FROM pg_stats WHERE schemaname IN ('public', 'agent') ORDER BY tablename, attname, inherited",
+            ]),
             7 => steps(&[
                 "SELECT most_common_vals, histogram_bounds::text FROM pg_stats",
                 "SELECT array_agg(s) FROM pg_stats s",
             ]),
-            8 => steps(&["SELECT * FROM pg_statistic ORDER BY 1, 2, 3", "COPY (TABLE pg_catalog.pg_statistic ORDER BY 1, 2, 3) TO STDOUT"]),
+            8 => steps(&[
+                "SELECT * FROM pg_statistic ORDER BY 1, 2, 3",
+                "COPY (TABLE pg_catalog.pg_statistic ORDER BY 1, 2, 3) TO STDOUT",
+            ]),
             9 => steps(&[
                 "SELECT tablename, attname, correlation, n_distinct, avg_width, most_common_freqs FROM pg_stats WHERE schemaname = 'public' ORDER BY tablename, attname, inherited",
             ]),

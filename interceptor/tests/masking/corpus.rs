@@ -55,6 +55,11 @@ impl Corpus {
         }
     }
 
+    /// A case without tagged columns.
+    pub(crate) fn plain_case(&mut self) -> Case {
+        self.delivered(true)
+    }
+
     /// Steps in a transaction that is rolled back.
     fn made(&mut self, class: &'static str, steps: fn(&mut Self) -> Vec<String>) -> Case {
         self.depth = 0;

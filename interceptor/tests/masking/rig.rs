@@ -186,14 +186,9 @@ impl Governed {
     /// Runs a case, and leaves the session as it was.
     pub(crate) fn run(&mut self, case: &Case) -> Outcome {
         self.take_log();
-        let ran = case.steps.iter().try_for_each(|step| {
-            let t = std::time::Instant::now();
-            let r = self.agent.step(step);
-            println!("TIME {} {:?} {}", self.database, t.elapsed().as_millis(), step);
-            r
-        });
+        let ran = case.steps.iter().try_for_each(|step| self.agent.step(step));
         let mut outcome = Outcome { script: self.agent.take(), judged: self.take_log(), broke: None };
-        let cleaned = ran.and_then(|()| case.after.iter().try_for_each(|step| {let t = std::time::Instant::now(); let r = self.agent.step(step); println!("TIME {} {:?} {}", self.database, t.elapsed().as_millis(), step); r}));
+        let cleaned = ran.and_then(|()| case.after.iter().try_for_each(|step| self.agent.step(step)));
         if let Err(error) = cleaned {
             outcome.broke = Some(error.to_string());
             self.again().unwrap_or_else(|error| panic!("{error}: {case:?}"));

@@ -235,3 +235,43 @@ pub(crate) fn self_check(rig: &Rig, seed: u64, cases: usize) -> BTreeMap<&'stati
     }
     found
 }
+
+/// What came of questions about values under the shipped baseline.
+#[derive(Debug, Default)]
+pub(crate) struct Questions {
+    pub(crate) asked: usize,
+    pub(crate) held: usize,
+    pub(crate) denied: usize,
+    /// Those that were answered, or not flagged: there must be none.
+    pub(crate) answered: Vec<String>,
+    /// Queries without tagged columns, and those that were permitted.
+    pub(crate) plain: usize,
+    pub(crate) plain_permitted: usize,
+}
+
+/// Puts every kind of question, and so many others; then so many queries without tagged columns.
+pub(crate) fn questions(rig: &Rig, seed: u64, more: usize) -> Questions {
+    let mut corpus = Corpus::new(Draw::new(seed), rig.version);
+    let mut agent = rig.agent(0, Rule::Baseline);
+    let mut questions = Questions::default();
+    for (kind, question) in corpus.oracles(more) {
+        let outcome = agent.run(&Case { class: "question", steps: vec![question.clone()], ..Case::default() });
+        questions.asked += 1;
+        let refused = outcome.refused().is_some();
+        let held = outcome.judged.iter().any(|judged| judged.held && judged.filters);
+        questions.held += usize::from(held);
+        questions.denied += usize::from(refused && !held);
+        // What is denied as opaque needs no flag.
+        if !refused {
+            let said =
+                outcome.script.errors().map(|(state, text)| format!("{state} {text}")).collect::<Vec<_>>().join("; ");
+            questions.answered.push(format!("{kind}: {question}: {said}"));
+        }
+    }
+    for _ in 0..more {
+        let outcome = agent.run(&corpus.plain_case());
+        questions.plain += 1;
+        questions.plain_permitted += usize::from(outcome.refused().is_none());
+    }
+    questions
+}

@@ -224,7 +224,7 @@ fn rules() -> Rules {
     let config = r#"
         [[mask]]
         tag = "pii"
-        columns = ["public.people.email", "public.logs.email", "public.booked.email"]
+        columns = ["public.people.email", "public.logs.email", "public.booked.email", "*.masked"]
         transform = "redact"
         [[mask]]
         tag = "card"
