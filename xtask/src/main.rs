@@ -1,5 +1,5 @@
 //! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`, `cargo xtask
-//! differential`, `cargo xtask bench`, `cargo xtask ebpf`.
+//! differential`, `cargo xtask masks`, `cargo xtask bench`, `cargo xtask ebpf`.
 
 mod bench;
 mod demo;
@@ -7,6 +7,7 @@ mod differential;
 mod ebpf;
 mod fuzz;
 mod install;
+mod masks;
 mod regress;
 mod run;
 mod test;
@@ -32,6 +33,8 @@ enum Task {
     Fuzz(fuzz::Arguments),
     /// Hold every verdict on PostgreSQL's regression suite, and on generated statements, against a real server
     Differential,
+    /// Search for ways round the masking with generated queries against a real server
+    Masks(masks::Arguments),
     /// Measure speed and memory beside direct connections and other proxies
     Bench(bench::Arguments),
     /// Run PostgreSQL's own regression suite direct and through the driver, and compare
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Differential => differential::run(),
+        Task::Masks(arguments) => masks::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Regress(arguments) => regress::run(&arguments),
         Task::Ebpf(arguments) => ebpf::run(&arguments),

@@ -18,6 +18,9 @@ const NEWEST: &str = "postgres-18";
 /// A part of `cargo xtask differential`; starts servers, needs no root.
 const DIFFERENTIAL: &str = "differential";
 
+/// A part of `cargo xtask masks`, likewise.
+const MASKING: &str = "masking";
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Run only this group: lint, fast, postgres-18, or the name of a test file
@@ -46,6 +49,7 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
     group("lint", &mut lint)?;
     group("fast", &mut fast)?;
     group(DIFFERENTIAL, &mut differential)?;
+    group(MASKING, &mut masking)?;
     let built = ROOT_GROUPS.iter().any(|name| wanted(name)) || wanted(NEWEST);
     let binaries = if built { binaries()? } else { Vec::new() };
     for name in ROOT_GROUPS {
@@ -112,7 +116,7 @@ fn fast() -> Result<()> {
     let mut command = cargo();
     command.args(["test", "--package", "interceptor"]);
     for name in test_files()? {
-        if !ROOT_GROUPS.contains(&name.as_str()) && name != DIFFERENTIAL {
+        if !ROOT_GROUPS.contains(&name.as_str()) && ![DIFFERENTIAL, MASKING].contains(&name.as_str()) {
             command.args(["--test", &name]);
         }
     }
@@ -127,6 +131,10 @@ fn differential() -> Result<()> {
         Err(error) => say(&format!("PostgreSQL's regression suite is left out, its source cannot be had: {error:#}")),
     }
     execute(&mut command)
+}
+
+fn masking() -> Result<()> {
+    execute(cargo().args(["test", "--package", "interceptor", "--test", MASKING, "--", "--nocapture"]))
 }
 
 fn test_files() -> Result<Vec<String>> {

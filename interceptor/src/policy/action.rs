@@ -295,7 +295,8 @@ pub struct Facts {
     pub row_limit: Option<u64>,
     /// Functions called, qualified (`pg_catalog.lower`).
     pub functions: BTreeSet<Arc<str>>,
-    /// A tagged column decides which rows or groups are seen: WHERE, JOIN, ORDER BY, GROUP BY ...
+    /// A tagged column decides which rows or groups are seen: WHERE, JOIN, ORDER BY, GROUP BY, ON CONFLICT ...; or a
+    /// computation with it may fail; or EXPLAIN measures it.
     pub filters_on_masked: bool,
     /// Statements in the command.
     pub statements: u32,

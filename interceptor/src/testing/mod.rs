@@ -1,7 +1,9 @@
 //! Fixtures for tests: never in a release build.
 
 pub mod certificates;
+pub mod draw;
 pub mod issuer;
 pub mod postgres;
+pub mod proxy;
 pub mod stage;
 pub mod world;

@@ -3,12 +3,14 @@
 //!
 //! The same seed gives the same statements. Most of them run; what the server refuses is counted.
 
+use interceptor::testing::draw::Draw;
+
 /// The schema.
 pub(crate) const SCHEMA: &str = include_str!("schema.sql");
 
 /// Draws statements.
 pub(crate) struct Corpus {
-    state: u64,
+    draws: Draw,
     /// For names that must be new.
     made: u32,
     depth: u32,
@@ -73,21 +75,15 @@ const CODE: &[&str] = &["reads_other(#)", "writes_other(#)", "pure_sql(#)", "def
 impl Corpus {
     /// Starts from a seed.
     pub(crate) const fn new(seed: u64) -> Self {
-        Self { state: seed, made: 0, depth: 0 }
+        Self { draws: Draw::new(seed), made: 0, depth: 0 }
     }
 
     fn draw(&mut self, below: usize) -> usize {
-        // SplitMix64.
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(below.max(1)).unwrap_or(1)).unwrap_or(0)
+        self.draws.below(below)
     }
 
     fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
-        let at = self.draw(of.len());
-        of.get(at).copied().unwrap_or("1")
+        self.draws.one(of)
     }
 
     fn chance(&mut self, percent: usize) -> bool {

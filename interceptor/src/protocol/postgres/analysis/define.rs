@@ -11,7 +11,7 @@ use pg_query::protobuf::{
 use super::from::item;
 use super::lineage::{Columns, Frame, Rte, qualified_name, string};
 use super::query::all_tags;
-use super::table::Walker;
+use super::table::{Walker, union};
 use crate::policy::{ActionName, Resource, ResourceKind, TagSet};
 use crate::protocol::postgres::catalog::Relation;
 
@@ -501,7 +501,7 @@ impl<'a> Walker<'a> {
                 self.leak(&lost, "copied into a column");
                 self.constraints(&column.constraints, relation);
             }
-            Some(NodeEnum::Constraint(constraint)) => self.constraint(constraint),
+            Some(NodeEnum::Constraint(constraint)) => self.constraint(constraint, relation),
             Some(NodeEnum::TableLikeClause(like)) => {
                 if let Some(relation) = like.relation.as_ref().and_then(|range| self.relation(range)) {
                     self.code_like(relation);
@@ -542,12 +542,17 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn constraint(&mut self, constraint: &Constraint) {
+    fn constraint(&mut self, constraint: &Constraint, relation: Option<&'a Relation>) {
         let tags = self.maybe(constraint.raw_expr.as_deref());
         if constraint.contype == ConstrType::ConstrGenerated as i32 {
             self.leak(&tags, "copied into a generated column");
         }
-        self.maybe(constraint.where_clause.as_deref());
+        // Whether the rows that are there fulfil it tells their values.
+        let mut deciding = union(&tags, &self.maybe(constraint.where_clause.as_deref()));
+        for name in constraint.keys.iter().chain(&constraint.fk_attrs).filter_map(string) {
+            deciding =
+                union(&deciding, &relation.map_or_else(|| self.no_tags(), |relation| self.tags_of(relation, name)));
+        }
         if let Some(range) = &constraint.pktable
             && let Some(relation) = self.relation(range)
         {
@@ -559,16 +564,20 @@ impl<'a> Walker<'a> {
             if let Some(NodeEnum::List(pair)) = &node.node
                 && let Some(element) = pair.items.first()
             {
-                self.index_element(element);
+                deciding = union(&deciding, &self.index_element(element, relation));
             }
         }
+        self.filter(&deciding);
     }
 
-    pub(super) fn index_element(&mut self, node: &Node) {
-        match &node.node {
-            Some(NodeEnum::IndexElem(element)) => drop(self.maybe(element.expr.as_deref())),
-            _ => self.opaque("an index that is not known"),
-        }
+    /// Tags of what an index is of.
+    pub(super) fn index_element(&mut self, node: &Node, relation: Option<&'a Relation>) -> TagSet {
+        let Some(NodeEnum::IndexElem(element)) = &node.node else {
+            self.opaque("an index that is not known");
+            return self.scope.tags.all();
+        };
+        let own = relation.map_or_else(|| self.no_tags(), |relation| self.tags_of(relation, &element.name));
+        union(&own, &self.maybe(element.expr.as_deref()))
     }
 
     fn index(&mut self, index: &IndexStmt) {
@@ -580,10 +589,16 @@ impl<'a> Walker<'a> {
         }
         self.with_own_columns(relation, |walker| {
             for node in &index.index_params {
-                walker.index_element(node);
+                let tags = walker.index_element(node, relation);
+                if index.unique {
+                    walker.filter(&tags);
+                }
             }
-            walker.maybe(index.where_clause.as_deref());
+            // The server counts how many rows are in it.
+            let tags = walker.maybe(index.where_clause.as_deref());
+            walker.filter(&tags);
         });
+        self.rows_quotable(relation);
     }
 
     fn alter_table(&mut self, alter: &AlterTableStmt) {
@@ -606,6 +621,13 @@ impl<'a> Walker<'a> {
                 }
             }
         });
+        self.rows_quotable(relation);
+    }
+
+    /// Rows are read, checked or written anew: an error can quote any of them.
+    pub(super) fn rows_quotable(&mut self, relation: Option<&'a Relation>) {
+        let tags = relation.map_or_else(|| self.no_tags(), |relation| self.row_tags(relation));
+        self.saw(&tags);
     }
 
     fn alter_command(&mut self, command: &AlterTableCmd, relation: Option<&'a Relation>) {

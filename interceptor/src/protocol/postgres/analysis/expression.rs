@@ -8,6 +8,7 @@ use pg_query::protobuf::{
     SubLinkType, TypeName, XmlExprOp,
 };
 
+use super::fails::json_may_fail;
 use super::from::shown;
 use super::lineage::{Val, field_names, qualified_name, string};
 use super::query::all_tags;
@@ -69,7 +70,9 @@ impl Walker<'_> {
             NodeEnum::BooleanTest(test) => self.maybe(test.arg.as_deref()),
             NodeEnum::TypeCast(cast) => {
                 self.type_name(cast.type_name.as_ref());
-                self.maybe(cast.arg.as_deref())
+                let tags = self.maybe(cast.arg.as_deref());
+                self.cast_may_fail(cast.type_name.as_ref(), &tags);
+                tags
             }
             NodeEnum::CollateClause(collate) => self.maybe(collate.arg.as_deref()),
             NodeEnum::FuncCall(call) => self.call(call),
@@ -124,14 +127,21 @@ impl Walker<'_> {
                 }
             }
             NodeEnum::XmlExpr(xml) => {
-                let tags = self.targets(&xml.named_args);
-                union(&tags, &self.expressions(&xml.args))
+                let tags = union(&self.targets(&xml.named_args), &self.expressions(&xml.args));
+                self.xml_may_fail(xml, &tags);
+                tags
             }
             NodeEnum::XmlSerialize(xml) => {
                 self.type_name(xml.type_name.as_ref());
                 self.maybe(xml.expr.as_deref())
             }
-            other => self.json(other),
+            other => {
+                let tags = self.json(other);
+                if json_may_fail(other) {
+                    self.filter(&tags);
+                }
+                tags
+            }
         };
         Val::made(tags)
     }
@@ -238,7 +248,9 @@ impl Walker<'_> {
     }
 
     fn operation(&mut self, expression: &AExpr) -> TagSet {
-        let tags = union(&self.maybe(expression.lexpr.as_deref()), &self.maybe(expression.rexpr.as_deref()));
+        let (left, right) = (self.maybe(expression.lexpr.as_deref()), self.maybe(expression.rexpr.as_deref()));
+        self.may_fail(expression, &left, &right);
+        let tags = union(&left, &right);
         let names: &[&str] = match AExprKind::try_from(expression.kind) {
             Ok(AExprKind::AexprBetween | AExprKind::AexprBetweenSym) => &[">=", "<="],
             Ok(AExprKind::AexprNotBetween | AExprKind::AexprNotBetweenSym) => &["<", ">"],
@@ -275,7 +287,7 @@ impl Walker<'_> {
     }
 
     fn call(&mut self, call: &FuncCall) -> TagSet {
-        let mut tags = self.expressions(&call.args);
+        let mut tags = self.arguments(call);
         for node in &call.agg_order {
             if let Some(NodeEnum::SortBy(sort)) = &node.node {
                 tags = union(&tags, &self.maybe(sort.node.as_deref()));

@@ -51,9 +51,8 @@ impl<'a> Walker<'a> {
             Some(NodeEnum::RangeTableSample(sample)) => {
                 let items = sample.relation.as_ref().map(|relation| self.items_of(relation)).unwrap_or_default();
                 self.table_sample(&sample.method);
-                let tags = self.expressions(&sample.args);
+                let tags = union(&self.expressions(&sample.args), &self.maybe(sample.repeatable.as_deref()));
                 self.filter(&tags);
-                self.maybe(sample.repeatable.as_deref());
                 items
             }
             Some(NodeEnum::RangeTableFunc(table)) => vec![self.xml_table(table)],

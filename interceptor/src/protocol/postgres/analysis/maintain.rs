@@ -34,6 +34,8 @@ impl Walker<'_> {
                 let name = reindex.relation.as_ref().map_or("", |range| &range.relname);
                 self.object(ActionName::SQL_MAINTAIN, "index", name);
                 self.code_anywhere();
+                let all = self.scope.tags.all();
+                self.saw(&all);
             }
             NodeEnum::ClusterStmt(_) | NodeEnum::ReindexStmt(_) => self.maintain_all(),
             NodeEnum::CheckPointStmt(_) => {
@@ -56,6 +58,8 @@ impl Walker<'_> {
         let resource = self.database();
         self.act(ActionName::SQL_MAINTAIN, resource);
         self.code_anywhere();
+        let all = self.scope.tags.all();
+        self.saw(&all);
     }
 
     /// Keeping a table in order computes its indexes and statistics anew.
@@ -65,6 +69,7 @@ impl Walker<'_> {
             let resource = self.table(relation);
             self.act(ActionName::SQL_MAINTAIN, resource);
             self.code_of_tree(relation);
+            self.rows_quotable(Some(relation));
         }
     }
 }

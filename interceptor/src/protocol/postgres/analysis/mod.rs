@@ -6,13 +6,13 @@
 //! does. It does not promise to know what triggers do (the design of the table's owner; named in a note), which rows a
 //! statement finds, or what a statement costs. Nor what another session makes of a name between the reading and the run:
 //! an unqualified name counts for whatever lies behind it on the path, too, and the machine passes no computed column
-//! that was judged under another catalog. Whether a computation fails (a division by zero, a cast) tells a bit of what it
-//! computes with; that is visible.
+//! that was judged under another catalog. Nor whether a plain write breaks a constraint of the table, which tells a bit.
 
 mod bounds;
 mod copy;
 mod define;
 mod expression;
+mod fails;
 mod from;
 mod function;
 mod lineage;

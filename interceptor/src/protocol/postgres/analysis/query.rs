@@ -235,6 +235,8 @@ impl Walker<'_> {
         if let Some(cycle) = &cte.cycle_clause {
             self.maybe(cycle.cycle_mark_value.as_deref());
             self.maybe(cycle.cycle_mark_default.as_deref());
+            // Where rows repeat, recursion ends.
+            self.filter(&all_tags(&columns));
         }
         marked(rename(columns, &cte.aliascolnames), cte)
     }

@@ -362,18 +362,7 @@ impl Reader<'_, '_> {
     }
 
     fn explain(&mut self, explain: &ExplainStmt, range: &Range<usize>) -> (Output, SessionEffect) {
-        let analyze = explain.options.iter().any(|node| match &node.node {
-            Some(NodeEnum::DefElem(option)) if option.defname == "analyze" => {
-                let value = option.arg.as_ref().and_then(|arg| match arg.node.as_ref()? {
-                    NodeEnum::String(text) => Some(text.sval.to_ascii_lowercase()),
-                    NodeEnum::Boolean(flag) => Some(flag.boolval.to_string()),
-                    NodeEnum::Integer(number) => Some(number.ival.to_string()),
-                    _ => None,
-                });
-                !matches!(value.as_deref(), Some("false" | "off" | "0"))
-            }
-            _ => false,
-        });
+        let analyze = option(explain, "analyze").unwrap_or(false);
         let outside = self.walker.set_aside();
         // An explained DECLARE opens nothing.
         let cursors = self.cursors.clone();
@@ -389,6 +378,11 @@ impl Reader<'_, '_> {
             let name = if writes && !analyze { ActionName::SQL_SELECT } else { name };
             let columns: Vec<Arc<str>> = columns.into_iter().collect();
             self.walker.add(name, resource, note.as_deref(), &columns, Some(&tags));
+        }
+        if analyze || option(explain, "costs").unwrap_or(true) {
+            // It tells how much memory values take, and how wide they are.
+            let reads = Arc::clone(&self.walker.reads);
+            self.walker.filter(&reads);
         }
         self.session();
         (Output::Unknown(TagSet::default()), SessionEffect::Explain { analyze })
@@ -560,6 +554,21 @@ impl Reader<'_, '_> {
         }
         columns
     }
+}
+
+/// Whether an option of EXPLAIN is on, where it is given.
+fn option(explain: &ExplainStmt, name: &str) -> Option<bool> {
+    let given = explain.options.iter().rev().find_map(|node| match &node.node {
+        Some(NodeEnum::DefElem(option)) if option.defname == name => Some(option),
+        _ => None,
+    })?;
+    let value = given.arg.as_ref().and_then(|arg| match arg.node.as_ref()? {
+        NodeEnum::String(text) => Some(text.sval.to_ascii_lowercase()),
+        NodeEnum::Boolean(flag) => Some(flag.boolval.to_string()),
+        NodeEnum::Integer(number) => Some(number.ival.to_string()),
+        _ => None,
+    });
+    Some(!matches!(value.as_deref(), Some("false" | "off" | "0")))
 }
 
 fn returned(returning: bool, columns: &Columns) -> Output {

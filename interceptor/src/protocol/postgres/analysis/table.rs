@@ -310,18 +310,20 @@ impl<'a> Walker<'a> {
     }
 }
 
-/// Columns of the system's statistics that hold values of other tables.
+/// Columns of the system's statistics that hold values of other tables, or tell their size, number and order. How many are
+/// NULL stays visible.
 fn holds_samples(table: &str, column: &str) -> bool {
+    let names = ["schemaname", "tablename", "attname", "inherited", "null_frac"];
     match table {
-        "pg_stats" => {
-            matches!(column, "most_common_vals" | "histogram_bounds" | "most_common_elems" | "range_bounds_histogram")
-        }
-        "pg_statistic" => column.starts_with("stavalues"),
-        "pg_stats_ext" => column == "most_common_vals",
+        "pg_stats" => !names.contains(&column),
         "pg_stats_ext_exprs" => {
-            matches!(column, "most_common_vals" | "histogram_bounds" | "most_common_elems")
+            !names.contains(&column) && !column.starts_with("statistics_") && !matches!(column, "expr" | "tableid")
         }
-        "pg_statistic_ext_data" => matches!(column, "stxdmcv" | "stxdexpr"),
+        "pg_statistic" => {
+            ["stavalues", "stanumbers", "stawidth", "stadistinct"].iter().any(|start| column.starts_with(start))
+        }
+        "pg_stats_ext" => column.starts_with("most_common_") || matches!(column, "n_distinct" | "dependencies"),
+        "pg_statistic_ext_data" => column.starts_with("stxd") && column != "stxdinherit",
         _ => false,
     }
 }

@@ -314,7 +314,49 @@ fn facts_are_of_the_whole() {
     ] {
         assert!(judge(text).facts.filters_on_masked, "{text}");
     }
-    assert!(!judge("SELECT ssn FROM users WHERE id = 1 ORDER BY name").facts.filters_on_masked);
+    for text in [
+        "SELECT ssn FROM users WHERE id = 1 ORDER BY name",
+        "SELECT upper(ssn) || name, left(ssn, 3), ssn LIKE 'x%', format('%s', ssn), ssn::varchar(3) FROM users",
+        "SELECT row_to_json(u), coalesce(ssn, ''), ARRAY[ssn], (SELECT max(ssn) FROM users) FROM users u",
+        "INSERT INTO users (name, ssn) VALUES ('a', 'b') ON CONFLICT (id) DO UPDATE SET ssn = excluded.ssn",
+        "EXPLAIN (COSTS OFF) SELECT ssn FROM users",
+        "EXPLAIN ANALYZE SELECT id FROM users WHERE name = 'a'",
+        "CREATE INDEX ON users (ssn)",
+    ] {
+        assert!(!judge(text).facts.filters_on_masked, "{text}");
+    }
+}
+
+/// Whether a statement fails, what a plan measures, and what is there already, tell values as a filter does.
+#[test]
+fn what_tells_a_value_bit_by_bit_counts_as_a_filter() {
+    for text in [
+        "SELECT 1 / (CASE WHEN ssn < 'm' THEN 0 ELSE 1 END) FROM users",
+        "SELECT ssn::int FROM users",
+        "SELECT CAST(ssn AS short_text) FROM users",
+        "SELECT chr(ascii(ssn) - 107) FROM users",
+        "SELECT to_date(ssn, 'YYYY') FROM users",
+        "SELECT repeat(ssn, 1000000) FROM users",
+        "SELECT substr('x', 1, ascii(ssn) - 50) FROM users",
+        "SELECT ssn LIKE 'k\\' FROM users",
+        "SELECT 'x' ~ ssn FROM users",
+        "SELECT xmlparse(document ssn) FROM users",
+        "SELECT JSON_VALUE(ssn, '$' ERROR ON ERROR) FROM users",
+        "SELECT 1 FROM users TABLESAMPLE bernoulli (50) REPEATABLE ((SELECT ascii(ssn) FROM users LIMIT 1))",
+        "WITH RECURSIVE r AS (SELECT id, ssn FROM users UNION ALL SELECT id, ssn FROM r) CYCLE ssn SET c USING w SELECT id FROM r",
+        "INSERT INTO users (ssn) VALUES ('guess') ON CONFLICT DO NOTHING",
+        "INSERT INTO users (ssn) VALUES ('guess') ON CONFLICT (ssn) DO NOTHING",
+        "INSERT INTO users (ssn) VALUES ('guess') ON CONFLICT ON CONSTRAINT some_key DO NOTHING",
+        "CREATE INDEX ON users (id) WHERE ssn < 'm'",
+        "CREATE UNIQUE INDEX ON users (ssn)",
+        "ALTER TABLE users ADD CHECK (ssn < 'm')",
+        "ALTER TABLE users ADD UNIQUE (ssn)",
+        "ALTER TABLE users ADD FOREIGN KEY (ssn) REFERENCES cards (number)",
+        "EXPLAIN SELECT ssn FROM users",
+        "EXPLAIN (ANALYZE, COSTS OFF) SELECT repeat('x', length(ssn)) FROM users",
+    ] {
+        assert!(judge(text).facts.filters_on_masked, "{text}");
+    }
 }
 
 #[derive(Default)]

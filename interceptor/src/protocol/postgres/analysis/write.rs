@@ -12,7 +12,7 @@ use pg_query::protobuf::{
 use super::from::item;
 use super::lineage::{Col, Columns, Frame, Item, Rte, Val, string};
 use super::query::all_tags;
-use super::table::{MAX_VIEWS, Walker};
+use super::table::{MAX_VIEWS, Walker, union};
 use crate::policy::{ActionName, Tag, TagSet};
 use crate::protocol::postgres::catalog::{Relation, RelationKind};
 
@@ -24,7 +24,8 @@ impl<'a> Walker<'a> {
         let outside = self.with(insert.with_clause.as_ref());
         let (relation, target) = self.target(ActionName::SQL_INSERT, insert.relation.as_ref());
         let source = insert.select_stmt.as_ref().map(|select| self.sub_query(Some(select)));
-        let named: Vec<Arc<str>> = insert.cols.iter().filter_map(|node| self.assigned(node)).collect();
+        let named: Vec<Arc<str>> = insert.cols.iter().filter_map(|node| self.assigned(node, relation)).collect();
+        let mut written = self.no_tags();
         if let Some(relation) = relation {
             let columns = if named.is_empty() {
                 let given = source.as_ref().filter(|source| source.rest.is_none()).map(|source| source.list.len());
@@ -34,12 +35,16 @@ impl<'a> Walker<'a> {
                 named
             };
             self.write(ActionName::SQL_INSERT, relation, &columns);
+            for column in &columns {
+                written = union(&written, &self.tags_of(relation, column));
+            }
             if let Some(source) = &source {
                 self.flow(relation, &columns, source);
             }
         }
         self.frames.push(Frame { items: vec![target.clone()], lateral: false });
         if let Some(conflict) = &insert.on_conflict_clause {
+            self.conflicts(conflict, relation, &written);
             self.on_conflict(conflict, relation, &target);
         }
         let columns = self.returning(insert.returning_clause.as_ref());
@@ -48,13 +53,21 @@ impl<'a> Walker<'a> {
         columns
     }
 
-    fn on_conflict(&mut self, conflict: &OnConflictClause, relation: Option<&'a Relation>, target: &Item) {
-        if let Some(infer) = &conflict.infer {
-            for node in &infer.index_elems {
-                self.index_element(node);
-            }
-            self.maybe(infer.where_clause.as_deref());
+    /// Which rows are there already tells their values: by the columns that are named, else by all that are given
+    /// (`written` are their tags), since any of them may be unique.
+    fn conflicts(&mut self, conflict: &OnConflictClause, relation: Option<&'a Relation>, written: &TagSet) {
+        let Some(infer) = conflict.infer.as_ref().filter(|infer| infer.conname.is_empty()) else {
+            return self.filter(written);
+        };
+        for node in &infer.index_elems {
+            let tags = self.index_element(node, relation);
+            self.filter(&tags);
         }
+        let tags = self.maybe(infer.where_clause.as_deref());
+        self.filter(&tags);
+    }
+
+    fn on_conflict(&mut self, conflict: &OnConflictClause, relation: Option<&'a Relation>, target: &Item) {
         let rte = Rte {
             alias: "excluded".into(),
             schema: None,
@@ -158,7 +171,7 @@ impl<'a> Walker<'a> {
                     values.push(Col::result(None, value));
                 }
                 let mut columns: Vec<Arc<str>> =
-                    when.target_list.iter().filter_map(|node| self.assigned(node)).collect();
+                    when.target_list.iter().filter_map(|node| self.assigned(node, relation)).collect();
                 if let Some(relation) = relation {
                     if columns.is_empty() {
                         columns = relation.columns.iter().map(|column| Arc::clone(&column.name)).collect();
@@ -221,7 +234,7 @@ impl<'a> Walker<'a> {
                 self.opaque("an assignment that is not known");
                 continue;
             };
-            let name = self.assigned(node);
+            let name = self.assigned(node, relation);
             let value = match &target.val {
                 Some(value) => self.expression(value),
                 None => Val::made(self.no_tags()),
@@ -236,16 +249,16 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Name of the column that is assigned; sub-scripts are read.
-    fn assigned(&mut self, node: &Node) -> Option<Arc<str>> {
+    /// Name of the column that is assigned. Sub-scripts are read, and stay visible in what is stored.
+    fn assigned(&mut self, node: &Node, relation: Option<&'a Relation>) -> Option<Arc<str>> {
         let Some(NodeEnum::ResTarget(target)) = &node.node else {
             self.opaque("an assignment that is not known");
             return None;
         };
-        for node in &target.indirection {
-            if string(node).is_none() {
-                self.expression(node);
-            }
+        let scripts = target.indirection.iter().filter(|node| string(node).is_none());
+        let tags = scripts.fold(self.no_tags(), |tags, node| union(&tags, &self.expression(node).tags));
+        if let Some(relation) = relation {
+            self.arrive(relation, &target.name, &tags, true);
         }
         Some(target.name.as_str().into())
     }
@@ -256,7 +269,7 @@ impl<'a> Walker<'a> {
         let resource = self.table(relation);
         let mut tags = self.no_tags();
         for column in columns {
-            tags = super::table::union(&tags, &self.tags_of(relation, column));
+            tags = union(&tags, &self.tags_of(relation, column));
         }
         let note = self.has_triggers(relation).then_some("triggers of the table run");
         self.add(action, resource.clone(), note, columns, Some(&tags));
@@ -276,11 +289,16 @@ impl<'a> Walker<'a> {
     /// What an error of a write can quote: the whole row, a key that is there; where triggers and foreign keys go on to
     /// other tables, anything.
     fn quotable(&mut self, relation: &Relation) {
-        let mut tags = if self.has_triggers(relation) { self.scope.tags.all() } else { self.no_tags() };
-        for column in &relation.columns {
-            tags = super::table::union(&tags, &self.tags_of(relation, &column.name));
-        }
+        let tags = if self.has_triggers(relation) { self.scope.tags.all() } else { self.row_tags(relation) };
         self.saw(&tags);
+    }
+
+    /// Tags of all columns, and of all that its children and partitions have.
+    pub(super) fn row_tags(&self, relation: &Relation) -> TagSet {
+        let family = self.catalog().family(relation.oid).iter().filter_map(|oid| self.catalog().relation(*oid));
+        family.chain([relation]).fold(self.no_tags(), |tags, member| {
+            member.columns.iter().fold(tags, |tags, column| union(&tags, &self.tags_of(member, &column.name)))
+        })
     }
 
     /// A write to a view is one to the table under it.
@@ -291,12 +309,8 @@ impl<'a> Walker<'a> {
             lineage.iter().filter_map(|col| col.source.as_ref()).map(|from| from.relation).collect();
         below.sort_unstable();
         below.dedup();
-        let catalog = self.catalog();
-        let names = self.names;
-        let find =
-            |oid: &u32| catalog.relation(*oid).or_else(|| names.temporary.iter().find(|relation| relation.oid == *oid));
         let base = match below.as_slice() {
-            [one] => find(one),
+            [one] => self.relation_of(*one),
             _ => None,
         };
         let resource = self.table(view);
@@ -315,7 +329,7 @@ impl<'a> Walker<'a> {
         }
         let mut tags = self.no_tags();
         for column in &written {
-            tags = super::table::union(&tags, &self.tags_of(base, column));
+            tags = union(&tags, &self.tags_of(base, column));
         }
         let below = self.table(base);
         let note = if self.has_triggers(base) { "through a view; triggers of the table run" } else { "through a view" };
@@ -331,7 +345,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Values of a query go into columns: tags that the columns lack are lost to masking from then on.
-    fn flow(&mut self, relation: &Relation, columns: &[Arc<str>], source: &Columns) {
+    fn flow(&mut self, relation: &'a Relation, columns: &[Arc<str>], source: &Columns) {
         if source.rest.is_some() {
             let tags = all_tags(source);
             for column in columns {
@@ -345,17 +359,39 @@ impl<'a> Walker<'a> {
     }
 
     /// A value with these tags is stored in that column.
-    fn arrive(&mut self, relation: &Relation, column: &str, tags: &TagSet, computed: bool) {
+    fn arrive(&mut self, relation: &'a Relation, column: &str, tags: &TagSet, computed: bool) {
         if tags.is_empty() {
             return;
         }
-        let own = self.tags_of(relation, column);
+        let own = self.tags_of_stored(relation, column, 0);
         let rules = self.scope.tags;
         let pieces = |tag: &&Tag| computed && own.contains(*tag) && !rules.hides_all(tag);
         let shown: TagSet = Arc::new(tags.iter().filter(pieces).cloned().collect());
         self.leak(&shown, &format!("a piece of it, into {}.{column}, which is shown in part", relation.name));
         let lost: TagSet = Arc::new(tags.difference(&own).cloned().collect());
         self.leak(&lost, &format!("copied into {}.{column}", relation.name));
+    }
+
+    /// Tags by which a column is masked wherever it is read: of a view's column those of the table's that it stands for.
+    fn tags_of_stored(&mut self, relation: &'a Relation, column: &str, depth: usize) -> TagSet {
+        let own = self.tags_of(relation, column);
+        // What triggers store where is the design of the view's owner.
+        if relation.kind != RelationKind::View || self.has_triggers(relation) {
+            return own;
+        }
+        self.columns_of(relation);
+        let at = relation.columns.iter().position(|known| *known.name == *column);
+        let origin = self.views.get(&relation.oid).and_then(|list| list.get(at?)?.source.clone());
+        let below = origin.as_ref().and_then(|origin| self.relation_of(origin.relation));
+        match (origin, below) {
+            (Some(origin), Some(below)) if depth < MAX_VIEWS => self.tags_of_stored(below, &origin.column, depth + 1),
+            _ => self.no_tags(),
+        }
+    }
+
+    fn relation_of(&self, oid: u32) -> Option<&'a Relation> {
+        let (catalog, names) = (self.scope.catalog, self.names);
+        catalog.relation(oid).or_else(|| names.temporary.iter().find(|relation| relation.oid == oid))
     }
 
     fn returning(&mut self, clause: Option<&ReturningClause>) -> Columns {

@@ -7,21 +7,17 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::real::Tcp;
 use super::{Answer, ScriptedGate};
 use crate::mask::Rules;
 use crate::policy::{ActionName, Command};
-use crate::protocol::postgres::Postgres;
 use crate::protocol::postgres::codec::{Backend, ProtocolVersion, Side, backend_limit, frame, write};
-use crate::protocol::{Conn, Dial, Protocol, Target};
-use crate::telemetry::SessionId;
 use crate::testing::postgres::{Options, Postgres as Server};
-use crate::tls;
+use crate::testing::proxy::serve;
 
 const ATTACKS: &str = include_str!("../../testdata/attacks.txt");
 const SETUP: &str = include_str!("../../testdata/attacks.sql");
@@ -181,40 +177,13 @@ impl Agent {
     }
 }
 
-async fn serve(server: &Server, attack: &Attack, rules: &Arc<Rules>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let target = Arc::new(Target {
-        name: format!("a{}", server.port()).into(),
-        host: "localhost".into(),
-        agent_tls: None,
-        upstream_tls: tls::Upstream::default(),
-    });
-    let dial: Arc<dyn Dial> = Arc::new(Tcp(server.port()));
-    let (allowed, rules) = (attack.allowed.clone(), Arc::clone(rules));
-    tokio::spawn(async move {
-        let gate = Arc::new(ScriptedGate::new(move |command| verdict(command, &allowed)));
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let conn = Conn {
-                agent: tls::Stream::Tcp(stream),
-                target: Arc::clone(&target),
-                dial: Arc::clone(&dial),
-                rules: Arc::clone(&rules),
-                session: SessionId::NONE,
-            };
-            let gate = Arc::clone(&gate);
-            tokio::spawn(async move { Postgres.serve(conn, &*gate).await });
-        }
-    });
-    port
-}
-
 /// What came of an attack, and what is wrong with that.
 async fn run(server: &Server, attack: &Attack, rules: &Arc<Rules>, number: usize) -> Option<String> {
     let database = format!("attack{number}");
     server.sql(&format!("CREATE DATABASE {database} TEMPLATE victim")).unwrap();
-    let port = serve(server, attack, rules).await;
+    let allowed = attack.allowed.clone();
+    let gate = Arc::new(ScriptedGate::new(move |command| verdict(command, &allowed)));
+    let port = serve(server.port(), &format!("a{}", server.port()), Arc::clone(rules), gate).await.unwrap();
     let mut agents = [Agent::connect(port, &database).await, Agent::connect(port, &database).await];
     let typed = |name: &str| {
         let oid = server.sql_in(&database, &format!("SELECT '{name}'::regtype::oid")).unwrap();
@@ -255,7 +224,7 @@ fn rules() -> Rules {
     let config = r#"
         [[mask]]
         tag = "pii"
-        columns = ["public.people.email", "public.logs.email", "public.booked.email"]
+        columns = ["public.people.email", "public.logs.email", "public.booked.email", "*.masked"]
         transform = "redact"
         [[mask]]
         tag = "card"

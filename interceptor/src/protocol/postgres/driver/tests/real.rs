@@ -1,37 +1,14 @@
 //! Real servers and real clients through the driver.
 
-use std::io;
 use std::process::{Command as Process, Output, Stdio};
 use std::sync::Arc;
-
-use futures_util::future::BoxFuture;
-use tokio::net::{TcpListener, TcpStream};
 
 use super::{Answer, ScriptedGate};
 use crate::mask::Rules;
 use crate::policy::ActionName;
-use crate::protocol::postgres::Postgres;
-use crate::protocol::{Conn, Dial, Observation, Protocol, Target};
-use crate::telemetry::SessionId;
+use crate::protocol::{Gate, Observation};
 use crate::testing::postgres::{Options, Postgres as Server};
-use crate::tls;
-
-#[derive(Debug)]
-pub(super) struct Tcp(pub(super) u16);
-
-impl Dial for Tcp {
-    fn dial(&self) -> BoxFuture<'_, io::Result<tls::Stream>> {
-        Box::pin(async {
-            let stream = TcpStream::connect(("127.0.0.1", self.0)).await?;
-            stream.set_nodelay(true)?;
-            Ok(tls::Stream::Tcp(stream))
-        })
-    }
-
-    fn place(&self) -> String {
-        self.0.to_string()
-    }
-}
+use crate::testing::proxy::serve;
 
 /// A server, and a proxy in front of it.
 pub(super) struct Stage {
@@ -43,38 +20,11 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) async fn new(gate: ScriptedGate, rules: Rules) -> Self {
         let server = Server::start(Options { auth: "trust", ..Options::default() }).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (gate, rules) = (Arc::new(gate), Arc::new(rules));
+        let gate = Arc::new(gate);
+        let serving: Arc<dyn Gate> = Arc::clone(&gate) as Arc<dyn Gate>;
         // A name of its own, since catalogs are kept by it.
-        let target = Arc::new(Target {
-            name: format!("t{}", server.port()).into(),
-            host: "localhost".into(),
-            agent_tls: None,
-            upstream_tls: tls::Upstream::default(),
-        });
-        let dial: Arc<dyn Dial> = Arc::new(Tcp(server.port()));
-        let serving = Arc::clone(&gate);
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                stream.set_nodelay(true).unwrap();
-                let conn = Conn {
-                    agent: tls::Stream::Tcp(stream),
-                    target: Arc::clone(&target),
-                    dial: Arc::clone(&dial),
-                    rules: Arc::clone(&rules),
-                    session: SessionId::NONE,
-                };
-                let gate = Arc::clone(&serving);
-                tokio::spawn(async move {
-                    let ended = Postgres.serve(conn, &*gate).await;
-                    if let Err(failure) = ended {
-                        eprintln!("session failed: {failure}");
-                    }
-                });
-            }
-        });
+        let name = format!("t{}", server.port());
+        let port = serve(server.port(), &name, Arc::new(rules), serving).await.unwrap();
         Self { server, gate, port }
     }
 

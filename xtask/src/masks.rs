@@ -1,0 +1,57 @@
+//! `cargo xtask masks`: the search for ways round the masking at full length, and `docs/masking.md` with the figures.
+
+use anyhow::Result;
+
+use crate::install::{self, For, postgres_18};
+use crate::run::{cargo, root, run as execute, say};
+
+/// A good part of the time goes into loading catalogs, which is slow unoptimised.
+const OPTIMISED: &str = "profile.dev.package.interceptor.opt-level=1";
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Seed of the generator
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Cases, at each server
+    #[arg(long, default_value_t = 3000)]
+    cases: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    install::ensure(For::Server)?;
+    let folder = root().join("docs");
+    std::fs::create_dir_all(&folder)?;
+    let search = || {
+        let mut command = cargo();
+        command.args([
+            "test",
+            "--package",
+            "interceptor",
+            "--config",
+            OPTIMISED,
+            "--test",
+            "masking",
+            "--",
+            "--nocapture",
+        ]);
+        command.env("INTERCEPTOR_MASKING", folder.join("masking.md"));
+        command.env("INTERCEPTOR_MASKING_CASES", arguments.cases.to_string());
+        if let Some(seed) = arguments.seed {
+            command.env("INTERCEPTOR_MASKING_SEED", seed.to_string());
+        }
+        command
+    };
+    say("searching for ways round the masking");
+    execute(&mut search())?;
+    match postgres_18() {
+        Ok(programs) => {
+            say("the same at PostgreSQL 18");
+            execute(search().env("INTERCEPTOR_POSTGRES", programs).env("INTERCEPTOR_MASKING_ADD", "1"))
+        }
+        Err(error) => {
+            say(&format!("PostgreSQL 18 is left out, it cannot be installed: {error:#}"));
+            Ok(())
+        }
+    }
+}
