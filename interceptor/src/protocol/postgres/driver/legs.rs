@@ -11,6 +11,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -19,8 +20,9 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use super::super::analyst::SessionAnalyst;
 use super::super::codec::{self, Frame, HEADER, backend_limit, frontend_limit};
 use super::super::machine::{Fate, Fault, Machine, Outbox};
+use super::deadline::Deadline;
 use crate::policy::Denial;
-use crate::protocol::{Direction, Failure, Gate, Observation};
+use crate::protocol::{Direction, Failure, Gate, Observation, Patience};
 use crate::tls::Stream;
 
 /// Bytes of a read, where there is no reason to expect more or less.
@@ -41,6 +43,12 @@ const MERGED: usize = 32 << 10;
 /// Messages longer than this pass in pieces where nobody looks into them.
 pub(super) const PIECE: usize = 64 << 10;
 
+/// How long the answers are waited for that an agent has asked for before it closed its end.
+pub(super) const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Steps in which the gate is told what a session holds.
+const HELD_STEP: usize = 64 << 10;
+
 /// Why moving bytes ended.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -48,6 +56,8 @@ pub(super) enum Stop {
     Ended(Denial),
     /// The record takes no more.
     Unrecorded(Denial),
+    /// The sessions hold more than they may.
+    Overfull(Denial),
     /// The target closed its end.
     UpstreamClosed,
     /// The agent is gone.
@@ -96,6 +106,12 @@ pub(super) struct Legs<'a> {
     pieces: bool,
     to_agent: Pipe<'a>,
     to_upstream: Pipe<'a>,
+    /// The agent does not read what waits for it.
+    stalled: Deadline,
+    /// The agent has closed its end.
+    left: Deadline,
+    /// Steps of memory that the gate was told of last.
+    held: usize,
 }
 
 /// A batch on its way out: first past the recorder, then into the socket.
@@ -152,6 +168,7 @@ impl<'a> Legs<'a> {
         (upstream, upstream_in): (Stream, BytesMut),
         machine: Machine,
         analyst: SessionAnalyst,
+        patience: Patience,
     ) -> Self {
         Self {
             gate,
@@ -175,6 +192,9 @@ impl<'a> Legs<'a> {
             pieces: false,
             to_agent: Pipe::default(),
             to_upstream: Pipe::default(),
+            stalled: Deadline::new(patience.stalled),
+            left: Deadline::new(HALF_CLOSED_TIMEOUT),
+            held: 0,
         }
     }
 
@@ -295,6 +315,10 @@ impl<'a> Legs<'a> {
         if let Poll::Ready(denial) = self.ended.as_mut().poll(cx) {
             return Poll::Ready(Err(Stop::Ended(denial)));
         }
+        if self.agent_eof && self.left.has_passed(0, cx) {
+            return Poll::Ready(Err(Stop::AgentClosed));
+        }
+        self.account()?;
         let mut news = false;
         // What was read may be written in the same round; what was written may make room to read.
         if let Poll::Ready(written) = self.poll_to_upstream(cx)? {
@@ -303,13 +327,36 @@ impl<'a> Legs<'a> {
         if let Poll::Ready(progress) = self.poll_from_upstream(cx)? {
             news |= progress;
         }
-        if let Poll::Ready(written) = self.poll_to_agent(cx)? {
-            news |= written;
+        match self.poll_to_agent(cx)? {
+            Poll::Ready(written) => {
+                news |= written;
+                self.stalled.disarm();
+            }
+            // What waits for the recorder does not wait for the agent.
+            Poll::Pending
+                if self.to_agent.recording.is_none() && self.stalled.has_passed(self.to_agent.bytes.len(), cx) =>
+            {
+                let text = "it does not read what it has asked for".to_owned();
+                return Poll::Ready(Err(Stop::Failed(Failure::Agent(text))));
+            }
+            Poll::Pending => {}
         }
         if let Poll::Ready(read) = self.poll_from_agent(cx)? {
             news |= read;
         }
         if news { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Tells the gate what the session holds, where that has changed by much.
+    fn account(&mut self) -> Result<(), Stop> {
+        let waiting = self.to_agent.bytes.len() + self.to_upstream.bytes.len() + self.outbox.len() + self.down();
+        let read = self.agent_in.len() + self.upstream_in.len();
+        let held = (waiting + read + self.machine.weight() + self.analyst.weight()) / HELD_STEP;
+        if held != self.held {
+            self.held = held;
+            self.gate.holds(held * HELD_STEP).map_err(Stop::Overfull)?;
+        }
+        Ok(())
     }
 
     /// Ready(true) when a batch has left, Ready(false) when there was none.
@@ -381,7 +428,11 @@ impl<'a> Legs<'a> {
         match ready!(read_buf(&mut self.agent, &mut self.agent_in, &mut self.agent_read, cx)) {
             Ok(0) => self.agent_eof = true,
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.agent_eof = true,
+            // Nobody is left to read an answer.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                self.agent_eof = true;
+                return Poll::Ready(Err(Stop::AgentClosed));
+            }
             Err(source) => return Poll::Ready(Err(Stop::Failed(Failure::Io { leg: "agent", source }))),
         }
         Poll::Ready(Ok(true))

@@ -18,7 +18,7 @@ use crate::mask::Rules;
 use crate::policy::{ActionName, Command};
 use crate::protocol::postgres::Postgres;
 use crate::protocol::postgres::codec::{Backend, ProtocolVersion, Side, backend_limit, frame, write};
-use crate::protocol::{Conn, Dial, Protocol, Target};
+use crate::protocol::{Conn, Dial, Patience, Protocol, Target};
 use crate::telemetry::SessionId;
 use crate::testing::postgres::{Options, Postgres as Server};
 use crate::tls;
@@ -202,6 +202,7 @@ async fn serve(server: &Server, attack: &Attack, rules: &Arc<Rules>) -> u16 {
                 dial: Arc::clone(&dial),
                 rules: Arc::clone(&rules),
                 session: SessionId::NONE,
+                patience: Patience::default(),
             };
             let gate = Arc::clone(&gate);
             tokio::spawn(async move { Postgres.serve(conn, &*gate).await });

@@ -19,7 +19,7 @@ use crate::protocol::postgres::cancel::Waiting;
 use crate::protocol::postgres::catalog::{Catalog, Names};
 use crate::protocol::postgres::codec::{Backend, Side, backend_limit, frame, frontend_limit, write};
 use crate::protocol::postgres::machine::Machine;
-use crate::protocol::{Close, Dial, Direction, Failure, Observation, Target};
+use crate::protocol::{Close, Dial, Direction, Failure, Observation, Patience, Target};
 use crate::telemetry::SessionId;
 use crate::tls;
 
@@ -55,6 +55,7 @@ fn session(gate: &ScriptedGate) -> (Session<'_>, Ends) {
         (tls::Stream::Memory(theirs), BytesMut::new()),
         Machine::new(SessionId::NONE, rules),
         analyst,
+        Patience::default(),
     );
     let database = Arc::new(Target {
         name: "t".into(),

@@ -11,7 +11,7 @@ use super::{Answer, ScriptedGate};
 use crate::mask::Rules;
 use crate::policy::ActionName;
 use crate::protocol::postgres::Postgres;
-use crate::protocol::{Conn, Dial, Observation, Protocol, Target};
+use crate::protocol::{Conn, Dial, Observation, Patience, Protocol, Target};
 use crate::telemetry::SessionId;
 use crate::testing::postgres::{Options, Postgres as Server};
 use crate::tls;
@@ -61,6 +61,7 @@ impl Stage {
                     dial: Arc::clone(&dial),
                     rules: Arc::clone(&rules),
                     session: SessionId::NONE,
+                    patience: Patience::default(),
                 };
                 let gate = Arc::clone(&serving);
                 tokio::spawn(async move {
