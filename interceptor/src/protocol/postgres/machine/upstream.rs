@@ -135,7 +135,9 @@ impl Machine {
             Backend::CopyData(_) => return answer.copy_data(frame, out),
             Backend::CopyDone => answer.copy_done()?,
             Backend::CopyInResponse(_) => {
-                if !alone {
+                // What cannot be read may be a COPY.
+                let announced = answer.reading().copy_in || answer.reading().analysis.opaque;
+                if !alone || !announced {
                     return Err(Fault::Upstream("it wants COPY data where none was announced".into()));
                 }
                 self.copy_in = true;
