@@ -10,7 +10,10 @@ use crate::install::{self, For};
 use crate::run::{as_root, cargo, output, run as execute, say};
 
 /// Test binaries that make namespaces and cgroups, attach kernel programs, or start servers as another user.
-const ROOT_GROUPS: &[&str] = &["capture", "login", "postgres", "demo"];
+const ROOT_GROUPS: &[&str] = &["capture", "login", "postgres", "fire", "demo"];
+
+/// Storms, floods and faults: the whole daemon, and before it both legs of the driver.
+const FIRE: &str = "fire";
 
 /// The group that runs against the newest server.
 const NEWEST: &str = "postgres-18";
@@ -55,6 +58,9 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
     for name in ROOT_GROUPS {
         let Some((_, path)) = binaries.iter().find(|(binary, _)| binary == name) else { continue };
         group(name, &mut || {
+            if *name == FIRE {
+                faults()?;
+            }
             let mut command = as_root(path);
             execute(command.args(["--test-threads=1"]).env("INTERCEPTOR_CLIENTS", crate::run::clients()))
         })?;
@@ -121,6 +127,12 @@ fn fast() -> Result<()> {
         }
     }
     execute(&mut command)
+}
+
+/// Every fault on both legs, against a real server.
+fn faults() -> Result<()> {
+    let filter = "protocol::postgres::driver::tests::fire::";
+    execute(cargo().args(["test", "--package", "interceptor", "--lib", "--", "--include-ignored", filter]))
 }
 
 fn differential() -> Result<()> {

@@ -28,8 +28,14 @@ const EXPIRE: Duration = Duration::from_secs(1);
 /// Pause after an accept that failed, so that running out of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) async fn run(path: &Path, config: Config, loaded: Loaded, means: Means) -> Result<(), StartError> {
-    raise_descriptors(config.limits.sessions);
+/// Descriptors that are not for sessions: the spool, the admin socket, refusals, loads of catalogs.
+const OTHER_DESCRIPTORS: u64 = 256;
+/// Connections beyond the sessions that may be under way to a refusal before no more are accepted.
+const REFUSED_AT_ONCE: usize = 1024;
+
+pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: Means) -> Result<(), StartError> {
+    let begun = config.clone();
+    config.limits.sessions = raise_descriptors(config.limits.sessions);
     let house = furnish(&config, loaded, Arc::clone(&means.clock)).await?;
     let bound = admin::bind(&config.admin);
     let (listener, group) = bound.map_err(|error| StartError::failed("opening the admin socket")(&error))?;
@@ -37,7 +43,7 @@ pub(super) async fn run(path: &Path, config: Config, loaded: Loaded, means: Mean
     let runtime = tokio::runtime::Handle::current();
     let api = Arc::new(Api {
         house: Arc::clone(&house),
-        reload: reloader(path, config.clone(), Arc::clone(&house), means, runtime),
+        reload: reloader(path, begun, Arc::clone(&house), means, runtime),
         governed: config.capture.cgroups.clone(),
         group,
         started_at: house.clock.now(),
@@ -73,19 +79,31 @@ impl Captures {
     }
 }
 
-/// A session takes two descriptors: as many as the system lets this process have are made usable.
-fn raise_descriptors(sessions: usize) {
+/// A session takes two descriptors: as many as the system lets this process have are made usable. How many sessions fit:
+/// more would take what the daemon itself needs, and nobody could be told why.
+fn raise_descriptors(sessions: usize) -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         Ok(hard)
     });
+    let fit =
+        |descriptors: u64| usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
     match raised {
-        Ok(hard) if usize::try_from(hard).unwrap_or(usize::MAX) / 2 < sessions => {
-            tracing::warn!(descriptors = hard, sessions, "fewer sessions fit than [limits] allows: raise LimitNOFILE");
+        Ok(hard) if fit(hard) < sessions => {
+            let fit = fit(hard).max(1);
+            tracing::warn!(
+                descriptors = hard,
+                sessions = fit,
+                "fewer sessions fit than [limits] allows: raise LimitNOFILE"
+            );
+            fit
         }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the limit on descriptors stays as it is"),
+        Ok(_) => sessions,
+        Err(error) => {
+            tracing::warn!(%error, "the limit on descriptors stays as it is");
+            sessions
+        }
     }
 }
 
@@ -153,7 +171,8 @@ async fn govern(
     let mut refresh = tokio::time::interval(REFRESH);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            // What is not accepted yet waits in the kernel.
+            accepted = listener.accept(), if sessions.len() < house.limits.sessions + REFUSED_AT_ONCE => match accepted {
                 Ok(Ok(captured)) => {
                     let house = Arc::clone(house);
                     workers.serve(sessions, async move {

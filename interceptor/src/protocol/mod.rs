@@ -10,6 +10,7 @@ pub mod sql;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -30,6 +31,9 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Failure`] says whose fault ended the session; whoever can still be told has been told, natively.
     fn serve<'a>(&'a self, conn: Conn, gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Failure>>;
+
+    /// Tells an agent natively that there is no room for its session, and closes. The caller bounds how long that takes.
+    fn refuse(&self, agent: tls::Stream, target: Arc<Target>, denial: Denial) -> BoxFuture<'static, ()>;
 
     /// What a text would do at a target, as policy sees it, for `policy explain`. Asks the target what the text's names
     /// mean; runs nothing of it.
@@ -79,6 +83,24 @@ pub struct Conn {
     pub rules: Arc<Rules>,
     /// Id to be named in every denial.
     pub session: SessionId,
+    /// How long the agent is waited for.
+    pub patience: Patience,
+}
+
+/// How long a driver waits for an agent.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For each part of its handshake.
+    pub handshake: Duration,
+    /// Until it reads on, while something waits for it.
+    pub stalled: Duration,
+}
+
+impl Default for Patience {
+    /// 30 s, 10 minutes.
+    fn default() -> Self {
+        Self { handshake: Duration::from_secs(30), stalled: Duration::from_secs(600) }
+    }
 }
 
 /// A text, and where it would be sent.
@@ -177,6 +199,14 @@ pub trait Gate: fmt::Debug + Send + Sync {
     /// When the spool takes no more: the session has to end.
     fn observe(&self, event: Observation) -> BoxFuture<'_, Result<(), Denial>>;
 
+    /// Says how many bytes the session holds for now, beyond what every session does; called whenever that has changed.
+    ///
+    /// # Errors
+    /// When all sessions together hold too much, and this one wants more: it has to end.
+    fn holds(&self, _bytes: usize) -> Result<(), Denial> {
+        Ok(())
+    }
+
     /// Resolves when the session has to end: killed, drained, token expired. Tell the agent, then close.
     fn ended(&self) -> BoxFuture<'_, Denial>;
 
@@ -248,6 +278,9 @@ pub enum Failure {
     /// The agent was refused, and told so.
     #[error("refused: {0}")]
     Denied(Denial),
+    /// All sessions together hold too much memory; the agent was told so.
+    #[error("ended: {0}")]
+    Overfull(Denial),
     /// A leg broke.
     #[error("the connection to the {leg} broke: {source}")]
     Io {

@@ -89,6 +89,15 @@ impl Gate for SessionGate {
         Box::pin(self.note(event))
     }
 
+    fn holds(&self, bytes: usize) -> Result<(), Denial> {
+        self.live.hold(bytes, &self.house.limits).map_err(|reason| {
+            tracing::warn!(session = %self.live.id, %reason, "no memory");
+            let mut denial = self.denial(Fault::Interceptor, "more memory for this session", &reason, Retry::Later);
+            denial.remedy = Some("send less at once, and read what was asked for".to_owned());
+            denial
+        })
+    }
+
     fn ended(&self) -> BoxFuture<'_, Denial> {
         Box::pin(async {
             let why = tokio::select! {

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::identity::{Attest as _, Attestor, Candidates, IdentityError};
 use crate::mask::Rules;
 use crate::policy::{DecisionCache, Denial, Fault, Policies, Retry};
-use crate::protocol::{Close, Conn, Dial, Failure, Sniff, Target};
+use crate::protocol::{Close, Conn, Dial, Failure, Patience, Sniff, Target};
 use crate::record::{self, Event, Outcome, Recorder};
 use crate::telemetry::SessionId;
 use crate::tls;
@@ -29,6 +29,12 @@ use crate::tls;
 const SNIFF_BYTES: usize = 64;
 /// Pause before looking again at a peer that sent too little to tell.
 const SNIFF_PAUSE: Duration = Duration::from_millis(5);
+/// The pause grows up to this while nothing more comes.
+const SNIFF_LONGEST_PAUSE: Duration = Duration::from_millis(320);
+/// How long an agent may take to ask for the session that there is no room for.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(3);
+/// Silence of a target after which it is asked whether it is there, how often it is asked again, and how many times.
+const KEEP_ALIVE: (u32, u32, u32) = (60, 10, 6);
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -94,9 +100,12 @@ impl House {
         let target = routed.as_ref().ok().map(|(target, _)| Arc::clone(&target.name));
         let (target, view, enrolled) = match self.admit(id, &origin, routed) {
             Ok(admitted) => admitted,
-            Err(denial) => {
-                self.refuse(id, &origin, target, denial).await;
-                reset(&stream);
+            Err((denial, served)) => {
+                self.refuse(id, &origin, target, denial.clone()).await;
+                match served.and_then(|served| Some((served, self.registry.refusing()?))) {
+                    Some(((target, view), _place)) => tell(stream, &target, view, denial).await,
+                    None => reset(&stream),
+                }
                 return;
             }
         };
@@ -145,7 +154,7 @@ impl House {
         self.approvals.answer(id, approve, answer).map_err(|error| error.to_string())
     }
 
-    fn route(&self, destination: SocketAddr) -> Result<(Arc<BoundTarget>, Arc<Target>), String> {
+    fn route(&self, destination: SocketAddr) -> Result<Served, String> {
         match self.routes.load().find(destination) {
             Some(Route::To(bound, target)) => Ok((Arc::clone(bound), Arc::clone(target))),
             Some(Route::Ambiguous(names)) => {
@@ -159,8 +168,8 @@ impl House {
         &self,
         id: SessionId,
         origin: &Origin,
-        routed: Result<(Arc<BoundTarget>, Arc<Target>), String>,
-    ) -> Result<(Arc<BoundTarget>, Arc<Target>, Enrolled), Denial> {
+        routed: Result<Served, String>,
+    ) -> Result<(Arc<BoundTarget>, Arc<Target>, Enrolled), (Denial, Option<Served>)> {
         let refused = |fault, reason| Denial {
             fault,
             what: format!("a connection to {}", origin.destination),
@@ -170,14 +179,15 @@ impl House {
             retry: Retry::Later,
             session: id,
         };
-        let (target, view) = routed.map_err(|reason| refused(Fault::Agent, reason))?;
+        let (target, view) = routed.map_err(|reason| (refused(Fault::Agent, reason), None))?;
         let name = Arc::clone(&target.name);
-        let enrolled = self.registry.enroll(&self.limits, id, name, origin.clone(), self.clock.now());
-        let enrolled = enrolled.map_err(|reason| refused(Fault::Interceptor, reason))?;
-        Ok((target, view, enrolled))
+        match self.registry.enroll(&self.limits, id, name, origin.clone(), self.clock.now()) {
+            Ok(enrolled) => Ok((target, view, enrolled)),
+            Err(reason) => Err((refused(Fault::Interceptor, reason), Some((target, view)))),
+        }
     }
 
-    /// A refusal before any protocol: nothing can be said to the agent, but the record says it.
+    /// A refusal before any protocol: the record says it, whether the agent can be told or not.
     async fn refuse(&self, id: SessionId, origin: &Origin, target: Option<Arc<str>>, denial: Denial) {
         tracing::warn!(session = %id, pid = origin.pid, uid = origin.uid, %denial, "refused");
         let opened = Event::SessionOpened {
@@ -227,6 +237,7 @@ impl House {
             dial: Arc::new(dial),
             rules: Arc::clone(&rules),
             session: live.id,
+            patience: Patience { handshake: patience, stalled: Duration::from_secs(self.limits.stalled_seconds) },
         };
         let gate = SessionGate {
             house: Arc::clone(self),
@@ -267,10 +278,19 @@ impl House {
     }
 }
 
+/// What a destination leads to.
+type Served = (Arc<BoundTarget>, Arc<Target>);
+
+/// Tells an agent that there is no room for its session, as its protocol says that. One that is slow to ask is reset.
+async fn tell(stream: TcpStream, target: &BoundTarget, view: Arc<Target>, denial: Denial) {
+    let told = target.registration.protocol.refuse(tls::Stream::Tcp(stream), view, denial);
+    let _bounded = tokio::time::timeout(REFUSAL_PATIENCE, told).await;
+}
+
 /// Whether the first bytes are the protocol's. Looks without consuming.
 async fn sniff(stream: &TcpStream, protocol: &dyn crate::protocol::Protocol) -> io::Result<bool> {
     let mut first = [0u8; SNIFF_BYTES];
-    let mut seen = 0;
+    let (mut seen, mut pause) = (0, SNIFF_PAUSE);
     loop {
         let length = stream.peek(&mut first).await?;
         let bytes = first.get(..length).unwrap_or_default();
@@ -279,7 +299,10 @@ async fn sniff(stream: &TcpStream, protocol: &dyn crate::protocol::Protocol) -> 
             Sniff::Mismatch => return Ok(false),
             Sniff::NeedMore if length == 0 || length == SNIFF_BYTES => return Ok(false),
             // `peek` returns at once while bytes wait: pause, so that a slow peer costs no processor time.
-            Sniff::NeedMore => tokio::time::sleep(if seen == length { SNIFF_PAUSE * 4 } else { SNIFF_PAUSE }).await,
+            Sniff::NeedMore => {
+                pause = if seen == length { (pause * 2).min(SNIFF_LONGEST_PAUSE) } else { SNIFF_PAUSE };
+                tokio::time::sleep(pause).await;
+            }
         }
         seen = length;
     }
@@ -306,6 +329,7 @@ impl Dial for Tcp {
             let stream = connected.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
             let stream = stream.map_err(|error| dial_failed(&address.to_string(), &error))?;
             stream.set_nodelay(true)?;
+            keep_alive(&stream)?;
             Ok(tls::Stream::Tcp(stream))
         })
     }
@@ -313,6 +337,18 @@ impl Dial for Tcp {
     fn place(&self) -> String {
         self.address().to_string()
     }
+}
+
+/// Has the kernel find out when a target is gone without a word, so that its sessions end. An agent is on this host: its
+/// end is always heard of.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    let (idle, interval, count) = KEEP_ALIVE;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &idle)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &interval)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &count)?;
+    Ok(())
 }
 
 /// The agent that a process can only be, as far as its facts say.

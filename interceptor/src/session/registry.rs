@@ -1,11 +1,12 @@
 //! Live sessions: listing, killing, draining, and the keys that cancel them.
 //!
-//! Bounds: [`Limits`]; at the bound a new session is refused natively. A session leaves the registry when its
+//! Bounds: [`Limits`]; at the bound a new session is refused natively, as long as no more than [`REFUSALS_LIMIT`] are
+//! refused at once, and a session that wants more memory than there is ends. A session leaves the registry when its
 //! [`Enrolled`] is dropped, whatever way that comes about.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -24,6 +25,9 @@ const RECENT_LIMIT: usize = 10;
 /// Characters of each of them.
 const RECENT_LENGTH: usize = 200;
 
+/// Agents at once that are told natively that there is no room; of more the connection is reset.
+pub(super) const REFUSALS_LIMIT: usize = 64;
+
 /// `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -32,8 +36,14 @@ pub struct Limits {
     pub sessions: usize,
     /// Sessions at once of one user id, so that one agent cannot use up the others' places.
     pub sessions_per_uid: usize,
-    /// Seconds that an agent has for its handshake.
+    /// Bytes that all sessions may hold together, beyond the few that every session does.
+    pub memory_bytes: usize,
+    /// Bytes that the sessions of one user id may hold.
+    pub memory_bytes_per_uid: usize,
+    /// Seconds that an agent has for each part of its handshake: its first bytes, its start-up packet, its token.
     pub handshake_seconds: u64,
+    /// Seconds after which a session ends whose agent does not read what waits for it.
+    pub stalled_seconds: u64,
     /// Seconds that a connection to a target may take.
     pub dial_seconds: u64,
     /// Seconds that sessions have to end when the daemon stops.
@@ -50,7 +60,10 @@ impl Default for Limits {
         Self {
             sessions: 10_000,
             sessions_per_uid: 2_000,
+            memory_bytes: 1 << 30,
+            memory_bytes_per_uid: 512 << 20,
             handshake_seconds: 30,
+            stalled_seconds: 600,
             dial_seconds: 10,
             drain_seconds: 30,
             workers: 0,
@@ -72,7 +85,20 @@ pub struct Live {
     pub counters: Counters,
     identity: OnceLock<Arc<str>>,
     recent: Mutex<VecDeque<Arc<str>>>,
+    /// Bytes that it holds, which its user's and all sessions' have in them.
+    held: AtomicUsize,
+    user: Arc<User>,
+    all: Arc<AtomicUsize>,
+    /// Keys that cancel what it does.
+    cancels: Mutex<Vec<Bytes>>,
     end: watch::Sender<Option<Denial>>,
+}
+
+/// What the sessions of one user id hold together.
+#[derive(Debug, Default)]
+struct User {
+    sessions: AtomicUsize,
+    held: AtomicUsize,
 }
 
 /// What a session has done.
@@ -149,6 +175,30 @@ impl Live {
         recent.push_back(if action.len() <= RECENT_LENGTH { Arc::clone(action) } else { shortened(action).into() });
     }
 
+    /// The session holds that many bytes now.
+    ///
+    /// # Errors
+    /// A sentence, when it wants more than before, and its user's sessions, or all, hold too much then.
+    pub fn hold(&self, bytes: usize, limits: &Limits) -> Result<(), String> {
+        let before = self.held.swap(bytes, Ordering::Relaxed);
+        let sum = |counter: &AtomicUsize| {
+            // Wraps around where it is less: the sum is right all the same.
+            let more = bytes.wrapping_sub(before);
+            counter.fetch_add(more, Ordering::Relaxed).wrapping_add(more)
+        };
+        let (own, all) = (sum(&self.user.held), sum(&self.all));
+        if bytes <= before {
+            return Ok(());
+        }
+        if own > limits.memory_bytes_per_uid {
+            return Err(format!("the sessions of uid {} hold {own} bytes, more than one user may", self.origin.uid));
+        }
+        if all > limits.memory_bytes {
+            return Err(format!("all sessions hold {all} bytes, more than this host's limit"));
+        }
+        Ok(())
+    }
+
     /// The last actions, oldest first.
     #[must_use]
     pub fn recent(&self) -> Vec<String> {
@@ -199,8 +249,16 @@ fn shortened(text: &str) -> String {
 /// Every live session.
 #[derive(Debug, Default)]
 pub struct Registry {
-    live: Mutex<BTreeMap<SessionId, Arc<Live>>>,
+    live: Mutex<Sessions>,
     cancels: Mutex<HashMap<Bytes, Cancellable>>,
+    held: Arc<AtomicUsize>,
+    refusals: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    by_id: BTreeMap<SessionId, Arc<Live>>,
+    users: HashMap<u32, Arc<User>>,
 }
 
 #[derive(Debug)]
@@ -226,8 +284,31 @@ impl Enrolled {
 
 impl Drop for Enrolled {
     fn drop(&mut self) {
-        self.registry.live.lock().remove(&self.live.id);
-        self.registry.cancels.lock().retain(|_, cancellable| cancellable.session != self.live.id);
+        let _never_refused = self.live.hold(0, &Limits::default());
+        let mut sessions = self.registry.live.lock();
+        sessions.by_id.remove(&self.live.id);
+        if self.live.user.sessions.fetch_sub(1, Ordering::Relaxed) == 1 {
+            sessions.users.remove(&self.live.origin.uid);
+        }
+        drop(sessions);
+        let keys = std::mem::take(&mut *self.live.cancels.lock());
+        let mut cancels = self.registry.cancels.lock();
+        for key in keys {
+            // By chance two sessions can have drawn the same short key.
+            if cancels.get(&key).is_some_and(|cancellable| cancellable.session == self.live.id) {
+                cancels.remove(&key);
+            }
+        }
+    }
+}
+
+/// A place among those that are told natively that there is no room.
+#[derive(Debug)]
+pub(super) struct Refusing(Arc<AtomicUsize>);
+
+impl Drop for Refusing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -244,14 +325,17 @@ impl Registry {
         origin: Origin,
         now: Timestamp,
     ) -> Result<Enrolled, String> {
-        let mut live = self.live.lock();
-        if live.len() >= limits.sessions {
-            return Err(format!("{} sessions are open, which is the limit of this host", live.len()));
+        let mut sessions = self.live.lock();
+        let open = sessions.by_id.len();
+        if open >= limits.sessions {
+            return Err(format!("{open} sessions are open, which is the limit of this host"));
         }
-        let own = live.values().filter(|session| session.origin.uid == origin.uid).count();
+        let own = sessions.users.get(&origin.uid).map_or(0, |user| user.sessions.load(Ordering::Relaxed));
         if own >= limits.sessions_per_uid {
             return Err(format!("{own} sessions of uid {} are open, which is the limit for one user", origin.uid));
         }
+        let user = Arc::clone(sessions.users.entry(origin.uid).or_default());
+        user.sessions.fetch_add(1, Ordering::Relaxed);
         let session = Arc::new(Live {
             id,
             target,
@@ -260,22 +344,38 @@ impl Registry {
             counters: Counters::default(),
             identity: OnceLock::new(),
             recent: Mutex::new(VecDeque::new()),
+            held: AtomicUsize::new(0),
+            user,
+            all: Arc::clone(&self.held),
+            cancels: Mutex::default(),
             end: watch::Sender::new(None),
         });
-        live.insert(id, Arc::clone(&session));
+        sessions.by_id.insert(id, Arc::clone(&session));
         Ok(Enrolled { registry: Arc::clone(self), live: session })
+    }
+
+    /// A place to refuse an agent natively, where there is one.
+    pub(super) fn refusing(&self) -> Option<Refusing> {
+        let place = Refusing(Arc::clone(&self.refusals));
+        (self.refusals.fetch_add(1, Ordering::Relaxed) < REFUSALS_LIMIT).then_some(place)
+    }
+
+    /// Bytes that all sessions hold, beyond the few that every session does.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Every live session, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
-        self.live.lock().values().map(|live| live.listed()).collect()
+        self.live.lock().by_id.values().map(|live| live.listed()).collect()
     }
 
     /// How many sessions are live.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.live.lock().len()
+        self.live.lock().by_id.len()
     }
 
     /// Whether no session is live.
@@ -286,7 +386,7 @@ impl Registry {
 
     /// Ends one session; false where there is none of that id.
     pub fn kill(&self, id: SessionId, by: &str) -> bool {
-        let found = self.live.lock().get(&id).cloned();
+        let found = self.live.lock().by_id.get(&id).cloned();
         found.is_some_and(|live| {
             live.end(Denial {
                 fault: Fault::Operator,
@@ -303,7 +403,7 @@ impl Registry {
 
     /// Ends every session, because the daemon stops.
     pub fn drain(&self) {
-        let all: Vec<Arc<Live>> = self.live.lock().values().cloned().collect();
+        let all: Vec<Arc<Live>> = self.live.lock().by_id.values().cloned().collect();
         for live in all {
             live.end(Denial {
                 fault: Fault::Interceptor,
@@ -319,6 +419,8 @@ impl Registry {
 
     /// Makes a session cancellable by key.
     pub fn publish_cancel(&self, session: SessionId, key: Bytes, cancel: Arc<dyn Cancel>) {
+        let Some(live) = self.live.lock().by_id.get(&session).cloned() else { return };
+        live.cancels.lock().push(key.clone());
         self.cancels.lock().insert(key, Cancellable { session, cancel });
     }
 
@@ -330,7 +432,7 @@ impl Registry {
             let found = cancels.get(key)?;
             (found.session, Arc::clone(&found.cancel))
         };
-        Some((self.live.lock().get(&session).cloned()?, cancel))
+        Some((self.live.lock().by_id.get(&session).cloned()?, cancel))
     }
 }
 
@@ -387,6 +489,33 @@ mod tests {
         assert!(enroll(3, 7).unwrap_err().contains("uid 7"));
         let _other = enroll(4, 8).unwrap();
         assert!(enroll(5, 9).unwrap_err().contains("limit of this host"));
+    }
+
+    #[test]
+    fn what_sessions_hold_is_bounded_and_given_back() {
+        let registry = Arc::new(Registry::default());
+        let limits = Limits { memory_bytes: 100, memory_bytes_per_uid: 60, ..Limits::default() };
+        let enroll = |n, uid| registry.enroll(&limits, id(n), "t".into(), origin(uid), Timestamp::default()).unwrap();
+        let (first, second, other) = (enroll(1, 7), enroll(2, 7), enroll(3, 8));
+        first.live().hold(50, &limits).unwrap();
+        assert!(second.live().hold(20, &limits).unwrap_err().contains("uid 7"));
+        // Whoever holds less is never refused.
+        first.live().hold(45, &limits).unwrap();
+        drop(second);
+        assert!(other.live().hold(59, &limits).unwrap_err().contains("this host"));
+        assert_eq!(registry.held(), 45 + 59);
+        drop((first, other));
+        assert_eq!(registry.held(), 0);
+        assert!(registry.live.lock().users.is_empty());
+    }
+
+    #[test]
+    fn places_for_refusals_are_bounded_and_given_back() {
+        let registry = Registry::default();
+        let places: Vec<_> = (0..REFUSALS_LIMIT).map(|_| registry.refusing().unwrap()).collect();
+        assert!(registry.refusing().is_none());
+        drop(places);
+        assert!(registry.refusing().is_some());
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod draw;
+pub mod faults;
 pub mod issuer;
 pub mod postgres;
 pub mod proxy;

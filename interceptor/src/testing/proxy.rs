@@ -10,7 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::mask::Rules;
 use crate::policy::{Command, Decision, Denial, Fault, Held, Permit, Recorded, Retry};
 use crate::protocol::postgres::Postgres;
-use crate::protocol::{Admitted, Cancel, Conn, Dial, Gate, Impact, Login, Observation, Protocol, Target, Verdict};
+use crate::protocol::{
+    Admitted, Cancel, Conn, Dial, Gate, Impact, Login, Observation, Patience, Protocol, Target, Verdict,
+};
 use crate::secret::Secret;
 use crate::telemetry::SessionId;
 use crate::tls;
@@ -56,6 +58,7 @@ pub async fn serve(server: u16, name: &str, rules: Arc<Rules>, gate: Arc<dyn Gat
                 dial: Arc::clone(&dial),
                 rules: Arc::clone(&rules),
                 session: SessionId::NONE,
+                patience: Patience::default(),
             };
             let gate = Arc::clone(&gate);
             tokio::spawn(async move {

@@ -11,7 +11,7 @@ mod sys;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -150,6 +150,18 @@ impl World {
             namespace: if place == Place::Far { &self.far } else { &self.near }.try_clone()?,
             binds: self.binds()?,
             uid,
+        })
+    }
+
+    /// Listens in a place, for a server within this process.
+    ///
+    /// # Errors
+    /// When the address is taken, or is not one of that place.
+    pub fn listen(&self, place: Place<'_>, address: SocketAddr) -> io::Result<TcpListener> {
+        let namespace = if place == Place::Far { &self.far } else { &self.near }.try_clone()?;
+        sys::in_thread(move || {
+            nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            TcpListener::bind(address)
         })
     }
 

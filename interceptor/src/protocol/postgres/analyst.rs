@@ -1,11 +1,13 @@
 //! One session's understanding of texts: the analysis with the session's names, and what is known of both.
 //!
-//! Readings are kept by text or by shape, [`READINGS_LIMIT`] of each, as long as texts mean the same. Where what names
+//! Readings are kept by text or by shape, [`READINGS_LIMIT`] of each with [`KEPT_BYTES_LIMIT`], as long as texts mean the same. Where what names
 //! mean is not known (`blind`), every text is opaque but transaction control, which names nothing.
 //!
 //! Before a text is read, [`Analyst::is_stale`] says whether something has to be asked again: the session's own names, its
 //! own catalog (DDL in this session), or the shared one (DDL elsewhere, age, or an unknown name that a newer one may know).
 
+use std::borrow::Borrow;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use lru::LruCache;
@@ -25,6 +27,9 @@ pub(super) const READINGS_LIMIT: usize = 512;
 /// Texts longer than this are read each time, so that the kept ones stay small in sum.
 pub(super) const KEPT_TEXT_LIMIT: usize = 64 << 10;
 
+/// Bytes that the readings kept by text hold together, and those kept by shape.
+pub(super) const KEPT_BYTES_LIMIT: usize = 2 << 20;
+
 /// A session's analyst.
 #[derive(Debug)]
 pub(super) struct SessionAnalyst {
@@ -35,9 +40,9 @@ pub(super) struct SessionAnalyst {
     /// What `names` was read from, where that is known.
     rows: Option<Rows>,
     rules: Arc<Rules>,
-    readings: LruCache<Arc<str>, Arc<Reading>>,
+    readings: Readings<Arc<str>>,
     /// Readings that hold for every text of a shape.
-    shapes: LruCache<Box<[u8]>, Arc<Reading>>,
+    shapes: Readings<Box<[u8]>>,
     epoch: u64,
     stale_names: bool,
     stale_catalog: bool,
@@ -47,6 +52,44 @@ pub(super) struct SessionAnalyst {
     shelf: Arc<Shelf>,
     /// The version of the shelf under which `catalog` holds.
     version: u64,
+}
+
+/// Readings, of which the one that was used longest ago goes first.
+#[derive(Debug)]
+struct Readings<K: Hash + Eq> {
+    // Bounded by `put`: a bound given to it would take its memory at once, in every idle session.
+    kept: LruCache<K, Arc<Reading>>,
+    bytes: usize,
+}
+
+impl<K: Hash + Eq> Readings<K> {
+    fn new() -> Self {
+        Self { kept: LruCache::unbounded(), bytes: 0 }
+    }
+
+    fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&Arc<Reading>>
+    where
+        K: Borrow<Q>,
+    {
+        self.kept.get(key)
+    }
+
+    fn put(&mut self, key: K, reading: &Arc<Reading>) {
+        self.bytes += reading.weight();
+        let mut gone = self.kept.put(key, Arc::clone(reading));
+        loop {
+            self.bytes -= gone.map_or(0, |gone| gone.weight());
+            if self.kept.len() <= READINGS_LIMIT && self.bytes <= KEPT_BYTES_LIMIT {
+                return;
+            }
+            gone = self.kept.pop_lru().map(|(_, gone)| gone);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.kept.clear();
+        self.bytes = 0;
+    }
 }
 
 /// Which catalog a session needs before it reads on.
@@ -77,9 +120,8 @@ impl SessionAnalyst {
             names,
             rows: None,
             rules,
-            // Bounded by `keep`: a bound given here would take its memory at once, in every idle session.
-            readings: LruCache::unbounded(),
-            shapes: LruCache::unbounded(),
+            readings: Readings::new(),
+            shapes: Readings::new(),
             epoch: 0,
             stale_names: false,
             stale_catalog: false,
@@ -164,21 +206,16 @@ impl SessionAnalyst {
         analysis
     }
 
-    fn keep_shape(&mut self, shape: Box<[u8]>, reading: &Arc<Reading>) {
-        self.shapes.put(shape, Arc::clone(reading));
-        if self.shapes.len() > READINGS_LIMIT {
-            self.shapes.pop_lru();
-        }
+    /// Bytes that the readings hold, about.
+    pub(super) const fn weight(&self) -> usize {
+        self.readings.bytes + self.shapes.bytes
     }
 
     fn keep(&mut self, reading: &Arc<Reading>) {
         if reading.analysis.session_bound || reading.text.len() > KEPT_TEXT_LIMIT {
             return;
         }
-        self.readings.put(Arc::clone(&reading.text), Arc::clone(reading));
-        if self.readings.len() > READINGS_LIMIT {
-            self.readings.pop_lru();
-        }
+        self.readings.put(Arc::clone(&reading.text), reading);
     }
 
     fn blank(&self, text: &str, why: &str) -> Analysis {
@@ -201,7 +238,7 @@ impl Analyst for SessionAnalyst {
         }
         let reading = self.reading(text, self.analyze(text, known));
         match shape.filter(|_| reading.analysis.is_of_shape()) {
-            Some(shape) => self.keep_shape(shape, &reading),
+            Some(shape) => self.shapes.put(shape, &reading),
             None => self.keep(&reading),
         }
         reading

@@ -48,8 +48,16 @@ const OUTDATED: &str = "0A000";
 pub(super) const NO_PORTAL: &str = "34000";
 /// system_error: interceptor itself failed
 pub(super) const INTERNAL: &str = "58000";
+/// connection_exception: the agent was waited for in vain, as when a server's authentication_timeout passes
+pub(super) const LATE: &str = "08000";
+/// too_many_connections
+pub(super) const CROWDED: &str = "53300";
+/// out_of_memory
+pub(super) const MEMORY: &str = "53200";
 /// query_canceled
 pub(super) const CANCELED: &str = "57014";
+/// name_too_long
+pub(super) const LONG_NAME: &str = "42622";
 /// program_limit_exceeded
 pub(super) const LIMIT: &str = "54000";
 

@@ -50,10 +50,13 @@ mod shape;
 mod startup;
 mod statement;
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 
-use super::{Close, Conn, Failure, Gate, Protocol, Question, Registration, Replayer, Sniff};
-use crate::policy::Command;
+use super::{Close, Conn, Failure, Gate, Protocol, Question, Registration, Replayer, Sniff, Target};
+use crate::policy::{Command, Denial};
+use crate::tls;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
@@ -72,6 +75,10 @@ impl Protocol for Postgres {
 
     fn serve<'a>(&'a self, conn: Conn, gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Failure>> {
         Box::pin(driver::serve(conn, gate))
+    }
+
+    fn refuse(&self, agent: tls::Stream, target: Arc<Target>, denial: Denial) -> BoxFuture<'static, ()> {
+        Box::pin(driver::refuse(agent, target, denial))
     }
 
     fn understand(&self, question: Question) -> BoxFuture<'static, Result<Command, String>> {

@@ -47,6 +47,15 @@ impl Reading {
         Self { text, analysis, epoch, barrier, copy_in }
     }
 
+    /// Bytes that it holds, about.
+    pub(super) fn weight(&self) -> usize {
+        let statements = self.analysis.statements.iter();
+        let statements = statements.map(|statement| size_of::<StatementInfo>() + statement.output.weight());
+        let actions = self.analysis.actions.iter();
+        let actions = actions.map(|action| ACTION_WEIGHT + action.columns.len() * COLUMN_WEIGHT);
+        self.text.len() + statements.sum::<usize>() + actions.sum::<usize>()
+    }
+
     /// Whether errors and notices of it may quote values with these tags.
     pub(super) fn quotes(&self, tags: &TagSet) -> bool {
         self.analysis.statements.iter().any(|statement| !statement.reads_tagged.is_disjoint(tags))
@@ -85,6 +94,11 @@ impl Reading {
         Some(Arc::new(Cursor { output, reads_tagged, actions: Arc::clone(&self.analysis.actions) }))
     }
 }
+
+/// Bytes that an action is counted for: itself and its resource's path.
+const ACTION_WEIGHT: usize = 256;
+/// Bytes that each of its columns is counted for.
+const COLUMN_WEIGHT: usize = 32;
 
 /// Who understands texts.
 pub(super) trait Analyst: fmt::Debug + Send {

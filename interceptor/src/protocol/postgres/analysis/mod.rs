@@ -121,7 +121,25 @@ pub struct Cursor {
     pub actions: Arc<[Action]>,
 }
 
+impl Output {
+    /// Bytes that it holds, about.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Columns(columns) => columns.len() * (size_of::<OutputColumn>() + COLUMN_WEIGHT),
+            Self::None | Self::Unknown(_) => 0,
+        }
+    }
+}
+
+/// Bytes that a column is counted for beside itself: its names.
+const COLUMN_WEIGHT: usize = 64;
+
 impl Cursor {
+    /// Bytes that it holds, about.
+    pub(super) fn weight(&self) -> usize {
+        size_of::<Self>() + self.output.weight()
+    }
+
     /// Whether it does and yields the same, to policy and masking.
     #[must_use]
     pub fn means(&self, other: &Self) -> bool {

@@ -27,6 +27,9 @@ pub(super) const STALE: Duration = Duration::from_secs(300);
 /// An unknown name is believed to be unknown where the catalog is no older than this.
 pub(super) const DOUBTED: Duration = Duration::from_secs(2);
 
+/// How long a session waits for the catalog.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Databases that are kept; of more, each session keeps its own.
 pub(super) const KEPT_LIMIT: usize = 256;
 
@@ -125,7 +128,15 @@ impl Library {
     }
 
     /// The catalog, no older than that, and the version of the shelf under which it holds.
+    ///
+    /// # Errors
+    /// When it cannot be loaded, or not within [`PATIENCE`]: also where others were waited for, that load it for all.
     pub(super) async fn catalog(&self, age: Duration) -> Result<(Arc<Catalog>, u64), String> {
+        let loaded = tokio::time::timeout(PATIENCE, self.loaded(age)).await;
+        loaded.unwrap_or_else(|_elapsed| Err(format!("the catalog was not there within {} s", PATIENCE.as_secs())))
+    }
+
+    async fn loaded(&self, age: Duration) -> Result<(Arc<Catalog>, u64), String> {
         // Read before the catalog: what changes meanwhile makes the session ask again.
         let version = self.shelf.version();
         if let Some(catalog) = self.shelf.holds(age) {

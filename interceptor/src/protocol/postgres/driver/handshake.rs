@@ -23,13 +23,10 @@ use super::legs::Legs;
 use super::replication::Replication;
 use super::session::Session;
 use crate::policy::{Command, Denial, Facts, Fault, Retry};
-use crate::protocol::{Admitted, Close, Conn, Failure, Gate, Observation, Verdict};
+use crate::protocol::{Admitted, Close, Conn, Failure, Gate, Observation, Patience, Target, Verdict};
 use crate::secret::Secret;
 use crate::telemetry::SessionId;
 use crate::tls;
-
-/// How long an agent may take for its part of the start-up.
-pub(super) const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a connection has got to.
 pub(super) enum Opened<'a> {
@@ -45,15 +42,20 @@ pub(super) enum Opened<'a> {
 struct Agent {
     stream: tls::Stream,
     input: BytesMut,
+    /// How long it may take for each part of the start-up.
+    patience: Duration,
 }
 
 /// Takes a connection up to its first ReadyForQuery.
 pub(super) async fn open(conn: Conn, gate: &dyn Gate) -> Result<Opened<'_>, Failure> {
-    let Conn { agent, target, dial, rules, session } = conn;
-    let mut agent = Agent { stream: agent, input: BytesMut::with_capacity(1024) };
+    let Conn { agent, target, dial, rules, session, patience } = conn;
+    let mut agent = Agent::new(agent, patience.handshake);
 
-    let wanted = timeout(AGENT_TIMEOUT, agent.wants(target.agent_tls.as_ref(), session));
-    let opening = match wanted.await.map_err(|_| Failure::Agent("it sent no start-up packet in time".into()))?? {
+    let wanted = match timeout(agent.patience, agent.wants(target.agent_tls.as_ref(), session)).await {
+        Ok(wanted) => wanted?,
+        Err(_elapsed) => return Err(agent.late("it sent no start-up packet in time").await),
+    };
+    let opening = match wanted {
         Wanted::Nothing => return Ok(Opened::Closed(Close::Agent)),
         Wanted::Cancel(key) => return cancel(gate, &key).await,
         Wanted::Session(opening) => opening,
@@ -102,7 +104,8 @@ pub(super) async fn open(conn: Conn, gate: &dyn Gate) -> Result<Opened<'_>, Fail
     agent.welcome(&upstream, &key).await?;
 
     let machine = Machine::new(session, rules);
-    let legs = Legs::new(gate, (agent.stream, agent.input), (upstream.stream, upstream.leftover), machine, analyst);
+    let legs =
+        Legs::new(gate, (agent.stream, agent.input), (upstream.stream, upstream.leftover), machine, analyst, patience);
     Ok(Opened::Session(Box::new(Session { gate, legs, library, session, waiting })))
 }
 
@@ -113,7 +116,19 @@ enum Wanted {
     Session(Opening),
 }
 
+/// Tells an agent that there is no room for its session. One that wants no session is told nothing.
+pub(in super::super) async fn refuse(stream: tls::Stream, target: Arc<Target>, denial: Denial) {
+    let mut agent = Agent::new(stream, Patience::default().handshake);
+    if let Ok(Wanted::Session(_)) = agent.wants(target.agent_tls.as_ref(), denial.session).await {
+        let _told: Result<(), Failure> = agent.refuse(denial, error::CROWDED).await;
+    }
+}
+
 impl Agent {
+    fn new(stream: tls::Stream, patience: Duration) -> Self {
+        Self { stream, input: BytesMut::with_capacity(1024), patience }
+    }
+
     /// Answers the requests for encryption, and reads what the agent came for.
     async fn wants(&mut self, tls: Option<&Arc<rustls::ServerConfig>>, session: SessionId) -> Result<Wanted, Failure> {
         let (mut asked_tls, mut asked_gss) = (false, false);
@@ -179,6 +194,11 @@ impl Agent {
         Ok(())
     }
 
+    async fn late(&mut self, text: &str) -> Failure {
+        self.fatal(error::LATE, &format!("interceptor: {text}"), None, None).await;
+        agent_fault(text)
+    }
+
     async fn malformed(&mut self, malformed: Malformed) -> Failure {
         self.fatal(error::PROTOCOL, &format!("invalid start-up packet: {malformed}"), None, None).await;
         Failure::Agent(malformed.to_string())
@@ -202,8 +222,10 @@ impl Agent {
         if gate.wants_token() {
             write::authentication(&mut out, CLEARTEXT_PASSWORD);
             self.send(&out).await?;
-            let password = timeout(AGENT_TIMEOUT, self.password()).await;
-            presented = Some(password.map_err(|_| agent_fault("it sent no password in time"))??);
+            presented = Some(match timeout(self.patience, self.password()).await {
+                Ok(password) => password?,
+                Err(_elapsed) => return Err(self.late("it sent no password in time").await),
+            });
         } else if !out.is_empty() {
             self.send(&out).await?;
         }
@@ -339,7 +361,7 @@ impl Agent {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
         };
-        let sent = timeout(AGENT_TIMEOUT, sent).await.map_err(|_| agent_fault("it does not read"))?;
+        let sent = timeout(self.patience, sent).await.map_err(|_| agent_fault("it does not read"))?;
         sent.map_err(|source| Failure::Io { leg: "agent", source })
     }
 

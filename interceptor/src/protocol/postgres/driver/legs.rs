@@ -11,6 +11,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -19,8 +20,9 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use super::super::analyst::SessionAnalyst;
 use super::super::codec::{self, Frame, HEADER, backend_limit, frontend_limit};
 use super::super::machine::{Fate, Fault, Machine, Outbox};
+use super::deadline::Deadline;
 use crate::policy::Denial;
-use crate::protocol::{Direction, Failure, Gate, Observation};
+use crate::protocol::{Direction, Failure, Gate, Observation, Patience};
 use crate::tls::Stream;
 
 /// Bytes of a read, where there is no reason to expect more or less.
@@ -44,6 +46,12 @@ const ROUNDS: u8 = 32;
 /// Messages longer than this pass in pieces where nobody looks into them.
 pub(super) const PIECE: usize = 64 << 10;
 
+/// How long the answers are waited for that an agent has asked for before it closed its end.
+pub(super) const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Steps in which the gate is told what a session holds.
+const HELD_STEP: usize = 64 << 10;
+
 /// Why moving bytes ended.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -51,6 +59,8 @@ pub(super) enum Stop {
     Ended(Denial),
     /// The record takes no more.
     Unrecorded(Denial),
+    /// The sessions hold more than they may.
+    Overfull(Denial),
     /// The target closed its end.
     UpstreamClosed,
     /// The agent is gone.
@@ -103,6 +113,12 @@ pub(super) struct Legs<'a> {
     to_upstream: Pipe<'a>,
     /// Nothing new is sent to the target for the moment.
     holds_back: bool,
+    /// The agent does not read what waits for it.
+    stalled: Deadline,
+    /// The agent has closed its end.
+    left: Deadline,
+    /// Steps of memory that the gate was told of last.
+    held: usize,
 }
 
 /// A batch on its way out: first past the recorder, then into the socket.
@@ -159,6 +175,7 @@ impl<'a> Legs<'a> {
         (upstream, upstream_in): (Stream, BytesMut),
         machine: Machine,
         analyst: SessionAnalyst,
+        patience: Patience,
     ) -> Self {
         Self {
             gate,
@@ -184,6 +201,9 @@ impl<'a> Legs<'a> {
             to_agent: Pipe::default(),
             to_upstream: Pipe::default(),
             holds_back: false,
+            stalled: Deadline::new(patience.stalled),
+            left: Deadline::new(HALF_CLOSED_TIMEOUT),
+            held: 0,
         }
     }
 
@@ -310,11 +330,22 @@ impl<'a> Legs<'a> {
 
     /// One round over all four ends. News is what was read, and room where there was none.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        self.account()?;
         let full = !self.has_room();
         // What was read may be written in the same round; what was written may make room to read.
         let _written = self.poll_to_upstream(cx)?;
         let mut news = self.poll_from_upstream(cx)?;
-        let _written = self.poll_to_agent(cx)?;
+        match self.poll_to_agent(cx)? {
+            Poll::Ready(()) => self.stalled.disarm(),
+            // What waits for the recorder does not wait for the agent.
+            Poll::Pending
+                if self.to_agent.recording.is_none() && self.stalled.has_passed(self.to_agent.bytes.len(), cx) =>
+            {
+                let text = "it does not read what it has asked for".to_owned();
+                return Poll::Ready(Err(Stop::Failed(Failure::Agent(text))));
+            }
+            Poll::Pending => {}
+        }
         if self.upstream_eof && self.to_agent.is_idle() && self.down() == 0 {
             return Poll::Ready(Err(Stop::UpstreamClosed));
         }
@@ -322,12 +353,33 @@ impl<'a> Legs<'a> {
         news |= full && self.has_room();
         // Nobody waits before this was looked at, and nobody who never waits goes on for long without.
         self.rounds = if news { self.rounds.wrapping_add(1) } else { 0 };
-        if self.rounds.is_multiple_of(ROUNDS)
-            && let Poll::Ready(denial) = self.ended.as_mut().poll(cx)
-        {
-            return Poll::Ready(Err(Stop::Ended(denial)));
+        if self.rounds.is_multiple_of(ROUNDS) {
+            self.look_for_the_end(cx)?;
         }
         if news { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Whether the session has to end by itself.
+    fn look_for_the_end(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
+        if let Poll::Ready(denial) = self.ended.as_mut().poll(cx) {
+            return Err(Stop::Ended(denial));
+        }
+        if self.agent_eof && self.left.has_passed(0, cx) {
+            return Err(Stop::AgentClosed);
+        }
+        Ok(())
+    }
+
+    /// Tells the gate what the session holds, where that has changed by much.
+    fn account(&mut self) -> Result<(), Stop> {
+        let waiting = self.to_agent.bytes.len() + self.to_upstream.bytes.len() + self.outbox.len() + self.down();
+        let read = self.agent_in.len() + self.upstream_in.len();
+        let held = (waiting + read + self.machine.weight() + self.analyst.weight()) / HELD_STEP;
+        if held != self.held {
+            self.held = held;
+            self.gate.holds(held * HELD_STEP).map_err(Stop::Overfull)?;
+        }
+        Ok(())
     }
 
     /// Ready when nothing is left.
@@ -392,7 +444,11 @@ impl<'a> Legs<'a> {
         match ready!(read_buf(&mut self.agent, &mut self.agent_in, &mut self.agent_read, cx)) {
             Ok(0) => self.agent_eof = true,
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.agent_eof = true,
+            // Nobody is left to read an answer.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                self.agent_eof = true;
+                return Poll::Ready(Err(Stop::AgentClosed));
+            }
             Err(source) => return Poll::Ready(Err(Stop::Failed(Failure::Io { leg: "agent", source }))),
         }
         Poll::Ready(Ok(true))

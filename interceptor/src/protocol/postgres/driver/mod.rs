@@ -9,6 +9,7 @@
 //! reads ([`FAREWELL_TIMEOUT`]).
 
 mod catalogs;
+mod deadline;
 mod estimate;
 mod handshake;
 mod legs;
@@ -20,6 +21,7 @@ mod understand;
 mod tests;
 
 pub(super) use catalogs::Shelf;
+pub(super) use handshake::refuse;
 pub(super) use understand::understand;
 
 use std::time::Duration;

@@ -19,6 +19,9 @@ use crate::policy::{Command, Denial, Retry};
 use crate::protocol::{Close, Failure, Gate, Impact, Observation, Verdict};
 use crate::telemetry::SessionId;
 
+/// How long the target may take for a question of ours on the agent's connection.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A session that is ready for commands.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
@@ -50,6 +53,7 @@ impl Session<'_> {
                 (error::NO_TARGET, denial, Ok(Close::Upstream))
             }
             Stop::Ended(denial) => (error::ENDED, denial, Ok(Close::Ended)),
+            Stop::Overfull(denial) => (error::MEMORY, denial.clone(), Err(Failure::Overfull(denial))),
             Stop::Unrecorded(denial) => (error::INTERNAL, denial.clone(), Err(Failure::Denied(denial))),
             Stop::Failed(failure) => {
                 let state = if matches!(failure, Failure::Agent(_)) { error::PROTOCOL } else { error::NO_TARGET };
@@ -108,7 +112,10 @@ impl Session<'_> {
                 continue;
             }
             match self.offer(None)? {
-                Offered::Nothing if self.legs.agent_has_left() => return Err(Stop::AgentClosed),
+                // What it has asked for before it closed its end is answered, as a server would.
+                Offered::Nothing if self.legs.agent_has_left() && !self.legs.machine.owes_an_answer() => {
+                    return Err(Stop::AgentClosed);
+                }
                 Offered::Nothing | Offered::Step(Step::Wait) => self.legs.turn().await?,
                 Offered::Step(Step::Done) => {}
                 Offered::Step(Step::Ask(question)) => self.ask(question).await?,
@@ -250,12 +257,16 @@ impl Session<'_> {
     /// Asks the target something of our own, on the agent's connection.
     async fn hidden(&mut self, sql: &str) -> Result<Result<Rows, String>, Stop> {
         self.legs.machine.hide(sql, &mut self.legs.outbox);
-        loop {
-            if let Some(answer) = self.legs.machine.take_hidden() {
-                return Ok(answer);
+        let answered = async {
+            loop {
+                if let Some(answer) = self.legs.machine.take_hidden() {
+                    return Ok(answer);
+                }
+                self.legs.turn().await?;
             }
-            self.legs.turn().await?;
-        }
+        };
+        let late = || Fault::Upstream("it did not answer interceptor's question in time".into()).into();
+        timeout(ANSWER_TIMEOUT, answered).await.unwrap_or_else(|_elapsed| Err(late()))
     }
 }
 

@@ -11,8 +11,8 @@ use super::super::statement::{Analyst, Reading};
 use super::answer::{Answer, cannot_mask};
 use super::named::Found;
 use super::{
-    Asked, Described, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAMED_BYTES_LIMIT, NAMES_LIMIT, No, Outbox, Portal,
-    Question, Statement, Step,
+    Asked, Described, EXPECT_LIMIT, Expect, Fault, Leave, Machine, NAME_LIMIT, NAMED_BYTES_LIMIT, NAMES_LIMIT, No,
+    Outbox, Portal, Question, Statement, Step,
 };
 use crate::policy::{Obligations, Parameter};
 
@@ -49,6 +49,15 @@ impl Machine {
             _ if self.expect.len() >= EXPECT_LIMIT => {
                 self.flush(legs.outbox);
                 Ok(Step::Wait)
+            }
+            _ if has_long_name(&message) => {
+                let hint = "the server would cut it, and two such names could be one";
+                Ok(self.refuse_natively(
+                    error::LONG_NAME,
+                    "interceptor: a name is longer than 63 bytes",
+                    Some(hint),
+                    legs,
+                ))
             }
             Frontend::Query(text) => Ok(self.query(text, legs)),
             Frontend::Parse { name, text, types } => Ok(self.parse(name, text, types, legs)),
@@ -180,7 +189,9 @@ impl Machine {
         {
             return step;
         }
-        if self.statements.len() >= NAMES_LIMIT || self.statements.weight() + text.len() > NAMED_BYTES_LIMIT {
+        if self.statements.len() >= NAMES_LIMIT
+            || self.statements.weight() + text.len() + types.len() > NAMED_BYTES_LIMIT
+        {
             let hint = "close the prepared statements that are no longer needed";
             return self.refuse_natively(error::LIMIT, "interceptor: too many prepared statements", Some(hint), legs);
         }
@@ -227,7 +238,8 @@ impl Machine {
             Found::Unsettled => return Step::Wait,
             Found::Nothing => return self.no_statement(bind.statement, legs),
         };
-        if self.portals.len() >= NAMES_LIMIT || self.portals.weight() + frame.raw.len() > NAMED_BYTES_LIMIT {
+        let values = frame.raw.len() + bind.parameters.len() * size_of::<Parameter>();
+        if self.portals.len() >= NAMES_LIMIT || self.portals.weight() + values > NAMED_BYTES_LIMIT {
             let hint = "close the portals that are no longer needed";
             return self.refuse_natively(error::LIMIT, "interceptor: too many portals", Some(hint), legs);
         }
@@ -411,9 +423,7 @@ impl Machine {
         let expect = match side {
             Side::Statement => Expect::CloseStatement(self.statements.forward(name, None, self.segment)),
             Side::Portal => {
-                if let Ok(name) = std::str::from_utf8(name) {
-                    self.cursors.remove(name);
-                }
+                self.cursors.set(name, None);
                 Expect::ClosePortal(self.portals.forward(name, None, self.segment))
             }
         };
@@ -517,7 +527,7 @@ impl Machine {
                 spend(leave);
                 let types = types.as_chunks::<4>().0.iter().map(|oid| u32::from_be_bytes(*oid)).collect();
                 let prepared = Arc::new(Prepared { text: Arc::clone(&reading.text), first: reading.cursor() });
-                let statement = Statement { prepared, reading: Some(reading), types };
+                let statement = Statement::new(prepared, Some(reading), types);
                 let ticket = self.statements.forward(name, Some(statement), self.segment);
                 legs.outbox.forward(frame.raw);
                 self.forwarded(Expect::Parse(ticket));
@@ -574,6 +584,19 @@ impl Machine {
     pub(super) fn after_query(&mut self) {
         self.open = false;
         self.segment += 1;
+    }
+}
+
+/// Whether a statement's or portal's name is longer than the server keeps: of such it takes the first bytes for the whole.
+fn has_long_name(message: &Frontend<'_>) -> bool {
+    let long = |name: &[u8]| name.len() > NAME_LIMIT;
+    match message {
+        Frontend::Bind(bind) => long(bind.portal) || long(bind.statement),
+        Frontend::Parse { name, .. }
+        | Frontend::Execute { portal: name, .. }
+        | Frontend::Describe(_, name)
+        | Frontend::Close(_, name) => long(name),
+        _ => false,
     }
 }
 

@@ -69,7 +69,7 @@ impl Hidden {
             Backend::ParseComplete | Backend::BindComplete | Backend::CommandComplete(_) => {}
             Backend::DataRow(values) => {
                 let row: Vec<_> = values.map(|value| value.map(|text| String::from_utf8_lossy(text).into())).collect();
-                self.bytes += row.iter().flatten().map(String::len).sum::<usize>();
+                self.bytes += row.iter().flatten().map(String::len).sum::<usize>() + size_of_val(&*row);
                 self.rows.push(row);
                 if self.rows.len() > ROWS_LIMIT || self.bytes > BYTES_LIMIT {
                     return Err(Fault::Upstream("it answers interceptor's question with more than can be held".into()));

@@ -10,7 +10,8 @@
 //! permit. A refusal is answered in its place in the order; `refuse` says how.
 //!
 //! Bounds: [`EXPECT_LIMIT`] unanswered messages, [`NAMES_LIMIT`] prepared statements and as many portals, which hold
-//! [`NAMED_BYTES_LIMIT`] each. Whoever reaches a bound is held back, or refused.
+//! [`NAMED_BYTES_LIMIT`] each, [`CURSORS_LIMIT`] cursors, [`NAME_LIMIT`] bytes of a name. Whoever reaches a bound is held
+//! back, or refused.
 
 mod announced;
 mod answer;
@@ -22,7 +23,7 @@ mod named;
 mod refuse;
 mod upstream;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -46,6 +47,12 @@ pub(super) const EXPECT_LIMIT: usize = 16_384;
 
 /// Prepared statements of a session, and portals, at most.
 pub(super) const NAMES_LIMIT: usize = 65_536;
+
+/// Bytes of the name of a prepared statement or portal: what the server keeps of it (NAMEDATALEN).
+pub(super) const NAME_LIMIT: usize = 63;
+
+/// Cursors of SQL that a session can read from at the same time.
+pub(super) const CURSORS_LIMIT: usize = 1024;
 
 /// Bytes that a session's prepared statements may hold together, and its portals' values.
 pub(super) const NAMED_BYTES_LIMIT: usize = 64 << 20;
@@ -196,9 +203,19 @@ struct Statement {
     /// Absent for those of SQL's PREPARE, which only EXECUTE can run here.
     reading: Option<Arc<Reading>>,
     types: Arc<[u32]>,
+    /// Bytes that it holds, about.
+    weight: usize,
 }
 
 impl Statement {
+    fn new(prepared: Arc<Prepared>, reading: Option<Arc<Reading>>, types: Arc<[u32]>) -> Self {
+        let first = prepared.first.as_ref().map_or(0, |first| first.weight());
+        // The text of a reading is the one that was prepared.
+        let text = reading.as_ref().map_or(prepared.text.len(), |reading| reading.weight());
+        let weight = first + text + size_of_val(&*types);
+        Self { prepared, reading, types, weight }
+    }
+
     /// Whether it still does and yields what it did when it was prepared. The target may look names up again, or use the
     /// plan that it has: both have to be the same.
     fn still_means(&self, now: &Reading) -> bool {
@@ -227,7 +244,8 @@ struct Portal {
 
 impl Portal {
     fn weight(&self) -> usize {
-        self.parameters.iter().filter_map(|parameter| parameter.value.as_ref()).map(Bytes::len).sum()
+        let values = self.parameters.iter().filter_map(|parameter| parameter.value.as_ref()).map(Bytes::len);
+        values.sum::<usize>() + size_of_val(&*self.parameters)
     }
 }
 
@@ -241,7 +259,8 @@ pub(super) struct Machine {
     expect: VecDeque<Expect>,
     statements: Named<Statement>,
     portals: Named<Portal>,
-    cursors: HashMap<Arc<str>, (Arc<Cursor>, bool)>,
+    /// What each yields, and whether it outlives its transaction.
+    cursors: Named<(Arc<Cursor>, bool)>,
     /// Number of the pipeline: it grows with each Sync.
     segment: u64,
     /// Something was forwarded since the last Sync.
@@ -315,9 +334,9 @@ impl Machine {
             rules,
             status: b'I',
             expect: VecDeque::new(),
-            statements: Named::new(|statement| statement.prepared.text.len()),
+            statements: Named::new(|statement| statement.weight),
             portals: Named::new(Portal::weight),
-            cursors: HashMap::new(),
+            cursors: Named::new(|(cursor, _)| cursor.weight()),
             segment: 0,
             open: false,
             flushed: false,
@@ -337,6 +356,17 @@ impl Machine {
             hidden: None,
             cells: Vec::new(),
         }
+    }
+
+    /// Bytes that the conversation holds, about.
+    pub(super) fn weight(&self) -> usize {
+        let named = self.statements.weight() + self.portals.weight() + self.cursors.weight();
+        named + self.expect.len() * size_of::<Expect>()
+    }
+
+    /// Whether an answer is under way that the agent need say nothing more for.
+    pub(super) fn owes_an_answer(&self) -> bool {
+        !self.expect.is_empty() && !self.open && !self.copy_in
     }
 
     /// Whether the target owes no answer.
@@ -416,7 +446,7 @@ impl Known for Machine {
 
     fn cursor(&self, name: &str) -> Option<Arc<Cursor>> {
         let portal = self.portals.latest(name.as_bytes());
-        match (self.cursors.get(name), portal) {
+        match (self.cursors.latest(name.as_bytes()), portal) {
             (Some((cursor, _)), None) => Some(Arc::clone(cursor)),
             // What it runs is looked up by name only when it runs.
             (None, Some(portal)) if portal.reading.analysis.session_bound => None,

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::super::codec::{Backend, Field, Side, backend_limit, frame, frontend_limit, write};
 use super::model::{self, Script, judge, permit, rules};
 use super::{
-    ClientLegs, EXPECT_LIMIT, Fate, Fault, Leave, Machine, NAMED_BYTES_LIMIT, NAMES_LIMIT, No, Outbox, Question, Step,
+    ClientLegs, EXPECT_LIMIT, Fate, Fault, Leave, Machine, NAME_LIMIT, NAMED_BYTES_LIMIT, NAMES_LIMIT, No, Outbox,
+    Question, Step,
 };
 use crate::policy::Denial;
 use crate::telemetry::SessionId;
@@ -659,4 +660,63 @@ fn names_are_limited_in_number_and_weight() {
     assert_eq!(scene.says(&parse("4", &long)), "");
     assert_eq!(scene.says(&sync()), "");
     assert_eq!(scene.target("1 1 1 1 E ZI"), "1 1 1 1 E54000 ZI");
+}
+
+#[test]
+fn values_that_are_null_weigh_something_too() {
+    let mut scene = scene();
+    scene.says_all(&[parse("s", "select"), sync()]);
+    assert_eq!(scene.target("1 ZI"), "1 ZI");
+    let mut refused = None;
+    for index in 0..200 {
+        let nulls = encoded(|out| {
+            write::message(out, b'B', |out| {
+                out.extend_from_slice(format!("p{index}\0s\0\0\0").as_bytes());
+                out.extend_from_slice(&u16::MAX.to_be_bytes());
+                out.extend_from_slice(&[0xff; 4].repeat(usize::from(u16::MAX)));
+                out.extend_from_slice(&[0, 0]);
+            })
+        });
+        assert_eq!(scene.says(&nulls), "");
+        if scene.sent().ends_with('P') {
+            refused = Some(index);
+            break;
+        }
+    }
+    // The poison that fails the pipeline at the target: the portal is refused.
+    assert!(refused.is_some_and(|index| index > 2), "{refused:?}");
+    assert!(scene.machine.weight() <= 2 * NAMED_BYTES_LIMIT);
+}
+
+#[test]
+fn statements_that_sql_prepares_are_limited_in_weight() {
+    let mut scene = scene();
+    let long = "x".repeat(NAMED_BYTES_LIMIT / 8);
+    for index in 0..10 {
+        assert_eq!(scene.says(&query(&format!("prepare{index}{long}"))), "");
+        assert_eq!(scene.target("C ZI"), "C ZI");
+    }
+    let weight = scene.machine.weight();
+    assert!((NAMED_BYTES_LIMIT / 2..=NAMED_BYTES_LIMIT).contains(&weight), "{weight}");
+}
+
+#[test]
+fn names_that_the_server_would_cut_are_refused() {
+    let (fits, long) = ("n".repeat(NAME_LIMIT), "n".repeat(NAME_LIMIT + 1));
+    for message in [
+        parse(&long, "select"),
+        bind(&long, ""),
+        bind("", &long),
+        describe(Side::Statement, &long),
+        describe(Side::Portal, &long),
+        execute(&long, 0),
+        close(Side::Statement, &long),
+        close(Side::Portal, &long),
+    ] {
+        let mut scene = scene();
+        assert_eq!(scene.says(&message), "E42622");
+        assert_eq!(scene.says(&sync()), "ZI");
+        assert_eq!(scene.sent(), "");
+    }
+    scene().says_all(&[parse(&fits, "select"), bind(&fits, &fits), execute(&fits, 0), sync()]);
 }

@@ -135,7 +135,9 @@ impl Machine {
             Backend::CopyData(_) => return answer.copy_data(frame, out),
             Backend::CopyDone => answer.copy_done()?,
             Backend::CopyInResponse(_) => {
-                if !alone {
+                // What cannot be read may be a COPY.
+                let announced = answer.reading().copy_in || answer.reading().analysis.opaque;
+                if !alone || !announced {
                     return Err(Fault::Upstream("it wants COPY data where none was announced".into()));
                 }
                 self.copy_in = true;
@@ -171,28 +173,28 @@ impl Machine {
         match &statement.effect {
             SessionEffect::Prepare { name, prepared } => {
                 let prepared = Arc::clone(prepared);
-                let statement = Statement { prepared, reading: None, types: Arc::from([]) };
-                let room = self.statements.len() < super::NAMES_LIMIT;
+                let statement = Statement::new(prepared, None, Arc::from([]));
+                let room = self.statements.len() < super::NAMES_LIMIT
+                    && self.statements.weight() + statement.weight <= super::NAMED_BYTES_LIMIT;
                 // What is not kept is not known, whatever had the name before.
                 self.statements.set(name.as_bytes(), room.then_some(statement));
             }
             SessionEffect::Deallocate { name: Some(name) } => self.statements.set(name.as_bytes(), None),
             SessionEffect::Deallocate { name: None } => self.statements.retain(|_| false),
             SessionEffect::DeclareCursor { name, cursor, hold, .. } => {
-                let room = settled && self.cursors.len() < super::NAMES_LIMIT;
-                self.cursors.remove(name);
-                room.then(|| self.cursors.insert(Arc::clone(name), (Arc::clone(cursor), *hold)));
+                let room = settled && self.cursors.len() < super::CURSORS_LIMIT;
+                self.cursors.set(name.as_bytes(), room.then(|| (Arc::clone(cursor), *hold)));
             }
             SessionEffect::Close { name: Some(name) } => {
-                self.cursors.remove(name);
+                self.cursors.set(name.as_bytes(), None);
                 self.portals.set(name.as_bytes(), None);
             }
             SessionEffect::Close { name: None } => {
-                self.cursors.clear();
+                self.cursors.retain(|_| false);
                 self.portals.retain(|_| false);
             }
             SessionEffect::DiscardAll => {
-                self.cursors.clear();
+                self.cursors.retain(|_| false);
                 self.portals.retain(|_| false);
                 self.statements.retain(|_| false);
                 analyst.touch(true, true);
@@ -347,7 +349,7 @@ impl Machine {
         if status != b'T' {
             // Portals end with their transaction, also with one that failed.
             self.portals.retain(|_| false);
-            self.cursors.retain(|_, (_, hold)| *hold);
+            self.cursors.retain(|(_, hold)| *hold);
             let (names, catalog) = self.touched;
             analyst.touch(names, catalog);
         }

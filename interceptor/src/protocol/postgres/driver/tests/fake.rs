@@ -19,7 +19,7 @@ use crate::protocol::postgres::cancel::Waiting;
 use crate::protocol::postgres::catalog::{Catalog, Names};
 use crate::protocol::postgres::codec::{Backend, Side, backend_limit, frame, frontend_limit, write};
 use crate::protocol::postgres::machine::Machine;
-use crate::protocol::{Close, Dial, Direction, Failure, Observation, Target};
+use crate::protocol::{Close, Dial, Direction, Failure, Observation, Patience, Target};
 use crate::telemetry::SessionId;
 use crate::tls;
 
@@ -37,15 +37,19 @@ impl Dial for Nowhere {
 }
 
 /// The agent's end and the target's end of a session.
-struct Ends {
-    agent: DuplexStream,
-    target: DuplexStream,
+pub(super) struct Ends {
+    pub(super) agent: DuplexStream,
+    pub(super) target: DuplexStream,
 }
 
-fn session(gate: &ScriptedGate) -> (Session<'_>, Ends) {
+pub(super) fn session(gate: &ScriptedGate) -> (Session<'_>, Ends) {
+    session_with(gate, Rules::default())
+}
+
+pub(super) fn session_with(gate: &ScriptedGate, rules: Rules) -> (Session<'_>, Ends) {
     let (agent, ours) = tokio::io::duplex(4096);
     let (target, theirs) = tokio::io::duplex(4096);
-    let rules = Arc::new(Rules::default());
+    let rules = Arc::new(rules);
     let analyst = SessionAnalyst::new(
         "t".into(),
         "d".into(),
@@ -59,6 +63,7 @@ fn session(gate: &ScriptedGate) -> (Session<'_>, Ends) {
         (tls::Stream::Memory(theirs), BytesMut::new()),
         Machine::new(SessionId::NONE, rules),
         analyst,
+        Patience::default(),
     );
     let database = Arc::new(Target {
         name: "t".into(),
@@ -76,20 +81,20 @@ fn session(gate: &ScriptedGate) -> (Session<'_>, Ends) {
     (session, Ends { agent, target })
 }
 
-fn bytes(write: impl FnOnce(&mut BytesMut)) -> Vec<u8> {
+pub(super) fn bytes<T>(write: impl FnOnce(&mut BytesMut) -> T) -> Vec<u8> {
     let mut out = BytesMut::new();
-    write(&mut out);
+    let _written = write(&mut out);
     out.to_vec()
 }
 
-fn query(text: &str) -> Vec<u8> {
+pub(super) fn query(text: &str) -> Vec<u8> {
     bytes(|out| {
         write::query(out, text.as_bytes());
     })
 }
 
 /// Types of the messages up to and with the first of type `last`; errors as `E` and their SQLSTATE.
-async fn until(stream: &mut DuplexStream, buffer: &mut BytesMut, last: u8) -> Vec<String> {
+pub(super) async fn until(stream: &mut DuplexStream, buffer: &mut BytesMut, last: u8) -> Vec<String> {
     let mut seen = Vec::new();
     loop {
         while let Some(found) = frame(buffer, backend_limit).unwrap() {
@@ -112,7 +117,7 @@ async fn until(stream: &mut DuplexStream, buffer: &mut BytesMut, last: u8) -> Ve
 }
 
 /// Types of the agent's messages that reached the target, up to and with the first of type `last`.
-async fn reached(stream: &mut DuplexStream, buffer: &mut BytesMut, last: u8) -> String {
+pub(super) async fn reached(stream: &mut DuplexStream, buffer: &mut BytesMut, last: u8) -> String {
     let mut seen = String::new();
     loop {
         while let Some(found) = frame(buffer, frontend_limit).unwrap() {
@@ -129,7 +134,7 @@ async fn reached(stream: &mut DuplexStream, buffer: &mut BytesMut, last: u8) -> 
 }
 
 /// What has come so far, without waiting for more.
-async fn pending(stream: &mut DuplexStream) -> usize {
+pub(super) async fn pending(stream: &mut DuplexStream) -> usize {
     let mut buffer = BytesMut::new();
     match timeout(Duration::from_millis(50), stream.read_buf(&mut buffer)).await {
         Ok(read) => read.unwrap(),

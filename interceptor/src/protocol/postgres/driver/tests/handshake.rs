@@ -15,7 +15,7 @@ use crate::mask::Rules;
 use crate::protocol::postgres::Postgres;
 use crate::protocol::postgres::cancel::Key;
 use crate::protocol::postgres::codec::{Backend, ProtocolVersion, backend_limit, frame, write};
-use crate::protocol::{Cancel, Close, Conn, Dial, Failure, Protocol, Target};
+use crate::protocol::{Cancel, Close, Conn, Dial, Failure, Patience, Protocol, Target};
 use crate::telemetry::SessionId;
 use crate::tls;
 
@@ -59,6 +59,7 @@ async fn serve(gate: &ScriptedGate, send: &[&[u8]]) -> (Result<Close, Failure>, 
         dial: Arc::clone(&dial) as Arc<dyn Dial>,
         rules: Arc::new(Rules::default()),
         session: SessionId::NONE,
+        patience: Patience::default(),
     };
     let (closed, received) = futures_util::join!(Postgres.serve(conn, gate), talk(&mut agent, send));
     (closed, received, dial.0.load(Ordering::SeqCst))
@@ -207,6 +208,7 @@ async fn an_agent_that_says_nothing_is_not_waited_for_forever() {
         dial: Arc::new(Counting::default()),
         rules: Arc::new(Rules::default()),
         session: SessionId::NONE,
+        patience: Patience::default(),
     };
     let gate = ScriptedGate::open();
     assert!(matches!(Postgres.serve(conn, &gate).await, Err(Failure::Agent(_))));

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod fake;
+mod fire;
 mod handshake;
 mod honest;
 mod newest;
@@ -44,6 +45,10 @@ pub(super) struct ScriptedGate {
     pub(super) approve: Notify,
     pub(super) holding: AtomicUsize,
     pub(super) unrecordable: std::sync::atomic::AtomicBool,
+    /// Bytes that a session may hold.
+    pub(super) room: AtomicUsize,
+    /// The most that one ever held.
+    pub(super) held: AtomicUsize,
 }
 
 impl std::fmt::Debug for ScriptedGate {
@@ -65,6 +70,8 @@ impl ScriptedGate {
             approve: Notify::new(),
             holding: AtomicUsize::new(0),
             unrecordable: false.into(),
+            room: usize::MAX.into(),
+            held: AtomicUsize::new(0),
         }
     }
 
@@ -146,6 +153,11 @@ impl Gate for ScriptedGate {
         }
         self.observed.lock().push(event);
         Box::pin(async { Ok(()) })
+    }
+
+    fn holds(&self, bytes: usize) -> Result<(), Denial> {
+        self.held.fetch_max(bytes, Ordering::SeqCst);
+        if bytes > self.room.load(Ordering::SeqCst) { Err(denial("more memory")) } else { Ok(()) }
     }
 
     fn ended(&self) -> BoxFuture<'_, Denial> {

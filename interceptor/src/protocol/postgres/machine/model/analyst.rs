@@ -5,8 +5,8 @@
 use std::sync::{Arc, LazyLock};
 
 use super::super::super::analysis::{
-    Analysis, CopyDirection, CopyFormat, CopyKind, Known, Missing, Output, OutputColumn, Resync, SessionEffect,
-    StatementInfo, Transaction,
+    Analysis, CopyDirection, CopyFormat, CopyKind, Known, Missing, Output, OutputColumn, Prepared, Resync,
+    SessionEffect, StatementInfo, Transaction,
 };
 use super::super::super::statement::{Analyst, Reading};
 use super::super::{Leave, Question};
@@ -94,6 +94,10 @@ impl Script {
             "rollback" => SessionEffect::Transaction(Transaction::Rollback { chain: false }),
             "copyin" => copy(CopyDirection::In),
             "copyout" | "copymasked" => copy(CopyDirection::Out),
+            word if word.starts_with("prepare") => SessionEffect::Prepare {
+                name: word.chars().take(20).collect::<String>().into(),
+                prepared: Arc::new(Prepared { text: word.into(), first: None }),
+            },
             _ => SessionEffect::None,
         };
         // At its second reading, and later, `bound` reads what is masked.
