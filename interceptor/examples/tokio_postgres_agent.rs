@@ -4,8 +4,8 @@
 //! `--direct` it runs against a bare server on which the role may not write to `customers`: everything but masks and the
 //! words of a refusal is then the same. For tests: it promises nothing else.
 
-use std::fmt::Debug;
-use std::io::{self, Write as _};
+mod agent;
+
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,43 +16,20 @@ use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::{AsyncMessage, Client, Error, NoTls, Notification, SimpleQueryMessage};
 
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+use agent::{CARD, Outcome, RULE, Refusal, Report, please};
 
-const CARD: &str = "4111111111111111";
-
-/// What was expected, and whether it came.
-struct Report {
-    direct: bool,
-    failures: u32,
+/// Why it was refused, where it was.
+fn refusal<T>(result: Result<T, Error>) -> Option<Refusal> {
+    let error = result.err()?;
+    let said = error.as_db_error()?;
+    Some(Refusal {
+        state: said.code().code().to_owned(),
+        severity: said.severity().to_owned(),
+        message: said.message().to_owned(),
+        detail: said.detail().unwrap_or_default().to_owned(),
+        hint: said.hint().unwrap_or_default().to_owned(),
+    })
 }
-
-impl Report {
-    fn check<T: PartialEq + Debug>(&mut self, name: &str, expected: T, got: T) -> io::Result<()> {
-        if expected == got {
-            return writeln!(io::stdout(), "ok {name}");
-        }
-        self.failures += 1;
-        writeln!(io::stdout(), "FAIL {name}: expected {expected:?} got {got:?}")
-    }
-
-    fn masked<T: PartialEq + Debug>(&mut self, name: &str, masked: T, clear: T, got: T) -> io::Result<()> {
-        let expected = if self.direct { clear } else { masked };
-        self.check(name, expected, got)
-    }
-
-    fn refused<T>(&mut self, name: &str, result: Result<T, Error>, rule: &str) -> io::Result<()> {
-        let error = result.err();
-        let said = error.as_ref().and_then(Error::as_db_error);
-        self.check(&format!("{name}: sqlstate"), Some("42501"), said.map(|said| said.code().code()))?;
-        let Some(said) = said.filter(|_| !self.direct) else { return Ok(()) };
-        let all = format!("{} {:?} {:?}", said.message(), said.detail(), said.hint());
-        self.check(&format!("{name}: names the rule"), true, all.contains(rule))?;
-        self.check(&format!("{name}: has the session"), true, said.detail().unwrap_or_default().contains("session"))?;
-        self.check(&format!("{name}: severity"), "ERROR", said.severity())
-    }
-}
-
-const RULE: &str = "customers-are-read-only";
 
 fn denied(marker: &str) -> String {
     format!("UPDATE customers SET name = 'Mallory' WHERE id = 1 /* forbidden:tokio:{marker} */")
@@ -119,21 +96,21 @@ async fn reading(client: &Client, report: &mut Report) -> Outcome {
 }
 
 async fn denials(client: &Client, report: &mut Report) -> Outcome {
-    report.refused("denied write", client.simple_query(&denied("simple")).await, RULE)?;
-    report.refused("denied write, extended", client.execute(&*denied("extended"), &[]).await, RULE)?;
+    report.refused("denied write", refusal(client.simple_query(&denied("simple")).await), RULE)?;
+    report.refused("denied write, extended", refusal(client.execute(&*denied("extended"), &[]).await), RULE)?;
     report.check("usable after a denial", 1_i32, client.query_one("SELECT 1", &[]).await?.try_get(0)?)?;
     let bound = "UPDATE customers SET name = $1 WHERE id = $2 /* forbidden:tokio:bound */";
-    report.refused("denied, with values", client.execute(bound, &[&"Mallory", &1_i32]).await, RULE)?;
-    report.refused("denied, the same again", client.execute(bound, &[&"Mallory", &1_i32]).await, RULE)?;
+    report.refused("denied, with values", refusal(client.execute(bound, &[&"Mallory", &1_i32]).await), RULE)?;
+    report.refused("denied, the same again", refusal(client.execute(bound, &[&"Mallory", &1_i32]).await), RULE)?;
     let file = client.simple_query("SELECT pg_read_file('/etc/passwd') /* forbidden:tokio:file */").await;
-    report.refused("server files", file, "")?;
+    report.refused("server files", refusal(file), "")?;
     if !report.direct {
         let block = client.simple_query("DO $$ BEGIN PERFORM 1; END $$ /* forbidden:tokio:do */").await;
         report.check("DO block", some("42501"), state(block))?;
     }
     let several =
         format!("INSERT INTO orders (customer, item) VALUES (1, 'tokio-several'); {}; SELECT 1", denied("several"));
-    report.refused("one of several is denied", client.batch_execute(&several).await, RULE)?;
+    report.refused("one of several is denied", refusal(client.batch_execute(&several).await), RULE)?;
     report.check("none of several ran", 0, count(client, "tokio-several").await?)?;
     let name = client.query_one("SELECT name FROM customers WHERE id = 1", &[]).await?;
     report.check("name is untouched", some("Ada Lovelace"), name.try_get(0)?)?;
@@ -169,7 +146,7 @@ async fn pipelines(client: &Client, report: &mut Report) -> Outcome {
     )
     .await;
     report.check("before the denied one", 1, before?)?;
-    report.refused("denied in a pipeline", refused, RULE)?;
+    report.refused("denied in a pipeline", refusal(refused), RULE)?;
     report.masked("after the denied one", some("************5559"), some("5500005555555559"), after?.try_get(0)?)?;
     report.check("each is its own transaction", 1, count(client, "tokio-pipe").await?)?;
     Ok(())
@@ -177,14 +154,14 @@ async fn pipelines(client: &Client, report: &mut Report) -> Outcome {
 
 async fn transactions(client: &mut Client, report: &mut Report) -> Outcome {
     client.batch_execute("BEGIN; INSERT INTO orders (customer, item) VALUES (1, 'tokio-lost')").await?;
-    report.refused("denied in a transaction", client.execute(&*denied("transaction"), &[]).await, RULE)?;
+    report.refused("denied in a transaction", refusal(client.execute(&*denied("transaction"), &[]).await), RULE)?;
     report.check("failed until the end", some("25P02"), state(client.query("SELECT 1", &[]).await))?;
     client.batch_execute("COMMIT").await?;
     report.check("COMMIT of a failed transaction rolls back", 0, count(client, "tokio-lost").await?)?;
     let mut outer = client.transaction().await?;
     outer.execute("INSERT INTO orders (customer, item) VALUES (1, 'tokio-kept')", &[]).await?;
     let inner = outer.savepoint("before").await?;
-    report.refused("denied after a savepoint", inner.execute(&*denied("savepoint"), &[]).await, RULE)?;
+    report.refused("denied after a savepoint", refusal(inner.execute(&*denied("savepoint"), &[]).await), RULE)?;
     inner.rollback().await?;
     outer.commit().await?;
     report.check("what stood before the savepoint is there", 1, count(client, "tokio-kept").await?)?;
@@ -227,7 +204,7 @@ async fn copies(client: &Client, report: &mut Report) -> Outcome {
         // Refused when it is parsed. A bare server refuses later, and tokio-postgres then loses its place.
         let copy = "COPY customers (id, name) FROM STDIN /* forbidden:tokio:copy */";
         let refused = client.copy_in::<_, Bytes>(copy).await.map(drop);
-        report.refused("denied copy in", refused, RULE)?;
+        report.refused("denied copy in", refusal(refused), RULE)?;
     }
     report.check("usable after copies", 1_i32, client.query_one("SELECT 1", &[]).await?.try_get(0)?)?;
     Ok(())
@@ -259,12 +236,6 @@ async fn notifications(client: &Client, news: &mut UnboundedReceiver<Notificatio
     let heard = tokio::time::timeout(Duration::from_secs(5), news.recv()).await?;
     report.check("listen and notify", some("hello"), heard.map(|news| news.payload().to_owned()))?;
     Ok(())
-}
-
-/// Asks the test for something, and waits until it is done; so that nobody waits, a line is read in any case.
-fn please(wish: &str) -> io::Result<()> {
-    writeln!(io::stdout(), "please {wish}")?;
-    io::stdin().read_line(&mut String::new()).map(drop)
 }
 
 /// A connection whose messages nobody looks at.
@@ -337,12 +308,5 @@ async fn run(url: &str, report: &mut Report) -> Outcome {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    let mut report = Report { direct: arguments.iter().any(|argument| argument == "--direct"), failures: 0 };
-    let url = arguments.get(1).map(String::as_str).unwrap_or_default();
-    let done = run(url, &mut report).await;
-    if let Err(error) = &done {
-        let _nobody_reads = writeln!(io::stdout(), "FAIL ran through: {error} {error:?}");
-    }
-    if done.is_ok() && report.failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    agent::main(run).await
 }

@@ -101,9 +101,6 @@ pub(super) fn programs_over(stage: &Stage, parameters: &str) -> Vec<(&'static st
     java.arg(format!(
         "jdbc:postgresql://{HOST}:5432/{DATABASE}?user=billing&password=the-shared-password&{parameters}"
     ));
-    let example = Path::new(env!("CARGO_BIN_EXE_interceptor")).with_file_name("examples").join("tokio_postgres_agent");
-    let mut tokio = Command::new(readable(stage, &example, "tokio_postgres_agent", 0o755));
-    tokio.arg(&url);
     vec![
         ("psycopg", python(stage, "agent_psycopg.py", &[&url])),
         ("psycopg2", orm(stage, "agent_psycopg2.py", &url)),
@@ -114,8 +111,17 @@ pub(super) fn programs_over(stage: &Stage, parameters: &str) -> Vec<(&'static st
         ("JDBC", java),
         ("lib/pq", go(stage, "agent_pq", &url)),
         ("pgx", go(stage, "agent_pgx", &url)),
-        ("tokio-postgres", tokio),
+        ("tokio-postgres", example(stage, "tokio_postgres_agent", &url)),
+        ("sqlx", example(stage, "sqlx_agent", &url)),
     ]
+}
+
+/// A program in Rust, one of this crate's examples.
+fn example(stage: &Stage, name: &str, url: &str) -> Command {
+    let built = Path::new(env!("CARGO_BIN_EXE_interceptor")).with_file_name("examples").join(name);
+    let mut command = Command::new(readable(stage, &built, name, 0o755));
+    command.arg(url);
+    command
 }
 
 /// A Python program with what only tests need.
