@@ -8,7 +8,8 @@ use interceptor::testing::stage::{HOST, Stage};
 
 use super::drivers::{converse, prepare, programs_over};
 use super::scene::{
-    CLEAR, assert_nothing_forbidden, bounded, configuration, edited, operate, psql, psql_ok, reload, said, stage, wire,
+    CLEAR, assert_nothing_forbidden, bounded, configuration, edited, inline, operate, psql, psql_ok, reload, said,
+    stage, wire,
 };
 
 const QUERY: &str = "SELECT card FROM customers WHERE id = 1";
@@ -50,6 +51,7 @@ fn agents_have_tls_where_they_ask_for_it() {
     psql_has_tls_where_it_asks_for_it(&stage);
     a_client_that_is_not_content_leaves_by_itself(&stage);
     clear_text_behind_a_request_for_tls_is_an_attack(&stage);
+    tls_is_taken_without_a_request_where_it_names_the_protocol(&stage);
     drivers_pass_over_verified_tls(&stage);
     a_new_certificate_is_shown_after_a_reload(&stage);
 }
@@ -109,11 +111,45 @@ fn clear_text_behind_a_request_for_tls_is_an_attack(stage: &Stage) {
     assert!(psql(stage, &[QUERY]).status.success());
 }
 
+fn tls_is_taken_without_a_request_where_it_names_the_protocol(stage: &Stage) {
+    let direct = edited(&stage.url(), CLEAR, &format!("{}&sslnegotiation=direct", verified(stage, "ca.pem")));
+    let code = format!(
+        "for url in ('{direct}', '{direct}'.replace('ca.pem', 'other.pem')):\n\
+         \x20   try:\n\
+         \x20       c = psycopg.connect(url)\n\
+         \x20       print('direct', c.pgconn.used_password, c.execute('SELECT card FROM customers WHERE id = 1').fetchone())\n\
+         \x20   except psycopg.Error as error:\n\
+         \x20       print('refused', error)\n"
+    );
+    let told = said(&stage.run_agent(bounded(&inline(stage, &code))).unwrap());
+    assert!(told.contains("direct") && told.contains("************1111"), "{told}");
+    assert!(told.contains("refused") && told.contains("certificate verify failed"), "{told}");
+    // Without the name of the protocol, or with another one, it may be meant for somebody else.
+    let code = format!(
+        "import socket, ssl\n\
+         for names in ([], ['http/1.1'], ['postgresql']):\n\
+         \x20   context = ssl._create_unverified_context()\n\
+         \x20   if names: context.set_alpn_protocols(names)\n\
+         \x20   try:\n\
+         \x20       s = context.wrap_socket(socket.create_connection(('{HOST}', 5432)), server_hostname='{HOST}')\n\
+         \x20       s.sendall(b'\\0\\0\\0\\x08\\x04\\xd2\\x16\\x2f')\n\
+         \x20       print(names, 'open', s.selected_alpn_protocol(), s.recv(9))\n\
+         \x20   except OSError as error:\n\
+         \x20       print(names, 'refused', error)\n"
+    );
+    let told = said(&stage.run_agent(bounded(&inline(stage, &code))).unwrap());
+    let line = |start: &str| told.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_owned();
+    assert!(line("[]").contains("refused") || line("[]").ends_with("b''"), "{told}");
+    assert!(line("['http/1.1']").contains("refused"), "{told}");
+    // Inside of TLS, TLS is not asked for again.
+    assert!(line("['postgresql']").contains("open postgresql b''"), "{told}");
+}
+
 fn drivers_pass_over_verified_tls(stage: &Stage) {
     prepare(stage);
     for (name, command) in programs_over(stage, &verified(stage, "ca.pem")) {
-        // The example's tokio-postgres is built without TLS.
-        if name == "tokio-postgres" {
+        // The examples in Rust are built without TLS.
+        if ["tokio-postgres", "sqlx"].contains(&name) {
             continue;
         }
         let told = converse(stage, &command);

@@ -12,7 +12,17 @@ use crate::protocol::Sniff;
 pub(super) const PARAMETERS_LIMIT: usize = 128;
 
 /// What the first bytes say.
+/// How TLS begins: content type handshake, and the high byte of every version (RFC 8446, section 5.1).
+pub(super) const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
+
 pub(super) fn sniff(first: &[u8]) -> Sniff {
+    // A handshake record of TLS: `sslnegotiation=direct`, without a request before it.
+    if first.starts_with(&TLS_HANDSHAKE) {
+        return Sniff::Match;
+    }
+    if first == &TLS_HANDSHAKE[..1] {
+        return Sniff::NeedMore;
+    }
     let Some(head) = first.first_chunk::<8>() else {
         // Up to its eighth byte, a length of at most 10,000 is all that can be seen.
         let possible = first.iter().zip([0u8, 0]).all(|(byte, zero)| *byte == zero);
