@@ -26,6 +26,7 @@ pub(crate) struct Figure {
     pub(crate) value: f64,
     /// Ratio to direct.
     pub(crate) ratio: Option<f64>,
+    /// Processor time of the proxy, in microseconds, for a transaction or a transfer.
     pub(crate) cpu_us: Option<f64>,
     /// p50, p95, p99 in microseconds.
     pub(crate) latency_us: Option<[u64; 3]>,
@@ -83,7 +84,10 @@ fn cell(unit: Unit, figure: &Figure) -> String {
         let _infallible = write!(text, "\n{p50} / {p99} us");
     }
     if let Some(cpu) = figure.cpu_us {
-        let _infallible = write!(text, "\n{cpu:.1} us cpu");
+        let _infallible = match unit {
+            Unit::Transfers => write!(text, "\n{:.0} ms cpu", cpu / 1000.0),
+            _ => write!(text, "\n{cpu:.1} us cpu"),
+        };
     }
     text
 }

@@ -8,7 +8,7 @@ use interceptor::testing::stage::{AGENT_UID, DATABASE, Script, Stage};
 use interceptor::testing::world::FAR4;
 
 use super::load::{Bench, Run, pgbench, pgbench_program};
-use super::measure::{median, private_kib};
+use super::measure::{cpu, median, private_kib};
 use super::report::{Row, Unit};
 use super::rivals::{self, POOL_PORT, Route};
 use super::{Arguments, Failure};
@@ -174,11 +174,12 @@ fn transfers() -> Vec<(&'static str, Vec<&'static str>)> {
 }
 
 fn transfer_row(stage: &Stage, routes: &[Route], name: &str, client: &[&str], rounds: usize) -> Result<Row, Failure> {
-    let mut rates: Vec<Vec<f64>> = vec![Vec::new(); routes.len()];
+    let mut found: Vec<(Vec<f64>, Vec<f64>)> = vec![Default::default(); routes.len()];
     for round in 0..=rounds {
-        for (route, rates) in routes.iter().zip(&mut rates) {
+        for (route, (rates, times)) in routes.iter().zip(&mut found) {
             let mut command = own_client(stage)?;
             command.args(client);
+            let before = route.pid().map(cpu);
             let output = route.spawn(stage, command)?.wait_with_output()?;
             let text = String::from_utf8_lossy(&output.stdout);
             let seconds = text.split_whitespace().next().and_then(|word| word.parse::<f64>().ok());
@@ -188,13 +189,15 @@ fn transfer_row(stage: &Stage, routes: &[Route], name: &str, client: &[&str], ro
             // The first round only warms up.
             if round > 0 {
                 rates.push(1.0 / seconds);
+                let used = route.pid().map(cpu).zip(before).map(|(after, before)| after.saturating_sub(before));
+                times.extend(used.map(|used| used.as_secs_f64() * 1e6));
             }
         }
         eprintln!("{name}: round {round}");
     }
     let mut row = Row::new(name, Unit::Transfers);
-    for (route, rates) in routes.iter().zip(rates) {
-        row.add(route.name, median(rates), None, None);
+    for (route, (rates, times)) in routes.iter().zip(found) {
+        row.add(route.name, median(rates), (!times.is_empty()).then(|| median(times)), None);
     }
     Ok(row)
 }

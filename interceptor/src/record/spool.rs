@@ -444,8 +444,9 @@ fn len64(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
-/// zstd's fastest ordinary level: a recording is read far less often than it is written.
-const LEVEL: i32 = 1;
+/// One of zstd's fast levels: a recording is read far less often than it is written, and compressing it was the largest
+/// part of what a large result costs.
+const LEVEL: i32 = -3;
 /// Shorter payloads gain little from compression, and cost as much time as all the rest of a frame.
 const PACK_FROM: usize = 2048;
 /// Most entries of a segment.

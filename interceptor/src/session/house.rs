@@ -98,7 +98,7 @@ impl House {
         let Captured { stream, origin } = captured;
         let routed = self.route(origin.destination);
         let target = routed.as_ref().ok().map(|(target, _)| Arc::clone(&target.name));
-        let (target, view, enrolled) = match self.admit(id, &origin, routed) {
+        let ((target, view), enrolled) = match self.admit(id, &origin, routed) {
             Ok(admitted) => admitted,
             Err((denial, served)) => {
                 self.refuse(id, &origin, target, denial.clone()).await;
@@ -169,7 +169,7 @@ impl House {
         id: SessionId,
         origin: &Origin,
         routed: Result<Served, String>,
-    ) -> Result<(Arc<BoundTarget>, Arc<Target>, Enrolled), (Denial, Option<Served>)> {
+    ) -> Result<(Served, Enrolled), (Denial, Option<Served>)> {
         let refused = |fault, reason| Denial {
             fault,
             what: format!("a connection to {}", origin.destination),
@@ -182,7 +182,7 @@ impl House {
         let (target, view) = routed.map_err(|reason| (refused(Fault::Agent, reason), None))?;
         let name = Arc::clone(&target.name);
         match self.registry.enroll(&self.limits, id, name, origin.clone(), self.clock.now()) {
-            Ok(enrolled) => Ok((target, view, enrolled)),
+            Ok(enrolled) => Ok(((target, view), enrolled)),
             Err(reason) => Err((refused(Fault::Interceptor, reason), Some((target, view)))),
         }
     }

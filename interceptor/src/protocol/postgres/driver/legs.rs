@@ -32,7 +32,7 @@ pub(super) const READ: usize = 16 << 10;
 const SMALL_READ: usize = 2 << 10;
 
 /// Bytes of a read on a leg that fills every read.
-const LARGE_READ: usize = 64 << 10;
+const LARGE_READ: usize = 256 << 10;
 
 /// Bytes that may wait in one direction before its source is held back.
 pub(super) const HIGH_WATER: usize = 256 << 10;
