@@ -138,6 +138,9 @@ pub(crate) fn search(rig: &Rig, seed: u64, cases: usize) -> Findings {
         figures.ran += usize::from(refused.is_none() && !outcomes[0].failed());
         figures.flagged += usize::from(outcomes[0].filters() && difference(&outcomes).is_some());
         if let Some(why) = &refused {
+            if why.contains("parse") {
+                println!("PARSE {why} {:?}", case.steps);
+            }
             *findings.reasons.entry(why.clone()).or_default() += 1;
         }
         if let Some(broke) = outcomes.iter().find_map(|outcome| outcome.broke.as_ref()) {
@@ -171,6 +174,7 @@ fn plain(case: &Case, outcome: &Outcome, refused: Option<String>, direct: &mut G
         None if comparable(&truth.script) == comparable(&outcome.script) => return,
         None => "masked".to_owned(),
     };
+    println!("NEEDLESS {reason}: {:?}", case.steps);
     *findings.needless.entry(reason).or_default() += 1;
 }
 
@@ -231,6 +235,9 @@ pub(crate) fn self_check(rig: &Rig, seed: u64, cases: usize) -> BTreeMap<&'stati
         let error = outcomes[0].failed() && case.class != "error";
         counts.0 += usize::from(!error);
         let seen = outcomes.iter().any(|outcome| rig.finder.find(&outcome.script).is_some());
+        if !error && !seen && difference(&outcomes).is_none() {
+            println!("DUD {}: {:?}", case.class, case.steps);
+        }
         counts.1 += usize::from(!error && (seen || difference(&outcomes).is_some()));
     }
     found
