@@ -118,9 +118,10 @@ impl World {
             "UPDATE people SET {set} salary = {salary}, born = '{born}', big = {big}, score = {score}, \
              seen = '{seen} 10:11:12.131415', small = {small}, key = '{key}', secret = '\\x{secret}', addr = '{addr}', \
              doc = '{{\"k\": \"{doc}\", \"n\": [1, {{\"m\": \"{doc}\"}}]}}', docj = '{{\"k\": \"{docj}\"}}', \
-             mark = '<m>{mark}</m>', tags = ARRAY['{tag}', 'x'], couple = ('{one}', '{two}'), \
+             tags = ARRAY['{tag}', 'x'], couple = ('{one}', '{two}'), \
              spans = '[{span}, {span}]', days = '[{day}, {day}]', words = to_tsvector('simple', '{word}'), \
-             extra = 'k => {extra}' WHERE id = {id};"
+             extra = 'k => {extra}' WHERE id = {id};\n\
+             DO $$ BEGIN UPDATE people SET mark = '<m>{mark}</m>' WHERE id = {id}; EXCEPTION WHEN feature_not_supported THEN NULL; END $$;"
         );
     }
 

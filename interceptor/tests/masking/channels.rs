@@ -123,7 +123,10 @@ impl Corpus {
             "$",
         ]);
         let list = list.replace('¤', &text).replace('$', &scalar).replace("OLD", old);
-        let statement = match self.draws.below(9) {
+        let statement = match self.draws.below(if self.version >= 17 { 10 } else { 9 }) {
+            9 => format!(
+                "MERGE INTO people USING (VALUES (1)) s(i) ON people.id = s.i WHEN MATCHED THEN UPDATE SET note = 'z' RETURNING merge_action(), {list}"
+            ),
             0 => format!("UPDATE people SET note = 'x' RETURNING {list}"),
             1 => format!("UPDATE people SET note = 'x' WHERE id = 1 RETURNING {list}"),
             2 => format!("INSERT INTO people (id) VALUES (90) RETURNING {list}"),

@@ -221,18 +221,19 @@ fn smaller(rig: &Rig, pair: &mut Pair, first: (Case, String), choices: Vec<usize
 }
 
 /// Runs cases with every value in clear: whether the search would see them. Gives how many ran, and those found, by class.
+/// What only asks about values, or loses them, is no measure, and left out.
 pub(crate) fn self_check(rig: &Rig, seed: u64, cases: usize) -> BTreeMap<&'static str, (usize, usize)> {
-    let mut corpus = Corpus::new(Draw::new(seed), rig.version);
+    let mut corpus = Corpus::new(Draw::new(seed), rig.version).mild();
     let mut pair = Pair::new(rig, Rule::Open);
     let mut found: BTreeMap<&'static str, (usize, usize)> = BTreeMap::new();
     for _ in 0..cases {
         let (case, _) = corpus.next();
-        if case.plain {
+        if case.plain || matches!(case.class, "filter" | "error") {
             continue;
         }
         let outcomes = pair.run(&case);
         let counts = found.entry(case.class).or_default();
-        let error = outcomes[0].failed() && case.class != "error";
+        let error = outcomes[0].failed();
         counts.0 += usize::from(!error);
         let seen = outcomes.iter().any(|outcome| rig.finder.find(&outcome.script).is_some());
         if !error && !seen && difference(&outcomes).is_none() {

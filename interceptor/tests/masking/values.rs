@@ -198,6 +198,26 @@ const TEXT: &[&str] = &[
     "shout(¤)",
 ];
 
+/// What newer servers have: since when, and the text.
+const NEWER: &[(u32, &str)] = &[
+    (16, "any_value(¤) OVER ()"),
+    (16, "JSON_OBJECT('k': ¤)::text"),
+    (16, "JSON_ARRAY(¤)::text"),
+    (16, "(SELECT JSON_ARRAYAGG(¤)::text)"),
+    (16, "(SELECT JSON_OBJECTAGG('k': ¤)::text)"),
+    (17, "JSON_VALUE(to_jsonb(¤), '$')"),
+    (17, "JSON_QUERY(to_jsonb(¤), '$' WITH WRAPPER)::text"),
+    (17, "JSON_EXISTS(to_jsonb(¤), '$')::text"),
+    (17, "JSON_SERIALIZE(JSON_SCALAR(¤))"),
+    (17, "(SELECT j.v FROM JSON_TABLE(to_jsonb(¤), '$' COLUMNS (v text PATH '$')) j)"),
+    (17, "to_bin(ascii(¤))"),
+    (18, "casefold(¤)"),
+    (18, "encode(reverse(convert_to(¤, 'UTF8')), 'hex')"),
+    (18, "crc32(convert_to(¤, 'UTF8'))::text"),
+    (18, "array_to_string(array_reverse(string_to_array(¤, NULL)), '')"),
+    (18, "array_to_string(array_sort(string_to_array(¤, NULL)), '')"),
+];
+
 /// Last step: other types for the way out. The first is none.
 const LAST: &[&str] = &[
     "¤",
@@ -239,12 +259,23 @@ impl Corpus {
         of[at]
     }
 
+    fn pick_newer(&mut self) -> (u32, &'static str) {
+        let at = self.draws.below(NEWER.len());
+        NEWER[at]
+    }
+
     /// Text made from a text.
     pub(super) fn text(&mut self, value: &str) -> String {
         let mut text = value.to_owned();
         for _ in 0..self.draws.below(4) {
-            let among = if self.draws.chance(60) { TEXT } else { &TEXT[..MILD] };
+            let among = if !self.mild && self.draws.chance(60) { TEXT } else { &TEXT[..MILD] };
             text = self.draws.one(among).replace('¤', &text);
+        }
+        if self.version > 15 && !self.mild && self.draws.chance(8) {
+            let (since, newer) = self.pick_newer();
+            if since <= self.version {
+                text = newer.replace('¤', &text);
+            }
         }
         text
     }
