@@ -104,11 +104,10 @@ impl World {
         let salary = format!("{}.{}", self.digits(9), self.digits(4));
         let (salary, born, big) = (self.other(salary), self.date(), self.digits(17));
         let (born, big, score) = (self.other(born), self.other(big), self.digits(14));
-        let (seen, key) = (self.date(), self.hex(32));
+        let (seen, key) = (self.date(), [8, 4, 4, 4, 12].map(|count| self.hex(count)).join("-"));
         let addr = format!("10.{}.{}.{}", 100 + self.draw.below(99), self.draw.below(250), 100 + self.draw.below(99));
         let (score, addr, secret) = (self.other(score), self.other(addr), self.hex(40));
         let small = 1000 + self.draw.below(30000);
-        let key = format!("{}-{}-{}-{}-{}", &key[..8], &key[8..12], &key[12..16], &key[16..20], &key[20..]);
         self.texts.extend([secret.clone(), key.clone()]);
         let [doc, docj, mark, tag, one, two, word, extra] = std::array::from_fn(|_| self.text(false));
         let (span, day) = (self.digits(9), self.date());

@@ -114,9 +114,10 @@ fn without_tokens(text: &str) -> String {
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let end = part.char_indices().nth(TOKEN).map_or(part.len(), |(at, _)| at);
-        let token = part[..end].chars().all(|sign| sign.is_ascii_lowercase() || sign.is_ascii_digit());
+        let (token, rest) = part.split_at(end);
+        let token = token.chars().all(|sign| sign.is_ascii_lowercase() || sign.is_ascii_digit());
         out.push_str("tok_");
-        out.push_str(if token { &part[end..] } else { part });
+        out.push_str(if token { rest } else { part });
     }
     out
 }
@@ -138,9 +139,6 @@ pub(crate) fn search(rig: &Rig, seed: u64, cases: usize) -> Findings {
         figures.ran += usize::from(refused.is_none() && !outcomes[0].failed());
         figures.flagged += usize::from(outcomes[0].filters() && difference(&outcomes).is_some());
         if let Some(why) = &refused {
-            if why.contains("parse") {
-                println!("PARSE {why} {:?}", case.steps);
-            }
             *findings.reasons.entry(why.clone()).or_default() += 1;
         }
         if let Some(broke) = outcomes.iter().find_map(|outcome| outcome.broke.as_ref()) {
@@ -172,9 +170,8 @@ fn plain(case: &Case, outcome: &Outcome, refused: Option<String>, direct: &mut G
     let reason = match refused {
         Some(why) => format!("refused: {why}"),
         None if comparable(&truth.script) == comparable(&outcome.script) => return,
-        None => "masked".to_owned(),
+        None => format!("masked: {}", case.steps.first().and_then(|step| step.split(' ').next()).unwrap_or_default()),
     };
-    println!("NEEDLESS {reason}: {:?}", case.steps);
     *findings.needless.entry(reason).or_default() += 1;
 }
 
@@ -236,9 +233,6 @@ pub(crate) fn self_check(rig: &Rig, seed: u64, cases: usize) -> BTreeMap<&'stati
         let error = outcomes[0].failed();
         counts.0 += usize::from(!error);
         let seen = outcomes.iter().any(|outcome| rig.finder.find(&outcome.script).is_some());
-        if !error && !seen && difference(&outcomes).is_none() {
-            println!("DUD {}: {:?}", case.class, case.steps);
-        }
         counts.1 += usize::from(!error && (seen || difference(&outcomes).is_some()));
     }
     found
