@@ -120,9 +120,9 @@ impl Corpus {
             "id, ssn, email, card, ref",
             "OLD",
             "people::text",
-            "$",
+            "SCALAR",
         ]);
-        let list = list.replace('¤', &text).replace('$', &scalar).replace("OLD", old);
+        let list = list.replace('¤', &text).replace("SCALAR", &scalar).replace("OLD", old);
         let statement = match self.draws.below(if self.version >= 17 { 10 } else { 9 }) {
             9 => format!(
                 "MERGE INTO people USING (VALUES (1)) s(i) ON people.id = s.i WHEN MATCHED THEN UPDATE SET note = 'z' RETURNING merge_action(), {list}"
