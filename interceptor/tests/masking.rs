@@ -33,7 +33,7 @@ mod tests {
     use super::run::{self, Findings, Questions};
 
     /// Cases of a part; `cargo xtask masks` runs more.
-    const CASES: u64 = 260;
+    const CASES: u64 = 150;
     const SEED: u64 = 20_261_126;
 
     /// Path of a report, to which the figures are written.
@@ -45,7 +45,7 @@ mod tests {
         let seed = number("INTERCEPTOR_MASKING_SEED", SEED);
         let cases = usize::try_from(number("INTERCEPTOR_MASKING_CASES", CASES)).unwrap();
         let rig = Rig::new();
-        let checked = run::self_check(&rig, seed, cases / 4);
+        let checked = run::self_check(&rig, seed, cases / 3);
         let questions = run::questions(&rig, seed, cases / 5);
         let findings = run::search(&rig, seed, cases);
         let report =
@@ -67,7 +67,7 @@ mod tests {
     fn could_fail(checked: &BTreeMap<&'static str, (usize, usize)>, findings: &Findings) {
         let (ran, found) = checked.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         assert!(
-            found * 100 >= ran * FOUND && found > 20,
+            found * 100 >= ran * FOUND && found > 15,
             "of {ran} cases in clear only {found} were found: {checked:?}"
         );
         let (cases, ran) = findings.classes.values().fold((0, 0), |sum, one| (sum.0 + one.cases, sum.1 + one.ran));

@@ -221,6 +221,7 @@ pub(crate) fn binary_cells(server: &Postgres, database: &str) -> Vec<(String, Ve
         .collect();
     let cells = said.into_iter().filter_map(|said| match said {
         Said::Cell { bytes, .. } => Some(bytes),
+        Said::Null => Some(Vec::new()),
         _ => None,
     });
     let visible = ["id", "name", "team", "note"];

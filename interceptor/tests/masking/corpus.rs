@@ -22,6 +22,8 @@ pub(crate) struct Corpus {
     pub(super) depth: u32,
     /// Whether values are of tagged columns.
     pub(super) tagged: bool,
+    /// Whether values are kept so that they can be found again.
+    pub(super) mild: bool,
     /// Major version of the server.
     pub(super) version: u32,
 }
@@ -29,7 +31,12 @@ pub(crate) struct Corpus {
 impl Corpus {
     /// A generator for a server of that version.
     pub(crate) const fn new(draws: Draw, version: u32) -> Self {
-        Self { draws, depth: 0, tagged: true, version }
+        Self { draws, depth: 0, tagged: true, mild: false, version }
+    }
+
+    /// The same, whose values are not hashed, counted or compared.
+    pub(crate) fn mild(self) -> Self {
+        Self { mild: true, ..self }
     }
 
     /// The next case, and the choices that it was made of.

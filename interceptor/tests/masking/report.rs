@@ -104,4 +104,5 @@ const LIMITS: &str = "\n## Known limits\n\n\
 - Whether a constraint of the table's owner is broken (a unique key, a check) shows by the SQLSTATE of a plain write.\n\
 - How long a statement takes, and how large a table is after a computed value was written into a column of the same tag.\n\
 - Whether the elements of tagged arrays fit together in an array expression, and whether a result fits into memory.\n\
+- The order of rows that nothing asks for, where statistics make the planner choose another plan.\n\
 - What owners design: names of partitions, views that filter, triggers, and functions that policy permits to call.\n";

@@ -102,6 +102,9 @@ impl Rig {
             ("statement_timeout", "10s"),
             ("autovacuum", "off"),
             ("max_parallel_workers_per_gather", "0"),
+            // Statistics choose plans, and hashing the order of rows that nobody has asked for.
+            ("enable_hashagg", "off"),
+            ("enable_hashjoin", "off"),
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let server = Postgres::start(Options { auth: "trust", settings, ..Options::default() }).unwrap();

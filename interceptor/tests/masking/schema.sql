@@ -1,6 +1,6 @@
 -- What the search looks for ways around: tagged columns of every sort of type, and everything that reads them.
 CREATE EXTENSION IF NOT EXISTS citext;
-CREATE EXTENSION IF NOT EXISTS hstore;
+DO $$ BEGIN CREATE EXTENSION hstore; EXCEPTION WHEN OTHERS THEN CREATE DOMAIN hstore AS text; END $$;
 DO $$ BEGIN CREATE EXTENSION pgcrypto; EXCEPTION WHEN OTHERS THEN NULL; END $$;
 CREATE EXTENSION IF NOT EXISTS fuzzystrmatch;
 CREATE SCHEMA agent;

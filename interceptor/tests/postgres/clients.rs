@@ -116,7 +116,7 @@ fn psql_reads_masked_values_in_every_way_it_asks() {
         "SELECT (SELECT card FROM customers WHERE id = 1) AS n",
         "SELECT CASE WHEN id = 1 THEN card ELSE name END FROM customers",
         "SELECT card FROM spending",
-        "EXPLAIN ANALYZE SELECT card FROM customers",
+        "EXPLAIN (VERBOSE, COSTS OFF) SELECT card FROM customers",
         "PREPARE p AS SELECT card FROM customers; EXECUTE p; DEALLOCATE p",
         "BEGIN; DECLARE c CURSOR FOR SELECT email, card FROM customers; FETCH ALL FROM c; CLOSE c; COMMIT",
         "COPY customers TO STDOUT",

@@ -686,6 +686,7 @@ impl<'a> Walker<'a> {
             let names: Vec<&str> = parts.iter().map(String::as_str).collect();
             if is_relation(drop.remove_type) {
                 self.by_name(ActionName::SQL_DROP, &names, drop.missing_ok);
+                self.dropped(&names);
             } else if drop.remove_type == ObjectType::ObjectSchema as i32 {
                 let resource = self.resource(ResourceKind::Schema, &[&parts.join(".")]);
                 self.act(ActionName::SQL_DROP, resource);

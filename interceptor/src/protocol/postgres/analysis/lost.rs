@@ -75,6 +75,31 @@ impl<'a> Walker<'a> {
         }
     }
 
+    /// A table that goes: its columns tag those of its parents, and what was copied from there while they did.
+    pub(super) fn dropped(&mut self, parts: &[&str]) {
+        let (schema, name) = match parts {
+            [name] => (None, *name),
+            [schema, name] | [_, schema, name] => (Some(*schema), *name),
+            _ => return,
+        };
+        let (names, catalog, scope) = (self.names, self.catalog(), self.scope);
+        let Some(relation) = catalog.resolve(names, schema, name) else { return };
+        let of = |member: &Relation, column: &str| {
+            scope.tags.tags(scope.target, scope.database, &member.schema, &member.name, column)
+        };
+        let others: Vec<&Relation> =
+            catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid)).collect();
+        for column in &relation.columns {
+            let mut same =
+                others.iter().filter(|other| other.columns.iter().any(|known| known.name == column.name)).peekable();
+            if same.peek().is_some() {
+                let kept = same.fold(self.no_tags(), |tags, other| union(&tags, &of(other, &column.name)));
+                let lost: TagSet = Arc::new(of(relation, &column.name).difference(&kept).cloned().collect());
+                self.leak(&lost, "no longer tagged as the child's");
+            }
+        }
+    }
+
     /// A table that leaves its parent: columns that are tagged as the parent's no longer are.
     pub(super) fn orphaned(&mut self, relation: Option<&'a Relation>) {
         let tags = relation.map_or_else(
