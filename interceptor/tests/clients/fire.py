@@ -27,8 +27,11 @@ HOST, PORT = sys.argv[2], int(sys.argv[3])
 REST = sys.argv[4:]
 
 
+ADDRESS = socket.getaddrinfo(HOST, PORT, socket.AF_INET)[0][4]
+
+
 def connect(timeout=60):
-    return socket.create_connection((HOST, PORT), timeout=timeout)
+    return socket.create_connection(ADDRESS, timeout=timeout)
 
 
 def session():
@@ -47,12 +50,12 @@ def reset(stream):
 
 
 def storm(count):
-    address, open_now, refused = socket.getaddrinfo(HOST, PORT, socket.AF_INET)[0][4], [], 0
+    open_now, refused = [], 0
     for number in range(count):
         stream = socket.socket()
         stream.settimeout(60)
         try:
-            stream.connect(address)
+            stream.connect(ADDRESS)
             if number % 3 == 2:
                 stream.sendall(b"\x16\x03\x01\x02\x00\x01")
         except OSError:
