@@ -8,6 +8,7 @@ crowd N       N sessions at once; prints `open N`, waits for a line, asks a ques
 pipeline K N  N messages of kind K (sync, parse, query, bind) without reading; once they are stuck, reads and counts answers
 length L      a message that says it is L bytes long; prints how that ends
 endless       a statement without end; prints how that ends
+long          12 MiB at once, over IPv6 where there is any; prints how that ends, and after how many seconds
 half          a query, and the half that is written closed; prints what comes
 bulk N MIB    N sessions that each send all but the last byte of a Bind; prints how each stands
 names N       N prepared statements with long names; prints the SQLSTATE at the bound, or how many there were
@@ -221,6 +222,23 @@ def endless():
     except OSError:
         pass
     print(ending(stream))
+
+
+def long():
+    found = socket.getaddrinfo(HOST, PORT, type=socket.SOCK_STREAM)
+    six = [entry for entry in found if entry[0] == socket.AF_INET6]
+    stream = socket.socket((six or found)[0][0])
+    try:
+        # It writes more than 64 KiB at once, which others may not.
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+    except OSError:
+        pass
+    stream.settimeout(60)
+    stream.connect((six or found)[0][4])
+    start_up(stream)
+    began = time.monotonic()
+    stream.sendall(frame(b"Q", b"SELECT 1 /* " + b"x" * (12 << 20) + b" */\0"))
+    print(ending(stream), int(time.monotonic() - began))
 
 
 def half():

@@ -11,7 +11,7 @@ use interceptor::testing::stage::{HOST, Stage};
 use super::scene::{bounded, installed, operate_json, program, psql_ok, python, said, wait_for};
 
 /// How long an honest agent may wait for its answer while others attack, client's start and log-in included.
-const SERVED_WITHIN: Duration = Duration::from_secs(20);
+const SERVED_WITHIN: Duration = Duration::from_secs(45);
 
 /// How the daemon stood before.
 pub(super) struct Watch {
