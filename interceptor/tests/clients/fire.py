@@ -75,7 +75,9 @@ def cancels(count):
                 stream.sendall(struct.pack("!IIII", 16, 80877102, number, number))
         except OSError:
             pass
-    print("done")
+    # Who has ended cannot be identified any more.
+    print("sent", flush=True)
+    sys.stdin.readline()
 
 
 def until_closed(streams, each_second=lambda: None):

@@ -37,14 +37,16 @@ fn a_storm_of_connections_passes() {
 fn wrong_keys_cancel_nothing_and_cost_nothing_that_stays() {
     let stage = stage();
     let watch = Watch::new(&stage);
-    let flood = Attack::start(&stage, "cancels", fire(&stage, &["cancels", "1500"]));
+    let mut flood = Attack::start(&stage, "cancels", fire(&stage, &["cancels", "1500"]));
     // A query that somebody could have cancelled.
     psql_ok(&stage, &["SELECT pg_sleep(2)"]);
-    assert!(flood.finish().contains("done"));
+    assert_eq!(flood.line(0, 100), "sent");
+    gone(&stage);
+    flood.finish();
     watch.within(&stage, "1,500 cancel requests", 100);
     watch.recovered(&stage);
     let refused = recorded(&stage).matches("no session of this identity has that key").count();
-    assert!(refused >= 1000, "{refused} refusals are on record");
+    assert!(refused >= 1500, "{refused} refusals are on record");
 }
 
 #[test]
