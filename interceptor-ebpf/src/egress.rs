@@ -1,7 +1,7 @@
 //! The fence: the last look at every packet of an agent's socket. Default deny.
 //!
 //! A packet passes when all of this holds: it has a socket; it leaves through `lo`; it is plain IPv4 or IPv6 without
-//! options, fragments or extension headers, TCP or UDP; it goes to 127.0.0.1 or ::1; and there it reaches the daemon,
+//! options, fragments or extension headers (but for [`jumbo`]), TCP or UDP; it goes to 127.0.0.1 or ::1; and there it reaches the daemon,
 //! or, over TCP, a socket of the same cgroup. What the other hooks miss ends here.
 //!
 //! Runs after the OUTPUT chain's address translation and before fragmentation.
@@ -24,6 +24,10 @@ use crate::sock_addr::{self, Endpoint, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK4, LOOP
 const LO: u32 = 1;
 const ETH_P_IP: u32 = 0x0800;
 const ETH_P_IPV6: u32 = 0x86dd;
+/// The next header that says: options for every hop.
+const HOP_BY_HOP: u8 = 0;
+/// The option that says how long the packet is, where 16 bits do not.
+const JUMBO: u8 = 0xc2;
 const TCP_SYN: u8 = 0x02;
 const TCP_ACK: u8 = 0x10;
 
@@ -74,7 +78,9 @@ impl Packet {
                 if start[0] >> 4 != 6 {
                     return None;
                 }
-                (address(load(ctx, 8)?), address(load(ctx, 24)?), start[6], 40, true)
+                let (protocol, offset) =
+                    if start[6] == HOP_BY_HOP { (jumbo(ctx, &start)?, 48) } else { (start[6], 40) };
+                (address(load(ctx, 8)?), address(load(ctx, 24)?), protocol, offset, true)
             }
             _ => return None,
         };
@@ -92,6 +98,15 @@ impl Packet {
             six,
         })
     }
+}
+
+/// The protocol behind the one extension header that the kernel itself puts in front of more than 64 KiB of TCP at once:
+/// hop by hop, with the jumbo option alone. Without it a long write would be lost, and its parts sent again one by one.
+#[inline(always)]
+fn jumbo(ctx: &SkBuffContext, start: &[u8; 8]) -> Option<u8> {
+    let [next, length, option, size] = load::<4>(ctx, 40)?;
+    let is_jumbo = start[4] == 0 && start[5] == 0 && length == 0 && option == JUMBO && size == 4;
+    if is_jumbo && u32::from(next) == IPPROTO_TCP { Some(next) } else { None }
 }
 
 #[inline(always)]

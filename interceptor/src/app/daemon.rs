@@ -28,6 +28,8 @@ const EXPIRE: Duration = Duration::from_secs(1);
 /// Pause after an accept that failed, so that running out of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Descriptors of a session: both legs, and the agent's process, so that its facts are never read of another.
+const SESSION_DESCRIPTORS: u64 = 3;
 /// Descriptors that are not for sessions: the spool, the admin socket, refusals, loads of catalogs.
 const OTHER_DESCRIPTORS: u64 = 256;
 /// Connections beyond the sessions that may be under way to a refusal before no more are accepted.
@@ -79,7 +81,7 @@ impl Captures {
     }
 }
 
-/// A session takes two descriptors: as many as the system lets this process have are made usable. How many sessions fit:
+/// A session takes descriptors: as many as the system lets this process have are made usable. How many sessions fit:
 /// more would take what the daemon itself needs, and nobody could be told why.
 fn raise_descriptors(sessions: usize) -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -87,8 +89,9 @@ fn raise_descriptors(sessions: usize) -> usize {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         Ok(hard)
     });
-    let fit =
-        |descriptors: u64| usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
+    let fit = |descriptors: u64| {
+        usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / SESSION_DESCRIPTORS).unwrap_or(usize::MAX)
+    };
     match raised {
         Ok(hard) if fit(hard) < sessions => {
             let fit = fit(hard).max(1);

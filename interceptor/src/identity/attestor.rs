@@ -23,8 +23,10 @@ use crate::capture::Origin;
 use crate::clock::Clock;
 use crate::secret::Secret;
 
-/// Reads of processes and token files in flight; more wait, and are refused after [`READ_TIME_MAX`].
+/// Reads of processes and token files in flight; more wait, and are refused after [`WAIT_TIME_MAX`].
 const READS_MAX: usize = 16;
+/// Longest that a read may wait for its turn: a storm of connections delays others, and refuses none that it need not.
+const WAIT_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest that one such read may take. A file system that hangs keeps its slot, but not the connection.
 const READ_TIME_MAX: Duration = Duration::from_secs(8);
 /// Most agents whose tokens are tried on a process that is none of them.
@@ -300,25 +302,24 @@ impl Attestor {
 
     /// Runs what may block on a file system away from the runtime, bounded in number and time.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, IdentityError> {
-        let reads = Arc::clone(&self.inner.reads);
-        let all = async {
-            let slot = reads.acquire_owned().await.ok()?;
-            tokio::task::spawn_blocking(move || {
-                let result = work();
-                drop(slot);
-                result
-            })
-            .await
-            .ok()
-        };
-        tokio::time::timeout(READ_TIME_MAX, all).await.ok().flatten().ok_or_else(|| {
-            IdentityError::new(
-                Refusal::Overload,
-                format!("reading the process took longer than {READ_TIME_MAX:?}"),
-                "try again; if it stays, look for a file system that hangs below the agent's root",
-            )
-        })
+        let turn = tokio::time::timeout(WAIT_TIME_MAX, Arc::clone(&self.inner.reads).acquire_owned()).await;
+        let slot = turn.ok().and_then(Result::ok).ok_or_else(|| overload("waiting for other reads", WAIT_TIME_MAX))?;
+        let read = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(slot);
+            result
+        });
+        let read = tokio::time::timeout(READ_TIME_MAX, read).await;
+        read.ok().and_then(Result::ok).ok_or_else(|| overload("reading the process", READ_TIME_MAX))
     }
+}
+
+fn overload(what: &str, limit: Duration) -> IdentityError {
+    IdentityError::new(
+        Refusal::Overload,
+        format!("{what} took longer than {limit:?}"),
+        "try again; if it stays, look for a file system that hangs below the agent's root",
+    )
 }
 
 impl Attest for Attestor {

@@ -100,7 +100,7 @@ impl House {
         let target = routed.as_ref().ok().map(|(target, _)| Arc::clone(&target.name));
         let ((target, view), enrolled) = match self.admit(id, &origin, routed) {
             Ok(admitted) => admitted,
-            Err((denial, served)) => {
+            Err(Turned { denial, served }) => {
                 self.refuse(id, &origin, target, denial.clone()).await;
                 match served.and_then(|served| Some((served, self.registry.refusing()?))) {
                     Some(((target, view), _place)) => tell(stream, &target, view, denial).await,
@@ -169,7 +169,7 @@ impl House {
         id: SessionId,
         origin: &Origin,
         routed: Result<Served, String>,
-    ) -> Result<(Served, Enrolled), (Denial, Option<Served>)> {
+    ) -> Result<(Served, Enrolled), Turned> {
         let refused = |fault, reason| Denial {
             fault,
             what: format!("a connection to {}", origin.destination),
@@ -179,11 +179,11 @@ impl House {
             retry: Retry::Later,
             session: id,
         };
-        let (target, view) = routed.map_err(|reason| (refused(Fault::Agent, reason), None))?;
+        let (target, view) = routed.map_err(|reason| Turned { denial: refused(Fault::Agent, reason), served: None })?;
         let name = Arc::clone(&target.name);
         match self.registry.enroll(&self.limits, id, name, origin.clone(), self.clock.now()) {
             Ok(enrolled) => Ok(((target, view), enrolled)),
-            Err(reason) => Err((refused(Fault::Interceptor, reason), Some((target, view)))),
+            Err(reason) => Err(Turned { denial: refused(Fault::Interceptor, reason), served: Some((target, view)) }),
         }
     }
 
@@ -280,6 +280,12 @@ impl House {
 
 /// What a destination leads to.
 type Served = (Arc<BoundTarget>, Arc<Target>);
+
+/// An agent that is turned away, and what it came for, where that is known.
+struct Turned {
+    denial: Denial,
+    served: Option<Served>,
+}
 
 /// Tells an agent that there is no room for its session, as its protocol says that. One that is slow to ask is reset.
 async fn tell(stream: TcpStream, target: &BoundTarget, view: Arc<Target>, denial: Denial) {

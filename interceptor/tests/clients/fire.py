@@ -8,6 +8,7 @@ crowd N       N sessions at once; prints `open N`, waits for a line, asks a ques
 pipeline K N  N messages of kind K (sync, parse, query, bind) without reading; once they are stuck, reads and counts answers
 length L      a message that says it is L bytes long; prints how that ends
 endless       a statement without end; prints how that ends
+long          12 MiB at once, over IPv6 where there is any; prints how that ends, and after how many seconds
 half          a query, and the half that is written closed; prints what comes
 bulk N MIB    N sessions that each send all but the last byte of a Bind; prints how each stands
 names N       N prepared statements with long names; prints the SQLSTATE at the bound, or how many there were
@@ -27,8 +28,11 @@ HOST, PORT = sys.argv[2], int(sys.argv[3])
 REST = sys.argv[4:]
 
 
+ADDRESS = socket.getaddrinfo(HOST, PORT, socket.AF_INET)[0][4]
+
+
 def connect(timeout=60):
-    return socket.create_connection((HOST, PORT), timeout=timeout)
+    return socket.create_connection(ADDRESS, timeout=timeout)
 
 
 def session():
@@ -47,12 +51,12 @@ def reset(stream):
 
 
 def storm(count):
-    address, open_now, refused = socket.getaddrinfo(HOST, PORT, socket.AF_INET)[0][4], [], 0
+    open_now, refused = [], 0
     for number in range(count):
         stream = socket.socket()
         stream.settimeout(60)
         try:
-            stream.connect(address)
+            stream.connect(ADDRESS)
             if number % 3 == 2:
                 stream.sendall(b"\x16\x03\x01\x02\x00\x01")
         except OSError:
@@ -71,7 +75,9 @@ def cancels(count):
                 stream.sendall(struct.pack("!IIII", 16, 80877102, number, number))
         except OSError:
             pass
-    print("done")
+    # Who has ended cannot be identified any more.
+    print("sent", flush=True)
+    sys.stdin.readline()
 
 
 def until_closed(streams, each_second=lambda: None):
@@ -218,6 +224,23 @@ def endless():
     except OSError:
         pass
     print(ending(stream))
+
+
+def long():
+    found = socket.getaddrinfo(HOST, PORT, type=socket.SOCK_STREAM)
+    six = [entry for entry in found if entry[0] == socket.AF_INET6]
+    stream = socket.socket((six or found)[0][0])
+    try:
+        # It writes more than 64 KiB at once, which others may not.
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+    except OSError:
+        pass
+    stream.settimeout(60)
+    stream.connect((six or found)[0][4])
+    start_up(stream)
+    began = time.monotonic()
+    stream.sendall(frame(b"Q", b"SELECT 1 /* " + b"x" * (12 << 20) + b" */\0"))
+    print(ending(stream), int(time.monotonic() - began))
 
 
 def half():

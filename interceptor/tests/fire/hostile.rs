@@ -22,22 +22,38 @@ fn lengths_that_lie_and_statements_without_end_are_refused() {
 }
 
 #[test]
+fn a_long_write_is_not_lost_piece_by_piece() {
+    let stage = stage();
+    let told = attack(&stage, &["long"]);
+    let (end, seconds) = told.trim().split_once(' ').unwrap();
+    assert_eq!(end, "42501", "more than is analysed");
+    assert!(seconds.parse::<u64>().unwrap() < 15, "{told}");
+    assert!(!stage.log().contains("a packet of protocol 0"), "{}", stage.log());
+}
+
+#[test]
 fn a_pipeline_that_nobody_reads_is_held_back_and_answered_in_the_end() {
     let stage = stage();
     let watch = Watch::new(&stage);
-    let count = PIPELINED.to_string();
-    for (kind, answers, mebibytes) in
-        [("sync", PIPELINED, 200), ("parse", 20_000, 200), ("bind", 20_000, 200), ("query", 500, 200)]
-    {
-        let count = if answers == PIPELINED { count.clone() } else { answers.to_string() };
-        let name = format!("pipeline-{kind}");
-        let mut pipeline = Attack::start(&stage, &name, fire(&stage, &["pipeline", kind, &count]));
-        let line = pipeline.line(0, 60);
+    let many = PIPELINED;
+    for (kind, count, answered) in [
+        ("sync", many, true),
+        ("parse", many, false),
+        ("bind", many, false),
+        ("query", many, false),
+        ("bind", 20_000, true),
+    ] {
+        let (name, text) = (format!("pipeline-{kind}-{count}"), count.to_string());
+        let mut pipeline = Attack::start(&stage, &name, fire(&stage, &["pipeline", kind, &text]));
+        // How much of it is taken depends on the buffers of this kernel.
+        let line = pipeline.line(0, 100);
         eprintln!("{kind}: {line}");
-        watch.within(&stage, &format!("{count} of {kind} unread"), mebibytes);
+        watch.within(&stage, &format!("{count} of {kind} unread"), 150);
         served(&stage);
-        let said = pipeline.finish();
-        assert!(said.contains(&format!("answers {answers}")), "{kind}: {said}");
+        if answered {
+            let said = pipeline.finish();
+            assert!(said.contains(&format!("answers {count}")), "{kind}: {said}");
+        }
     }
     watch.recovered(&stage);
 }

@@ -49,10 +49,11 @@ impl Parrot {
 async fn serve(mut stream: TcpStream, known: Known, server: PathBuf) -> io::Result<()> {
     let mut input = BytesMut::with_capacity(512);
     let length = loop {
-        match startup(&input) {
-            Ok(Some((_, length))) => break length,
-            Ok(None) if stream.read_buf(&mut input).await? > 0 => {}
-            _ => return Ok(()),
+        if let Some((_, length)) = startup(&input).map_err(io::Error::other)? {
+            break length;
+        }
+        if stream.read_buf(&mut input).await? == 0 {
+            return Ok(());
         }
     };
     if input.windows(11).any(|word| word == b"interceptor") {
@@ -118,8 +119,9 @@ async fn until_ready(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8
     let (mut heard, mut seen) = (BytesMut::new(), 0);
     loop {
         while let Ok(Some(found)) = frame(&heard[seen..], backend_limit) {
+            let last = found.tag == b'Z';
             seen += found.raw.len();
-            if found.tag == b'Z' {
+            if last {
                 return Ok(heard[..seen].to_vec());
             }
         }

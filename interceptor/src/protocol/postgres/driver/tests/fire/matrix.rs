@@ -257,9 +257,9 @@ fn plans(way: Way, messages: usize, stride: usize) -> Vec<Plan> {
     plans
 }
 
-/// Every so many-th fault of each message, unless told otherwise: the whole takes some ten minutes.
+/// Every so many-th fault of each message, unless told otherwise: the whole takes a quarter of an hour.
 fn stride() -> usize {
-    std::env::var("INTERCEPTOR_FIRE_STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(9)
+    std::env::var("INTERCEPTOR_FIRE_STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(17)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
