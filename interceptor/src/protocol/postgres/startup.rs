@@ -288,7 +288,9 @@ mod tests {
         assert_eq!(sniff(b"\0\0\0\x08\x04\xd2\x16\x2f"), Sniff::Match);
         assert_eq!(sniff(b"\0\0"), Sniff::NeedMore);
         assert_eq!(sniff(b"GET "), Sniff::Mismatch);
-        assert_eq!(sniff(b"\x16\x03\x01\x02\0\x01\0\x01"), Sniff::Mismatch);
+        assert_eq!(sniff(b"\x16\x03\x01\x02\0\x01\0\x01"), Sniff::Match);
+        assert_eq!(sniff(b"\x16"), Sniff::NeedMore);
+        assert_eq!(sniff(b"\x16\x02\x01\x02\0\x01\0\x01"), Sniff::Mismatch);
         assert_eq!(sniff(b"\0\0\0\x09\0\x02\0\0"), Sniff::Mismatch);
     }
 }
