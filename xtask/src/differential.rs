@@ -3,10 +3,7 @@
 use anyhow::Result;
 
 use crate::install::{self, For, regression_suite};
-use crate::run::{cargo, root, run as execute, say};
-
-/// A good part of the time goes into loading catalogs, which is slow unoptimised.
-const OPTIMISED: &str = "profile.dev.package.interceptor.opt-level=1";
+use crate::run::{OPTIMISED, cargo, root, run as execute, say};
 
 pub(crate) fn run() -> Result<()> {
     install::ensure(For::Server)?;

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::install::{self, For};
-use crate::run::{cargo, root, run as execute, say};
+use crate::run::{OPTIMISED, cargo, root, run as execute, say};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -27,7 +27,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     std::fs::write(suite.join("schedule"), schedule)?;
     say("running the suite twice (every DDL has the catalog read again: through the driver it takes long)");
     let mut command = cargo();
-    command.args(["test", "--package", "interceptor", "--lib", "--", "--ignored", "--nocapture", "the_servers_own"]);
+    command.args(["test", "--package", "interceptor", "--config", OPTIMISED, "--lib"]);
+    command.args(["--", "--ignored", "--nocapture", "the_servers_own"]);
     execute(command.env("INTERCEPTOR_REGRESS", &suite))
 }
 

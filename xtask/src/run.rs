@@ -5,6 +5,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+/// For long runs of tests: a good part of their time goes into loading catalogs, which is slow unoptimised.
+pub(crate) const OPTIMISED: &str = "profile.dev.package.interceptor.opt-level=1";
+
 /// The root of the checkout.
 pub(crate) fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
