@@ -9,10 +9,10 @@ use crate::run::{as_root, cargo, clients, root, run as execute, say, talk};
 pub(crate) struct Arguments {
     /// Leave everything running at the end, and say how to play with it
     #[arg(long)]
-    keep: bool,
+    pub(crate) keep: bool,
     /// Do not pause between the steps
     #[arg(long)]
-    fast: bool,
+    pub(crate) fast: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

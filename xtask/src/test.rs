@@ -6,14 +6,18 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::demo;
 use crate::install::{self, For};
 use crate::run::{as_root, cargo, output, run as execute, say};
 
 /// Test binaries that make namespaces and cgroups, attach kernel programs, or start servers as another user.
-const ROOT_GROUPS: &[&str] = &["capture", "login", "postgres", "fire", "demo"];
+const ROOT_GROUPS: &[&str] = &["capture", "postgres", "fire"];
 
 /// Storms, floods and faults: the whole daemon, and before it both legs of the driver.
 const FIRE: &str = "fire";
+
+/// What the README shows, from beginning to end.
+const DEMO: &str = "demo";
 
 /// The group that runs against the newest server.
 const NEWEST: &str = "postgres-18";
@@ -26,7 +30,7 @@ const MASKING: &str = "masking";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Run only this group: lint, fast, postgres-18, or the name of a test file
+    /// Run only this group: lint, fast, demo, postgres-18, or the name of a test file
     #[arg(long, value_name = "GROUP")]
     only: Vec<String>,
     /// Leave this group out
@@ -65,6 +69,7 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
             execute(command.args(["--test-threads=1"]).env("INTERCEPTOR_CLIENTS", crate::run::clients()))
         })?;
     }
+    group(DEMO, &mut || demo::run(&demo::Arguments { keep: false, fast: true }))?;
     if wanted(NEWEST) {
         match install::postgres_18() {
             Ok(programs) => group(NEWEST, &mut || newest(&programs, &binaries))?,

@@ -24,7 +24,7 @@ const DIFFER: &[(&str, &str)] = &[
 async fn run(suite: &Path, port: u16, name: &str) -> PathBuf {
     let out = suite.join(name);
     let _none_yet = std::fs::remove_dir_all(&out);
-    std::fs::create_dir_all(&out).unwrap();
+    std::fs::create_dir_all(out.join("results")).unwrap();
     // The server writes there, as another user.
     std::process::Command::new("chmod").args(["-R", "a+rwX"]).arg(&out).status().unwrap();
     let mut command = Command::new(suite.join("pg_regress"));
@@ -56,7 +56,13 @@ async fn the_servers_own_suite_ends_alike() {
             continue;
         }
         compared += 1;
-        if std::fs::read(wanted.join(&name)).ok() != std::fs::read(found.join(&name)).ok() {
+        let read = |folder: &Path| {
+            let bytes = std::fs::read(folder.join(&name)).ok()?;
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        // The folder's own name stands in some results.
+        let own = (wanted.display().to_string(), found.display().to_string());
+        if read(&wanted).map(|text| text.replace(&own.0, &own.1)) != read(&found) {
             differ.insert(path.file_stem().unwrap().to_string_lossy().into_owned());
         }
     }
