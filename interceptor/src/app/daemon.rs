@@ -30,8 +30,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Descriptors of a session: both legs, and the agent's process, so that its facts are never read of another.
 const SESSION_DESCRIPTORS: u64 = 3;
-/// Descriptors that are not for sessions: the spool, the admin socket, refusals, loads of catalogs.
-const OTHER_DESCRIPTORS: u64 = 256;
+/// Descriptors that are not for sessions: the spool, the admin socket, workers, loads of catalogs, and refusals.
+const OTHER_DESCRIPTORS: u64 = 512 + REFUSED_AT_ONCE as u64;
 /// Connections beyond the sessions that may be under way to a refusal before no more are accepted.
 const REFUSED_AT_ONCE: usize = 1024;
 

@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 
 use crate::session::MOST_WORKERS;
 
-/// Threads of each worker for what would block it: files, key derivation.
-const BLOCKING: usize = 16;
+/// Threads of each worker for what would block it: files, of which processes' own may be slow, and key derivation.
+const BLOCKING: usize = 64;
 /// How long a worker waits for the tasks that are left when it stops.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -115,10 +115,11 @@ impl Recorder {
             Poll::Pending
         })
         .await;
-        if let Ok(number) = written.try_recv() {
-            return number.map(Recorded::at);
+        match written.try_recv() {
+            Ok(number) => return number.map(Recorded::at),
+            Err(oneshot::error::TryRecvError::Closed) => return Err(RecordError::Closed),
+            Err(oneshot::error::TryRecvError::Empty) => shared.write_here(),
         }
-        shared.write_here();
         written.await.map_err(|_| RecordError::Closed)?.map(Recorded::at)
     }
 
@@ -481,6 +482,8 @@ impl Drop for Thread {
         let mut queue = self.shared.queue.lock();
         queue.closed = true;
         queue.jobs.clear();
+        drop(queue);
+        self.shared.worker.lock().pending.clear();
     }
 }
 
@@ -541,7 +544,8 @@ impl Worker {
 
     /// Writes all that is pending, and gives the number of the last frame; nobody waits for that one but the caller.
     fn write_last(&mut self, shared: &Shared) -> Result<u64, RecordError> {
-        if let Some(number) = self.write_group(shared) {
+        let number = self.write_group(shared);
+        if let Some(number) = number.filter(|_| self.pending.is_empty()) {
             return number;
         }
         // It was the last, and is not to be written later.
@@ -589,6 +593,7 @@ impl Worker {
     /// Stages jobs up to the bound of a group, writes them, and tells who waits. Gives the number of the last of them that
     /// nobody waits for; `None` also where nothing could be written.
     fn write_group(&mut self, shared: &Shared) -> Option<Result<u64, RecordError>> {
+        self.spool.discard();
         if let Err(error) = self.spool.rotate_when_full() {
             self.fail(shared, &error);
             return None;
@@ -653,6 +658,8 @@ impl Worker {
         self.outage = Some(Outage { reason, refused: 0, tried: self.clock.monotonic() });
         self.refuse(shared);
         shared.failed.notify_waiters();
+        // Whoever wrote: the thread tries again.
+        shared.wake(&mut shared.queue.lock());
     }
 
     /// Tells everybody who waits that it is not on record, and keeps the rest.

@@ -151,6 +151,14 @@ impl Spool {
         self.newest = Some(note);
     }
 
+    /// Drops what was staged and never committed: whoever staged it broke off.
+    pub(super) fn discard(&mut self) {
+        if !self.buffer.is_empty() {
+            self.staged.copy_from(&self.committed);
+            self.buffer.clear();
+        }
+    }
+
     /// Bytes that wait for a commit.
     pub(super) fn staged_bytes(&self) -> usize {
         self.buffer.len()

@@ -15,8 +15,10 @@ pub const MAX_ROWS: usize = 500_000;
 /// Bytes of one cell (a view's definition), at most.
 pub const MAX_CELL: usize = 1 << 20;
 
-/// To be run first on the connection that loads: view definitions then name everything in full.
-pub const SETUP: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
+/// To be run first on the connection that loads: view definitions then name everything in full, and nothing is compiled
+/// for queries that run once.
+pub const SETUP: &str =
+    "SELECT pg_catalog.set_config('search_path', '', false), pg_catalog.set_config('jit', 'off', false)";
 
 /// The queries, in the order in which a [`Loader`] takes their rows. All columns are text.
 pub const QUERIES: &[&str] = &[

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -30,18 +30,61 @@ pub(super) const DOUBTED: Duration = Duration::from_secs(2);
 /// How long a session waits for the catalog.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Databases that are kept; of more, each session keeps its own.
+/// Databases that are kept; of more, each session keeps its own, where all of them are in use.
 pub(super) const KEPT_LIMIT: usize = 256;
 
-/// By target, place and database: a target may have several hosts, that are not the same server.
-type Shelves = parking_lot::Mutex<HashMap<(Arc<str>, String, String), Arc<Shelf>>>;
-
-static SHELVES: LazyLock<Shelves> = LazyLock::new(Default::default);
+static SHELVES: LazyLock<parking_lot::Mutex<Shelves>> = LazyLock::new(Default::default);
 static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
+
+/// Every database that is known.
+#[derive(Default)]
+struct Shelves {
+    /// By target, database and place: a target may have several hosts, that need not be the same server.
+    kept: HashMap<(Arc<str>, String, String), Arc<Shelf>>,
+    /// By target and database: several hosts may be the same server, so that DDL is told to all of them.
+    families: HashMap<(Arc<str>, String), Weak<Family>>,
+}
+
+/// The shelves of one database of a target, whatever the place.
+type Family = parking_lot::Mutex<Vec<Weak<Shelf>>>;
+
+impl Shelves {
+    fn shelf(&mut self, target: &Arc<str>, database: &str, place: String) -> Arc<Shelf> {
+        let key = (Arc::clone(target), database.to_owned(), place);
+        if let Some(known) = self.kept.get(&key) {
+            return Arc::clone(known);
+        }
+        if self.kept.len() >= KEPT_LIMIT {
+            // Those that no session uses.
+            self.kept.retain(|_, shelf| Arc::strong_count(shelf) > 1);
+        }
+        let shelf = Arc::new(Shelf { family: self.family(target, database), ..Shelf::default() });
+        let mut family = shelf.family.lock();
+        family.retain(|member| member.strong_count() > 0);
+        family.push(Arc::downgrade(&shelf));
+        drop(family);
+        if self.kept.len() < KEPT_LIMIT {
+            self.kept.insert(key, Arc::clone(&shelf));
+        }
+        shelf
+    }
+
+    fn family(&mut self, target: &Arc<str>, database: &str) -> Arc<Family> {
+        let key = (Arc::clone(target), database.to_owned());
+        if let Some(known) = self.families.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        self.families.retain(|_, family| family.strong_count() > 0);
+        let family = Arc::default();
+        self.families.insert(key, Arc::downgrade(&family));
+        family
+    }
+}
 
 /// The catalog of one database, and whether it still holds.
 #[derive(Debug, Default)]
 pub(in super::super) struct Shelf {
+    family: Arc<Family>,
     kept: parking_lot::Mutex<Kept>,
     loading: Mutex<()>,
     /// When its load began, in milliseconds of [`CLOCK`]: looked at with each command, so without a lock.
@@ -65,8 +108,16 @@ impl Shelf {
         self.version.load(Ordering::Acquire)
     }
 
-    /// DDL was run, so that what is kept may no longer hold.
+    /// DDL was run, so that what is kept may no longer hold, here and for all that may be the same database.
     pub(in super::super) fn mark_changed(&self) {
+        self.doubt();
+        let members: Vec<Arc<Self>> = self.family.lock().iter().filter_map(Weak::upgrade).collect();
+        for other in members.iter().filter(|other| !std::ptr::eq(Arc::as_ptr(other), self)) {
+            other.doubt();
+        }
+    }
+
+    fn doubt(&self) {
         self.kept.lock().changed = Some(CLOCK.monotonic());
         self.version.fetch_add(1, Ordering::AcqRel);
     }
@@ -116,14 +167,7 @@ pub(super) struct Library {
 impl Library {
     /// The shelf of a database, which all its sessions share.
     pub(super) fn open(dial: Arc<dyn Dial>, target: Arc<Target>, login: Login, database: &str) -> Self {
-        let mut shelves = SHELVES.lock();
-        let key = (Arc::clone(&target.name), dial.place(), database.to_owned());
-        let shelf = if shelves.len() >= KEPT_LIMIT && !shelves.contains_key(&key) {
-            Arc::default()
-        } else {
-            Arc::clone(shelves.entry(key).or_default())
-        };
-        drop(shelves);
+        let shelf = SHELVES.lock().shelf(&target.name, database, dial.place());
         Self { shelf, dial, target, login, database: database.into() }
     }
 
@@ -230,5 +274,29 @@ mod tests {
         assert!(Arc::ptr_eq(&open("one:5432", "d"), &open("one:5432", "d")));
         assert!(!Arc::ptr_eq(&open("one:5432", "d"), &open("two:5432", "d")));
         assert!(!Arc::ptr_eq(&open("one:5432", "d"), &open("one:5432", "e")));
+        // They may be one server all the same: what is changed at one place is in doubt at all.
+        let (one, two, other) = (open("one:5432", "d"), open("two:5432", "d"), open("one:5432", "e"));
+        let versions = || (one.version(), two.version(), other.version());
+        let before = versions();
+        two.mark_changed();
+        assert_eq!(versions(), (before.0 + 1, before.1 + 1, before.2));
+        assert!(one.holds(FRESH).is_none());
+    }
+
+    #[test]
+    fn what_no_session_uses_makes_room_and_nobody_is_left_out() {
+        let mut shelves = Shelves::default();
+        let target: Arc<str> = "t".into();
+        let used = shelves.shelf(&target, "d", "used".to_owned());
+        for place in 0..KEPT_LIMIT * 2 {
+            shelves.shelf(&target, "d", place.to_string());
+        }
+        assert!(shelves.kept.len() <= KEPT_LIMIT);
+        assert!(Arc::ptr_eq(&used, &shelves.shelf(&target, "d", "used".to_owned())));
+        let all: Vec<_> = (0..=KEPT_LIMIT).map(|place| shelves.shelf(&target, "d", format!("held {place}"))).collect();
+        let before: Vec<u64> = all.iter().map(|shelf| shelf.version()).collect();
+        used.mark_changed();
+        assert!(all.iter().zip(before).all(|(shelf, before)| shelf.version() > before), "kept or not, all are told");
+        assert!(used.family.lock().len() <= KEPT_LIMIT * 2 + 2);
     }
 }

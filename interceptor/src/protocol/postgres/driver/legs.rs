@@ -41,7 +41,7 @@ pub(super) const HIGH_WATER: usize = 256 << 10;
 const MERGED: usize = 32 << 10;
 
 /// Rounds with news after which it is looked at whether the session has ended.
-const ROUNDS: u8 = 32;
+const ROUNDS: u8 = 4;
 
 /// Messages longer than this pass in pieces where nobody looks into them.
 pub(super) const PIECE: usize = 64 << 10;
@@ -331,7 +331,7 @@ impl<'a> Legs<'a> {
     /// One round over all four ends. News is what was read, and room where there was none.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         self.account()?;
-        let full = !self.has_room();
+        let (full, held_down) = (!self.has_room(), self.down() >= HIGH_WATER);
         // What was read may be written in the same round; what was written may make room to read.
         let _written = self.poll_to_upstream(cx)?;
         let mut news = self.poll_from_upstream(cx)?;
@@ -350,7 +350,8 @@ impl<'a> Legs<'a> {
             return Poll::Ready(Err(Stop::UpstreamClosed));
         }
         news |= matches!(self.poll_from_agent(cx)?, Poll::Ready(true));
-        news |= full && self.has_room();
+        // The target is read again where the agent has made room, whether the other direction has any or not.
+        news |= (full && self.has_room()) || (held_down && self.down() < HIGH_WATER);
         // Nobody waits before this was looked at, and nobody who never waits goes on for long without.
         self.rounds = if news { self.rounds.wrapping_add(1) } else { 0 };
         if self.rounds.is_multiple_of(ROUNDS) {

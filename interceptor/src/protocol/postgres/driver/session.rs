@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::super::analyst::Wanted;
 use super::super::cancel::Waiting;
@@ -21,6 +21,9 @@ use crate::telemetry::SessionId;
 
 /// How long the target may take for a question of ours on the agent's connection.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a session reads messages before others have their turn.
+const LONGEST_TURN: Duration = Duration::from_millis(1);
 
 /// A session that is ready for commands.
 #[derive(Debug)]
@@ -98,7 +101,13 @@ impl Session<'_> {
     }
 
     async fn converse(&mut self) -> Result<std::convert::Infallible, Stop> {
+        let mut busy = Duration::ZERO;
         loop {
+            // Whoever has much to say does not keep its worker from the other sessions.
+            if busy >= LONGEST_TURN {
+                tokio::task::yield_now().await;
+                busy = Duration::ZERO;
+            }
             let masked = self.legs.machine.take_masked();
             if !masked.is_empty() {
                 let cells = Observation::Masked { cells: masked };
@@ -111,7 +120,10 @@ impl Session<'_> {
             if self.legs.pass_piece() {
                 continue;
             }
-            match self.offer(None)? {
+            let began = Instant::now();
+            let offered = self.offer(None)?;
+            busy = busy.saturating_add(began.elapsed());
+            match offered {
                 // What it has asked for before it closed its end is answered, as a server would.
                 Offered::Nothing if self.legs.agent_has_left() && !self.legs.machine.owes_an_answer() => {
                     return Err(Stop::AgentClosed);
