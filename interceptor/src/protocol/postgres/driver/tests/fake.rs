@@ -47,7 +47,12 @@ pub(super) fn session(gate: &ScriptedGate) -> (Session<'_>, Ends) {
 }
 
 pub(super) fn session_with(gate: &ScriptedGate, rules: Rules) -> (Session<'_>, Ends) {
-    let (agent, ours) = tokio::io::duplex(4096);
+    session_over(gate, rules, 4096)
+}
+
+/// With that much room on the way to the agent.
+fn session_over(gate: &ScriptedGate, rules: Rules, room: usize) -> (Session<'_>, Ends) {
+    let (agent, ours) = tokio::io::duplex(room);
     let (target, theirs) = tokio::io::duplex(4096);
     let rules = Arc::new(rules);
     let analyst = SessionAnalyst::new(
@@ -368,6 +373,54 @@ async fn an_agent_that_sends_without_reading_is_held_back() {
         sent
     });
     assert!(sent > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_reads_again_is_served_though_the_target_reads_nothing() {
+    // In a task of its own: what wakes only the test does not wake the session.
+    let gate: &'static ScriptedGate = Box::leak(Box::new(ScriptedGate::open()));
+    let (session, mut ends) = session_over(gate, Rules::default(), 4 * HIGH_WATER);
+    let session = tokio::spawn(session.run());
+    let value = vec![b'x'; 32 << 10];
+    let run = bytes(|out| {
+        let length = u32::try_from(value.len()).unwrap();
+        let mut bind = b"\0\0\0\0\0\x01".to_vec();
+        bind.extend(length.to_be_bytes());
+        bind.extend(&value);
+        bind.extend(b"\0\0");
+        for (tag, body) in [(b'B', &bind[..]), (b'E', b"\0\0\0\0\0")] {
+            out.extend_from_slice(&[tag]);
+            out.extend_from_slice(&u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+            out.extend_from_slice(body);
+        }
+    });
+    let parse = b"P\0\0\0\x10\0SELECT 1\0\0\0";
+    ends.agent.write_all(parse).await.unwrap();
+    // The target reads nothing, until nothing more goes to it.
+    let mut pushed = 0;
+    while timeout(Duration::from_secs(1), ends.agent.write_all(&run)).await.is_ok() {
+        pushed += run.len();
+        assert!(pushed < 8 * HIGH_WATER, "nothing holds the agent back");
+    }
+    assert!(pushed >= HIGH_WATER);
+    // It answers all the same, until nobody takes its answers.
+    let mut sent = 0;
+    let row = bytes(|out| {
+        write::data_row(out, [Some(&value[..1000])].into_iter());
+    });
+    ends.target.write_all(b"1\0\0\0\x042\0\0\0\x04").await.unwrap();
+    while timeout(Duration::from_secs(1), ends.target.write_all(&row)).await.is_ok() {
+        sent += row.len();
+        assert!(sent < 8 * HIGH_WATER, "nothing holds the target back");
+    }
+    // All at once, so that all that waits goes in one write.
+    let mut buffer = vec![0; 8 * HIGH_WATER];
+    let mut read = 0;
+    while read < sent {
+        read += timeout(Duration::from_secs(5), ends.agent.read(&mut buffer)).await.expect("stuck").unwrap();
+    }
+    drop(ends);
+    assert!(session.await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
