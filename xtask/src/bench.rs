@@ -10,7 +10,7 @@ pub(crate) struct Arguments {
     /// What to measure: postgres
     #[arg(default_value = "postgres")]
     name: String,
-    /// Replace the figures and the chart in docs/bench
+    /// Replace the figures, the table and the chart in docs/bench
     #[arg(long)]
     publish: bool,
     /// For the benchmark itself: --seconds N, --rounds N, --only TEXT, --routes A,B
@@ -27,8 +27,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.publish {
         let folder = root().join("docs/bench");
         std::fs::create_dir_all(&folder)?;
-        command.arg("--json").arg(folder.join(format!("{}.json", arguments.name)));
-        command.arg("--chart").arg(folder.join(format!("{}.svg", arguments.name)));
+        for (option, extension) in [("--json", "json"), ("--markdown", "md"), ("--chart", "svg")] {
+            command.arg(option).arg(folder.join(format!("{}.{extension}", arguments.name)));
+        }
     }
     execute(command.args(&arguments.more))
 }

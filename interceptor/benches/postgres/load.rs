@@ -46,7 +46,8 @@ pub(crate) fn pgbench(stage: &Stage, route: &Route, bench: &Bench, seconds: u32)
     let number = |start: &str| {
         text.lines().find_map(|line| line.strip_prefix(start)?.split_whitespace().next()?.parse::<f64>().ok())
     };
-    let rate = number("tps = ").ok_or("pgbench names no rate")?;
+    let rate =
+        number("tps = ").ok_or("pgbench names no rate: it may have run for too short to do more than connect")?;
     let done = number("number of transactions actually processed: ").ok_or("pgbench names no transactions")?;
     Ok(Run {
         rate,

@@ -38,6 +38,9 @@ pub(crate) struct Arguments {
     /// Writes the figures as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Writes the table as Markdown
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
     /// Draws the chart as SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) chart: Option<PathBuf>,
@@ -66,6 +69,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     println!("{}", report::table(&rows));
     if let Some(path) = &arguments.json {
         std::fs::write(path, report::json(&rows)?)?;
+    }
+    if let Some(path) = &arguments.markdown {
+        std::fs::write(path, report::markdown(&rows))?;
     }
     if let Some(path) = &arguments.chart {
         std::fs::write(path, report::chart(&rows))?;

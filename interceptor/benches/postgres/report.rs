@@ -92,6 +92,17 @@ fn cell(unit: Unit, figure: &Figure) -> String {
     text
 }
 
+/// The table as a document.
+pub(crate) fn markdown(rows: &[Row]) -> String {
+    let mut text = format!("| scenario | {} |\n|---|{}\n", ROUTES.join(" | "), "---:|".repeat(ROUTES.len()));
+    for row in rows {
+        let cell = |route| row.routes.get(route).map_or_else(String::new, |figure| cell(row.unit, figure));
+        let cells = ROUTES.map(|route| cell(route).replace('\n', "<br>"));
+        let _infallible = writeln!(text, "| {} | {} |", row.name, cells.join(" | "));
+    }
+    text
+}
+
 /// The figures for programs.
 pub(crate) fn json(rows: &[Row]) -> Result<String, Failure> {
     Ok(serde_json::to_string_pretty(rows)? + "\n")

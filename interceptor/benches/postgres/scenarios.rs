@@ -65,21 +65,36 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     for (name, bench) in transactions(&stage)? {
         if is_wanted(arguments, &name) {
-            rows.push(transaction_row(&stage, &routes, &name, &bench, arguments)?);
+            keep(&mut rows, &name, transaction_row(&stage, &routes, &name, &bench, arguments));
         }
     }
     for (name, client) in transfers() {
         if is_wanted(arguments, name) {
-            rows.push(transfer_row(&stage, &routes, name, &client, arguments.rounds.max(3))?);
+            keep(&mut rows, name, transfer_row(&stage, &routes, name, &client, arguments.rounds.max(3)));
         }
     }
-    for count in [1000, 9500] {
+    for count in [1000, most_idle()] {
         let name = format!("{count} idle sessions");
         if is_wanted(arguments, &name) {
-            rows.push(idle_row(&stage, &routes, &name, count)?);
+            keep(&mut rows, &name, idle_row(&stage, &routes, &name, count));
         }
     }
     Ok(rows)
+}
+
+/// A scenario that cannot be measured does not take the others' figures with it.
+fn keep(rows: &mut Vec<Row>, name: &str, measured: Result<Row, Failure>) {
+    match measured {
+        Ok(row) => rows.push(row),
+        Err(error) => eprintln!("{name}: not measured: {error}"),
+    }
+}
+
+/// As many idle sessions as the daemon has descriptors for: three each, and its own.
+fn most_idle() -> usize {
+    use nix::sys::resource::{Resource, getrlimit};
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
+    usize::try_from(descriptors.saturating_sub(2000) / 3).map_or(9500, |most| most.clamp(1, 9500))
 }
 
 fn is_wanted(arguments: &Arguments, name: &str) -> bool {
