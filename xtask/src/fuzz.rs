@@ -2,7 +2,8 @@
 //!
 //! cargo-fuzz is installed into `target/tools` where it is missing. A stable compiler does: `RUSTC_BOOTSTRAP` gives it the
 //! instrumentation that only nightlies admit to. Corpora grow in `interceptor/fuzz/corpus` and begin with the repository's
-//! own test data; what crashes a target is kept in `interceptor/fuzz/artifacts`.
+//! own test data and with what earlier runs have left in `interceptor/fuzz/seeds`; what crashes a target is kept in
+//! `interceptor/fuzz/artifacts`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,9 @@ pub(crate) struct Arguments {
     /// How long each target runs
     #[arg(long, default_value_t = 10)]
     seconds: u32,
+    /// Keep what was found: the smallest corpus that covers as much, packed into `interceptor/fuzz/seeds`
+    #[arg(long)]
+    keep: bool,
 }
 
 #[expect(clippy::print_stderr, reason = "the summary is for the person at the terminal")]
@@ -40,6 +44,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         say(&format!("fuzzing {target} for {} s", arguments.seconds));
         seed(target)?;
         rows.push(fuzz(target, &binaries, arguments.seconds)?);
+        if arguments.keep {
+            keep(target, &binaries)?;
+        }
     }
     eprintln!("\n{:<20} {:>12} {:>8} {:>10} {:>9}  outcome", "target", "runs", "runs/s", "corpus", "coverage");
     for row in &rows {
@@ -167,10 +174,39 @@ fn corpus(target: &str) -> PathBuf {
     folder().join("corpus").join(target)
 }
 
-/// Begins a corpus with what the repository's tests know.
+/// What earlier runs have found.
+fn pack(target: &str) -> PathBuf {
+    folder().join("seeds").join(format!("{target}.tar.gz"))
+}
+
+/// Reduces the corpus to what covers as much, and packs it for those who come after.
+fn keep(target: &str, binaries: &Path) -> Result<()> {
+    let least = root().join("target/fuzz/least").join(target);
+    if least.exists() {
+        fs::remove_dir_all(&least)?;
+    }
+    fs::create_dir_all(&least)?;
+    fs::create_dir_all(folder().join("seeds"))?;
+    let mut merge = Command::new(binaries.join(target));
+    merge.args(["-merge=1", "-detect_leaks=0"]).arg(&least).arg(corpus(target)).env("ASAN_OPTIONS", "detect_leaks=0");
+    execute(&mut merge)?;
+    execute(
+        Command::new("tar")
+            .args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-czf"])
+            .arg(pack(target))
+            .arg("-C")
+            .arg(least)
+            .arg("."),
+    )
+}
+
+/// Begins a corpus with what earlier runs have found, and with what the repository's tests know.
 fn seed(target: &str) -> Result<()> {
     let corpus = corpus(target);
     fs::create_dir_all(&corpus)?;
+    if pack(target).exists() {
+        execute(Command::new("tar").arg("-xzf").arg(pack(target)).arg("-C").arg(&corpus))?;
+    }
     let seeds = match target {
         "postgres_analysis" => statements()?,
         "config" => blocks("README.md", "```toml\n")?,
