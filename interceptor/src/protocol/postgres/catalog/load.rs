@@ -60,9 +60,13 @@ pub const QUERIES: &[&str] = &[
     // 5: types
     "SELECT t.oid::text, n.nspname::text, t.typname::text, t.typtype::text, \
      CASE WHEN t.typtype = 'd' THEN t.typbasetype::text ELSE t.typelem::text END, t.typrelid::text, \
-     (SELECT pg_catalog.string_agg(d.refobjid::text, ',') FROM pg_catalog.pg_constraint k \
-      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid \
-      AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass WHERE k.contypid = t.oid) \
+     (SELECT pg_catalog.string_agg(x.code::text, ',') FROM ( \
+       SELECT d.refobjid AS code FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_depend d \
+        ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid \
+        AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass WHERE k.contypid = t.oid \
+       UNION ALL SELECT d.refobjid FROM pg_catalog.pg_depend d WHERE t.typtype = 'd' \
+        AND d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = t.oid \
+        AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass) AS x) \
      FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace",
     // 6: casts not of the system, by function
     "SELECT castsource::text, casttarget::text, castfunc::text FROM pg_catalog.pg_cast \
