@@ -15,8 +15,6 @@ CREATE FUNCTION touch() RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO wit
 CREATE FUNCTION touched(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN INSERT INTO witness VALUES (1); RETURN true; END $$;
 CREATE DOMAIN loud AS text CHECK (touched(VALUE));
 CREATE TYPE wrapped AS (a loud);
-CREATE DOMAIN greedy AS int DEFAULT touch();
-CREATE TABLE eager (id int, g greedy);
 CREATE FUNCTION "json_value"(text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO witness VALUES (1); RETURN 1; END $$;
 CREATE FUNCTION "json_scalar"(text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO witness VALUES (1); RETURN 1; END $$;
 CREATE TABLE logs (id int, day date, email text) PARTITION BY RANGE (day);
