@@ -11,10 +11,10 @@ use crate::protocol::Sniff;
 /// Parameters of one start-up packet, at most.
 pub(super) const PARAMETERS_LIMIT: usize = 128;
 
-/// What the first bytes say.
 /// How TLS begins: content type handshake, and the high byte of every version (RFC 8446, section 5.1).
 pub(super) const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
 
+/// What the first bytes say.
 pub(super) fn sniff(first: &[u8]) -> Sniff {
     // A handshake record of TLS: `sslnegotiation=direct`, without a request before it.
     if first.starts_with(&TLS_HANDSHAKE) {
