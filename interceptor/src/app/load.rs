@@ -61,6 +61,7 @@ pub fn load(path: &Path, config: &Config, means: &Means) -> Result<Loaded, Vec<P
         wrong(0, error.to_string());
     }
     config.capture.faults().into_iter().for_each(|fault| wrong(0, format!("[capture] {fault}")));
+    config.limits.faults().into_iter().for_each(|fault| wrong(0, format!("[limits] {fault}")));
     let rules = rules(config, &means.token_key, &mut wrong);
     let policies = policies(&config.policy.dir, &mut problems);
     if let Some(policies) = &policies {

@@ -15,8 +15,6 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::session::MOST_WORKERS;
-
 /// Threads of each worker for what would block it: files, of which processes' own may be slow, and key derivation.
 const BLOCKING: usize = 64;
 /// How long a worker waits for the tasks that are left when it stops.
@@ -42,7 +40,7 @@ impl Workers {
     /// When the system gives no thread or no reactor.
     pub(super) fn start(asked: usize) -> io::Result<Self> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        let count = if asked == 0 { processors / 2 } else { asked }.clamp(1, MOST_WORKERS);
+        let count = if asked == 0 { (processors / 2).max(1) } else { asked };
         Ok(Self { all: (0..count).map(Worker::start).collect::<io::Result<_>>()? })
     }
 

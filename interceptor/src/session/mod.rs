@@ -9,5 +9,5 @@ mod registry;
 mod target;
 
 pub use house::{House, Loaded};
-pub use registry::{Counters, Limits, Listed, Live, MOST_WORKERS, Registry};
+pub use registry::{Counters, Limits, Listed, Live, Registry};
 pub use target::{BoundTarget, REFRESH, Route, Routes, TargetConfig};

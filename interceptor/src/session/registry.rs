@@ -53,7 +53,29 @@ pub struct Limits {
 }
 
 /// Most threads that serve sessions.
-pub const MOST_WORKERS: usize = 256;
+const MOST_WORKERS: usize = 256;
+
+impl Limits {
+    /// What is wrong with them, a sentence each.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let bytes = [("memory_bytes", self.memory_bytes), ("memory_bytes_per_uid", self.memory_bytes_per_uid)];
+        let counts = [("sessions", self.sessions), ("sessions_per_uid", self.sessions_per_uid)];
+        let none = |(name, value)| (value == 0).then(|| format!("{name} = 0 would refuse every session"));
+        let mut faults: Vec<String> = counts.into_iter().chain(bytes).filter_map(none).collect();
+        let seconds = [
+            ("handshake_seconds", self.handshake_seconds),
+            ("stalled_seconds", self.stalled_seconds),
+            ("dial_seconds", self.dial_seconds),
+        ];
+        let no_time = |(name, value)| (value == 0).then(|| format!("{name} = 0 leaves no time at all"));
+        faults.extend(seconds.into_iter().filter_map(no_time));
+        if self.workers > MOST_WORKERS {
+            faults.push(format!("workers = {} is more than the {MOST_WORKERS} that there can be", self.workers));
+        }
+        faults
+    }
+}
 
 impl Default for Limits {
     fn default() -> Self {
@@ -477,6 +499,18 @@ mod tests {
         drop(enrolled);
         assert!(registry.is_empty());
         assert!(registry.find_cancel(b"key").is_none());
+    }
+
+    #[test]
+    fn limits_that_would_let_nobody_in_are_faults() {
+        assert!(Limits::default().faults().is_empty());
+        let wrong = Limits { sessions: 0, memory_bytes: 0, dial_seconds: 0, workers: 257, ..Limits::default() };
+        let names = ["sessions = 0", "memory_bytes = 0", "dial_seconds = 0", "workers = 257"];
+        let faults = wrong.faults();
+        assert!(
+            faults.iter().zip(names).all(|(fault, name)| fault.starts_with(name)) && faults.len() == 4,
+            "{faults:?}"
+        );
     }
 
     #[test]

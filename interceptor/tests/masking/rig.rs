@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use interceptor::clock::Timestamp;
 use interceptor::identity::{Attested, ProcessFacts, TokenFacts};
-use interceptor::mask::{Config, Rules};
+use interceptor::mask::Rules;
 use interceptor::policy::{ActionName, Command, Decision, Policies, Request, SessionFacts};
 use interceptor::testing::postgres::{Options, Postgres};
 use interceptor::testing::proxy::{JudgeGate, serve};
@@ -119,7 +119,7 @@ impl Rig {
         }
         let finder = Finder::new(&worlds, &server, &WORLDS);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Self { server, runtime, rules: Arc::new(rules()), finder, version }
+        Self { server, runtime, rules: Arc::new(interceptor::testing::masks::rules(RULES)), finder, version }
     }
 
     /// An agent in a world, under a policy.
@@ -214,14 +214,6 @@ impl fmt::Debug for Governed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Governed").field("port", &self.port).finish_non_exhaustive()
     }
-}
-
-fn rules() -> Rules {
-    #[derive(serde::Deserialize)]
-    struct Masks {
-        mask: Vec<Config>,
-    }
-    Rules::compile(&toml::from_str::<Masks>(RULES).unwrap().mask, None).unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
 /// The judge of real policies, with a log of what it decided.

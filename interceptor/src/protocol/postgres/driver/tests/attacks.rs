@@ -233,11 +233,7 @@ fn rules() -> Rules {
         columns = ["public.people.card"]
         transform = { keep_last = 4 }
     "#;
-    #[derive(serde::Deserialize)]
-    struct Masks {
-        mask: Vec<crate::mask::Config>,
-    }
-    Rules::compile(&toml::from_str::<Masks>(config).unwrap().mask, None).unwrap()
+    crate::testing::masks::rules(config)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -3,7 +3,7 @@
 
 use super::real::Stage;
 use super::{Answer, ScriptedGate};
-use crate::mask::{Config, Rules};
+use crate::mask::Rules;
 
 const SETUP: &str = "CREATE TABLE people (id int PRIMARY KEY, email text, card text,
         shout text GENERATED ALWAYS AS (upper(email)) STORED, plain int GENERATED ALWAYS AS (id * 2) STORED);
@@ -48,11 +48,7 @@ const STATEMENTS: &[(&str, &str)] = &[
 fn rules() -> Rules {
     let config = "[[mask]]\ntag = \"pii\"\ncolumns = [\"*.email\"]\ntransform = \"redact\"\n\
                   [[mask]]\ntag = \"card\"\ncolumns = [\"*.card\"]\ntransform = { keep_last = 4 }\n";
-    #[derive(serde::Deserialize)]
-    struct Masks {
-        mask: Vec<Config>,
-    }
-    Rules::compile(&toml::from_str::<Masks>(config).unwrap().mask, None).unwrap()
+    crate::testing::masks::rules(config)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

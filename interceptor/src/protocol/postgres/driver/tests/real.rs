@@ -201,12 +201,7 @@ fn rules() -> Rules {
         detect = ["card"]
         transform = { keep_last = 4 }
     "#;
-    #[derive(serde::Deserialize)]
-    struct Masks {
-        mask: Vec<crate::mask::Config>,
-    }
-    let masks: Masks = toml::from_str(config).unwrap();
-    Rules::compile(&masks.mask, None).unwrap()
+    crate::testing::masks::rules(config)
 }
 
 const PEOPLE: &str = "CREATE TABLE people (id int PRIMARY KEY, email text UNIQUE, card text, note text);
