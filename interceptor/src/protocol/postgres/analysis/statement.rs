@@ -517,7 +517,9 @@ impl Reader<'_, '_> {
                 CopyDirection::None
             }
         };
-        (output(&columns), SessionEffect::Copy { direction, format: CopyFormat::of(copy) })
+        // Should anything else come all the same, it is masked whole.
+        let output = if direction == CopyDirection::Out { output(&columns) } else { Output::None };
+        (output, SessionEffect::Copy { direction, format: CopyFormat::of(copy) })
     }
 
     fn copy_table(&mut self, copy: &CopyStmt) -> Columns {
