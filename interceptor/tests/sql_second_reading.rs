@@ -39,8 +39,15 @@ fn the_second_reading_sees_nothing_that_the_verdict_does_not_name() {
     }
     let catalog = loader.finish().unwrap();
     let names = Names::standard("agent");
-    let scope =
-        Scope { target: "db", database: "shop", catalog: &catalog, names: &names, tags: &NoTags, known: &NothingKnown };
+    let scope = Scope {
+        target: "db",
+        database: "shop",
+        catalog: &catalog,
+        names: &names,
+        tags: &NoTags,
+        known: &NothingKnown,
+        parsed: None,
+    };
     let (mut tried, mut compared, mut unread) = (0, 0, Vec::new());
     let mut wrong = Vec::new();
     for text in statements() {

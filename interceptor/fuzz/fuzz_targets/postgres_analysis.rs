@@ -32,7 +32,7 @@ impl ColumnTags for Tags {
 libfuzzer_sys::fuzz_target!(|text: &str| {
     let names = Names::standard("agent");
     let scope =
-        Scope { target: "db", database: "shop", catalog: &CATALOG, names: &names, tags: &Tags, known: &NothingKnown };
+        Scope { target: "db", database: "shop", catalog: &CATALOG, names: &names, tags: &Tags, known: &NothingKnown, parsed: None };
     let analysis = fuzz::analysis(text, &scope);
     // Without an action there would be nothing to judge.
     assert!(!analysis.actions.is_empty());

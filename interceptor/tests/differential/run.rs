@@ -453,7 +453,7 @@ impl Run {
 }
 
 fn judge(text: &str, catalog: &Catalog, names: &Names, known: &dyn Known) -> Analysis {
-    analyze(text, &Scope { target: "t", database: "regression", catalog, names, tags: &NoTags, known })
+    analyze(text, &Scope { target: "t", database: "regression", catalog, names, tags: &NoTags, known, parsed: None })
 }
 
 fn shown(analysis: &Analysis) -> Vec<String> {

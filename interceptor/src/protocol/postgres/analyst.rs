@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use lru::LruCache;
 
-use super::analysis::{self, Analysis, ColumnTags, Known, Scope, SessionEffect};
+use super::analysis::{self, Analysis, ColumnTags, Known, LONG_TEXT, Parsed, Scope, SessionEffect};
 use super::catalog::{Catalog, Names, RelationKind};
 use super::driver::Shelf;
 use super::machine::Rows;
@@ -43,6 +43,8 @@ pub(super) struct SessionAnalyst {
     readings: Readings<Arc<str>>,
     /// Readings that hold for every text of a shape.
     shapes: Readings<Box<[u8]>>,
+    /// A long text that is to be read next.
+    parsed: Option<Parsed>,
     epoch: u64,
     stale_names: bool,
     stale_catalog: bool,
@@ -122,6 +124,7 @@ impl SessionAnalyst {
             rules,
             readings: Readings::new(),
             shapes: Readings::new(),
+            parsed: None,
             epoch: 0,
             stale_names: false,
             stale_catalog: false,
@@ -196,6 +199,7 @@ impl SessionAnalyst {
             names: &self.names,
             tags: &Tags(&self.rules),
             known,
+            parsed: self.parsed.as_ref(),
         };
         let analysis = analysis::analyze(text, &scope);
         let names_nothing =
@@ -204,6 +208,11 @@ impl SessionAnalyst {
             return self.blank(text, "what names mean in this session is not known just now");
         }
         analysis
+    }
+
+    /// A text that [`Analyst::is_parsed`] asked for. The one before is given back.
+    pub(super) const fn set_parsed(&mut self, parsed: Option<Parsed>) -> Option<Parsed> {
+        std::mem::replace(&mut self.parsed, parsed)
     }
 
     /// Bytes that the readings hold, about.
@@ -244,6 +253,12 @@ impl Analyst for SessionAnalyst {
         reading
     }
 
+    fn is_parsed(&self, text: &str) -> bool {
+        text.len() <= LONG_TEXT
+            || self.readings.kept.contains(text)
+            || self.parsed.as_ref().is_some_and(|parsed| **parsed.text() == *text)
+    }
+
     fn opaque(&mut self, what: &str, why: &str) -> Arc<Reading> {
         self.reading(what, self.blank(what, why))
     }
@@ -266,7 +281,9 @@ impl Analyst for SessionAnalyst {
 
     fn names_nothing(&self, text: &str) -> bool {
         // How text is read has to be known, all the same.
-        !self.stale_names && self.reading(text, self.analyze(text, &analysis::NothingKnown)).names_nothing()
+        !self.stale_names
+            && text.len() <= LONG_TEXT
+            && self.reading(text, self.analyze(text, &analysis::NothingKnown)).names_nothing()
     }
 
     fn touch(&mut self, names: bool, catalog: bool) {

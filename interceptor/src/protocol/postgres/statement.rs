@@ -105,6 +105,11 @@ pub(super) trait Analyst: fmt::Debug + Send {
     /// What a text would do now. Total: what cannot be known is opaque.
     fn read(&mut self, text: &str, known: &dyn Known) -> Arc<Reading>;
 
+    /// Whether it can be read at once: a long text is parsed elsewhere first.
+    fn is_parsed(&self, _text: &str) -> bool {
+        true
+    }
+
     /// The reading of something that has no text of its own.
     fn opaque(&mut self, what: &str, why: &str) -> Arc<Reading>;
 

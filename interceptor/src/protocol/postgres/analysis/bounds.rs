@@ -4,11 +4,22 @@
 //! An estimate from above, not the true depth: an honest text that is refused is opaque, never waved through.
 
 use std::panic::catch_unwind;
+use std::sync::Arc;
 
 use pg_query::protobuf::{KeywordKind, ParseResult, Token};
 
 /// Bytes of a text, at most.
 pub const MAX_TEXT: usize = 1 << 20;
+
+/// Words and signs of a text, at most, commas aside: what the parser makes of each takes about a kilobyte for a while.
+/// The most parameters that a statement can have, each in brackets of its own, are fewer.
+pub const MAX_TOKENS: usize = 1 << 18;
+
+/// Bytes of a text from which on it is parsed by a thread of its own ([`Parsed`]).
+pub const LONG_TEXT: usize = 16 << 10;
+
+/// Bytes that one analysis may parse beside its own text: definitions of views, statements of PREPARE.
+pub(super) const MAX_BESIDE: usize = 256 << 10;
 
 /// Depth of the tree, as estimated, at most.
 pub const MAX_DEPTH: usize = 150;
@@ -19,6 +30,42 @@ const MAX_SHALLOW: usize = 24;
 
 /// Stack of the thread that parses deeper texts. A test parses [`MAX_DEPTH`] on it.
 const DEEP_STACK: usize = 8 << 20;
+
+/// A text that was parsed ahead of its analysis.
+pub struct Parsed {
+    text: Arc<str>,
+    tree: Result<ParseResult, String>,
+}
+
+impl Parsed {
+    /// Parses it here: a long text takes hundreds of milliseconds.
+    #[must_use]
+    pub fn new(text: Arc<str>) -> Self {
+        Self { tree: parse(&text), text }
+    }
+
+    /// It could not be parsed, and why: its analysis is opaque.
+    #[must_use]
+    pub fn failed(text: Arc<str>, why: &str) -> Self {
+        Self { text, tree: Err(why.to_owned()) }
+    }
+
+    /// The text.
+    #[must_use]
+    pub const fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    pub(super) const fn tree(&self) -> &Result<ParseResult, String> {
+        &self.tree
+    }
+}
+
+impl std::fmt::Debug for Parsed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parsed").field("bytes", &self.text.len()).finish_non_exhaustive()
+    }
+}
 
 /// Parses a text that can be parsed within bounds.
 ///
@@ -57,6 +104,9 @@ fn check(text: &str) -> Result<usize, &'static str> {
         return Err("the text holds a zero byte");
     }
     let tokens = tokens_at_most(text);
+    if tokens > MAX_TOKENS {
+        return Err("the text has more words than are analysed");
+    }
     if tokens <= MAX_SHALLOW {
         return Ok(tokens);
     }
@@ -160,7 +210,7 @@ impl Depth {
 
 #[cfg(test)]
 mod tests {
-    use super::{DEEP_STACK, MAX_DEPTH, MAX_SHALLOW, check};
+    use super::{DEEP_STACK, MAX_DEPTH, MAX_SHALLOW, MAX_TOKENS, check};
 
     #[test]
     fn a_wide_text_is_not_deep() {
@@ -169,6 +219,13 @@ mod tests {
         let terms = vec!["(a = 1)"; 2000].join(" OR ");
         assert!(check(&format!("SELECT 1 FROM t WHERE {terms}")).unwrap() < 20);
         assert!(check(&format!("SELECT '{}'", "(".repeat(5000))).unwrap() < 20);
+    }
+
+    #[test]
+    fn a_statement_with_all_its_parameters_is_analysed() {
+        let rows = (1..=u16::MAX).map(|number| format!("(${number})")).collect::<Vec<_>>().join(",");
+        assert!(check(&format!("INSERT INTO t VALUES {rows}")).is_ok());
+        assert!(check(&format!("INSERT INTO t VALUES {}", vec!["(1)"; MAX_TOKENS / 3].join(","))).is_err());
     }
 
     #[test]

@@ -255,7 +255,7 @@ impl<'a> Walker<'a> {
     }
 
     fn definition(&mut self, text: &str) -> Option<Columns> {
-        let parsed = super::bounds::parse(text).ok();
+        let parsed = self.may_parse(text).then(|| super::bounds::parse(text).ok()).flatten();
         let columns = parsed.as_ref().and_then(|parsed| match parsed.stmts.as_slice() {
             [one] => match &one.stmt.as_ref()?.node {
                 Some(NodeEnum::SelectStmt(select)) => Some(self.select(select)),

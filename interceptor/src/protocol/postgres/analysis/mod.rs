@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::catalog::{Catalog, Names};
 use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, Tag, TagSet};
 
-pub use bounds::{MAX_DEPTH, MAX_TEXT};
+pub use bounds::{LONG_TEXT, MAX_DEPTH, MAX_TEXT, MAX_TOKENS, Parsed};
 pub use copy::{CopyDirection, CopyFormat, CopyKind};
 pub use function::runs_code;
 pub use statement::analyze_prepared;
@@ -55,6 +55,8 @@ pub struct Scope<'a> {
     pub tags: &'a dyn ColumnTags,
     /// The session's prepared statements and cursors.
     pub known: &'a dyn Known,
+    /// A text that was parsed already: it is not parsed again.
+    pub parsed: Option<&'a Parsed>,
 }
 
 impl std::fmt::Debug for Scope<'_> {

@@ -37,9 +37,17 @@ pub(super) fn analyze(text: &str, scope: &Scope<'_>) -> Analysis {
     if !scope.names.plain_text {
         return closed(text, scope, "standard_conforming_strings is off, or client_encoding is not UTF8");
     }
-    match parse(text) {
-        Ok(tree) => of_tree(text, scope, &tree),
-        Err(why) => closed(text, scope, &why),
+    let tree;
+    let tree = match scope.parsed.filter(|parsed| **parsed.text() == *text) {
+        Some(parsed) => parsed.tree(),
+        None => {
+            tree = bounds::parse(text);
+            &tree
+        }
+    };
+    match tree.as_ref().map_err(String::as_str).and_then(|tree| limited(tree).map(|()| tree)) {
+        Ok(tree) => of_tree(text, scope, tree),
+        Err(why) => closed(text, scope, why),
     }
 }
 
@@ -67,10 +75,15 @@ fn closed(text: &str, scope: &Scope<'_>, why: &str) -> Analysis {
 
 fn parse(text: &str) -> Result<ParseResult, String> {
     let tree = bounds::parse(text)?;
-    if tree.stmts.len() > MAX_STATEMENTS {
-        return Err("the text has more statements than are analysed".to_owned());
-    }
+    limited(&tree)?;
     Ok(tree)
+}
+
+const fn limited(tree: &ParseResult) -> Result<(), &'static str> {
+    if tree.stmts.len() > MAX_STATEMENTS {
+        return Err("the text has more statements than are analysed");
+    }
+    Ok(())
 }
 
 /// The statement that a PREPARE, or a text of one statement, stands for.
@@ -423,7 +436,8 @@ impl Reader<'_, '_> {
             Some(own) => own.clone(),
             None => self.walker.scope.known.prepared(&execute.name),
         };
-        let tree = known.as_ref().map(|prepared| parse(&prepared.text));
+        let tree = known.as_ref().filter(|prepared| self.walker.may_parse(&prepared.text));
+        let tree = tree.map(|prepared| parse(&prepared.text));
         let node = match &tree {
             Some(Ok(tree)) => inner(tree),
             _ => None,

@@ -53,6 +53,8 @@ pub(super) struct Walker<'a> {
     /// See [`super::Analysis::uses_constants`].
     pub(super) uses_constants: bool,
     steps: usize,
+    /// Bytes parsed beside the text.
+    beside: usize,
     overflow: bool,
     none: TagSet,
 }
@@ -82,6 +84,7 @@ impl<'a> Walker<'a> {
             missing: None,
             uses_constants: false,
             steps: 0,
+            beside: 0,
             overflow: false,
             none: TagSet::default(),
         }
@@ -100,6 +103,12 @@ impl<'a> Walker<'a> {
         self.steps += 1;
         self.overflow |= self.steps > MAX_STEPS;
         !self.overflow
+    }
+
+    /// Whether a text beside the one that is read may be parsed, too.
+    pub(super) fn may_parse(&mut self, text: &str) -> bool {
+        self.beside = self.beside.saturating_add(text.len());
+        self.beside <= super::bounds::MAX_BESIDE
     }
 
     /// Keeps an action.

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use proptest::prelude::*;
 
 use super::{
-    Analysis, ColumnTags, Cursor, Known, NothingKnown, Output, OutputColumn, Prepared, Scope, SessionEffect,
+    Analysis, ColumnTags, Cursor, Known, NothingKnown, Output, OutputColumn, Parsed, Prepared, Scope, SessionEffect,
     Transaction, analyze,
 };
 use crate::policy::{Action, ActionName, TagSet};
@@ -44,7 +44,7 @@ impl ColumnTags for Tags {
 }
 
 fn with(text: &str, names: &Names, known: &dyn Known) -> Analysis {
-    analyze(text, &Scope { target: "db", database: "shop", catalog: &CATALOG, names, tags: &Tags, known })
+    analyze(text, &Scope { target: "db", database: "shop", catalog: &CATALOG, names, tags: &Tags, known, parsed: None })
 }
 
 fn judge(text: &str) -> Analysis {
@@ -394,11 +394,49 @@ fn execute_is_what_was_prepared() {
     );
     assert!(actions(&with("EXPLAIN ANALYZE EXECUTE p", &names, &session)).contains("delete public.orders"));
     assert!(actions(&judge("PREPARE q AS DELETE FROM orders; EXECUTE q")).contains("delete public.orders"));
-    let scope =
-        Scope { target: "db", database: "shop", catalog: &CATALOG, names: &names, tags: &Tags, known: &NothingKnown };
+    let scope = Scope {
+        target: "db",
+        database: "shop",
+        catalog: &CATALOG,
+        names: &names,
+        tags: &Tags,
+        known: &NothingKnown,
+        parsed: None,
+    };
     assert!(actions(&super::analyze_prepared(&prepared, &scope)).contains("delete public.orders"));
     session.prepared = Some(Arc::new(Prepared { text: "EXECUTE p".into(), first: None }));
     assert!(with("EXECUTE p", &names, &session).opaque);
+}
+
+#[test]
+fn what_is_parsed_beside_a_text_is_bounded() {
+    let names = Names::standard("agent");
+    let of_length = |length: usize| format!("SELECT '{}'", "x".repeat(length));
+    for (length, opaque) in [(super::bounds::MAX_BESIDE / 2, false), (super::bounds::MAX_BESIDE, true)] {
+        let prepared = Some(Arc::new(Prepared { text: of_length(length).into(), first: None }));
+        let session = Session { prepared, ..Session::default() };
+        assert_eq!(with("EXECUTE p", &names, &session).opaque, opaque, "{length}");
+    }
+}
+
+#[test]
+fn a_text_that_was_parsed_ahead_is_not_parsed_again() {
+    let text: Arc<str> = "SELECT 1".into();
+    let names = Names::standard("agent");
+    let scope = |parsed| Scope {
+        target: "db",
+        database: "shop",
+        catalog: &CATALOG,
+        names: &names,
+        tags: &Tags,
+        known: &NothingKnown,
+        parsed,
+    };
+    let failed = Parsed::failed(Arc::clone(&text), "no thread");
+    assert!(super::analyze(&text, &scope(Some(&failed))).opaque);
+    // It is of another text.
+    assert!(!super::analyze("SELECT 2", &scope(Some(&failed))).opaque);
+    assert!(!super::analyze(&text, &scope(Some(&Parsed::new(text.clone())))).opaque);
 }
 
 #[test]

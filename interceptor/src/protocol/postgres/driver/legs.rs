@@ -487,7 +487,7 @@ impl<'a> Legs<'a> {
             }
             let Some(header) = codec::peek(rest).map_err(Fault::from)? else { break };
             if rest.len() < header.length {
-                if header.length > PIECE && matches!(header.tag, b'D' | b'd') && self.machine.passes_rows() {
+                if header.length > PIECE && matches!(header.tag, b'D' | b'd') && self.machine.passes(header.tag) {
                     self.passing_down = header.length;
                     self.pieces = true;
                     continue;

@@ -3,7 +3,7 @@
 //!
 //! `handshake` gets a connection to its first ReadyForQuery, `legs` moves bytes both ways at once, `session` takes the
 //! agent's messages one by one and asks the gate, `catalogs` keeps what is known of databases, `estimate` asks the planner
-//! what a held command would touch, `replication` passes on what policy permits unread.
+//! what a held command would touch, `parsing` has long texts parsed apart, `replication` passes on what policy permits unread.
 //!
 //! Whatever ends a session, the agent is told natively where that is still possible: between messages, and as long as it
 //! reads ([`FAREWELL_TIMEOUT`]).
@@ -13,6 +13,7 @@ mod deadline;
 mod estimate;
 mod handshake;
 mod legs;
+mod parsing;
 mod replication;
 mod session;
 mod understand;

@@ -13,8 +13,8 @@ use super::super::codec::{frame, frontend_limit};
 use super::super::error::{self, Severity};
 use super::super::machine::{ClientLegs, Fault, Leave, No, Question, Rows, Step, refusal};
 use super::catalogs::{DOUBTED, FRESH, Library};
-use super::estimate;
 use super::legs::{Legs, Stop};
+use super::{estimate, parsing};
 use crate::policy::{Command, Denial, Retry};
 use crate::protocol::{Close, Failure, Gate, Impact, Observation, Verdict};
 use crate::telemetry::SessionId;
@@ -121,15 +121,19 @@ impl Session<'_> {
                 continue;
             }
             let began = Instant::now();
-            let offered = self.offer(None)?;
+            let mut offered = self.offer(None)?;
             busy = busy.saturating_add(began.elapsed());
+            if let Offered::Step(Step::Parse(text)) = offered {
+                offered = self.offer_parsed(text).await?;
+            }
             match offered {
                 // What it has asked for before it closed its end is answered, as a server would.
                 Offered::Nothing if self.legs.agent_has_left() && !self.legs.machine.owes_an_answer() => {
                     return Err(Stop::AgentClosed);
                 }
                 Offered::Nothing | Offered::Step(Step::Wait) => self.legs.turn().await?,
-                Offered::Step(Step::Done) => {}
+                // What has to be parsed now is another text than a moment ago.
+                Offered::Step(Step::Done | Step::Parse(_)) => {}
                 Offered::Step(Step::Ask(question)) => self.ask(question).await?,
                 Offered::Step(Step::Resync) => self.resync().await?,
                 Offered::Step(Step::Terminate) => return Err(Stop::AgentClosed),
@@ -154,6 +158,16 @@ impl Session<'_> {
             legs.agent_in.advance(length);
         }
         Ok(Offered::Step(step))
+    }
+
+    /// Has a long text parsed apart, and offers its message again.
+    async fn offer_parsed(&mut self, text: Arc<str>) -> Result<Offered, Stop> {
+        let (parsed, turn) = self.legs.until(parsing::parse(text), true).await?;
+        self.legs.analyst.set_parsed(Some(parsed));
+        let offered = self.offer(None);
+        // Whatever comes next may take long, and the tree is large.
+        parsing::forget(self.legs.analyst.set_parsed(None), turn);
+        offered
     }
 
     /// Gets the verdict on the message at hand.

@@ -69,13 +69,13 @@ impl Answer {
         analyst.version() == self.version
     }
 
-    /// Whether rows pass as they are just now.
-    pub(super) fn passes(&self) -> bool {
+    /// Whether messages of this type pass as they are just now: rows, or data of a COPY.
+    pub(super) fn passes(&self, tag: u8) -> bool {
         match &self.mask {
             Mask::Idle => true,
             Mask::Unannounced => false,
-            Mask::Rows(announced) => announced.rows.is_identity(),
-            Mask::Copy(copy) => copy.is_identity(),
+            Mask::Rows(announced) => tag == b'D' && announced.rows.is_identity(),
+            Mask::Copy(copy) => tag == b'd' && copy.is_identity(),
         }
     }
 

@@ -147,6 +147,9 @@ impl Machine {
 
     /// Reads a text. Where a newer catalog could know an unknown name of it, that is asked for first, once.
     fn read(&mut self, text: &str, legs: &mut Legs<'_>) -> Result<Arc<Reading>, Step> {
+        if !legs.analyst.is_parsed(text) {
+            return Err(Step::Parse(text.into()));
+        }
         let reading = legs.analyst.read(text, &*self);
         if !std::mem::take(&mut self.doubted) && legs.analyst.doubt(&reading) {
             self.doubted = true;
@@ -392,12 +395,11 @@ impl Machine {
         let found = match side {
             Side::Statement => match self.statements.find(name, segment) {
                 // The target looks its names up again, and plans with what it finds.
-                Found::Is(statement) => {
-                    if !self.holds(name, &statement, legs.analyst) {
-                        return self.means_another(name, legs);
-                    }
-                    true
-                }
+                Found::Is(statement) => match self.holds(name, &statement, legs.analyst) {
+                    Ok(true) => true,
+                    Ok(false) => return self.means_another(name, legs),
+                    Err(step) => return step,
+                },
                 Found::Nothing => return self.no_statement(name, legs),
                 Found::Unsettled => false,
             },
@@ -446,16 +448,18 @@ impl Machine {
     }
 
     /// Whether a prepared statement still means what it meant.
-    fn holds(&self, name: &[u8], statement: &Statement, analyst: &mut dyn Analyst) -> bool {
-        match &statement.reading {
+    fn holds(&self, name: &[u8], statement: &Statement, analyst: &mut dyn Analyst) -> Result<bool, Step> {
+        let text = &statement.prepared.text;
+        Ok(match &statement.reading {
             Some(reading) if reading.epoch == analyst.epoch() => true,
-            Some(_) => statement.still_means(&analyst.read(&statement.prepared.text, self)),
+            Some(_) if !analyst.is_parsed(text) => return Err(Step::Parse(Arc::clone(text))),
+            Some(_) => statement.still_means(&analyst.read(text, self)),
             // One of SQL's PREPARE: what its EXECUTE would find.
             None => {
                 let name = String::from_utf8_lossy(name).replace('"', "\"\"");
                 !analyst.read(&format!("EXECUTE \"{name}\""), self).analysis.opaque
             }
-        }
+        })
     }
 
     /// The version of the catalog under which a reading was judged, whose own changes are told to others from now on.

@@ -68,6 +68,8 @@ pub(super) enum Step {
     Wait,
     /// Ask the target for the session's state ([`Machine::hide`]), then offer the same message again.
     Resync,
+    /// Have this text parsed, tell the analyst, and offer the same message again.
+    Parse(Arc<str>),
     /// The agent said goodbye.
     Terminate,
 }

@@ -167,6 +167,10 @@ impl Scene {
             Step::Done => "",
             Step::Wait => "wait",
             Step::Resync => "resync",
+            Step::Parse(text) => {
+                self.analyst.parsed = Some(text);
+                "parse"
+            }
             Step::Terminate => "bye",
             Step::Ask(question) => {
                 self.asked = Some(question);
@@ -605,6 +609,28 @@ fn an_unknown_name_is_looked_up_once_and_refused_as_the_target_would() {
     }
     assert_eq!(scene.says(&sync()), "ZI");
     assert_eq!(scene.sent(), "");
+}
+
+#[test]
+fn a_long_text_is_parsed_before_it_is_read() {
+    for message in [query("long"), parse("s", "long")] {
+        let mut scene = scene();
+        assert_eq!(scene.offers(&message), "parse");
+        assert_eq!(scene.offers(&message), "ask");
+        assert_eq!(scene.sent(), "");
+    }
+    // It is planned anew with what names mean now.
+    let mut scene = scene();
+    let (long, other) = (parse("s", "long;select"), parse("t", "long"));
+    for message in [&long, &other] {
+        assert_eq!(scene.says(message), "parse");
+        assert_eq!(scene.says(message), "");
+    }
+    scene.says_all(&[sync()]);
+    scene.target("1 1 ZI");
+    scene.analyst.refresh();
+    assert_eq!(scene.offers(&bind("", "s")), "parse");
+    assert_eq!(scene.offers(&bind("", "s")), "ask");
 }
 
 #[test]

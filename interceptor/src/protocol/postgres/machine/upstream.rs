@@ -23,7 +23,7 @@ impl Machine {
         out: &mut BytesMut,
     ) -> Result<Fate, Fault> {
         // Rows of an answer that is not masked: by far the most messages, so they are not even decoded.
-        if frame.tag == b'D' && self.passes_rows() {
+        if frame.tag == b'D' && self.passes(frame.tag) {
             return Ok(Fate::Pass);
         }
         let message = Backend::decode(frame)?;
@@ -61,10 +61,10 @@ impl Machine {
         }
     }
 
-    /// Whether rows pass unseen just now: also in pieces.
-    pub(in super::super) fn passes_rows(&self) -> bool {
+    /// Whether rows (or data of a COPY, by the type of message) pass unseen just now: also in pieces.
+    pub(in super::super) fn passes(&self, tag: u8) -> bool {
         match self.expect.front() {
-            Some(Expect::Query(answer) | Expect::Execute(answer)) => answer.passes(),
+            Some(Expect::Query(answer) | Expect::Execute(answer)) => answer.passes(tag),
             _ => false,
         }
     }

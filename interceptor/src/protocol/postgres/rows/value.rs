@@ -109,7 +109,8 @@ impl Columns {
     }
 
     pub(super) fn is_identity(&self) -> bool {
-        self.columns.iter().all(|column| column.idle)
+        // Values where no columns are announced are none that may pass.
+        !self.columns.is_empty() && self.columns.iter().all(|column| column.idle)
     }
 
     /// Masks a value that is not NULL; a replacement stands in [`Self::masked`] until the next call.

@@ -233,6 +233,38 @@ async fn the_arguments_of_a_function_call_are_judged_with_it() {
     assert_eq!(values, [(true, &Some(bytes::Bytes::from_static(b"x"))), (true, &None)]);
 }
 
+#[tokio::test]
+async fn while_a_long_text_is_parsed_others_get_on() {
+    let gate = ScriptedGate::denying("forbidden");
+    let long = format!("SELECT 'forbidden'{}", ", 1".repeat(60_000));
+    let ((slow, Ends { agent: mut slow_agent, target: _slow_target }), (session, Ends { mut agent, mut target })) =
+        (session(&gate), session(&gate));
+    let talk = async {
+        slow_agent.write_all(&query(&long)).await.unwrap();
+        let (mut heard, mut answers) = (BytesMut::new(), 0);
+        let refused = until(&mut slow_agent, &mut heard, b'Z');
+        tokio::pin!(refused);
+        loop {
+            agent.write_all(&query("SELECT 1")).await.unwrap();
+            let mut asked = BytesMut::new();
+            let answered = async {
+                reached(&mut target, &mut asked, b'Q').await;
+                target.write_all(&bytes(|out| write::ready(out, b'I'))).await.unwrap();
+                until(&mut agent, &mut BytesMut::new(), b'Z').await;
+            };
+            tokio::select! {
+                biased;
+                refusal = &mut refused => break (refusal, answers),
+                () = answered => answers += 1,
+            }
+        }
+    };
+    let both = async { futures_util::join!(slow.run(), session.run()) };
+    let (refusal, answers) = tokio::select! { done = talk => done, _ = both => panic!("a session has ended") };
+    assert_eq!(refusal, ["E42501", "ZI"]);
+    assert!(answers > 3, "{answers} answers while one text was parsed");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_not_utf8_is_refused_before_it_is_judged() {
     let gate = ScriptedGate::open();

@@ -65,6 +65,8 @@ pub(in super::super) struct Script {
     pub(in super::super) stale: bool,
     /// Nothing makes it stale.
     pub(in super::super) steady: bool,
+    /// The text that was parsed last: texts with `long` have to be before they are read.
+    pub(in super::super) parsed: Option<Arc<str>>,
     /// How often `bound` was read: each time it means something else.
     pub(in super::super) bound: usize,
 }
@@ -117,6 +119,7 @@ type Keyed = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
 impl Analyst for Script {
     fn read(&mut self, text: &str, _known: &dyn Known) -> Arc<Reading> {
+        assert!(self.is_parsed(text), "read before it was parsed: {text}");
         let session_bound = text.contains("bound");
         self.bound += usize::from(session_bound);
         // Texts that always mean the same have the same number: their maskers are used again.
@@ -138,6 +141,10 @@ impl Analyst for Script {
             }),
         };
         Arc::new(Reading::new(text.into(), Arc::new(analysis), self.epoch))
+    }
+
+    fn is_parsed(&self, text: &str) -> bool {
+        !text.contains("long") || self.parsed.as_deref() == Some(text)
     }
 
     fn opaque(&mut self, _what: &str, _why: &str) -> Arc<Reading> {

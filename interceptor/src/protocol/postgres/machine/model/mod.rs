@@ -51,6 +51,7 @@ const TEXTS: &[&str] = &[
     "copyin;select",
     "masked;defer",
     "bound",
+    "long;masked",
     // Only where the two are not compared: names then mean something else.
     "set",
 ];
@@ -342,6 +343,7 @@ impl Conversation {
                 self.machine.hide("state", &mut self.outbox);
                 self.asks = true;
             }
+            Step::Parse(text) => self.analyst.parsed = Some(text),
             Step::Wait => return spoke || judged || self.outbox.len() > before,
             Step::Terminate => panic!("nobody said goodbye"),
         }
@@ -463,6 +465,7 @@ pub(super) fn besiege(data: &[u8]) {
                 machine.hide("state", &mut outbox);
                 analyst.refresh();
             }
+            Ok(Step::Parse(text)) => analyst.parsed = Some(text),
             Ok(Step::Done | Step::Wait) => assert_permitted(since(&outbox, before)),
         }
     }

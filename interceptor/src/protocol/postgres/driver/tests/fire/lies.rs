@@ -98,6 +98,8 @@ async fn answers_that_are_none_end_the_session() {
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("a row before its description", row(1)),
         ("a row of more columns", [described(1), row(2)].concat()),
+        ("a row where none has columns", [described(0), row(1)].concat()),
+        ("COPY data where a row is due", [described(0), raw(b'd', SECRET)].concat()),
         ("a row of fewer columns", [described(2), row(1)].concat()),
         ("a value of negative length", [described(1), raw(b'D', b"\0\x01\xff\xff\xff\xfeSECRET")].concat()),
         ("a value longer than its row", [described(1), raw(b'D', b"\0\x01\0\0\0\x09SECRET")].concat()),
