@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::install::{self, For};
-use crate::run::{as_root, cargo, clients, root, run as execute, say, talk};
+use crate::run::{as_root, cargo, clients, run as execute, say, talk};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -28,7 +28,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "--example",
         "demo",
     ]))?;
-    let mut command = as_root(root().join("target/debug/examples/demo"));
+    // It is built beside this very program, wherever that is.
+    let mut command = as_root(std::env::current_exe()?.with_file_name("examples").join("demo"));
     if arguments.keep {
         command.arg("--keep");
     }
