@@ -90,6 +90,7 @@ fn tcp(ctx: &SockAddrContext, settings: &Settings, endpoint: &Endpoint) -> Verdi
     // The fence drops what nobody of the daemon's would take; saying so here saves the agent the wait for a time-out.
     let proxy = if is_mapped(&endpoint.address) { LOOPBACK4 } else { LOOPBACK6 };
     if !listener(ctx, &proxy, settings.proxy_port, |_found| true) {
+        event::no_listener(endpoint, record.netns);
         // SAFETY: takes a number.
         unsafe { bpf_set_retval(-ECONNREFUSED) };
         return Verdict::Refuse;

@@ -10,21 +10,36 @@ use crate::sock_addr::Endpoint;
 /// Reports a refusal by the running task.
 #[inline(always)]
 pub(crate) fn refuse(reason: Reason, detail: u32, endpoint: Option<&Endpoint>, cgroup: Option<u64>) {
-    let mut event = blank(reason, detail, endpoint);
-    // SAFETY: takes no arguments and reads the running task.
-    event.cgroup = cgroup.unwrap_or_else(|| unsafe { bpf_get_current_cgroup_id() });
-    event.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    event.uid = bpf_get_current_uid_gid() as u32;
-    event.comm = bpf_get_current_comm().unwrap_or_default();
+    let mut event = of_task(reason, detail, endpoint);
+    event.cgroup = cgroup.unwrap_or(event.cgroup);
+    emit(&event);
+}
+
+/// Reports that nobody of the daemon's listens in the network namespace that the task connects in.
+#[inline(always)]
+pub(crate) fn no_listener(endpoint: &Endpoint, netns: u64) {
+    let mut event = of_task(Reason::NoListener, 0, Some(endpoint));
+    event.netns = netns;
     emit(&event);
 }
 
 /// Reports a refused packet, whose sender is only known by cgroup: the running task may be any.
 #[inline(always)]
-pub(crate) fn refuse_packet(protocol: u32, endpoint: Option<&Endpoint>, cgroup: u64) {
-    let mut event = blank(Reason::Packet, protocol, endpoint);
+pub(crate) fn refuse_packet(reason: Reason, protocol: u32, endpoint: Option<&Endpoint>, cgroup: u64) {
+    let mut event = blank(reason, protocol, endpoint);
     event.cgroup = cgroup;
     emit(&event);
+}
+
+#[inline(always)]
+fn of_task(reason: Reason, detail: u32, endpoint: Option<&Endpoint>) -> Event {
+    let mut event = blank(reason, detail, endpoint);
+    // SAFETY: takes no arguments and reads the running task.
+    event.cgroup = unsafe { bpf_get_current_cgroup_id() };
+    event.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    event.uid = bpf_get_current_uid_gid() as u32;
+    event.comm = bpf_get_current_comm().unwrap_or_default();
+    event
 }
 
 #[inline(always)]
@@ -34,6 +49,7 @@ fn blank(reason: Reason, detail: u32, endpoint: Option<&Endpoint>) -> Event {
         // SAFETY: takes no arguments.
         boottime: unsafe { bpf_ktime_get_boot_ns() },
         cgroup: 0,
+        netns: 0,
         address,
         tgid: 0,
         uid: 0,

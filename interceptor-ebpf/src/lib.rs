@@ -1,12 +1,12 @@
 //! The ABI between the kernel programs and the daemon: records, map names, constants.
 //!
 //! Every type is `repr(C)` without implicit padding, so that each byte that crosses has a name. A change of any layout or
-//! of a map's shape is a new [`SCHEMA`]: the daemon pins below a directory named after it and never mixes two.
+//! of a map's shape is a new [`SCHEMA`]: the daemon pins maps below a directory named after it and never mixes two.
 //! Promises nothing about the order in which programs see a socket.
 #![no_std]
 
 /// Version of every layout in this file and of the maps in `main.rs`.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Names of the maps, as pinned.
 pub mod map {
@@ -121,7 +121,9 @@ pub struct Event {
     pub boottime: u64,
     /// cgroup id of the socket, or of the process where the socket has none yet.
     pub cgroup: u64,
-    /// Destination or local address, IPv4 as mapped; zero when there is none.
+    /// Network namespace cookie, with [`Reason::NoListener`]; 0 otherwise.
+    pub netns: u64,
+    /// Destination, local address or (of what came in) source, IPv4 as mapped; zero when there is none.
     pub address: Address,
     /// Process in the initial pid namespace; 0 where a packet left no trace of its sender.
     pub tgid: u32,
@@ -161,15 +163,20 @@ pub enum Reason {
     Packet = 7,
     /// A connect on a socket that is neither TCP nor UDP.
     ConnectKind = 8,
+    /// A packet that came in past the daemon.
+    Inbound = 9,
+    /// A connect in a network namespace in which the daemon does not listen, or while there is no daemon.
+    NoListener = 10,
 }
 
 /// Number of [`Reason`]s.
-pub const REASONS: usize = 9;
+pub const REASONS: usize = 11;
 
 /// The kernel programs, in the order in which they are attached: the boundary first, redirection last, so that at no
 /// moment something is redirected that is not also fenced in.
-pub const AGENT_PROGRAMS: [(&str, u32); 14] = [
+pub const AGENT_PROGRAMS: [(&str, u32); 15] = [
     ("egress", 1),
+    ("ingress", 0),
     ("sock_create", 2),
     ("agent_ops", 3),
     ("set_option", 22),
@@ -191,7 +198,7 @@ pub const DAEMON_PROGRAMS: [(&str, u32); 1] = [("daemon_ops", 3)];
 const _: () = assert!(size_of::<Settings>() == 40);
 const _: () = assert!(size_of::<Record>() == 96);
 const _: () = assert!(size_of::<Tuple>() == 48);
-const _: () = assert!(size_of::<Event>() == 72);
+const _: () = assert!(size_of::<Event>() == 80);
 
 /// An IPv6 address as the four words that its sixteen octets are in memory; IPv4 as mapped (`::ffff:a.b.c.d`). Words, since
 /// kernel programs may not read their context in bytes.

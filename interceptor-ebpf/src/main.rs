@@ -14,6 +14,10 @@ mod event;
 #[cfg(target_arch = "bpf")]
 mod getpeername;
 #[cfg(target_arch = "bpf")]
+mod ingress;
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
 mod recvmsg;
 #[cfg(target_arch = "bpf")]
 mod sendmsg;

@@ -17,6 +17,7 @@ const PAGE: i32 = 4096;
 const SOL_IP: i32 = 0;
 const SOL_SOCKET: i32 = 1;
 const SOL_TCP: i32 = 6;
+const SOL_UDP: i32 = 17;
 const SOL_IPV6: i32 = 41;
 
 #[cgroup_sockopt(setsockopt)]
@@ -45,12 +46,18 @@ fn refused(level: i32, name: i32) -> bool {
     match level {
         // SO_MARK, SO_BINDTOIFINDEX.
         SOL_SOCKET => name == 36 || name == 62,
-        // IP_HDRINCL, IP_OPTIONS, IP_TRANSPARENT, IP_UNICAST_IF.
-        SOL_IP => name == 3 || name == 4 || name == 19 || name == 50,
+        // IP_OPTIONS, IP_HDRINCL, IPSEC_POLICY, XFRM_POLICY, TRANSPARENT, UNICAST_IF; and every way to join a multicast group:
+        // the kernel reports that on the wire, by itself. ADD_MEMBERSHIP, ADD_SOURCE_MEMBERSHIP, MSFILTER, MCAST_JOIN_GROUP,
+        // MCAST_JOIN_SOURCE_GROUP, MCAST_MSFILTER.
+        SOL_IP => matches!(name, 3 | 4 | 16 | 17 | 19 | 50 | 35 | 39 | 41 | 42 | 46 | 48),
         // TCP_REPAIR.
         SOL_TCP => name == 19,
-        // IPV6_2292 HOPOPTS, DSTOPTS, RTHDR and PKTOPTIONS, HDRINCL, HOPOPTS, RTHDRDSTOPTS, RTHDR, DSTOPTS, TRANSPARENT, UNICAST_IF.
-        SOL_IPV6 => matches!(name, 3..=6 | 36 | 54 | 55 | 57 | 59 | 75 | 76),
+        // UDP_ENCAP.
+        SOL_UDP => name == 100,
+        // 2292 HOPOPTS, DSTOPTS, RTHDR and PKTOPTIONS, IPSEC_POLICY, XFRM_POLICY, HDRINCL, HOPOPTS, RTHDRDSTOPTS, RTHDR,
+        // DSTOPTS, TRANSPARENT, UNICAST_IF; ADD_MEMBERSHIP, JOIN_ANYCAST, MCAST_JOIN_GROUP, MCAST_JOIN_SOURCE_GROUP,
+        // MCAST_MSFILTER.
+        SOL_IPV6 => matches!(name, 3..=6 | 34..=36 | 54 | 55 | 57 | 59 | 75 | 76 | 20 | 27 | 42 | 46 | 48),
         _ => false,
     }
 }

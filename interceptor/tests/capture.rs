@@ -16,6 +16,7 @@ mod tests {
     };
     use interceptor::capture::{cgroup, dns, uninstall};
     use interceptor::testing::world::{FAR4, FAR6, Place, World};
+    use interceptor_ebpf::AGENT_PROGRAMS;
     use parking_lot::Mutex;
     use serde_json::Value;
 
@@ -613,7 +614,7 @@ out([attempt(lambda: connect(FAR4, 7000) and 1), attempt(lambda: connect(FAR6, 7
         squatter.kill().unwrap();
         squatter.wait().unwrap();
         assert_eq!(wire.seen(), []);
-        assert_eq!(uninstall(&config).unwrap(), 15);
+        assert_eq!(uninstall(&config).unwrap(), AGENT_PROGRAMS.len() + 1);
         assert_eq!(uninstall(&config).unwrap(), 0);
         let open = agent(&world, attempts);
         assert!(open.as_array().unwrap()[..3].iter().all(|result| result["ok"] == 1), "{open}");
@@ -670,9 +671,9 @@ time.sleep(0.3); out([served[0], refused[0], strange[:3]])"#,
         config.cgroups.push(extra.clone());
         Daemon::start(&world, &config).kill();
         let id = cgroup::cgroup_id(&extra).unwrap();
-        let pins = config.pin_directory.join("v1/links").join(id.to_string());
+        let pins = config.pin_directory.join("links").join(id.to_string());
         assert_eq!(cgroup::cgroup_path(id).unwrap(), extra);
-        assert_eq!(pins.read_dir().unwrap().count(), 14);
+        assert_eq!(pins.read_dir().unwrap().count(), AGENT_PROGRAMS.len());
         // A removed cgroup that is configured is made again, under another id; the old pins are swept.
         std::fs::remove_dir(cgroup::mount().unwrap().join(extra.trim_start_matches('/'))).unwrap();
         assert_eq!(cgroup::cgroup_path(id).unwrap_err().raw_os_error(), Some(116));
@@ -683,8 +684,8 @@ time.sleep(0.3); out([served[0], refused[0], strange[:3]])"#,
         // One that is no longer configured stays governed.
         config.cgroups.pop();
         Daemon::start(&world, &config).kill();
-        assert!(config.pin_directory.join("v1/links").join(again.to_string()).exists());
-        assert_eq!(uninstall(&config).unwrap(), 14 * 2 + 1);
+        assert!(config.pin_directory.join("links").join(again.to_string()).exists());
+        assert_eq!(uninstall(&config).unwrap(), AGENT_PROGRAMS.len() * 2 + 1);
     }
 
     #[tokio::test]

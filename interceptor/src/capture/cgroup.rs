@@ -71,6 +71,22 @@ pub fn own() -> io::Result<String> {
     line.map(str::to_owned).ok_or_else(|| io::Error::other("/proc/self/cgroup names no cgroup v2"))
 }
 
+/// The cgroup above this one, and its owner, where it is not root's alone: who may write to the `cgroup.procs` of a common
+/// ancestor moves processes between all cgroups below it that he owns.
+///
+/// # Errors
+/// When a cgroup on the way cannot be looked at.
+pub(super) fn delegated(path: &str) -> io::Result<Option<(String, u32)>> {
+    for ancestor in Path::new(path).ancestors().skip(1).filter(|ancestor| *ancestor != Path::new("/")) {
+        let name = ancestor.to_string_lossy().into_owned();
+        let procs = fs::metadata(directory(&name)?.join("cgroup.procs"))?;
+        if procs.uid() != 0 || procs.mode() & 0o022 != 0 {
+            return Ok(Some((name, procs.uid())));
+        }
+    }
+    Ok(None)
+}
+
 /// The directory of a cgroup.
 pub(super) fn directory(path: &str) -> io::Result<PathBuf> {
     Ok(mount()?.join(Path::new(path).strip_prefix("/").map_err(io::Error::other)?))

@@ -19,6 +19,8 @@ const MAX_RESOLV_CONF: usize = 64 << 10;
 pub struct Config {
     /// Governed cgroups, as paths below the cgroup2 mount; everything below them is governed too. Missing ones are made.
     pub cgroups: Vec<String>,
+    /// Governs cgroups also where somebody other than root may move processes out of them.
+    pub allow_delegated: bool,
     /// The daemon's cgroup, below the cgroup2 mount; by default the one that it runs in.
     pub daemon_cgroup: Option<String>,
     /// Where links and maps are pinned: a directory on a bpffs, owned by root.
@@ -37,6 +39,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cgroups: vec!["/agents.slice".to_owned()],
+            allow_delegated: false,
             daemon_cgroup: None,
             pin_directory: PathBuf::from("/sys/fs/bpf/interceptor"),
             proxy_port: 15_001,

@@ -23,6 +23,8 @@ pub struct KernelEvent {
     pub pid: Option<u32>,
     /// Real user id in the initial user namespace; none with `pid`.
     pub uid: Option<u32>,
+    /// Network namespace cookie, of [`Refusal::NoListener`].
+    pub netns: Option<u64>,
     /// Why.
     pub refusal: Refusal,
     /// The thread's name: forgeable, for display only.
@@ -62,6 +64,13 @@ pub enum Refusal {
     },
     /// A connect on a socket that is neither TCP nor UDP.
     ConnectKind,
+    /// A packet that came in past the daemon; the address is its source.
+    Inbound {
+        /// `IPPROTO_...`; 0 where the packet's shape alone was refused.
+        protocol: u32,
+    },
+    /// A connect in a network namespace in which the daemon does not listen, or while there was no daemon.
+    NoListener,
     /// A reason that this version does not know.
     Unknown {
         /// Its number.
@@ -83,6 +92,8 @@ impl fmt::Display for Refusal {
             Self::SocketOption { level, name } => write!(f, "socket option {name} of level {level}"),
             Self::Packet { protocol } => write!(f, "a packet of protocol {protocol} past the daemon"),
             Self::ConnectKind => f.write_str("a connect that is neither TCP nor UDP"),
+            Self::Inbound { protocol } => write!(f, "a packet of protocol {protocol} from outside"),
+            Self::NoListener => f.write_str("a connect in a network namespace without the daemon"),
             Self::Unknown { reason } => write!(f, "reason {reason} of a newer kernel object"),
         }
     }
@@ -132,6 +143,8 @@ fn kernel_event(event: &Event) -> KernelEvent {
         6 => Refusal::SocketOption { level: detail >> 16, name: detail & 0xffff },
         7 => Refusal::Packet { protocol: detail },
         8 => Refusal::ConnectKind,
+        9 => Refusal::Inbound { protocol: detail },
+        10 => Refusal::NoListener,
         reason => Refusal::Unknown { reason },
     };
     let known = event.tgid != 0;
@@ -141,6 +154,7 @@ fn kernel_event(event: &Event) -> KernelEvent {
         address: (event.address != [0; 4] || event.port != 0).then(|| maps::endpoint(event.address, event.port)),
         pid: known.then_some(event.tgid),
         uid: known.then_some(event.uid),
+        netns: (event.netns != 0).then_some(event.netns),
         refusal,
         comm: maps::name(&event.comm),
     }
@@ -149,11 +163,12 @@ fn kernel_event(event: &Event) -> KernelEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use interceptor_ebpf::{Reason, mapped};
+    use interceptor_ebpf::{REASONS, Reason, mapped};
 
     #[test]
     fn every_reason_has_a_name_and_a_packet_has_no_process() {
-        for reason in 1..=8 {
+        for reason in 1..REASONS {
+            let reason = u32::try_from(reason).unwrap();
             let event = kernel_event(&Event { reason, ..Event::default() });
             assert!(!matches!(event.refusal, Refusal::Unknown { .. }), "{reason}");
             assert_eq!((event.pid, event.address), (None, None));
@@ -169,6 +184,6 @@ mod tests {
         let event = kernel_event(&event);
         assert_eq!(event.refusal, Refusal::SocketKind { socket_type: 5, protocol: 132 });
         assert_eq!((event.pid, event.address), (Some(3), Some("1.2.3.4:9".parse().unwrap())));
-        assert_eq!(sys::event(&[0; 71]), None);
+        assert_eq!(sys::event(&[0; 79]), None);
     }
 }

@@ -48,6 +48,19 @@ pub enum CaptureError {
         /// Why.
         source: io::Error,
     },
+    /// The agents could leave the cgroup.
+    #[error(
+        "cgroup {path} lies in {ancestor}, which belongs to user {uid}: that user can move its processes out of it. \
+         Use a cgroup of the system's, or set `allow_delegated` where no agent runs as that user"
+    )]
+    Delegated {
+        /// The governed one.
+        path: String,
+        /// The one that is delegated.
+        ancestor: String,
+        /// To whom; or root, where others may write there, too.
+        uid: u32,
+    },
     /// The pin directory cannot be used.
     #[error("pin directory {path}: {source}")]
     Pins {
@@ -163,6 +176,7 @@ impl Capture {
             tracing::warn!(cgroup = %governed.path, "no longer configured, but stays governed until uninstalled");
         }
         capture.sweep(daemon.id)?;
+        capture.pins.forget_other_maps().map_err(|source| capture.pin_error(source))?;
         Ok(capture)
     }
 
@@ -175,6 +189,9 @@ impl Capture {
         let mut governed = Vec::new();
         for path in &self.config.cgroups {
             let one = Governed { path: path.clone(), id: make_cgroup(path)?, configured: true };
+            if !self.config.allow_delegated {
+                whole(path)?;
+            }
             self.attach(&one, &self.agent_programs)?;
             governed.push(one);
         }
@@ -304,6 +321,15 @@ fn make_cgroup(path: &str) -> Result<u64, CaptureError> {
     let failed = |source| CaptureError::Cgroup { path: path.to_owned(), source };
     fs::create_dir_all(cgroup::directory(path).map_err(failed)?).map_err(failed)?;
     cgroup::cgroup_id(path).map_err(failed)
+}
+
+/// Refuses a cgroup that the user of another one, above it, can move processes out of.
+fn whole(path: &str) -> Result<(), CaptureError> {
+    let failed = |source| CaptureError::Cgroup { path: path.to_owned(), source };
+    match cgroup::delegated(path).map_err(failed)? {
+        None => Ok(()),
+        Some((ancestor, uid)) => Err(CaptureError::Delegated { path: path.to_owned(), ancestor, uid }),
+    }
 }
 
 fn prepare(config: &Config, pins: &Pins) -> Result<(), CaptureError> {

@@ -79,6 +79,10 @@ pub struct Counters {
     pub packets: u64,
     /// Connects on sockets that are neither TCP nor UDP.
     pub connect_kinds: u64,
+    /// Packets that came in.
+    pub inbound: u64,
+    /// Connects where the daemon does not listen.
+    pub no_listeners: u64,
 }
 
 impl Counters {
@@ -87,8 +91,19 @@ impl Counters {
         for (index, sum) in (0u32..).zip(&mut sums) {
             *sum = map.get(&index, 0)?.iter().fold(0, |sum, part| sum.wrapping_add(*part));
         }
-        let [lost_events, no_settings, socket_kinds, no_records, udp, binds, socket_options, packets, connect_kinds] =
-            sums;
+        let [
+            lost_events,
+            no_settings,
+            socket_kinds,
+            no_records,
+            udp,
+            binds,
+            socket_options,
+            packets,
+            connect_kinds,
+            inbound,
+            no_listeners,
+        ] = sums;
         Ok(Self {
             lost_events,
             no_settings,
@@ -99,12 +114,14 @@ impl Counters {
             socket_options,
             packets,
             connect_kinds,
+            inbound,
+            no_listeners,
         })
     }
 }
 
 // The destructuring above follows this order.
-const _: () = assert!(Reason::LostEvent as usize == 0 && Reason::ConnectKind as usize == REASONS - 1);
+const _: () = assert!(Reason::LostEvent as usize == 0 && Reason::NoListener as usize == REASONS - 1);
 
 #[cfg(test)]
 mod tests {

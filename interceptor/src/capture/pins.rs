@@ -1,7 +1,10 @@
 //! Pins: where links and maps live while no daemon does.
 //!
-//! `<pin_directory>/v<schema>/maps/<NAME>` and `<pin_directory>/v<schema>/links/<cgroup id>/<program>`; directories are
-//! for root alone. A link without its pin ends with the daemon, so a link counts as made only once it is pinned.
+//! `<pin_directory>/maps-v<schema>/<NAME>` and `<pin_directory>/links/<cgroup id>/<program>`; directories are for root
+//! alone. A link without its pin ends with the daemon, so a link counts as made only once it is pinned.
+//!
+//! Links have no version: those of another one get the new programs, with the new maps, and are closed at no moment. The
+//! maps of another version go once no link uses them.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -12,7 +15,10 @@ use interceptor_ebpf::SCHEMA;
 
 use super::sys;
 
-/// The paths of one schema.
+/// Name of a directory of maps, before the version.
+const MAPS: &str = "maps-v";
+
+/// The paths.
 #[derive(Clone, Debug)]
 pub(super) struct Pins {
     root: PathBuf,
@@ -20,25 +26,43 @@ pub(super) struct Pins {
 
 impl Pins {
     pub(super) fn new(directory: &Path) -> Self {
-        Self { root: directory.join(format!("v{SCHEMA}")) }
+        Self { root: directory.to_owned() }
     }
 
     /// Makes the directories.
     pub(super) fn prepare(&self) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.root.join("maps"))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.maps())?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(self.root.join("links"))?;
-        let parts = self.root.parent().into_iter().chain([self.root.as_path()]);
-        for directory in parts {
-            let metadata = fs::metadata(directory)?;
-            if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
-                return Err(io::Error::other(format!("{} must be writable by root alone", directory.display())));
-            }
+        let metadata = fs::metadata(&self.root)?;
+        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+            return Err(io::Error::other(format!("{} must be writable by root alone", self.root.display())));
         }
         Ok(())
     }
 
+    fn maps(&self) -> PathBuf {
+        self.root.join(format!("{MAPS}{SCHEMA}"))
+    }
+
     pub(super) fn map(&self, name: &str) -> PathBuf {
-        self.root.join("maps").join(name)
+        self.maps().join(name)
+    }
+
+    /// Removes the maps of other versions: after every link has got a program of this one.
+    pub(super) fn forget_other_maps(&self) -> io::Result<()> {
+        for directory in self.all_maps()?.into_iter().filter(|directory| *directory != self.maps()) {
+            remove_flat(&directory)?;
+        }
+        Ok(())
+    }
+
+    fn all_maps(&self) -> io::Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?.collect::<io::Result<Vec<_>>>()?,
+        };
+        let maps = entries.iter().filter(|entry| entry.file_name().to_string_lossy().starts_with(MAPS));
+        Ok(maps.map(fs::DirEntry::path).collect())
     }
 
     fn links(&self, cgroup: u64) -> PathBuf {
@@ -107,24 +131,26 @@ impl Pins {
 
     /// Removes maps and directories, once no link is left.
     pub(super) fn remove(&self) -> io::Result<()> {
-        for part in ["maps", "links"] {
-            let directory = self.root.join(part);
-            match fs::read_dir(&directory) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-                Ok(entries) => {
-                    for entry in entries {
-                        fs::remove_file(entry?.path())?;
-                    }
-                }
-            }
-            fs::remove_dir(&directory)?;
+        for directory in self.all_maps()?.into_iter().chain([self.root.join("links")]) {
+            remove_flat(&directory)?;
         }
         match fs::remove_dir(&self.root) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
+}
+
+/// Removes a directory of files, where there is one.
+fn remove_flat(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        fs::remove_file(entry?.path())?;
+    }
+    fs::remove_dir(directory)
 }
 
 /// What [`Pins::attach`] did.

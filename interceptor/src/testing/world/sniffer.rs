@@ -1,6 +1,7 @@
-//! An eye on the wire: every IP packet that reaches the servers' namespace from elsewhere.
+//! An eye on the wire: every frame that reaches the servers' namespace from elsewhere, whatever source it claims.
 //!
-//! Link-local chatter of the kernel (ARP, neighbour and multicast discovery) is left out, and nothing else.
+//! What the kernel says by itself on an idle wire is left out, and nothing else: ARP for the two addresses, neighbour and
+//! router discovery, reports of the groups that belong to the interface's own addresses.
 
 use std::fs::File;
 use std::io;
@@ -12,11 +13,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
+};
 use nix::sys::time::{TimeVal, TimeValLike};
 use parking_lot::Mutex;
 
-use super::{World, sys};
+use super::{FAR4, NEAR4, sys};
 
 /// Packets kept; later ones are only counted.
 const MAX_SEEN: usize = 4096;
@@ -26,6 +29,8 @@ const SETTLE: Duration = Duration::from_millis(120);
 /// One packet that arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
+    /// Type of the frame: 0x0800 for IPv4, 0x86dd for IPv6. Of others the rest is zero.
+    pub ethertype: u16,
     /// IP protocol.
     pub protocol: u8,
     /// Source address.
@@ -93,11 +98,12 @@ impl Drop for Sniffer {
 fn watch(socket: &OwnedFd, shared: &Shared) {
     let mut frame = vec![0; 2048];
     while !shared.stop.load(Ordering::SeqCst) {
-        let Ok(length) = recv(socket.as_raw_fd(), &mut frame, nix::sys::socket::MsgFlags::empty()) else { continue };
-        let Some(seen) = frame.get(..length).and_then(read) else { continue };
-        if World::is_far(seen.source) || seen.source.is_loopback() {
+        let Ok((length, from)) = recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut frame) else { continue };
+        // What the servers say themselves.
+        if from.is_some_and(|from| from.pkttype() == libc::PACKET_OUTGOING) {
             continue;
         }
+        let Some(seen) = frame.get(..length).and_then(read) else { continue };
         shared.count.fetch_add(1, Ordering::SeqCst);
         let mut list = shared.seen.lock();
         if list.len() < MAX_SEEN {
@@ -115,6 +121,7 @@ fn read(frame: &[u8]) -> Option<Seen> {
             let source = <[u8; 4]>::try_from(packet.get(12..16)?).ok()?;
             let destination = <[u8; 4]>::try_from(packet.get(16..20)?).ok()?;
             Some(Seen {
+                ethertype: 0x0800,
                 protocol,
                 source: Ipv4Addr::from(source).into(),
                 destination: Ipv4Addr::from(destination).into(),
@@ -125,19 +132,56 @@ fn read(frame: &[u8]) -> Option<Seen> {
             let protocol = *packet.get(6)?;
             let source = <[u8; 16]>::try_from(packet.get(8..24)?).ok()?;
             let destination = Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(24..40)?).ok()?);
-            // Hop-by-hop to a multicast group is listener discovery; ICMPv6 133 to 137 is neighbour discovery.
-            let discovery = protocol == 58 && matches!(packet.get(40), Some(133..=137));
-            if discovery || (protocol == 0 && destination.is_multicast()) {
+            let discovery = protocol == 58 && matches!(packet.get(40), Some(133..=136));
+            if discovery || (protocol == 0 && reports_own_groups(packet.get(40..)?)) {
                 return None;
             }
             Some(Seen {
+                ethertype: 0x86dd,
                 protocol,
                 source: Ipv6Addr::from(source).into(),
                 destination: destination.into(),
                 port: port(protocol, packet.get(40..)),
             })
         }
+        [0x08, 0x06] if asks_for_a_known_address(packet) => None,
+        [high, low] => Some(Seen {
+            ethertype: u16::from_be_bytes([*high, *low]),
+            protocol: 0,
+            source: Ipv4Addr::UNSPECIFIED.into(),
+            destination: Ipv4Addr::UNSPECIFIED.into(),
+            port: 0,
+        }),
         _ => None,
+    }
+}
+
+/// ARP between the two addresses.
+fn asks_for_a_known_address(arp: &[u8]) -> bool {
+    let address = |at: usize| arp.get(at..at + 4).and_then(|octets| <[u8; 4]>::try_from(octets).ok()).map(Ipv4Addr::from);
+    let known = [Some(NEAR4), Some(FAR4)];
+    known.contains(&address(14)) && known.contains(&address(24))
+}
+
+/// A report of multicast listeners (behind the hop-by-hop header) for groups that come with an interface's addresses only:
+/// those of solicited nodes, all nodes, all routers.
+fn reports_own_groups(rest: &[u8]) -> bool {
+    let own = |group: &[u8]| {
+        matches!(group, [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, _, _, _])
+            || matches!(group, [0xff, 1 | 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1 | 2 | 0x6a])
+    };
+    let Some(([0x3a, 0, ..], icmp)) = rest.split_first_chunk::<8>() else { return false };
+    match icmp {
+        [143, _, _, _, _, _, high, low, records @ ..] => {
+            let (records, rest) = records.as_chunks::<20>();
+            // No sources, and nothing behind the last group.
+            let plain = |record: &[u8; 20]| matches!(record, [_, 0, 0, 0, group @ ..] if own(group));
+            rest.is_empty()
+                && records.len() == usize::from(u16::from_be_bytes([*high, *low]))
+                && records.iter().all(plain)
+        }
+        [131 | 132, ..] => icmp.get(8..24).is_some_and(own),
+        _ => false,
     }
 }
 
@@ -156,10 +200,10 @@ mod tests {
     fn frames_are_read_and_bad_ones_are_not() {
         let mut frame = vec![0; 14];
         frame.extend([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 99, 0, 1, 10, 99, 0, 2, 0, 1, 0, 53]);
-        assert_eq!(read(&frame), None);
+        assert_eq!(read(&frame).unwrap().ethertype, 0);
         frame.splice(12..14, [0x08, 0x00]);
         let seen = read(&frame).unwrap();
-        assert_eq!((seen.protocol, seen.port, seen.destination), (17, 53, super::super::FAR4.into()));
+        assert_eq!((seen.protocol, seen.port, seen.destination), (17, 53, FAR4.into()));
         for length in 0..34 {
             assert_eq!(read(frame.get(..length).unwrap()), None, "{length}");
         }

@@ -315,8 +315,8 @@ impl<'a> Legs<'a> {
         use tokio::io::AsyncWriteExt;
         let mut goodbye = BytesMut::new();
         codec::write::bare(&mut goodbye, b'X');
-        // Where a batch is half written, a goodbye would not be understood: closing says enough.
-        if self.to_upstream.is_idle() {
+        // Within a batch or a message a goodbye would not be understood: closing says enough.
+        if self.to_upstream.is_idle() && self.passing_up == 0 {
             let _best_effort = self.upstream.write_all(&goodbye).await;
         }
         let _best_effort = self.upstream.shutdown().await;
