@@ -14,7 +14,6 @@ use crate::event;
 use crate::packet::{self, LO, Packet, TCP_ACK, TCP_SYN};
 use crate::sock_addr::{self, IPPROTO_UDP, LOOPBACK4, LOOPBACK6, same};
 
-
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
     let cgroup = packet::cgroup(&ctx);

@@ -27,6 +27,9 @@ pub mod protocol;
 // Layer 6: where a protocol meets a verdict.
 pub mod session;
 
+// Beside the flow: how an agent is started.
+pub mod launch;
+
 // Layer 7: the program.
 pub mod admin;
 pub mod app;

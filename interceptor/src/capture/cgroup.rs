@@ -88,7 +88,10 @@ pub(super) fn delegated(path: &str) -> io::Result<Option<(String, u32)>> {
 }
 
 /// The directory of a cgroup.
-pub(super) fn directory(path: &str) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// When no cgroup2 file system is mounted, or the path is not absolute.
+pub fn directory(path: &str) -> io::Result<PathBuf> {
     Ok(mount()?.join(Path::new(path).strip_prefix("/").map_err(io::Error::other)?))
 }
 

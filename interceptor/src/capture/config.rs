@@ -101,7 +101,8 @@ impl Config {
 }
 
 /// Whether this is an absolute path below the mount without detours.
-pub(super) fn is_plain(path: &str) -> bool {
+#[must_use]
+pub fn is_plain(path: &str) -> bool {
     path.len() > 1
         && path.starts_with('/')
         && !path.ends_with('/')

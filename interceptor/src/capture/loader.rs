@@ -265,6 +265,21 @@ impl Capture {
 /// The program without which a cgroup is not governed.
 const FENCE: &str = "egress";
 
+/// Whether every agent program is attached to this cgroup or to one above it: by the pins, so with or without a daemon.
+///
+/// # Errors
+/// When a cgroup on the way is not there.
+pub fn is_governed(config: &Config, path: &str) -> io::Result<bool> {
+    let pins = Pins::new(&config.pin_directory);
+    for above in Path::new(path).ancestors().filter(|above| *above != Path::new("/")) {
+        let id = cgroup::cgroup_id(&above.to_string_lossy())?;
+        if AGENT_PROGRAMS.iter().all(|(program, _)| pins.has(id, program)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Ends all capture: removes links, redirection first and the fence last, then the maps. Gives the number of links
 /// removed. Governed processes then reach whatever they like.
 ///

@@ -27,10 +27,10 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
-pub use self::config::{Config, Resolver};
+pub use self::config::{Config, Resolver, is_plain};
 pub use self::events::{Events, KernelEvent, Refusal};
 pub use self::listener::{Listener, Unrecorded};
-pub use self::loader::{Capture, CaptureError, Governed, uninstall};
+pub use self::loader::{Capture, CaptureError, Governed, is_governed, uninstall};
 pub use self::maps::Counters;
 pub use self::probe::{ProbeResult, probe};
 

@@ -6,6 +6,7 @@
 mod approvals;
 mod check;
 mod doctor;
+mod exec;
 mod output;
 pub mod policy;
 pub mod recordings;
@@ -64,6 +65,9 @@ enum Command {
         #[arg(long)]
         pid: u32,
     },
+    /// Start a program as an agent, held by all that there is: its own user, cgroup and view of files, no capabilities, a
+    /// filter of system calls
+    Exec(exec::Arguments),
     /// Show the daemon's state
     Status,
     /// List live sessions, or end one
@@ -117,6 +121,7 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
         Command::Check => check::run(&context, out),
         Command::Doctor => doctor::run(out),
         Command::Whoami { pid } => whoami(&context, pid, out),
+        Command::Exec(arguments) => exec::run(&context, &arguments),
         Command::Status => status::run(&context, out),
         Command::Sessions(arguments) => sessions::run(&context, &arguments, out),
         Command::Approvals(arguments) => approvals::run(&context, &arguments, out),

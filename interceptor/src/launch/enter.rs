@@ -1,0 +1,103 @@
+//! Becoming the agent: each step takes something away, and none gives anything back.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Spec, capabilities, files, seccomp, sys};
+use crate::capture::{self, cgroup};
+
+/// What the daemon is told of a launched cgroup: a file of this, named after the cgroup's id, that root alone writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launched {
+    /// The `[[agent]]` that it was started as.
+    pub agent: String,
+    /// Abstract sockets made outside are out of its reach.
+    pub scoped: bool,
+}
+
+/// Starts the program in the place of the calling process, held by all that there is. `registry` is where the daemon
+/// looks for launched cgroups. The calling process must have one thread, and be root.
+///
+/// # Errors
+/// Which step failed. The process may have lost rights by then, and should end.
+pub fn enter(
+    spec: &Spec,
+    capture: &capture::Config,
+    registry: &Path,
+    (program, arguments): (&OsString, &[OsString]),
+) -> Result<Infallible, String> {
+    let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    sys::no_sockets_at_hand().map_err(step("standard input and output"))?;
+    let id = join(spec, capture)?;
+    // Whether Landlock can hide abstract sockets is known before it is too late to write it down.
+    let scoped = domain(true).is_ok_and(|domain| domain.create().is_ok());
+    register(registry, id, &Launched { agent: spec.agent.clone(), scoped }).map_err(step("the registry"))?;
+    files::cover(&spec.keep).map_err(step("a view of its own of /run and /tmp"))?;
+    sys::close_on_exec().map_err(step("closing what was inherited"))?;
+    capabilities::give_up(spec.uid, spec.gid).map_err(step("giving up privileges"))?;
+    fence_off(scoped).map_err(step("a domain of its own (Landlock)"))?;
+    seccomp::apply().map_err(step("the filter of system calls (seccomp)"))?;
+    let mut command = Command::new(program);
+    command.args(arguments).env("HOME", &spec.home);
+    if let Some(user) = &spec.user {
+        command.env("USER", user).env("LOGNAME", user);
+    }
+    Err(format!("{}: {}", program.display(), command.exec()))
+}
+
+/// Moves the calling process into a cgroup of its own, once that is known to be governed. Gives the cgroup's id.
+fn join(spec: &Spec, capture: &capture::Config) -> Result<u64, String> {
+    let at = |error: io::Error| format!("cgroup {}: {error}", spec.cgroup);
+    let directory = cgroup::directory(&spec.cgroup).map_err(at)?;
+    fs::create_dir_all(&directory).map_err(at)?;
+    if !capture::is_governed(capture, &spec.cgroup).map_err(at)? {
+        return Err(format!(
+            "cgroup {} is not governed: start the daemon first; it attaches the kernel programs, and they stay",
+            spec.cgroup
+        ));
+    }
+    fs::write(directory.join("cgroup.procs"), "0").map_err(at)?;
+    cgroup::cgroup_id(&spec.cgroup).map_err(at)
+}
+
+fn register(registry: &Path, id: u64, launched: &Launched) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(registry)?;
+    let (path, next) = (registry.join(id.to_string()), registry.join(format!("{id}.new")));
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+    file.write_all(&serde_json::to_vec(launched)?)?;
+    fs::rename(next, path)
+}
+
+/// Where launched cgroups are registered: beside the admin socket, in a folder that root alone writes to.
+#[must_use]
+pub fn registry(admin_socket: &Path) -> PathBuf {
+    admin_socket.parent().unwrap_or(Path::new("/run/interceptor")).join("launched")
+}
+
+/// A Landlock domain: nobody within it traces, or reads the memory of, a process outside. `scoped`: nor signals one, nor
+/// connects to its abstract sockets. A domain has to forbid something by itself: making devices, here.
+fn domain(scoped: bool) -> Result<Ruleset, RulesetError> {
+    let domain = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let domain = domain.handle_access(AccessFs::MakeChar | AccessFs::MakeBlock)?;
+    if scoped { domain.scope(Scope::from_all(ABI::V6)) } else { Ok(domain) }
+}
+
+fn fence_off(scoped: bool) -> io::Result<()> {
+    let made = domain(scoped).and_then(Ruleset::create).map_err(io::Error::other)?;
+    let status = made.restrict_self().map_err(io::Error::other)?;
+    if status.ruleset != RulesetStatus::FullyEnforced {
+        return Err(io::Error::other("the kernel does not enforce it; Landlock is needed (lsm=landlock,...)"));
+    }
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! `interceptor exec`: an agent that is started so works unmodified, and every way out that the kernel programs cannot see is
+//! shut. Needs root. The agents are odd Python programs with raw system calls.
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+    use std::process::{Command, Output, Stdio};
+    use std::time::Duration;
+
+    use interceptor::testing::stage::{AGENT_UID, CARD, Script, Stage};
+    use interceptor::testing::world::Place;
+    use serde_json::Value;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn stage() -> Stage {
+        let binary = Path::new(env!("CARGO_BIN_EXE_interceptor"));
+        Stage::set(binary, &Script::default()).unwrap_or_else(|error| panic!("no stage: {error}"))
+    }
+
+    fn exec(stage: &Stage, more: &[&str], command: &[&str]) -> Output {
+        let mut exec = stage.interceptor(&[&["exec", "--agent", "billing-bot"], more, &["--"], command].concat());
+        exec.current_dir("/");
+        stage.world.output(Place::Outside, None, exec, LIMIT).unwrap()
+    }
+
+    fn said(output: &Output) -> String {
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
+    /// Tries: names, and what each comes to: `ok`, or the name of the error.
+    const PRELUDE: &str = r#"
+import ctypes, errno, json, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+results = {}
+def call(name, number, *arguments):
+    result = libc.syscall(number, *arguments)
+    results[name] = "ok" if result >= 0 else errno.errorcode[ctypes.get_errno()]
+def attempt(name, work):
+    try: work(); results[name] = "ok"
+    except OSError as error: results[name] = errno.errorcode.get(error.errno, str(error))
+"#;
+
+    fn attempts(stage: &Stage, script: &str) -> Value {
+        let script = format!("{PRELUDE}\n{script}\nprint(json.dumps(results))");
+        let output = exec(stage, &[], &["/usr/bin/python3", "-c", &script]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(&output)))
+    }
+
+    #[test]
+    fn an_unmodified_client_works_and_is_governed() {
+        let stage = stage();
+        let url = stage.url();
+        let read = exec(&stage, &[], &["psql", "-X", &url, "-c", "SELECT name, card FROM customers ORDER BY id"]);
+        assert!(read.status.success() && said(&read).contains("Ada Lovelace"), "{}", said(&read));
+        assert!(!said(&read).contains(CARD), "{}", said(&read));
+        let denied = exec(&stage, &[], &["psql", "-X", &url, "-c", "DELETE FROM customers"]);
+        assert!(said(&denied).contains("agents may not change customers"), "{}", said(&denied));
+        let events = stage.operate(&["recordings", "export", "--format", "jsonl"]).unwrap();
+        assert!(said(&events).contains("billing-bot"), "{}", said(&events));
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn every_way_that_no_kernel_program_sees_is_shut() {
+        let stage = stage();
+        let results = attempts(
+            &stage,
+            r#"
+results["descriptors"] = sorted(int(name) for name in os.listdir("/proc/self/fd"))[:-1]
+for name, family, kind, protocol in [
+        ("vsock", 40, 1, 0), ("packet", 17, 3, 0), ("xdp", 44, 3, 0), ("rds", 21, 5, 0), ("tipc", 30, 1, 0),
+        ("smc", 43, 1, 0), ("alg", 38, 5, 0), ("bluetooth", 31, 1, 0), ("can", 29, 3, 1), ("kcm", 41, 2, 0),
+        ("key", 15, 3, 2), ("x25", 9, 5, 0), ("netlink audit", 16, 3, 9), ("netlink xfrm", 16, 3, 6),
+        ("netlink diag", 16, 3, 4), ("netlink route", 16, 3, 0), ("unix", 1, 1, 0), ("tcp", 2, 1, 6), ("tcp6", 10, 1, 6)]:
+    call(name, 41, family, kind, protocol)
+# The upper half of an argument is nothing that the kernel reads.
+call("vsock with noise", 41, ctypes.c_uint64(0xdead00000028), 1, 0)
+call("x32 socket", 0x40000000 + 41, 40, 1, 0)
+call("io_uring", 425, 1, ctypes.create_string_buffer(120))
+call("clone3", 435, ctypes.create_string_buffer(88), 88)
+call("new user namespace", 272, 0x10000000)
+call("new network namespace", 272, 0x40000000)
+call("clone into a user namespace", 56, 0x10000000 | 17, 0, 0, 0, 0)
+call("setns", 308, os.open("/proc/self/ns/net", os.O_RDONLY), 0)
+call("ptrace", 101, 0, 0, 0, 0)
+call("pidfd_getfd", 438, 0, 0, 0)
+call("process_vm_readv", 310, os.getpid(), 0, 0, 0, 0, 0)
+call("keyctl", 250, 0, -3, 0)
+call("request_key", 249, b"dns_resolver", b"example.test", None, -3)
+call("bpf", 321, 0, 0, 0)
+call("mount", 165, b"x", b"/tmp", b"tmpfs", 0, None)
+call("open_by_handle_at", 304, -1, 0, 0)
+call("typing into the terminal", 16, 0, 0x5412, b"x")
+call("perf_event_open", 298, 0, 0, -1, -1, 0)
+attempt("become root", lambda: os.setuid(0))
+attempt("another group", lambda: os.setgroups([0]))
+status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
+results["status"] = {name: status[name] for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Groups"]}
+results["run"], results["tmp"] = os.listdir("/run"), sorted(os.listdir("/tmp"))
+results["ids"] = os.getresuid() + os.getresgid()
+import subprocess
+sudo = subprocess.run(["/usr/bin/su", "-c", "id", "root"], capture_output=True, stdin=subprocess.DEVNULL)
+results["su"] = sudo.returncode
+"#,
+        );
+        let came_to = |name: &str| results[name].as_str().unwrap_or_else(|| panic!("{name}: {results}")).to_owned();
+        for family in [
+            "vsock",
+            "vsock with noise",
+            "packet",
+            "xdp",
+            "rds",
+            "tipc",
+            "smc",
+            "alg",
+            "bluetooth",
+            "can",
+            "kcm",
+            "key",
+            "x25",
+            "netlink audit",
+            "netlink xfrm",
+            "netlink diag",
+        ] {
+            assert_eq!(came_to(family), "EAFNOSUPPORT", "{family}");
+        }
+        for allowed in ["netlink route", "unix", "tcp", "tcp6"] {
+            assert_eq!(came_to(allowed), "ok", "{allowed}");
+        }
+        for unknown in ["x32 socket", "io_uring", "clone3"] {
+            assert_eq!(came_to(unknown), "ENOSYS", "{unknown}");
+        }
+        for denied in [
+            "new user namespace",
+            "new network namespace",
+            "clone into a user namespace",
+            "setns",
+            "ptrace",
+            "pidfd_getfd",
+            "process_vm_readv",
+            "keyctl",
+            "request_key",
+            "bpf",
+            "mount",
+            "open_by_handle_at",
+            "perf_event_open",
+            "typing into the terminal",
+            "become root",
+            "another group",
+        ] {
+            assert_eq!(came_to(denied), "EPERM", "{denied}");
+        }
+        let none = "0000000000000000";
+        let status = &results["status"];
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(status[set], none, "{set}");
+        }
+        assert_eq!((&status["NoNewPrivs"], &status["Seccomp"]), (&"1".into(), &"2".into()));
+        assert_eq!(status["Groups"].as_str().unwrap().trim(), AGENT_UID.to_string());
+        assert_eq!(results["ids"], serde_json::json!(vec![AGENT_UID; 6]));
+        assert_ne!(results["su"], 0);
+        let descriptors: Vec<u64> = serde_json::from_value(results["descriptors"].clone()).unwrap();
+        assert!(descriptors == [0, 1, 2], "{descriptors:?}");
+    }
+
+    #[test]
+    fn sockets_and_descriptors_of_others_are_out_of_reach() {
+        let stage = stage();
+        // What a container engine or a message bus would listen at.
+        let name = format!("interceptor-launch-{}", std::process::id());
+        let paths = [format!("/run/{name}.sock"), format!("/tmp/{name}.sock"), format!("/var/tmp/{name}.sock")];
+        let _listeners: Vec<UnixListener> = paths.iter().map(|path| UnixListener::bind(path).unwrap()).collect();
+        // Abstract names belong to a network namespace.
+        let listen = format!(
+            "import socket, time; s = socket.socket(1); s.bind(b'\\0{name}'); s.listen(); print(1, flush=True); time.sleep(60)"
+        );
+        let mut listener = Command::new("/usr/bin/python3");
+        listener.args(["-c", &listen]).stdout(Stdio::piped());
+        let mut listener = stage.world.spawn_in(Place::Outside, listener).unwrap();
+        BufReader::new(listener.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        let mut sleep = Command::new("sleep");
+        sleep.arg("60");
+        let neighbour = stage.world.spawn_as(Place::Outside, Some(AGENT_UID), sleep).unwrap();
+        let script = format!(
+            r#"
+def reach(address):
+    s = socket.socket(socket.AF_UNIX); s.connect(address)
+for path in {paths:?} + [b"\0{name}"]: attempt(str(path), lambda: reach(path))
+for folder in ["/run", "/tmp", "/var/tmp"]: results["listed " + folder] = [name for name in os.listdir(folder) if "{name}" in name]
+attempt("a descriptor from outside", lambda: os.fstat(7))
+attempt("memory of another process of the same user", lambda: open("/proc/{pid}/mem", "r+b"))
+attempt("a signal to it", lambda: os.kill({pid}, 0))
+"#,
+            pid = neighbour.id()
+        );
+        let script = format!("{PRELUDE}\n{script}\nprint(json.dumps(results))");
+        // The shell that starts it hands a descriptor on.
+        let mut shell = Command::new("sh");
+        let inner = stage.interceptor(&["exec", "--agent", "billing-bot", "--", "/usr/bin/python3", "-c", &script]);
+        shell.args(["-c", "exec 7</etc/hostname; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
+        let output = stage.world.output(Place::Outside, None, shell, LIMIT).unwrap();
+        for path in &paths {
+            std::fs::remove_file(path).unwrap();
+        }
+        let results: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+        for path in &paths {
+            assert_eq!(results[path], "ENOENT", "{results}");
+        }
+        for folder in ["/run", "/tmp", "/var/tmp"] {
+            assert_eq!(results[format!("listed {folder}")], serde_json::json!([]), "{results}");
+        }
+        let reached = results[format!("b'\\x00{name}'")].as_str().unwrap();
+        // Kernels before 6.12 cannot hide them.
+        let hidden = landlock_version() >= 6;
+        assert_eq!(reached, if hidden { "EPERM" } else { "ok" }, "an abstract socket: {results}");
+        assert_eq!(results["memory of another process of the same user"], "EACCES", "{results}");
+        assert_eq!(results["a signal to it"], if hidden { "EPERM" } else { "ok" }, "{results}");
+        for mut child in [listener, neighbour] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!(results["a descriptor from outside"], "EBADF", "{results}");
+    }
+
+    /// Version of Landlock's interface that the kernel has.
+    fn landlock_version() -> i64 {
+        let ask = "import ctypes; print(ctypes.CDLL(None).syscall(444, None, 0, 1))";
+        let output = Command::new("/usr/bin/python3").args(["-c", ask]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_held_is_not_started() {
+        let mut stage = stage();
+        let mut unknown = stage.interceptor(&["exec", "--agent", "nobody", "--", "true"]);
+        unknown.current_dir("/");
+        let output = stage.world.output(Place::Outside, None, unknown, LIMIT).unwrap();
+        assert!(output.status.code() == Some(2) && said(&output).contains("no agent nobody"), "{}", said(&output));
+        let root = exec(&stage, &["--user", "root"], &["true"]);
+        assert!(said(&root).contains("does not run as root"), "{}", said(&root));
+        let all = exec(&stage, &["--keep", "/run"], &["true"]);
+        assert!(said(&all).contains("whole folder"), "{}", said(&all));
+        let missing = exec(&stage, &[], &["/no/such/program"]);
+        assert!(missing.status.code() == Some(2) && said(&missing).contains("/no/such/program"), "{}", said(&missing));
+        let inner = stage.interceptor(&["exec", "--agent", "billing-bot", "--", "true"]);
+        let words: Vec<&str> =
+            [inner.get_program()].into_iter().chain(inner.get_args()).filter_map(|word| word.to_str()).collect();
+        let script = format!(
+            "import socket, subprocess, sys; s = socket.socket(); sys.exit(subprocess.call({words:?}, stdin=s))"
+        );
+        let mut handed = Command::new("/usr/bin/python3");
+        handed.args(["-c", &script]);
+        let handed = stage.world.output(Place::Outside, None, handed, LIMIT).unwrap();
+        assert!(said(&handed).contains("a socket made outside"), "{}", said(&handed));
+        // Without the daemon it starts, and its connections are refused; without the kernel programs it does not start.
+        stage.kill_daemon().unwrap();
+        assert!(exec(&stage, &[], &["true"]).status.success());
+        assert!(stage.operate(&["uninstall"]).unwrap().status.success());
+        let open = exec(&stage, &[], &["true"]);
+        assert!(said(&open).contains("is not governed"), "{}", said(&open));
+    }
+}
