@@ -6,6 +6,7 @@
 mod approvals;
 mod check;
 mod doctor;
+mod enroll;
 mod exec;
 mod output;
 pub mod policy;
@@ -68,6 +69,8 @@ enum Command {
     /// Start a program as an agent, held by all that there is: its own user, cgroup and view of files, no capabilities, a
     /// filter of system calls
     Exec(exec::Arguments),
+    /// Have systemd start a service as an agent, held in the same way; shows the change first, and can be undone
+    Enroll(enroll::Arguments),
     /// Show the daemon's state
     Status,
     /// List live sessions, or end one
@@ -122,6 +125,7 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
         Command::Doctor => doctor::run(out),
         Command::Whoami { pid } => whoami(&context, pid, out),
         Command::Exec(arguments) => exec::run(&context, &arguments),
+        Command::Enroll(arguments) => enroll::run(&context, &arguments, out),
         Command::Status => status::run(&context, out),
         Command::Sessions(arguments) => sessions::run(&context, &arguments, out),
         Command::Approvals(arguments) => approvals::run(&context, &arguments, out),

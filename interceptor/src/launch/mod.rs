@@ -8,6 +8,7 @@
 //! of local daemons stay in sight; the level says so.
 
 mod capabilities;
+pub mod dropin;
 mod enter;
 mod files;
 mod seccomp;

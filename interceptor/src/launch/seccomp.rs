@@ -13,8 +13,17 @@ use seccompiler::{
     sock_filter,
 };
 
+/// A system call: the name of its constant, and its number.
+pub(super) type Call = (&'static str, c_long);
+
+macro_rules! calls {
+    ($($name:ident),* $(,)?) => {
+        &[$((stringify!($name), $name)),*]
+    };
+}
+
 /// Denied whatever its arguments, with `EPERM`.
-const DENIED: &[c_long] = &[
+pub(super) const DENIED: &[Call] = calls![
     // What another process holds.
     SYS_ptrace,
     SYS_pidfd_getfd,
@@ -59,7 +68,7 @@ const DENIED: &[c_long] = &[
 ];
 
 /// As by a kernel that does not have them: sockets could be made past every other rule, and flags lie in memory.
-const UNKNOWN: &[c_long] = &[SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register, SYS_clone3];
+pub(super) const UNKNOWN: &[Call] = calls![SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register, SYS_clone3];
 
 /// `clone(2)` with any of these makes a namespace.
 const NAMESPACES: &[i32] =
@@ -88,10 +97,10 @@ pub(super) fn apply() -> io::Result<()> {
 }
 
 fn filters() -> io::Result<Vec<BpfProgram>> {
-    let mut denied: BTreeMap<i64, Vec<SeccompRule>> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut denied: BTreeMap<i64, Vec<SeccompRule>> = DENIED.iter().map(|(_, call)| (*call, Vec::new())).collect();
     denied.insert(SYS_clone, NAMESPACES.iter().map(|flag| rule(&[has(0, *flag)])).collect::<io::Result<_>>()?);
     denied.insert(SYS_ioctl, TYPING.iter().map(|request| rule(&[is(1, *request)])).collect::<io::Result<_>>()?);
-    let unknown = UNKNOWN.iter().map(|call| (*call, Vec::new())).collect();
+    let unknown = UNKNOWN.iter().map(|(_, call)| (*call, Vec::new())).collect();
     let others: Vec<_> = FAMILIES.iter().map(|family| is_not(0, *family)).collect();
     let families = vec![rule(&others)?, rule(&[is(0, AF_NETLINK), is_not(2, NETLINK_ROUTE)])?];
     let families = BTreeMap::from([(SYS_socket, families)]);
@@ -163,7 +172,7 @@ mod tests {
     #[test]
     fn the_filters_compile_and_name_no_call_twice() {
         assert_eq!(filters().unwrap().len(), if cfg!(target_arch = "x86_64") { 4 } else { 3 });
-        let mut all: Vec<_> = DENIED.iter().chain(UNKNOWN).collect();
+        let mut all: Vec<_> = DENIED.iter().chain(UNKNOWN).map(|(_, call)| *call).collect();
         let count = all.len();
         all.sort();
         all.dedup();

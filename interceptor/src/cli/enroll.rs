@@ -1,0 +1,128 @@
+//! `interceptor enroll UNIT`: has systemd start a service held as `interceptor exec` would start it.
+
+use std::fs;
+use std::io::{self, BufRead, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use super::{Context, Printer, REFUSED};
+use crate::launch::dropin::{self, Unit};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The service, as billing.service
+    unit: String,
+    /// What it shall see below /run and /tmp beside its own; all else there is hidden
+    #[arg(long, value_name = "PATH")]
+    keep: Vec<PathBuf>,
+    /// Remove the drop-in again
+    #[arg(long)]
+    undo: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -> Result<ExitCode, String> {
+    let name = service(&arguments.unit)?;
+    let path = dropin::path(&name);
+    let before = fs::read_to_string(&path).unwrap_or_default();
+    let after = if arguments.undo { String::new() } else { wanted(context, &name, arguments)? };
+    let difference = dropin::difference(&before, &after);
+    if difference.is_empty() {
+        out.line(&format!("{}: nothing to change", path.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    out.line(&format!("{}:", path.display()))?;
+    difference.lines().try_for_each(|line| out.line(line))?;
+    if !arguments.yes && !confirmed(out)? {
+        out.line("Nothing is changed. Answer y, or say --yes, to write it.")?;
+        return Ok(ExitCode::from(REFUSED));
+    }
+    change(&path, &after).map_err(|error| format!("{}: {error}", path.display()))?;
+    systemctl(&["daemon-reload"])?;
+    out.line(&format!("It holds from the next start on: systemctl restart {name}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A plain name: it becomes part of a path.
+fn service(unit: &str) -> Result<String, String> {
+    let name = if unit.contains('.') { unit.to_owned() } else { format!("{unit}.service") };
+    let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    if name.starts_with('.') || !name.chars().all(plain) {
+        return Err(format!("{unit:?} is no name of a unit"));
+    }
+    Ok(name)
+}
+
+fn wanted(context: &Context, name: &str, arguments: &Arguments) -> Result<String, String> {
+    let problems =
+        |found: Vec<crate::config::Problem>| found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let config = crate::config::read(&context.config).map_err(problems)?;
+    let unit = Unit::read(name, &systemctl(&["show", name, "--property", Unit::PROPERTIES])?);
+    match unit.faults().as_slice() {
+        [] => dropin::text(&unit, &config.capture, &arguments.keep),
+        faults => Err(faults.join("\n")),
+    }
+}
+
+fn confirmed(out: &mut Printer) -> Result<bool, String> {
+    if !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    out.line("Write it? [y/N]")?;
+    out.flush().map_err(|error| error.to_string())?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(|error| error.to_string())?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Writes the drop-in as a whole, or removes it with its folder.
+fn change(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    if text.is_empty() {
+        fs::remove_file(path)?;
+        // Others may have drop-ins there.
+        let _kept = fs::remove_dir(folder);
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    let next = path.with_extension("new");
+    fs::write(&next, text)?;
+    fs::rename(next, path)
+}
+
+fn systemctl(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("systemctl").args(arguments).output();
+    let output = output.map_err(|error| format!("systemctl: {error}; units are enrolled where systemd runs"))?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("systemctl {}: {}", arguments.join(" "), why.trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_no_path() {
+        assert_eq!(service("billing").unwrap(), "billing.service");
+        assert_eq!(service("billing@1.service").unwrap(), "billing@1.service");
+        for odd in ["../x.service", "a/b", ".service", "a b.service", ""] {
+            assert!(service(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_change_can_be_undone() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("x.service.d/50-interceptor.conf");
+        change(&path, "[Service]\n").unwrap();
+        change(&path, "[Service]\nUser=x\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "[Service]\nUser=x\n");
+        change(&path, "").unwrap();
+        assert!(!path.parent().unwrap().exists());
+    }
+}

@@ -1,0 +1,190 @@
+//! The same hold for a unit of systemd, as a drop-in: text, and how it differs from what is there. No system call.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::seccomp::{DENIED, UNKNOWN};
+use crate::capture;
+
+/// What systemd says of a unit: `systemctl show`.
+#[derive(Clone, Debug, Default)]
+pub struct Unit {
+    /// Its name, as `billing.service`.
+    pub name: String,
+    properties: BTreeMap<String, String>,
+}
+
+impl Unit {
+    /// Properties that [`Unit::read`] needs.
+    pub const PROPERTIES: &str = "LoadState,User,DynamicUser,TriggeredBy,Delegate,AmbientCapabilities,RuntimeDirectory";
+
+    /// Reads what `systemctl show` printed.
+    #[must_use]
+    pub fn read(name: &str, shown: &str) -> Self {
+        let pairs = shown.lines().filter_map(|line| line.split_once('='));
+        let properties = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        Self { name: name.to_owned(), properties }
+    }
+
+    fn get(&self, property: &str) -> &str {
+        self.properties.get(property).map_or("", String::as_str)
+    }
+
+    /// Why the unit cannot be held, each with what to do; none where it can.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut fault = |wrong: bool, text: &str| {
+            if wrong {
+                faults.push(format!("{}: {text}", self.name));
+            }
+        };
+        fault(!self.name.ends_with(".service"), "only services can be enrolled");
+        fault(self.get("LoadState") != "loaded", "systemd knows no such unit");
+        let user = self.get("User");
+        let root = matches!(user, "" | "root" | "0") && self.get("DynamicUser") != "yes";
+        fault(root, "it runs as root, and nothing holds root: give it a user of its own (User=)");
+        let sockets = self.get("TriggeredBy").split_whitespace().any(|unit| unit.ends_with(".socket"));
+        fault(sockets, "systemd hands it sockets that were made outside of its cgroup: have it open its own");
+        fault(self.get("Delegate") == "yes", "it may move its processes between cgroups (Delegate=)");
+        fault(
+            !self.get("AmbientCapabilities").trim().is_empty(),
+            "it is given capabilities (AmbientCapabilities=): it would start without them, so remove them first",
+        );
+        faults
+    }
+}
+
+/// Where the drop-in of a unit lies.
+#[must_use]
+pub fn path(unit: &str) -> PathBuf {
+    PathBuf::from("/etc/systemd/system").join(format!("{unit}.d")).join("50-interceptor.conf")
+}
+
+/// The text of the drop-in. `keep`: what the unit sees below `/run` and `/tmp`, beside its own.
+///
+/// # Errors
+/// When no slice is governed that a unit could be put into.
+pub fn text(unit: &Unit, capture: &capture::Config, keep: &[PathBuf]) -> Result<String, String> {
+    let slice = slice(capture)?;
+    let unknown: Vec<String> = UNKNOWN.iter().map(|(call, _)| format!("{}:ENOSYS", bare(call))).collect();
+    let denied: Vec<&str> = DENIED.iter().map(|(call, _)| bare(call)).collect();
+    let own = unit.get("RuntimeDirectory").split_whitespace().map(|name| PathBuf::from("/run").join(name));
+    let mut binds = String::new();
+    for path in own.chain(keep.iter().cloned()) {
+        binds.push_str(&format!("BindPaths=-{}\n", path.display()));
+    }
+    Ok(format!(
+        "\
+# Written by `interceptor enroll {name}`; `interceptor enroll --undo {name}` removes it.
+[Service]
+# Governed: every connection goes to interceptor.
+Slice={slice}
+# No privilege, and no way to one.
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+ProtectControlGroups=yes
+RestrictSUIDSGID=yes
+LimitCORE=1
+KeyringMode=private
+# No sockets and no system calls that the kernel programs do not see.
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=~{denied}
+SystemCallFilter=~{unknown}
+# No socket of a local daemon in sight, but for those that logs and states are reported to.
+PrivateTmp=yes
+PrivateIPC=yes
+PrivateDevices=yes
+TemporaryFileSystem=/run:mode=755,size=16M
+BindPaths=-/run/systemd/notify -/run/systemd/journal/socket -/run/systemd/journal/dev-log
+BindReadOnlyPaths=-/run/systemd/resolve/stub-resolv.conf -/run/systemd/resolve/resolv.conf -/run/resolvconf/resolv.conf
+{binds}",
+        name = unit.name,
+        denied = denied.join(" "),
+        unknown = unknown.join(" "),
+    ))
+}
+
+fn bare(constant: &'static str) -> &'static str {
+    constant.strip_prefix("SYS_").unwrap_or(constant)
+}
+
+/// The name of a governed slice: systemd derives a slice's cgroup from it.
+fn slice(capture: &capture::Config) -> Result<&str, String> {
+    let name = |path: &'_ str| path.rsplit('/').next().filter(|name| name.ends_with(".slice")).map(str::len);
+    let found = capture.cgroups.iter().find_map(|path| path.get(path.len() - name(path)?..));
+    found.ok_or_else(|| "no slice is governed: name one in [capture], as cgroups = [\"/agents.slice\"]".to_owned())
+}
+
+/// The lines that go and come, for people to look at first.
+#[must_use]
+pub fn difference(before: &str, after: &str) -> String {
+    let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+    let mut shown = String::new();
+    for line in old.iter().filter(|line| !new.contains(line)) {
+        shown.push_str(&format!("- {line}\n"));
+    }
+    for line in new.iter().filter(|line| !old.contains(line)) {
+        shown.push_str(&format!("+ {line}\n"));
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "LoadState=loaded\nUser=billing\nDynamicUser=no\nTriggeredBy=\nDelegate=no\n\
+                        AmbientCapabilities=\nRuntimeDirectory=billing cache\n";
+
+    fn config(cgroups: &[&str]) -> capture::Config {
+        capture::Config { cgroups: cgroups.iter().map(ToString::to_string).collect(), ..capture::Config::default() }
+    }
+
+    #[test]
+    fn what_cannot_be_held_is_named() {
+        assert_eq!(Unit::read("billing.service", GOOD).faults(), Vec::<String>::new());
+        for (from, to, why) in [
+            ("User=billing", "User=", "runs as root"),
+            ("User=billing", "User=root", "runs as root"),
+            ("LoadState=loaded", "LoadState=not-found", "no such unit"),
+            ("TriggeredBy=", "TriggeredBy=billing.timer billing.socket", "hands it sockets"),
+            ("Delegate=no", "Delegate=yes", "between cgroups"),
+            ("AmbientCapabilities=", "AmbientCapabilities=cap_net_raw", "given capabilities"),
+        ] {
+            let faults = Unit::read("billing.service", &GOOD.replace(from, to)).faults();
+            assert!(faults.len() == 1 && faults[0].contains(why), "{to}: {faults:?}");
+        }
+        let dynamic = GOOD.replace("User=billing", "User=").replace("DynamicUser=no", "DynamicUser=yes");
+        assert_eq!(Unit::read("billing.service", &dynamic).faults(), Vec::<String>::new());
+        assert!(!Unit::read("billing.timer", GOOD).faults().is_empty());
+    }
+
+    #[test]
+    fn the_text_names_a_governed_slice_and_what_stays_in_sight() {
+        let unit = Unit::read("billing.service", GOOD);
+        let keep = [PathBuf::from("/run/tokens/billing")];
+        let text = text(&unit, &config(&["/plain", "/agents.slice/agents-bots.slice"]), &keep).unwrap();
+        for line in [
+            "Slice=agents-bots.slice",
+            "BindPaths=-/run/billing",
+            "BindPaths=-/run/cache",
+            "BindPaths=-/run/tokens/billing",
+            "SystemCallFilter=~io_uring_setup:ENOSYS io_uring_enter:ENOSYS io_uring_register:ENOSYS clone3:ENOSYS",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(text.contains("~ptrace pidfd_getfd"));
+        assert!(super::text(&unit, &config(&["/plain"]), &[]).is_err());
+    }
+
+    #[test]
+    fn a_difference_shows_what_goes_and_comes() {
+        assert_eq!(difference("a\nb\n", "b\nc\n"), "- a\n+ c\n");
+        assert_eq!(difference("a\n", "a\n"), "");
+    }
+}
