@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
+use crate::identity::level::Registry;
 use crate::launch::{self, Request, Spec};
 
 #[derive(Debug, clap::Args)]
@@ -37,6 +38,6 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, 
     let request = Request { user: arguments.user.clone(), keep: arguments.keep.clone() };
     let spec = Spec::new(agent, &config.capture, &request, std::process::id())?;
     let (program, rest) = arguments.command.split_first().ok_or("a command is needed")?;
-    let registry = launch::registry(&config.admin.socket);
+    let registry = Registry::beside(&config.admin.socket).launched;
     launch::enter(&spec, &config.capture, &registry, (program, rest)).map(|never| match never {})
 }

@@ -15,6 +15,7 @@ pub mod explain;
 pub mod facts;
 pub mod fetch;
 pub mod jwks;
+pub mod level;
 pub mod source;
 pub mod strict;
 pub mod token;
@@ -23,6 +24,7 @@ pub use attestor::{Attest, Attestor, Candidates, CgroupPath};
 pub use config::{AgentConfig, ConfigError, IssuerConfig};
 pub use error::{Fault, IdentityError, Refusal};
 pub use explain::WhoAmI;
+pub use level::{Guarantee, Level};
 pub use token::TokenError;
 
 use std::sync::Arc;

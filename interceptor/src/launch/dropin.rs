@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::seccomp::{DENIED, UNKNOWN};
 use crate::capture;
+use crate::identity::level::DROP_IN;
 
 /// What systemd says of a unit: `systemctl show`.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +59,7 @@ impl Unit {
 /// Where the drop-in of a unit lies.
 #[must_use]
 pub fn path(unit: &str) -> PathBuf {
-    PathBuf::from("/etc/systemd/system").join(format!("{unit}.d")).join("50-interceptor.conf")
+    PathBuf::from("/etc/systemd/system").join(format!("{unit}.d")).join(DROP_IN)
 }
 
 /// The text of the drop-in. `keep`: what the unit sees below `/run` and `/tmp`, beside its own.

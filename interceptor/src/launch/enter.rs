@@ -6,25 +6,15 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-
-use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope,
-};
-use serde::{Deserialize, Serialize};
 
 use super::{Spec, capabilities, files, seccomp, sys};
 use crate::capture::{self, cgroup};
-
-/// What the daemon is told of a launched cgroup: a file of this, named after the cgroup's id, that root alone writes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Launched {
-    /// The `[[agent]]` that it was started as.
-    pub agent: String,
-    /// Abstract sockets made outside are out of its reach.
-    pub scoped: bool,
-}
+use crate::identity::level::Launched;
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope,
+};
 
 /// Starts the program in the place of the calling process, held by all that there is. `registry` is where the daemon
 /// looks for launched cgroups. The calling process must have one thread, and be root.
@@ -77,12 +67,6 @@ fn register(registry: &Path, id: u64, launched: &Launched) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
     file.write_all(&serde_json::to_vec(launched)?)?;
     fs::rename(next, path)
-}
-
-/// Where launched cgroups are registered: beside the admin socket, in a folder that root alone writes to.
-#[must_use]
-pub fn registry(admin_socket: &Path) -> PathBuf {
-    admin_socket.parent().unwrap_or(Path::new("/run/interceptor")).join("launched")
 }
 
 /// A Landlock domain: nobody within it traces, or reads the memory of, a process outside. `scoped`: nor signals one, nor

@@ -15,5 +15,5 @@ mod seccomp;
 mod spec;
 mod sys;
 
-pub use enter::{Launched, enter, registry};
+pub use enter::enter;
 pub use spec::{Request, Spec};

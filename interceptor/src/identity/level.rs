@@ -1,0 +1,270 @@
+//! How well a process is held: measured where the kernel says so, and registered where it does not.
+//!
+//! `/proc/PID/status` tells capabilities, `no_new_privs` and whether there is a filter of system calls, but not which one. That
+//! a process has the filter of `interceptor exec` is known by its cgroup: one that `exec` has made, and registered in a folder
+//! that root alone writes to, and into which nobody but root could have moved another process.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_SYS_MODULE`, `CAP_SYS_RAWIO`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_BPF`: each
+/// leads around the kernel programs, or away with them.
+const DANGEROUS: &[(u32, &str)] = &[
+    (12, "CAP_NET_ADMIN"),
+    (13, "CAP_NET_RAW"),
+    (16, "CAP_SYS_MODULE"),
+    (17, "CAP_SYS_RAWIO"),
+    (19, "CAP_SYS_PTRACE"),
+    (21, "CAP_SYS_ADMIN"),
+    (39, "CAP_BPF"),
+];
+
+/// Bytes of a registration, at most.
+const REGISTRATION_MAX: u64 = 4096;
+
+/// How well a process is held. Better ones are greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// It is root, or has rights by which the kernel programs can be got around: nothing is promised.
+    #[default]
+    Privileged,
+    /// The kernel programs hold all that speaks IP. Sockets of other families, sockets that others made, and local daemons
+    /// are left to how the process was started.
+    Adopted,
+    /// Started by systemd with the drop-in of `interceptor enroll`.
+    Enrolled,
+    /// Started by `interceptor exec`.
+    Launched,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Privileged => "privileged",
+            Self::Adopted => "adopted",
+            Self::Enrolled => "enrolled",
+            Self::Launched => "launched",
+        })
+    }
+}
+
+/// A level, and what it lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guarantee {
+    /// How well the process is held.
+    pub level: Level,
+    /// What keeps it from the next level, and what the level leaves open here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
+}
+
+/// What `interceptor exec` registers of a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launched {
+    /// The `[[agent]]` that it was started as.
+    pub agent: String,
+    /// Abstract sockets made outside are out of its reach.
+    pub scoped: bool,
+}
+
+/// Who started a process, as far as that is written down where root alone writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// Its cgroup was made by `interceptor exec`.
+    pub launched: Option<Launched>,
+    /// Its unit has the drop-in of `interceptor enroll`.
+    pub enrolled: bool,
+}
+
+/// Where starts are written down.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    /// Folder of launched cgroups.
+    pub launched: PathBuf,
+    /// Folder of systemd's units and drop-ins.
+    pub units: PathBuf,
+}
+
+/// Name of the drop-in below `UNIT.d`.
+pub const DROP_IN: &str = "50-interceptor.conf";
+
+impl Registry {
+    /// The folder beside an admin socket, and systemd's own.
+    #[must_use]
+    pub fn beside(admin_socket: &Path) -> Self {
+        let folder = admin_socket.parent().unwrap_or(Path::new("/run/interceptor"));
+        Self { launched: folder.join("launched"), units: PathBuf::from("/etc/systemd/system") }
+    }
+
+    /// How the processes of a cgroup were started. What cannot be read is not known.
+    #[must_use]
+    pub fn start(&self, cgroup: u64, unit: Option<&str>) -> Start {
+        let launched = self.launched.join(cgroup.to_string());
+        let enrolled = unit.is_some_and(|unit| self.units.join(format!("{unit}.d")).join(DROP_IN).is_file());
+        Start { launched: read(&launched).ok(), enrolled }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Launched> {
+    if path.metadata()?.len() > REGISTRATION_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+}
+
+/// What the kernel says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// Effective and real user id are root's, in the initial user namespace.
+    root: bool,
+    /// Capabilities that it has, or gets by starting a program.
+    capabilities: u64,
+    no_new_privs: bool,
+    filtered: bool,
+    /// It is in a user namespace of its own: its capabilities count nothing outside.
+    contained: bool,
+}
+
+impl Measured {
+    /// From `/proc/PID/status`. `contained`: the process is in another user namespace than this one.
+    #[must_use]
+    pub fn read(status: &str, contained: bool) -> Option<Self> {
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let set = |name| u64::from_str_radix(field(name)?, 16).ok();
+        let ids: Vec<u32> = field("Uid:")?.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+        Some(Self {
+            root: ids.iter().any(|id| *id == 0),
+            capabilities: set("CapPrm:")? | set("CapEff:")? | set("CapInh:")? | set("CapAmb:")?,
+            no_new_privs: field("NoNewPrivs:") == Some("1"),
+            filtered: field("Seccomp:") == Some("2"),
+            contained,
+        })
+    }
+
+    fn dangers(&self) -> Vec<&'static str> {
+        let held = |bit: u32| self.capabilities & (1 << bit) != 0;
+        DANGEROUS.iter().filter(|(bit, _)| held(*bit) && !self.contained).map(|(_, name)| *name).collect()
+    }
+
+    /// How well it is held, given how it was started.
+    #[must_use]
+    pub fn guarantee(&self, start: &Start) -> Guarantee {
+        let dangers = self.dangers();
+        let mut lacks = Vec::new();
+        if self.root {
+            lacks.push("it runs as root".to_owned());
+        }
+        lacks.extend(dangers.iter().map(|name| format!("it has {name}")));
+        if self.root || !dangers.is_empty() {
+            return Guarantee { level: Level::Privileged, lacks };
+        }
+        if self.capabilities != 0 && !self.contained {
+            lacks.push("it has capabilities".to_owned());
+        }
+        if !self.no_new_privs {
+            lacks.push("programs with more rights than it has can be started (no_new_privs is off)".to_owned());
+        }
+        if !self.filtered {
+            lacks.push("no filter of system calls (seccomp)".to_owned());
+        }
+        let plain = lacks.is_empty();
+        match (&start.launched, start.enrolled) {
+            (Some(launched), _) if plain => {
+                if !launched.scoped {
+                    lacks.push("abstract sockets of local daemons are in reach (Linux 6.12 hides them)".to_owned());
+                }
+                Guarantee { level: Level::Launched, lacks }
+            }
+            (None, true) if plain => {
+                lacks.push("abstract sockets of local daemons are in reach".to_owned());
+                Guarantee { level: Level::Enrolled, lacks }
+            }
+            (launched, enrolled) => {
+                if launched.is_none() && !enrolled {
+                    lacks.push("it was started by neither `interceptor exec` nor an enrolled unit".to_owned());
+                }
+                Guarantee { level: Level::Adopted, lacks }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELD: &str = "Name:\tx\nUid:\t7\t7\t7\t7\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\n\
+                        CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\n\
+                        NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t4\n";
+
+    fn of(status: &str, contained: bool, start: &Start) -> Guarantee {
+        Measured::read(status, contained).unwrap().guarantee(start)
+    }
+
+    fn launched(scoped: bool) -> Start {
+        Start { launched: Some(Launched { agent: "a".into(), scoped }), enrolled: false }
+    }
+
+    #[test]
+    fn a_level_is_measured_and_registered() {
+        assert_eq!(of(HELD, false, &launched(true)), Guarantee { level: Level::Launched, lacks: Vec::new() });
+        let unscoped = of(HELD, false, &launched(false));
+        assert!(unscoped.level == Level::Launched && unscoped.lacks[0].contains("abstract"), "{unscoped:?}");
+        assert_eq!(of(HELD, false, &Start { enrolled: true, ..Start::default() }).level, Level::Enrolled);
+        let adopted = of(HELD, false, &Start::default());
+        assert!(adopted.level == Level::Adopted && adopted.lacks[0].contains("neither"), "{adopted:?}");
+    }
+
+    #[test]
+    fn whoever_is_registered_and_not_so_held_is_not_so_called() {
+        for (from, to) in [
+            ("NoNewPrivs:\t1", "NoNewPrivs:\t0"),
+            ("Seccomp:\t2", "Seccomp:\t0"),
+            ("CapPrm:\t0000000000000000", "CapPrm:\t0000000000000001"),
+        ] {
+            let found = of(&HELD.replace(from, to), false, &launched(true));
+            assert!(found.level == Level::Adopted && found.lacks.len() == 1, "{to}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn root_and_what_is_as_good_is_privileged() {
+        for (from, to) in [
+            ("Uid:\t7\t7\t7\t7", "Uid:\t0\t0\t0\t0"),
+            ("Uid:\t7\t7\t7\t7", "Uid:\t7\t7\t0\t7"),
+            ("CapEff:\t0000000000000000", "CapEff:\t0000000000002000"),
+            ("CapInh:\t0000000000000000", "CapInh:\t0000008000000000"),
+        ] {
+            let found = of(&HELD.replace(from, to), false, &launched(true));
+            assert!(found.level == Level::Privileged && !found.lacks.is_empty(), "{to}: {found:?}");
+        }
+        // Root of a container's own user namespace is nobody outside.
+        let full = HELD.replace("CapEff:\t0000000000000000", "CapEff:\t000001ffffffffff");
+        assert_eq!(of(&full, true, &Start::default()).level, Level::Adopted);
+    }
+
+    #[test]
+    fn registrations_are_read_by_cgroup_and_unit() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry { launched: folder.path().join("l"), units: folder.path().join("u") };
+        std::fs::create_dir_all(registry.units.join("a.service.d")).unwrap();
+        std::fs::create_dir_all(&registry.launched).unwrap();
+        std::fs::write(registry.units.join("a.service.d").join(DROP_IN), "").unwrap();
+        let written = Launched { agent: "a".into(), scoped: true };
+        std::fs::write(registry.launched.join("7"), serde_json::to_vec(&written).unwrap()).unwrap();
+        std::fs::write(registry.launched.join("8"), "{").unwrap();
+        assert_eq!(registry.start(7, None).launched, Some(written));
+        assert_eq!(registry.start(8, Some("b.service")), Start::default());
+        assert!(registry.start(9, Some("a.service")).enrolled);
+    }
+
+    #[test]
+    fn what_is_malformed_is_nothing() {
+        assert_eq!(Measured::read("", false), None);
+        assert_eq!(Measured::read(&HELD.replace("CapEff", "CapXxx"), false), None);
+    }
+}
