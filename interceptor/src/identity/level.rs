@@ -137,7 +137,7 @@ impl Measured {
         let set = |name| u64::from_str_radix(field(name)?, 16).ok();
         let ids: Vec<u32> = field("Uid:")?.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
         Some(Self {
-            root: ids.iter().any(|id| *id == 0),
+            root: ids.contains(&0),
             capabilities: set("CapPrm:")? | set("CapEff:")? | set("CapInh:")? | set("CapAmb:")?,
             no_new_privs: field("NoNewPrivs:") == Some("1"),
             filtered: field("Seccomp:") == Some("2"),

@@ -270,6 +270,26 @@ fn stride() -> usize {
     std::env::var("INTERCEPTOR_FIRE_STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(17)
 }
 
+/// A session for each plan, several at the same time: what went wrong.
+async fn all(scene: &Arc<Scene>, plans: Vec<(Leg, Plan)>, expected: &[Vec<u8>]) -> Vec<String> {
+    let (places, mut running) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
+    for (leg, plan) in plans {
+        let (scene, places, expected) = (Arc::clone(scene), Arc::clone(&places), expected.to_vec());
+        running.spawn(async move {
+            let _place = places.acquire_owned().await.unwrap();
+            let harmless = plan.fault.is_harmless();
+            let outcome = scene.run(leg, &plan, if harmless { PATIENT } else { IMPATIENT }).await;
+            let other = difference(&messages(&outcome.received), &expected).filter(|_| harmless);
+            let altered = leg == Leg::Target && plan.way == Way::Up;
+            let asks = matches!(&plan.fault, Fault::Before(bytes) if matches!(bytes[0], b'Q' | b'P'));
+            let mut wrong = outcome.judge(altered, altered && asks);
+            wrong.extend(other);
+            (!wrong.is_empty()).then(|| format!("{leg:?} {plan:?}: {}", wrong.join("; ")))
+        });
+    }
+    running.join_all().await.into_iter().flatten().collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes a minute: `cargo xtask test --only fire`"]
 async fn whatever_goes_wrong_on_either_leg_nothing_passes_that_should_not() {
@@ -281,27 +301,18 @@ async fn whatever_goes_wrong_on_either_leg_nothing_passes_that_should_not() {
     assert!(ups > 25 && downs > 60, "{ups} {downs}");
     let before = crate::testing::faults::descriptors();
 
-    let (places, mut running, mut cases) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new(), 0);
+    let mut planned = Vec::new();
     for leg in [Leg::Agent, Leg::Target] {
         for (way, messages) in [(Way::Up, ups), (Way::Down, downs)] {
-            for plan in plans(way, messages, stride()) {
-                cases += 1;
-                let (scene, places, expected) = (Arc::clone(&scene), Arc::clone(&places), expected.clone());
-                running.spawn(async move {
-                    let _place = places.acquire_owned().await.unwrap();
-                    let harmless = plan.fault.is_harmless();
-                    let outcome = scene.run(leg, &plan, if harmless { PATIENT } else { IMPATIENT }).await;
-                    let other = difference(&self::messages(&outcome.received), &expected).filter(|_| harmless);
-                    let altered = leg == Leg::Target && plan.way == Way::Up;
-                    let asks = matches!(&plan.fault, Fault::Before(bytes) if matches!(bytes[0], b'Q' | b'P'));
-                    let mut wrong = outcome.judge(altered, altered && asks);
-                    wrong.extend(other);
-                    (!wrong.is_empty()).then(|| format!("{leg:?} {plan:?}: {}", wrong.join("; ")))
-                });
-            }
+            planned.extend(plans(way, messages, stride()).into_iter().map(|plan| (leg, plan)));
         }
     }
-    let wrong: Vec<String> = running.join_all().await.into_iter().flatten().collect();
+    // What is not understood may have changed the catalog, and then the others that are answered just now are masked whole:
+    // so those that must end as in peace are by themselves.
+    let cases = planned.len();
+    let (harmless, harmful): (Vec<_>, Vec<_>) = planned.into_iter().partition(|(_, plan)| plan.fault.is_harmless());
+    let mut wrong = all(&scene, harmless, &expected).await;
+    wrong.extend(all(&scene, harmful, &expected).await);
     assert!(wrong.is_empty(), "{} of {cases}:\n{}", wrong.len(), wrong.join("\n"));
     eprintln!("{cases} sessions with a fault");
     // All is as it was: an honest session works, and no descriptor is left behind.
