@@ -225,6 +225,29 @@ attempt("a signal to it", lambda: os.kill({pid}, 0))
         assert_eq!(results["a descriptor from outside"], "EBADF", "{results}");
     }
 
+    #[test]
+    fn nothing_is_left_of_agents_that_have_ended() {
+        let mut stage = stage();
+        let registry = stage.path("launched");
+        let registered = || std::fs::read_dir(&registry).map_or(0, Iterator::count);
+        for _ in 0..3 {
+            assert!(exec(&stage, &[], &["true"]).status.success());
+        }
+        assert_eq!(registered(), 1, "one cgroup, by the agent's match");
+        let mut lasting = stage.interceptor(&["exec", "--agent", "billing-bot", "--", "sleep", "100"]);
+        lasting.current_dir("/");
+        let mut lasting = stage.world.spawn_in(Place::Outside, lasting).unwrap();
+        // The daemon sweeps as it starts, and now and then.
+        stage.stop_daemon().unwrap();
+        stage.start_daemon().unwrap();
+        assert_eq!(registered(), 1, "it runs");
+        lasting.kill().unwrap();
+        lasting.wait().unwrap();
+        stage.stop_daemon().unwrap();
+        stage.start_daemon().unwrap();
+        assert_eq!(registered(), 0);
+    }
+
     /// Version of Landlock's interface that the kernel has.
     fn landlock_version() -> i64 {
         let ask = "import ctypes; print(ctypes.CDLL(None).syscall(444, None, 0, 1))";

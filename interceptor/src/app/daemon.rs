@@ -15,9 +15,11 @@ use super::{Means, StartError, load};
 use crate::admin::{self, Api};
 use crate::approval;
 use crate::capture::dns::Relay;
-use crate::capture::{self, Capture, Events, Listener};
+use crate::capture::{Capture, Events, Listener};
 use crate::clock::Clock;
 use crate::config::{self, Config, Problem};
+use crate::identity::level;
+use crate::launch;
 use crate::policy::DecisionCache;
 use crate::record::{Event, Recorder};
 use crate::session::{House, Loaded, REFRESH, Registry, Routes};
@@ -41,7 +43,7 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
     let house = furnish(&config, loaded, Arc::clone(&means.clock)).await?;
     let bound = admin::bind(&config.admin);
     let (listener, group) = bound.map_err(|error| StartError::failed("opening the admin socket")(&error))?;
-    let captured = Captures::start(&config.capture)?;
+    let captured = Captures::start(&config)?;
     let runtime = tokio::runtime::Handle::current();
     let api = Arc::new(Api {
         house: Arc::clone(&house),
@@ -68,16 +70,20 @@ struct Captures {
     relay: Option<Relay>,
     capture: Capture,
     events: Events,
+    /// Where `interceptor exec` registers cgroups.
+    launched: PathBuf,
 }
 
 impl Captures {
-    fn start(config: &capture::Config) -> Result<Self, StartError> {
+    fn start(config: &Config) -> Result<Self, StartError> {
+        let launched = level::Registry::beside(&config.admin.socket).launched;
+        let config = &config.capture;
         let listener = Listener::bind(config).map_err(|error| StartError::failed("listening for agents")(&error))?;
         let relay = Relay::bind(config).map_err(|error| StartError::failed("relaying DNS")(&error))?;
         let capture = Capture::start(config, &listener, relay.as_ref());
         let capture = capture.map_err(|error| StartError::failed("capturing")(&error))?;
         let events = capture.events().map_err(|error| StartError::failed("watching the kernel programs")(&error))?;
-        Ok(Self { listener, relay, capture, events })
+        Ok(Self { listener, relay, capture, events, launched })
     }
 }
 
@@ -167,7 +173,7 @@ async fn govern(
     let signals = |kind| signal(kind).map_err(|error| StartError::failed("listening for signals")(&error));
     let mut terminate: Signal = signals(SignalKind::terminate())?;
     let mut interrupt = signals(SignalKind::interrupt())?;
-    let Captures { listener, relay, capture, events } = captured;
+    let Captures { listener, relay, capture, events, launched } = captured;
     let _alarms = AbortOnDrop(tokio::spawn(super::alarms::watch(Arc::clone(house), events)));
     let _relay = relay.map(|relay| AbortOnDrop(tokio::spawn(async move { relay.run().await })));
     let mut expire = tokio::time::interval(EXPIRE);
@@ -204,6 +210,9 @@ async fn govern(
             _ = refresh.tick() => {
                 if let Err(error) = capture.refresh() {
                     tracing::error!(%error, "a governed cgroup cannot be governed");
+                }
+                if let Err(error) = launch::sweep(&launched) {
+                    tracing::error!(%error, "what ended agents have left behind cannot be removed");
                 }
                 let house = Arc::clone(house);
                 tokio::spawn(async move { house.resolve().await });

@@ -13,7 +13,9 @@ mod enter;
 mod files;
 mod seccomp;
 mod spec;
+mod sweep;
 mod sys;
 
 pub use enter::enter;
 pub use spec::{Request, Spec};
+pub use sweep::sweep;
