@@ -63,7 +63,7 @@ mod tests {
             }
         });
         if let Some(relay) = relay {
-            tokio::spawn(async move { relay.run().await });
+            tokio::spawn(async move { relay.run(Arc::new(dns::AnyName)).await });
         }
         println!("@ready");
         loop {

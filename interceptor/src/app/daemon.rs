@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::names::HouseNames;
 use super::workers::Workers;
 use super::{Means, StartError, load};
 use crate::admin::{self, Api};
@@ -22,7 +23,7 @@ use crate::identity::level;
 use crate::launch;
 use crate::policy::DecisionCache;
 use crate::record::{Event, Recorder};
-use crate::session::{House, Loaded, REFRESH, Registry, Routes};
+use crate::session::{House, Learned, Loaded, REFRESH, Registry, Routes};
 use crate::telemetry::SessionId;
 
 /// How often held commands are looked at for having timed out.
@@ -143,6 +144,7 @@ async fn furnish(config: &Config, loaded: Loaded, clock: Arc<dyn Clock>) -> Resu
         decisions: DecisionCache::default(),
         loaded: ArcSwap::from_pointee(loaded),
         routes: ArcSwap::from_pointee(Routes::default()),
+        learned: Learned::default(),
         resolving: tokio::sync::Mutex::default(),
     });
     house.resolve().await;
@@ -175,7 +177,9 @@ async fn govern(
     let mut interrupt = signals(SignalKind::interrupt())?;
     let Captures { listener, relay, capture, events, launched } = captured;
     let _alarms = AbortOnDrop(tokio::spawn(super::alarms::watch(Arc::clone(house), events)));
-    let _relay = relay.map(|relay| AbortOnDrop(tokio::spawn(async move { relay.run().await })));
+    let (names, keep_names) = HouseNames::new(Arc::clone(house));
+    let _names = AbortOnDrop(tokio::spawn(keep_names));
+    let _relay = relay.map(|relay| AbortOnDrop(tokio::spawn(async move { relay.run(names).await })));
     let mut expire = tokio::time::interval(EXPIRE);
     let mut refresh = tokio::time::interval(REFRESH);
     loop {

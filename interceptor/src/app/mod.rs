@@ -7,6 +7,7 @@
 mod alarms;
 mod daemon;
 mod load;
+mod names;
 mod workers;
 
 use std::path::Path;

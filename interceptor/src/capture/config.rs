@@ -31,6 +31,8 @@ pub struct Config {
     pub dns_port: u16,
     /// The resolver that agents may ask over UDP.
     pub resolver: Resolver,
+    /// Names that agents may look up beside those of targets: `api.example`, or `*.corp.example` for all below it.
+    pub dns_names: Vec<String>,
     /// The resolver that the relay forwards to, where that is another one.
     pub dns_upstream: Option<SocketAddr>,
 }
@@ -45,6 +47,7 @@ impl Default for Config {
             proxy_port: 15_001,
             dns_port: 15_053,
             resolver: Resolver::System,
+            dns_names: Vec::new(),
             dns_upstream: None,
         }
     }
@@ -73,6 +76,9 @@ impl Config {
                 faults.push(format!("the daemon's cgroup `{daemon}` and the governed `{cgroup}` contain one another"));
             }
         }
+        for name in self.dns_names.iter().filter(|name| !is_name(name.strip_prefix("*.").unwrap_or(name))) {
+            faults.push(format!("dns_names: `{name}` is no name; write api.example, or *.corp.example"));
+        }
         if !self.pin_directory.is_absolute() {
             faults.push(format!("pin_directory: `{}` is not absolute", self.pin_directory.display()));
         }
@@ -80,6 +86,12 @@ impl Config {
             faults.push("proxy_port and dns_port are the same".to_owned());
         }
         faults
+    }
+
+    /// The domains that this host looks short names up in, as its agents do.
+    #[must_use]
+    pub fn search(&self) -> Vec<String> {
+        resolv_conf().map(|text| search(&text)).unwrap_or_default()
     }
 
     /// The resolver that agents may ask, looked up where the configuration says `system`; none when UDP is off.
@@ -91,13 +103,16 @@ impl Config {
             Resolver::None => Ok(None),
             Resolver::At(address) => Ok(Some(address)),
             Resolver::System => {
-                let text = fs::read(RESOLV_CONF)?;
-                let text = String::from_utf8_lossy(text.get(..text.len().min(MAX_RESOLV_CONF)).unwrap_or_default());
-                let first = nameserver(&text);
+                let first = nameserver(&resolv_conf()?);
                 first.map(Some).ok_or_else(|| io::Error::other(format!("{RESOLV_CONF} names no nameserver")))
             }
         }
     }
+}
+
+fn resolv_conf() -> io::Result<String> {
+    let text = fs::read(RESOLV_CONF)?;
+    Ok(String::from_utf8_lossy(text.get(..text.len().min(MAX_RESOLV_CONF)).unwrap_or_default()).into_owned())
 }
 
 /// Whether this is an absolute path below the mount without detours.
@@ -108,6 +123,24 @@ pub fn is_plain(path: &str) -> bool {
         && !path.ends_with('/')
         && !path.contains('\0')
         && path.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+/// A name in lower case, without a last dot.
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+    let labels = name.split('.').all(|label| (1..64).contains(&label.len()) && label.bytes().all(plain));
+    name.len() < 254 && labels
+}
+
+/// Domains that short names are looked up in.
+fn search(resolv_conf: &str) -> Vec<String> {
+    // The last line of either kind counts.
+    let mut found = resolv_conf.lines().rev().filter_map(|line| {
+        let (word, domains) = line.trim().split_once(char::is_whitespace)?;
+        matches!(word, "search" | "domain").then_some(domains)
+    });
+    let domains = found.next().unwrap_or_default().split_whitespace();
+    domains.map(|name| name.trim_end_matches('.').to_ascii_lowercase()).filter(|name| is_name(name)).collect()
 }
 
 fn nameserver(resolv_conf: &str) -> Option<SocketAddr> {

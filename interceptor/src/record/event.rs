@@ -128,6 +128,17 @@ pub enum Event {
         /// SHA-256 over policies and schema, hexadecimal.
         digest: String,
     },
+    /// An agent asked for a name.
+    NameAsked {
+        /// The name, lower case.
+        name: String,
+        /// Type of the records, as the registry of DNS parameters numbers them.
+        kind: u16,
+        /// What became of it.
+        fate: String,
+        /// How often since the last such event.
+        count: u64,
+    },
     /// The kernel programs denied something.
     KernelDenied {
         /// Which hook, and what it saw: `connect`, `sendmsg`, `sock_create`, `egress` ...
@@ -212,6 +223,7 @@ impl Event {
             Self::Approval { request, reason, .. } => request.len() + reason.as_ref().map_or(0, String::len),
             Self::Masked { cells } => cells.iter().map(|(place, _)| place.len() + 24).sum(),
             Self::Note { text } => text.len(),
+            Self::NameAsked { name, fate, .. } => 64 + name.len() + fate.len(),
             Self::SessionClosed { reason, .. } | Self::DaemonStopped { reason } | Self::Gap { reason, .. } => {
                 reason.len()
             }

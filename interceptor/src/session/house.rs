@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 
 use super::gate::{SessionGate, approval_event, dial_failed};
+use super::learned::Learned;
 use super::registry::{Enrolled, Limits, Registry};
 use super::target::{BoundTarget, Route, Routes};
 use crate::approval;
@@ -55,6 +56,8 @@ pub struct House {
     pub loaded: ArcSwap<Loaded>,
     /// Address to target; follows name resolution.
     pub routes: ArcSwap<Routes>,
+    /// Addresses that agents were told for names of targets.
+    pub learned: Learned,
     /// Held while names are looked up, so that an older answer never replaces a newer one.
     pub resolving: tokio::sync::Mutex<()>,
 }
@@ -160,7 +163,25 @@ impl House {
             Some(Route::Ambiguous(names)) => {
                 Err(format!("{destination} belongs to several targets: {}", names.join(", ")))
             }
-            None => Err(format!("no target covers {destination}")),
+            None => self.learned_route(destination),
+        }
+    }
+
+    /// Where an address leads that only agents were told, for the name of a target.
+    fn learned_route(&self, destination: SocketAddr) -> Result<Served, String> {
+        let names = self.learned.names(destination.ip(), self.clock.monotonic());
+        let loaded = self.loaded.load();
+        let of_target = |target: &Arc<BoundTarget>| {
+            let view = names.iter().find_map(|name| target.view(name, destination.port()))?;
+            Some((Arc::clone(target), view))
+        };
+        let mut found = loaded.targets.iter().filter_map(of_target);
+        match (found.next(), found.next()) {
+            (Some(served), None) => Ok(served),
+            (Some((one, _)), Some((other, _))) => {
+                Err(format!("{destination} belongs to several targets: {}, {}", one.name, other.name))
+            }
+            (None, _) => Err(format!("no target covers {destination}")),
         }
     }
 

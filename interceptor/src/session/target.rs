@@ -98,6 +98,19 @@ impl BoundTarget {
 }
 
 impl BoundTarget {
+    /// Whether it is known by this name (lower case).
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        self.hosts.iter().any(|(host, _)| host.name == name)
+    }
+
+    /// What the protocol sees of it under this name and port.
+    #[must_use]
+    pub fn view(&self, name: &str, port: u16) -> Option<Arc<Target>> {
+        let found = self.hosts.iter().find(|(host, _)| host.name == name && host.port == port);
+        found.map(|(_, view)| Arc::clone(view))
+    }
+
     /// What a text would do in a database of this target; asks the target what its names mean.
     ///
     /// # Errors
