@@ -32,6 +32,9 @@ mod identity;
 #[path = "postgres/masks.rs"]
 mod masks;
 #[cfg(test)]
+#[path = "postgres/names.rs"]
+mod names;
+#[cfg(test)]
 #[path = "postgres/pending.rs"]
 mod pending;
 #[cfg(test)]
