@@ -31,6 +31,8 @@ use crate::clock::Clock;
 const TICK_NANOS: u64 = 10_000_000;
 /// Largest file of `/proc/PID` that is read whole, but for the environment.
 const PROC_FILE_MAX: usize = 16 * 1024;
+/// What the files of `/proc/PID` hold at most, as a rule.
+const PROC_FILE_USUAL: usize = 1024;
 /// Parents whose executables are recorded.
 pub const ANCESTRY_MAX: usize = 8;
 /// Largest executable that is hashed: 512 MiB.
@@ -100,7 +102,8 @@ pub enum FactsError {
 pub struct Process {
     dir: OwnedFd,
     pid: u32,
-    start: u64,
+    /// As it was pinned.
+    pinned: Stat,
 }
 
 impl Process {
@@ -112,9 +115,8 @@ impl Process {
         let path = format!("/proc/{pid}");
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = openat(AT_FDCWD, path.as_str(), flags, Mode::empty()).map_err(|error| proc_error(pid, "", error))?;
-        let mut process = Self { dir, pid, start: 0 };
-        process.start = process.stat()?.start;
-        Ok(process)
+        let pinned = stat_of(dir.as_fd(), pid)?;
+        Ok(Self { dir, pid, pinned })
     }
 
     /// Pins the process that made this connection.
@@ -127,8 +129,8 @@ impl Process {
         }
         let process = Self::open(origin.pid)?;
         let recorded = origin.start_boottime / TICK_NANOS;
-        if process.start != recorded {
-            return Err(FactsError::Reused { pid: origin.pid, recorded, found: process.start });
+        if process.pinned.start != recorded {
+            return Err(FactsError::Reused { pid: origin.pid, recorded, found: process.pinned.start });
         }
         Ok(process)
     }
@@ -142,7 +144,7 @@ impl Process {
     /// When it started, in ticks (10 ms) since boot.
     #[must_use]
     pub const fn start_ticks(&self) -> u64 {
-        self.start
+        self.pinned.start
     }
 
     /// The open `/proc/PID`.
@@ -156,9 +158,9 @@ impl Process {
     /// # Errors
     /// [`FactsError::Gone`], or what reading `/proc` gave.
     pub fn alive(&self) -> Result<(), FactsError> {
-        let now = self.stat()?;
-        if now.start != self.start {
-            return Err(FactsError::Reused { pid: self.pid, recorded: self.start, found: now.start });
+        let now = stat_of(self.dir(), self.pid)?;
+        if now.start != self.pinned.start {
+            return Err(FactsError::Reused { pid: self.pid, recorded: self.pinned.start, found: now.start });
         }
         if matches!(now.state, 'Z' | 'X' | 'x') { Err(FactsError::Gone(self.pid)) } else { Ok(()) }
     }
@@ -168,19 +170,7 @@ impl Process {
     /// # Errors
     /// When it cannot be read, or is longer.
     pub fn read(&self, file: &'static str, limit: usize) -> Result<Vec<u8>, FactsError> {
-        let fault = |error: io::Error| match error.raw_os_error() {
-            Some(libc::ESRCH | libc::ENOENT) => FactsError::Gone(self.pid),
-            _ => FactsError::Proc { pid: self.pid, file, error },
-        };
-        let fd = openat(&self.dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-            .map_err(|error| fault(error.into()))?;
-        let mut content = Vec::new();
-        let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-        File::from(fd).take(bound).read_to_end(&mut content).map_err(fault)?;
-        if content.len() > limit {
-            return Err(fault(io::Error::other(format!("longer than {limit} bytes"))));
-        }
-        Ok(content)
+        read_of(self.dir(), self.pid, file, limit)
     }
 
     /// User and group id (effective) as `/proc/PID/status` has them: for explaining, where no connection was recorded.
@@ -206,13 +196,8 @@ impl Process {
         path.map(str::to_owned).ok_or_else(|| self.malformed("cgroup"))
     }
 
-    fn stat(&self) -> Result<Stat, FactsError> {
-        let content = self.read("stat", PROC_FILE_MAX)?;
-        Stat::parse(&String::from_utf8_lossy(&content)).ok_or_else(|| self.malformed("stat"))
-    }
-
     fn malformed(&self, file: &'static str) -> FactsError {
-        FactsError::Proc { pid: self.pid, file, error: io::Error::other("not in the form that proc(5) documents") }
+        malformed(self.pid, file)
     }
 
     /// Path of the executable, where it has one that is UTF-8. Of a removed file it ends in ` (deleted)`.
@@ -227,18 +212,44 @@ impl Process {
     /// Executables of the parents, nearest first. A parent that started after its child is a reused id: the end.
     fn ancestry(&self) -> Vec<String> {
         let mut executables = Vec::new();
-        let Ok(mut child) = self.stat() else { return executables };
+        let mut child = self.pinned;
         while executables.len() < ANCESTRY_MAX && child.parent != 0 {
             let Ok(parent) = Self::open(child.parent) else { break };
-            let Ok(stat) = parent.stat() else { break };
-            if stat.start > child.start {
+            if parent.pinned.start > child.start {
                 break;
             }
             executables.push(parent.exe_path().unwrap_or_else(|| "?".to_owned()));
-            child = stat;
+            child = parent.pinned;
         }
         executables
     }
+}
+
+/// At most `limit` bytes of a file below a `/proc/PID` that is open; longer content is an error.
+fn read_of(dir: BorrowedFd<'_>, pid: u32, file: &'static str, limit: usize) -> Result<Vec<u8>, FactsError> {
+    let fault = |error: io::Error| match error.raw_os_error() {
+        Some(libc::ESRCH | libc::ENOENT) => FactsError::Gone(pid),
+        _ => FactsError::Proc { pid, file, error },
+    };
+    let fd =
+        openat(dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(|error| fault(error.into()))?;
+    // Room for all of most files, so that they come in one read.
+    let mut content = Vec::with_capacity(limit.min(PROC_FILE_USUAL));
+    let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    File::from(fd).take(bound).read_to_end(&mut content).map_err(fault)?;
+    if content.len() > limit {
+        return Err(fault(io::Error::other(format!("longer than {limit} bytes"))));
+    }
+    Ok(content)
+}
+
+fn stat_of(dir: BorrowedFd<'_>, pid: u32) -> Result<Stat, FactsError> {
+    let content = read_of(dir, pid, "stat", PROC_FILE_MAX)?;
+    Stat::parse(&String::from_utf8_lossy(&content)).ok_or_else(|| malformed(pid, "stat"))
+}
+
+fn malformed(pid: u32, file: &'static str) -> FactsError {
+    FactsError::Proc { pid, file, error: io::Error::other("not in the form that proc(5) documents") }
 }
 
 /// What is used of `/proc/PID/stat`.
@@ -383,6 +394,10 @@ impl Hasher {
 
     /// SHA-256 of the executable; `None` where there is none or it is too large, too slow or unreadable.
     fn hash(&self, process: &Process, expected: Option<&FileStat>) -> Result<Option<String>, FactsError> {
+        // The link leads to the very file that runs, whatever its path, so what is known of that file need not be opened.
+        if let Some(known) = expected.and_then(|stat| self.known(stat)) {
+            return Ok(Some(known));
+        }
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let Ok(fd) = openat(process.dir(), "exe", flags, Mode::empty()) else { return Ok(None) };
         let Ok(before) = fstat(&fd) else { return Ok(None) };
@@ -394,10 +409,8 @@ impl Hasher {
             return Ok(None);
         }
         let key = FileKey::of(&before);
-        if only_root_changes(&before)
-            && let Some(known) = self.cache.lock().get(&key)
-        {
-            return Ok(Some(known.clone()));
+        if let Some(known) = self.known(&before) {
+            return Ok(Some(known));
         }
         let mut file = File::from(fd);
         let Some(digest) = self.digest(&mut file) else { return Ok(None) };
@@ -410,6 +423,11 @@ impl Hasher {
             self.cache.lock().put(key, digest.clone());
         }
         Ok(Some(digest))
+    }
+
+    /// What was remembered of a file that only root can change.
+    fn known(&self, stat: &FileStat) -> Option<String> {
+        only_root_changes(stat).then(|| self.cache.lock().get(&FileKey::of(stat)).cloned()).flatten()
     }
 
     fn digest(&self, file: &mut File) -> Option<String> {

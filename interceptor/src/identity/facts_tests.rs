@@ -113,7 +113,7 @@ fn an_ended_process_is_refused_also_through_its_pin() {
     let (process, _) = facts_of(&origin).unwrap();
     child.0.kill().unwrap();
     // A zombie still has its directory; it is no caller any more.
-    while process.stat().unwrap().state != 'Z' {
+    while stat_of(process.dir(), process.pid()).unwrap().state != 'Z' {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(matches!(process.alive(), Err(FactsError::Gone(_))));

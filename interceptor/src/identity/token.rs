@@ -1,21 +1,25 @@
 //! Verification of a JWT: form, algorithm, key, signature, then each claim. Every failure says which check it was.
 //!
 //! The header is read only for `alg` and `kid`; keys come from the configured issuer and nowhere else. Nothing of the
-//! token but its `iss`, `aud`, `sub` and `kid` is ever repeated in a message. Owns no cache: a token is verified each
-//! time. Not promised: that a token was not revoked before it expires; OIDC has no way to ask that offline.
+//! token but its `iss`, `aud`, `sub` and `kid` is ever repeated in a message. Every check is made each time; only the
+//! arithmetic of a signature is not done twice for the same bytes and the same key (see `Signatures`). Not promised: that
+//! a token was not revoked before it expires; OIDC has no way to ask that offline.
 
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
+use lru::LruCache;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use super::TokenFacts;
 use super::config::{IssuerConfig, TokenConfig};
 use super::error::quote;
 use super::fetch::FetchError;
-use super::jwks::{KeyError, KeyStore};
+use super::jwks::{Key, KeyError, KeyStore};
 use super::source::TOKEN_MAX;
 use super::strict::{self, StrictError};
 use crate::clock::{Clock, Timestamp};
@@ -130,6 +134,7 @@ pub struct Issuer {
     config: IssuerConfig,
     keys: Arc<KeyStore>,
     clock: Arc<dyn Clock>,
+    signatures: Signatures,
 }
 
 impl Issuer {
@@ -139,7 +144,7 @@ impl Issuer {
     /// When its certificate authorities cannot be read.
     pub fn new(config: IssuerConfig, clock: Arc<dyn Clock>) -> Result<Self, FetchError> {
         let keys = KeyStore::new(&config, Arc::clone(&clock))?;
-        Ok(Self { config, keys, clock })
+        Ok(Self { config, keys, clock, signatures: Signatures::default() })
     }
 
     /// Its name in the configuration.
@@ -167,10 +172,10 @@ impl Issuer {
             let (kid, algorithm) = (quote(&kid), format!("{algorithm:?}"));
             return Err(TokenError::WrongKeyType { issuer: issuer(), kid, kind: key.kind, algorithm });
         }
-        match jsonwebtoken::crypto::verify(parts.signature, parts.signed.as_bytes(), &key.decoding, algorithm) {
-            Ok(true) => self.claims(&parts),
-            _ => Err(TokenError::Signature { issuer: issuer() }),
+        if !self.signatures.holds(&parts, &key, algorithm) {
+            return Err(TokenError::Signature { issuer: issuer() });
         }
+        self.claims(&parts)
     }
 
     /// `alg`, where it is allowed, and `kid`. Nothing else of a header that its sender wrote counts.
@@ -300,6 +305,46 @@ pub fn admit(verified: &Verified, wanted: &TokenConfig) -> Result<Arc<[String]>,
     groups.sort();
     groups.dedup();
     Ok(groups.into())
+}
+
+/// Signatures that were found right.
+///
+/// Why it is safe: whether a signature is right depends on the token's bytes (its header, which names the algorithm, is
+/// among them) and on the key alone. What is remembered is the hash of all bytes and the very key, which the issuer has
+/// to list now: a key that was fetched or read anew is another. Times, audience, claims, allowed algorithms and the key's
+/// place in the issuer's set are looked at each time. Wrong signatures are not remembered.
+#[derive(Debug)]
+struct Signatures(Mutex<LruCache<[u8; 32], Arc<Key>>>);
+
+/// Signatures that are remembered of an issuer.
+const SIGNATURES_KEPT: usize = 1024;
+
+impl Default for Signatures {
+    fn default() -> Self {
+        // Bounded by `holds`: a bound given to it would take its memory at once.
+        Self(Mutex::new(LruCache::unbounded()))
+    }
+}
+
+impl Signatures {
+    fn holds(&self, parts: &Parts<'_>, key: &Arc<Key>, algorithm: Algorithm) -> bool {
+        // Neither part holds a dot at its edge, so that the two are one text only in one way.
+        let id = Sha256::new().chain_update(parts.signed).chain_update(".").chain_update(parts.signature).finalize();
+        let id: [u8; 32] = id.into();
+        if self.0.lock().get(&id).is_some_and(|known| Arc::ptr_eq(known, key)) {
+            return true;
+        }
+        let right = jsonwebtoken::crypto::verify(parts.signature, parts.signed.as_bytes(), &key.decoding, algorithm);
+        if !matches!(right, Ok(true)) {
+            return false;
+        }
+        let mut known = self.0.lock();
+        known.put(id, Arc::clone(key));
+        while known.len() > SIGNATURES_KEPT {
+            known.pop_lru();
+        }
+        true
+    }
 }
 
 /// The three parts of a compact JWS.

@@ -29,7 +29,7 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys {
 struct Bench {
     issuer: Issuer,
     clock: Arc<ManualClock>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn bench_with(extra: &str) -> Bench {
@@ -43,7 +43,7 @@ fn bench_with(extra: &str) -> Bench {
     );
     let clock = Arc::new(ManualClock::at(Timestamp::from_unix(NOW)));
     let issuer = Issuer::new(toml::from_str(&text).unwrap(), clock.clone()).unwrap();
-    Bench { issuer, clock, _dir: dir }
+    Bench { issuer, clock, dir }
 }
 
 fn bench() -> Bench {
@@ -98,6 +98,50 @@ async fn good_tokens_of_each_key_pass() {
     let header = r#"{"alg":"PS256","kid":"rsa"}"#;
     let pss = KEYS.rsa.sign_raw(Algorithm::PS256, header, &claims().to_string()).unwrap();
     assert!(bench.issuer.verify(pss.as_bytes()).await.is_ok());
+}
+
+/// A signature that was found right once counts for the same bytes and the same key only, and for nothing but itself.
+#[tokio::test]
+async fn what_is_remembered_of_a_token_makes_no_other_pass() {
+    let bench = bench();
+    let token = KEYS.ec.sign(&claims()).unwrap();
+    for _ in 0..2 {
+        bench.issuer.verify(token.as_bytes()).await.unwrap();
+    }
+    assert_eq!(bench.issuer.signatures.0.lock().len(), 1);
+    // One altered character of any part.
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let other = if signature.starts_with('A') { "B" } else { "A" };
+    let altered = format!("{signed}.{other}{}", signature.chars().skip(1).collect::<String>());
+    assert!(matches!(fails(&bench, &altered).await, TokenError::Signature { .. }));
+    let foreign = KEYS.stranger.sign(&claims()).unwrap();
+    let (_, foreign) = foreign.rsplit_once('.').unwrap();
+    assert!(matches!(fails(&bench, &format!("{signed}.{foreign}")).await, TokenError::Signature { .. }));
+    assert_eq!(bench.issuer.signatures.0.lock().len(), 1, "what is wrong is not remembered");
+    // Another key under the same id.
+    let keys = |key: &SigningKey| json!({"keys": [key.jwk]}).to_string() + "\n";
+    let path = bench.dir.path().join("jwks.json");
+    std::fs::write(&path, keys(&KEYS.stranger)).unwrap();
+    assert!(matches!(fails(&bench, &token).await, TokenError::Signature { .. }));
+    // No key.
+    std::fs::write(&path, keys(&KEYS.rsa)).unwrap();
+    assert!(matches!(fails(&bench, &token).await, TokenError::Keys { .. }));
+    // Back, but too late.
+    std::fs::write(&path, keys(&KEYS.ec)).unwrap();
+    bench.issuer.verify(token.as_bytes()).await.unwrap();
+    bench.clock.advance(std::time::Duration::from_secs(630));
+    assert!(matches!(fails(&bench, &token).await, TokenError::Expired { .. }));
+}
+
+#[tokio::test]
+async fn remembered_signatures_are_bounded() {
+    let bench = bench();
+    let key = bench.issuer.keys().key("ec").await.unwrap();
+    for number in 0..SIGNATURES_KEPT {
+        bench.issuer.signatures.0.lock().put(Sha256::digest(number.to_be_bytes()).into(), Arc::clone(&key));
+    }
+    bench.issuer.verify(KEYS.ec.sign(&claims()).unwrap().as_bytes()).await.unwrap();
+    assert_eq!(bench.issuer.signatures.0.lock().len(), SIGNATURES_KEPT);
 }
 
 #[tokio::test]

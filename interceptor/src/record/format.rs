@@ -19,6 +19,7 @@
 
 use std::borrow::Cow;
 
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::event::{Direction, Event};
@@ -270,11 +271,16 @@ pub fn encode_event(event: &Event, out: &mut Vec<u8>) -> Result<(), FormatError>
             });
             out.extend_from_slice(bytes);
         }
-        other => {
-            out.push(JSON);
-            serde_json::to_writer(&mut *out, other).map_err(|_| FormatError::Payload)?;
-        }
+        other => return encode_json(other, out),
     }
+    if out.len() <= MAX_PAYLOAD { Ok(()) } else { Err(FormatError::Payload) }
+}
+
+/// Writes the payload of an event that is kept as JSON.
+pub(super) fn encode_json(event: &impl Serialize, out: &mut Vec<u8>) -> Result<(), FormatError> {
+    out.clear();
+    out.push(JSON);
+    serde_json::to_writer(&mut *out, event).map_err(|_| FormatError::Payload)?;
     if out.len() <= MAX_PAYLOAD { Ok(()) } else { Err(FormatError::Payload) }
 }
 

@@ -17,6 +17,7 @@
 pub mod event;
 pub mod format;
 pub mod key;
+mod known;
 pub mod merkle;
 pub mod reader;
 mod recorder;

@@ -245,6 +245,8 @@ pub struct Health {
     pub failing: Option<Arc<str>>,
 }
 
+/// How much longer an event can be in its frame than in memory, at most.
+const LARGEST_GROWTH: usize = 8;
 /// Longest data in one frame.
 const MAX_DATA: usize = 1 << 20;
 /// Bytes that are staged before they are written.
@@ -312,7 +314,8 @@ impl Shared {
     /// The cost of an event, where it may be queued at all. The end of a session may be, even while writing fails.
     fn admit(&self, event: &Event) -> Result<u32, RecordError> {
         let bytes = event.weight();
-        if event.most_encoded() > format::MAX_PAYLOAD {
+        // The exact bound is looked at only where it could matter.
+        if bytes > format::MAX_PAYLOAD / LARGEST_GROWTH && event.most_encoded() > format::MAX_PAYLOAD {
             return Err(RecordError::TooLarge { bytes });
         }
         if self.failing.load(Ordering::Acquire) && !matches!(event, Event::SessionClosed { .. }) {

@@ -15,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::event::Event;
 use super::format::{self, Entry, FormatError, Header, Kind};
 use super::key::{PublicKey, SigningKey};
+use super::known::KnownActions;
 use super::merkle::{Hash, Tree};
 use super::scan::{Scan, Step};
 use super::sink::{self, Sink};
@@ -37,6 +38,7 @@ pub(super) struct Spool {
     committed: State,
     staged: State,
     buffer: Vec<u8>,
+    known: KnownActions,
     payload: Vec<u8>,
     packed: Vec<u8>,
     compressor: zstd::bulk::Compressor<'static>,
@@ -93,6 +95,7 @@ impl Spool {
             committed: state.clone(),
             staged: state,
             buffer: Vec::with_capacity(64 << 10),
+            known: KnownActions::default(),
             payload: Vec::new(),
             packed: Vec::new(),
             compressor,
@@ -108,7 +111,7 @@ impl Spool {
 
     /// Adds an event to what the next commit writes. Gives the frame's number.
     pub(super) fn stage(&mut self, session: SessionId, time: Timestamp, event: &Event) -> Result<u64, FormatError> {
-        format::encode_event(event, &mut self.payload)?;
+        self.known.encode(event, &mut self.payload)?;
         let unpacked = u32::try_from(self.payload.len()).map_err(|_| FormatError::Payload)?;
         let packed = self.payload.len() >= PACK_FROM && self.pack();
         let sequence = self.staged.tree.size();

@@ -149,7 +149,9 @@ impl SessionGate {
         let candidates = self.candidates.as_ref().map_err(|error| self.unidentified(error))?;
         let attested = self.house.attestor().attest(candidates, presented.as_ref()).await;
         let attested = attested.map_err(|error| self.unidentified(&error))?;
-        self.record(Event::attested(&attested)).await?;
+        // This and the lease go to the file in one write with what follows them, at the latest with the verdict on the
+        // log-in, before which nothing reaches the target.
+        self.note(Event::attested(&attested)).await?;
         let name = Arc::clone(&attested.name);
         self.live.identify(&name);
         if self.attested.set(attested).is_err() {
@@ -166,7 +168,7 @@ impl SessionGate {
             denial.remedy = Some("the operator finds the cause in interceptor's log".to_owned());
             denial
         })?;
-        self.record(Event::Note { text: format!("lease {} of user {}", lease.id, lease.user) }).await?;
+        self.note(Event::Note { text: format!("lease {} of user {}", lease.id, lease.user) }).await?;
         Ok(Admitted { identity: name, login: Login { user: lease.user, password: lease.password } })
     }
 

@@ -58,30 +58,33 @@ pub(super) struct SessionAnalyst {
 
 /// Readings, of which the one that was used longest ago goes first.
 #[derive(Debug)]
-struct Readings<K: Hash + Eq> {
+pub(super) struct Readings<K: Hash + Eq> {
     // Bounded by `put`: a bound given to it would take its memory at once, in every idle session.
     kept: LruCache<K, Arc<Reading>>,
     bytes: usize,
+    /// What they may hold.
+    most: usize,
 }
 
 impl<K: Hash + Eq> Readings<K> {
-    fn new() -> Self {
-        Self { kept: LruCache::unbounded(), bytes: 0 }
+    /// None, and room for that many bytes of them.
+    pub(super) fn new(most: usize) -> Self {
+        Self { kept: LruCache::unbounded(), bytes: 0, most }
     }
 
-    fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&Arc<Reading>>
+    pub(super) fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&Arc<Reading>>
     where
         K: Borrow<Q>,
     {
         self.kept.get(key)
     }
 
-    fn put(&mut self, key: K, reading: &Arc<Reading>) {
+    pub(super) fn put(&mut self, key: K, reading: &Arc<Reading>) {
         self.bytes += reading.weight();
         let mut gone = self.kept.put(key, Arc::clone(reading));
         loop {
             self.bytes -= gone.map_or(0, |gone| gone.weight());
-            if self.kept.len() <= READINGS_LIMIT && self.bytes <= KEPT_BYTES_LIMIT {
+            if self.kept.len() <= READINGS_LIMIT && self.bytes <= self.most {
                 return;
             }
             gone = self.kept.pop_lru().map(|(_, gone)| gone);
@@ -122,8 +125,8 @@ impl SessionAnalyst {
             names,
             rows: None,
             rules,
-            readings: Readings::new(),
-            shapes: Readings::new(),
+            readings: Readings::new(KEPT_BYTES_LIMIT),
+            shapes: Readings::new(KEPT_BYTES_LIMIT),
             parsed: None,
             epoch: 0,
             stale_names: false,
@@ -245,9 +248,21 @@ impl Analyst for SessionAnalyst {
         if let Some(alike) = shape.as_ref().and_then(|shape| self.shapes.get(shape)) {
             return Arc::new(Reading { text: text.into(), ..Reading::clone(alike) });
         }
+        if let Some(shape) = shape.as_ref().filter(|_| !self.blind)
+            && let Some(alike) = self.shelf.readings.find(&self.catalog, &self.rules, &self.names, shape)
+        {
+            let reading = Arc::new(Reading { text: text.into(), epoch: self.epoch, ..Reading::clone(&alike) });
+            self.shapes.put(shape.clone(), &reading);
+            return reading;
+        }
         let reading = self.reading(text, self.analyze(text, known));
         match shape.filter(|_| reading.analysis.is_of_shape()) {
-            Some(shape) => self.shapes.put(shape, &reading),
+            Some(shape) => {
+                if !self.blind {
+                    self.shelf.readings.keep(&self.catalog, &self.rules, &self.names, (&shape, &reading));
+                }
+                self.shapes.put(shape, &reading);
+            }
             None => self.keep(&reading),
         }
         reading

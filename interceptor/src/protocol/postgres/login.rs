@@ -4,7 +4,7 @@
 //! 3.0. What a target may ask for depends on who it proved to be: with a verified certificate (`verify-ca`,
 //! `verify-full`) trust, clear text, md5 and SCRAM; without, no less than `tls.unverified_password` says, so that an
 //! impostor or a forced downgrade gets no password out of us. Everything the target sends is bounded in size, count and
-//! time. Does not promise that the copies of a password inside the SCRAM library and rustls are wiped.
+//! time. Does not promise that the copies of a password inside HMAC and rustls are wiped.
 //!
 //! Specification: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP> and
 //! <https://www.postgresql.org/docs/current/sasl-authentication.html>.
@@ -13,6 +13,7 @@ mod authentication;
 mod failure;
 mod query;
 mod reader;
+mod scram;
 #[cfg(test)]
 mod tests;
 

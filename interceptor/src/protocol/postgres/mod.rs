@@ -47,6 +47,7 @@ mod machine;
 mod replay;
 pub mod rows;
 mod shape;
+mod shared;
 mod startup;
 mod statement;
 

@@ -1,8 +1,9 @@
 //! The start-up without I/O: what the agent's parameters mean, and what it would do with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use super::codec::{Malformed, ProtocolVersion, StartupParameters, startup};
 use crate::policy::{Action, ActionName, Resource, ResourceKind};
@@ -152,12 +153,42 @@ impl Opening {
     }
 }
 
-/// A number for the analysis of an opening. Openings differ in what they set, so no two share a decision; numbers come
-/// down from the top, where those of texts, which go up, never get.
-pub(super) fn fresh_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
-    NEXT.fetch_sub(1, Ordering::Relaxed)
+/// The number of the analysis of an opening that would do that, and the actions, shared.
+pub(super) fn analyzed(actions: Vec<Action>) -> Analyzed {
+    static KNOWN: Mutex<Openings> = Mutex::new(Openings { known: VecDeque::new(), next: u64::MAX });
+    KNOWN.lock().number(actions)
 }
+
+type Analyzed = (u64, Arc<[Action]>);
+
+/// Openings that were seen. Those that would do the same have the same number, so that they share a decision: the facts
+/// of all openings are the same.
+struct Openings {
+    /// The one that was used last first.
+    known: VecDeque<Analyzed>,
+    /// Numbers come down from the top, where those of texts, which go up, never get.
+    next: u64,
+}
+
+impl Openings {
+    fn number(&mut self, actions: Vec<Action>) -> Analyzed {
+        // Compared whole.
+        let found = self.known.iter().position(|(_, same)| **same == *actions);
+        let found = found.and_then(|at| self.known.remove(at)).unwrap_or_else(|| {
+            self.next = self.next.wrapping_sub(1);
+            (self.next, actions.into())
+        });
+        if found.1.len() <= KNOWN_ACTIONS {
+            self.known.truncate(KNOWN_OPENINGS - 1);
+            self.known.push_front(found.clone());
+        }
+        found
+    }
+}
+
+/// Openings whose number is remembered, and the most actions of one of them.
+const KNOWN_OPENINGS: usize = 64;
+const KNOWN_ACTIONS: usize = 16;
 
 /// Parameters that change nothing about what statements do.
 const HARMLESS: &[&str] = &[
@@ -259,6 +290,33 @@ mod tests {
         assert!(found.contains(&"sql:set t/role".to_owned()));
         assert!(found.contains(&"sql:set t/session_replication_role".to_owned()));
         assert!(found.contains(&"sql:opaque t".to_owned()));
+    }
+
+    #[test]
+    fn openings_that_would_do_the_same_share_a_number_and_no_others_do() {
+        let read = |pairs: &[(&str, &str)]| opening(pairs).unwrap();
+        let mut openings = Openings { known: VecDeque::new(), next: 0 };
+        let mut number = |target: &str, opening: &Opening| openings.number(opening.actions(&target.into())).0;
+        let plain = read(&[("user", "a"), ("database", "d"), ("application_name", "x")]);
+        let alike = read(&[("user", "b"), ("database", "d"), ("application_name", "y")]);
+        let first = number("t", &plain);
+        assert_eq!(first, number("t", &alike), "what they would do is the same");
+        let others = [
+            number("u", &plain),
+            number("t", &read(&[("user", "a"), ("database", "e")])),
+            number("t", &read(&[("user", "a"), ("database", "d"), ("search_path", "x")])),
+            number("t", &read(&[("user", "a"), ("database", "d"), ("replication", "database")])),
+        ];
+        let different: std::collections::BTreeSet<u64> = others.iter().copied().chain([first]).collect();
+        assert_eq!(different.len(), 5);
+        // Those with many actions, and those that came too long ago, get another.
+        let many: String = (0..KNOWN_ACTIONS).map(|n| format!("-c s{n}=1 ")).collect();
+        let many = read(&[("user", "a"), ("options", &many)]);
+        assert_ne!(number("t", &many), number("t", &many));
+        for n in 0..KNOWN_OPENINGS {
+            number(&format!("target {n}"), &plain);
+        }
+        assert_ne!(first, number("t", &plain));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 
 use super::super::catalog::{Catalog, Loader, QUERIES, SETUP};
 use super::super::login::{self, Bounds};
+use super::super::shared::Shared;
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::{Dial, Login, Target};
 
@@ -91,6 +92,8 @@ pub(in super::super) struct Shelf {
     began: AtomicU64,
     /// Grows when the catalog is another, or may no longer hold.
     version: AtomicU64,
+    /// What sessions have read.
+    pub(in super::super) readings: Shared,
 }
 
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use super::super::codec::{self, Frontend, Malformed, Startup, frontend_limit, wr
 use super::super::error::{self, Severity};
 use super::super::login::{self, Bounds, LoggedIn, LoginError};
 use super::super::machine::{Machine, refusal};
-use super::super::startup::{Opening, Refused, TLS_HANDSHAKE, fresh_id};
+use super::super::startup::{Opening, Refused, TLS_HANDSHAKE, analyzed};
 use super::catalogs::{FRESH, Library};
 use super::legs::Legs;
 use super::replication::Replication;
@@ -302,11 +302,12 @@ impl Agent {
         target: &Arc<str>,
         session: SessionId,
     ) -> Result<(), Failure> {
+        let (analysis, actions) = analyzed(opening.actions(target));
         let command = Command {
-            analysis: fresh_id(),
+            analysis,
             statement: opening.statement().into(),
             parameters: Arc::from([]),
-            actions: opening.actions(target).into(),
+            actions,
             facts: Arc::new(Facts { has_where: true, statements: 1, ..Facts::default() }),
             in_transaction: false,
         };

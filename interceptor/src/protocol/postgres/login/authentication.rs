@@ -6,13 +6,14 @@
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
+use postgres_protocol::authentication::sasl::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
 use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
 use postgres_protocol::message::frontend;
 use zeroize::Zeroizing;
 
 use super::super::super::Login;
 use super::failure::{LoginError, proof_name};
+use super::scram::{Binding, Challenge, Kept, MEMORY, Proving, ScramError, Started};
 use crate::secret::Secret;
 use crate::tls::Unverified;
 
@@ -34,9 +35,9 @@ enum State {
     /// Nothing was asked yet.
     Fresh,
     /// SCRAM: the first message is out.
-    Started(Box<ScramSha256>, &'static str),
+    Started(Started, &'static str),
     /// SCRAM: our proof is out, the target's is awaited.
-    Proving(Box<ScramSha256>, &'static str),
+    Proving(Box<Proving>, &'static str),
     /// All was said: only AuthenticationOk may come.
     Said(&'static str),
 }
@@ -82,15 +83,17 @@ impl<'a> Authentication<'a> {
             }
             (State::Fresh, Message::AuthenticationSasl(body)) => self.start_scram(&body, &mut out)?,
             (State::Started(scram, mechanism), Message::AuthenticationSaslContinue(body)) => {
-                if iterations(body.data()).is_none_or(|count| count < LEAST_ITERATIONS) {
+                let challenge = scram.challenged(body.data()).map_err(broken)?;
+                if challenge.rounds < LEAST_ITERATIONS {
                     self.allow(Unverified::Hash, "SCRAM with too few rounds")?;
                 }
-                let scram = prove(scram, body.data().to_vec()).await?;
-                frontend::sasl_response(scram.message(), &mut out).map_err(|error| broken(&error))?;
-                State::Proving(scram, mechanism)
+                let keys = keys(self.password(mechanism)?, &challenge).await?;
+                let (message, proving) = challenge.prove(keys);
+                frontend::sasl_response(message.as_bytes(), &mut out).map_err(unwritable)?;
+                State::Proving(Box::new(proving), mechanism)
             }
-            (State::Proving(mut scram, mechanism), Message::AuthenticationSaslFinal(body)) => {
-                scram.finish(body.data()).map_err(|error| broken(&error))?;
+            (State::Proving(proving, mechanism), Message::AuthenticationSaslFinal(body)) => {
+                proving.finish(body.data(), &MEMORY).map_err(broken)?;
                 State::Said(mechanism)
             }
             (State::Fresh, other) => return Err(unsupported(&other)),
@@ -111,10 +114,10 @@ impl<'a> Authentication<'a> {
             }
         }
         let (mechanism, binding) = match &self.binding {
-            Some(data) if plus => (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(data.clone())),
+            Some(data) if plus => (SCRAM_SHA_256_PLUS, Binding::EndPoint(data.clone())),
             // "I could have": a target that did offer -PLUS learns that somebody took it off the list.
-            Some(_) if plain => (SCRAM_SHA_256, ChannelBinding::unrequested()),
-            None if plain => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+            Some(_) if plain => (SCRAM_SHA_256, Binding::Unrequested),
+            None if plain => (SCRAM_SHA_256, Binding::Unsupported),
             _ if plus => {
                 return Err(LoginError::Unsupported("SCRAM-SHA-256-PLUS alone, and has no binding for it".into()));
             }
@@ -122,9 +125,10 @@ impl<'a> Authentication<'a> {
         };
         let strength = if mechanism == SCRAM_SHA_256_PLUS { Unverified::Bound } else { Unverified::Proof };
         self.allow(strength, mechanism)?;
-        let scram = ScramSha256::new(self.password(mechanism)?.expose(), binding);
-        frontend::sasl_initial_response(mechanism, scram.message(), out).map_err(|error| broken(&error))?;
-        Ok(State::Started(Box::new(scram), mechanism))
+        let _there_is_one = self.password(mechanism)?;
+        let scram = Started::new(binding).map_err(broken)?;
+        frontend::sasl_initial_response(mechanism, scram.message().as_bytes(), out).map_err(unwritable)?;
+        Ok(State::Started(scram, mechanism))
     }
 
     fn password(&self, method: &'static str) -> Result<&Secret, LoginError> {
@@ -139,22 +143,23 @@ impl<'a> Authentication<'a> {
     }
 }
 
-/// Off the runtime's threads: the target chooses how long it takes (up to the library's 100,000 rounds).
-async fn prove(mut scram: Box<ScramSha256>, challenge: Vec<u8>) -> Result<Box<ScramSha256>, LoginError> {
-    let work = tokio::task::spawn_blocking(move || scram.update(&challenge).map(|()| scram));
-    match work.await {
-        Ok(outcome) => outcome.map_err(|error| broken(&error)),
-        Err(_stopped) => Err(LoginError::Unproven("it was interrupted".into())),
+/// The keys that answer a challenge: remembered, or derived off the runtime's threads, since the target chooses how long
+/// that takes (up to 100,000 rounds).
+async fn keys(password: &Secret, challenge: &Challenge) -> Result<Kept, LoginError> {
+    if let Some(known) = MEMORY.find(password.expose(), challenge) {
+        return Ok(known);
     }
+    let (password, salt, rounds) = (password.clone(), challenge.salt.clone(), challenge.rounds);
+    let work = tokio::task::spawn_blocking(move || MEMORY.derive(password.expose(), &salt, rounds));
+    work.await.map_err(|_stopped| LoginError::Unproven("it was interrupted".into()))
 }
 
-/// The `i=` attribute of a server-first-message; the library reads and checks the whole of it.
-fn iterations(challenge: &[u8]) -> Option<u32> {
-    std::str::from_utf8(challenge).ok()?.split(',').find_map(|part| part.strip_prefix("i="))?.parse().ok()
-}
-
-fn broken(error: &std::io::Error) -> LoginError {
+fn broken(error: ScramError) -> LoginError {
     LoginError::Unproven(error.to_string().chars().take(200).filter(|c| !c.is_control()).collect())
+}
+
+fn unwritable(error: std::io::Error) -> LoginError {
+    LoginError::Unproven(error.to_string())
 }
 
 fn unsupported(request: &Message) -> LoginError {
