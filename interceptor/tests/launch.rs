@@ -226,6 +226,35 @@ attempt("a signal to it", lambda: os.kill({pid}, 0))
     }
 
     #[test]
+    fn a_target_can_want_agents_that_are_held_well() {
+        let mut stage = stage();
+        let path = stage.path("interceptor.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("protocol = \"postgres\"", "protocol = \"postgres\"\nlevel = \"launched\""))
+            .unwrap();
+        stage.stop_daemon().unwrap();
+        stage.start_daemon().unwrap();
+        let adopted = said(&stage.run_agent(stage.psql(&["SELECT 1"])).unwrap());
+        assert!(adopted.contains("wants agents that are launched, and this one is adopted"), "{adopted}");
+        assert!(adopted.contains("interceptor exec"), "{adopted}");
+        let url = stage.url();
+        let launched = exec(&stage, &[], &["psql", "-X", &url, "-c", "SELECT 1"]);
+        assert!(launched.status.success(), "{}", said(&launched));
+        let recorded = said(&stage.operate(&["recordings", "export", "--format", "jsonl"]).unwrap());
+        assert!(recorded.contains(r#""level":"launched""#) && recorded.contains(r#""level":"adopted""#), "{recorded}");
+
+        let mut lasting = stage.interceptor(&["exec", "--agent", "billing-bot", "--", "sleep", "100"]);
+        lasting.current_dir("/");
+        let mut lasting = stage.world.spawn_in(Place::Outside, lasting).unwrap();
+        let pid = lasting.id().to_string();
+        let shown = || said(&stage.operate(&["whoami", "--pid", &pid]).unwrap());
+        let told = (0..100).map(|_| shown()).find(|told| told.contains("launched"));
+        assert!(told.is_some(), "{}", shown());
+        lasting.kill().unwrap();
+        lasting.wait().unwrap();
+    }
+
+    #[test]
     fn nothing_is_left_of_agents_that_have_ended() {
         let mut stage = stage();
         let registry = stage.path("launched");

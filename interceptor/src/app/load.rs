@@ -9,6 +9,7 @@ use crate::capture;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Located, Problem};
 use crate::identity::Attestor;
+use crate::identity::level::Registry;
 use crate::mask::{MaskError, Rules};
 use crate::policy::{Policies, PolicyError};
 use crate::secret::{self, Secret};
@@ -91,7 +92,8 @@ pub fn load(path: &Path, config: &Config, means: &Means) -> Result<Loaded, Vec<P
 fn attestor(config: &Config, clock: &Arc<dyn Clock>, wrong: &mut impl FnMut(usize, String)) -> Option<Attestor> {
     let issuers = config.issuers.iter().map(|issuer| issuer.value.clone()).collect();
     let agents = config.agents.iter().map(|agent| agent.value.clone()).collect();
-    match Attestor::new(issuers, agents, Arc::new(capture::cgroup::cgroup_path), Arc::clone(clock)) {
+    let registry = Registry::beside(&config.admin.socket);
+    match Attestor::new(issuers, agents, (Arc::new(capture::cgroup::cgroup_path), registry), Arc::clone(clock)) {
         Ok(attestor) => Some(attestor),
         Err(faults) => {
             for fault in faults {

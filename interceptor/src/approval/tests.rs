@@ -69,6 +69,7 @@ fn question_of(identity: &str, command: &Command) -> Question {
             exe: None,
             exe_sha256: None,
             ancestry: Vec::new(),
+            guarantee: Default::default(),
         },
         groups: Vec::new(),
         target: "orders-db".into(),

@@ -16,10 +16,11 @@ use tokio::sync::Semaphore;
 use super::config::{AgentConfig, ConfigError, IssuerConfig, Source, validate};
 use super::error::{IdentityError, Refusal};
 use super::facts::{self, FactsError, Hasher, Process};
+use super::level::{Level, Registry};
 use super::source::{self, SourceError};
 use super::token::{self, Issuer, TokenError};
 use super::{Attested, ProcessFacts, explain};
-use crate::capture::Origin;
+use crate::capture::{Origin, cgroup};
 use crate::clock::Clock;
 use crate::secret::Secret;
 
@@ -103,6 +104,7 @@ struct Inner {
     agents: Vec<Arc<AgentConfig>>,
     issuers: Vec<Arc<Issuer>>,
     path_of: CgroupPath,
+    registry: Registry,
     hasher: Hasher,
     reads: Arc<Semaphore>,
 }
@@ -122,7 +124,7 @@ impl Attestor {
     pub fn new(
         issuers: Vec<IssuerConfig>,
         agents: Vec<AgentConfig>,
-        path_of: CgroupPath,
+        (path_of, registry): (CgroupPath, Registry),
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Vec<ConfigError>> {
         let mut faults = validate(&issuers, &agents);
@@ -139,7 +141,9 @@ impl Attestor {
         }
         let agents = agents.into_iter().map(Arc::new).collect();
         let reads = Arc::new(Semaphore::new(READS_MAX));
-        Ok(Self { inner: Arc::new(Inner { agents, issuers: ready, path_of, hasher: Hasher::new(clock), reads }) })
+        Ok(Self {
+            inner: Arc::new(Inner { agents, issuers: ready, path_of, registry, hasher: Hasher::new(clock), reads }),
+        })
     }
 
     /// Takes over the keys that an earlier configuration has fetched.
@@ -173,7 +177,9 @@ impl Attestor {
                 let process = Process::open(pid)?;
                 let ids = process.effective_ids()?;
                 let cgroup = process.current_cgroup()?;
-                let facts = facts::complete(&process, ids, cgroup, &inner.hasher, &|_| true)?;
+                let id = cgroup::cgroup_id(&cgroup).unwrap_or_default();
+                let start = inner.registry.start(id, facts::unit_of(&cgroup).as_deref());
+                let facts = facts::complete(&process, ids, (cgroup, &start), &inner.hasher, &|_| true)?;
                 Ok::<_, FactsError>((process, facts))
             })
             .await?
@@ -200,7 +206,7 @@ impl Attestor {
         let (inner, origin) = (Arc::clone(&self.inner), origin.clone());
         let gathered = self.blocking(move || {
             let wants = |facts: &ProcessFacts| inner.agents.iter().any(|agent| explain::only_hash_left(agent, facts));
-            facts::gather(&origin, &*inner.path_of, &inner.hasher, &wants)
+            facts::gather(&origin, (&*inner.path_of, &inner.registry), &inner.hasher, &wants)
         });
         let (process, facts) = gathered.await?.map_err(|error| process_refusal(&error))?;
         Ok(self.matching(process, facts))
@@ -217,7 +223,12 @@ impl Attestor {
     async fn attest_now(&self, candidates: &Candidates, presented: Option<&Secret>) -> Result<Attested, IdentityError> {
         let mut matched = Vec::new();
         let mut failed = Vec::new();
+        let guarantee = &candidates.facts.guarantee;
         for agent in &candidates.agents {
+            if guarantee.level == Level::Privileged && !agent.allow_privileged {
+                failed.push((agent, Failure::Privileged(guarantee.lacks.join(", "))));
+                continue;
+            }
             match self.try_agent(agent, candidates, presented).await {
                 Ok(attested) => matched.push(attested),
                 Err(failure) => failed.push((agent, failure)),
@@ -359,6 +370,8 @@ pub(super) enum Failure {
     NoProcess,
     NoIssuer,
     Overload,
+    /// With what it has that it should not.
+    Privileged(String),
 }
 
 impl fmt::Display for Failure {
@@ -369,6 +382,7 @@ impl fmt::Display for Failure {
             Self::NoProcess => f.write_str("the process has ended"),
             Self::NoIssuer => f.write_str("its issuer is not configured"),
             Self::Overload => f.write_str("its token could not be read in time"),
+            Self::Privileged(why) => write!(f, "nothing would hold it: {why}"),
         }
     }
 }
@@ -393,6 +407,11 @@ impl Failure {
                 refusal.transient = error.is_transient();
                 refusal
             }
+            Self::Privileged(_) => IdentityError::new(
+                Refusal::Privileged,
+                reason,
+                "run it as a user of its own without capabilities, as interceptor exec does; or the operator sets allow_privileged",
+            ),
             Self::NoProcess => IdentityError::new(Refusal::Process, reason, "connect from a process that stays"),
             Self::NoIssuer | Self::Overload => IdentityError::new(Refusal::Overload, reason, "try again"),
         };

@@ -8,6 +8,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::super::error::Fault;
 use super::super::facts::tests::{Running, origin_of, run};
+use super::super::level::{Guarantee, Registry};
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::testing::issuer::{KeyKind, SigningKey, TestIssuer};
@@ -30,9 +31,9 @@ struct Bench {
 fn agents(dir: &Path) -> String {
     let (uid, dir) = (Uid::current(), dir.display());
     format!(
-        "[[agent]]\nname='billing-bot'\nmatch={{cgroup='/agents.slice/billing-*.service',uid={uid}}}\n\
+        "[[agent]]\nname='billing-bot'\nallow_privileged=true\nmatch={{cgroup='/agents.slice/billing-*.service',uid={uid}}}\n\
          token={{issuer='corp',from='file:{dir}/billing',subject='svc:billing',groups=['finance']}}\n\
-         [[agent]]\nname='reports-bot'\nmatch={{unit='reports.service'}}\n\
+         [[agent]]\nname='reports-bot'\nallow_privileged=true\nmatch={{unit='reports.service'}}\n\
          token={{issuer='corp',from='connection',subject='svc:reports'}}\n"
     )
 }
@@ -64,7 +65,7 @@ fn bench_with(extra: &str) -> Bench {
         _ => Err(io::Error::from_raw_os_error(116)),
     });
     let clock = Arc::new(ManualClock::at(Timestamp::from_unix(NOW)));
-    let attestor = Attestor::new(root.issuer, root.agent, path_of, clock.clone()).unwrap();
+    let attestor = Attestor::new(root.issuer, root.agent, (path_of, Registry::default()), clock.clone()).unwrap();
     Bench { attestor, clock, issuer, dir, child: run(Path::new("/bin/sleep"), &["60"]), place }
 }
 
@@ -111,6 +112,22 @@ async fn facts_and_token_together_make_an_identity() {
     assert_eq!(attested.token.expires_at, Timestamp::from_unix(NOW + 630));
     // What the client gives as its password does not matter to an agent whose token is a file.
     assert!(bench.attest(Some("whatever")).await.is_ok());
+}
+
+#[tokio::test]
+async fn whoever_is_root_is_let_in_only_where_the_operator_insists() {
+    let bench = bench_with("");
+    let mut agents = bench.attestor.inner.agents.iter().map(|agent| AgentConfig::clone(agent)).collect::<Vec<_>>();
+    agents.iter_mut().for_each(|agent| agent.allow_privileged = false);
+    let mut candidates = bench.attestor.candidates(&bench.origin()).await.unwrap();
+    candidates.agents = agents.into_iter().take(1).map(Arc::new).collect();
+    candidates.facts.guarantee = Guarantee { level: Level::Privileged, lacks: vec!["it has CAP_BPF".to_owned()] };
+    let refused = bench.attestor.attest(&candidates, None).await.unwrap_err();
+    assert_eq!(refused.refusal, Refusal::Privileged);
+    assert!(refused.reason.contains("CAP_BPF"), "{refused}");
+    candidates.facts.guarantee.level = Level::Adopted;
+    std::fs::write(bench.file(), bench.token("svc:billing", 600)).unwrap();
+    assert!(bench.attestor.attest(&candidates, None).await.is_ok());
 }
 
 #[tokio::test]
@@ -199,7 +216,7 @@ async fn an_unknown_process_is_told_what_is_nearest() {
 
 #[tokio::test]
 async fn two_agents_that_both_match_are_the_operators_fault() {
-    let extra = "[[agent]]\nname='twin'\nmatch={cgroup='/agents.slice/*'}\n\
+    let extra = "[[agent]]\nname='twin'\nallow_privileged=true\nmatch={cgroup='/agents.slice/*'}\n\
                  token={issuer='corp',from='connection',subject='svc:billing'}\n";
     let bench = bench_with(extra);
     let token = bench.token("svc:billing", 600);

@@ -33,6 +33,9 @@ pub struct AgentConfig {
     pub matches: MatchConfig,
     /// What must be true of the token.
     pub token: TokenConfig,
+    /// Lets it in although it is root, or has capabilities that lead around the kernel programs: nothing is promised then.
+    #[serde(default)]
+    pub allow_privileged: bool,
 }
 
 /// Facts that a process must have: every field given must hold; within a field, one of its values.

@@ -36,6 +36,8 @@ pub enum Refusal {
     ForeignToken,
     /// Facts and token match more than one agent.
     Ambiguous,
+    /// The process is root, or has capabilities that lead around the kernel programs.
+    Privileged,
     /// The issuer's keys are not to be had.
     NoKeys,
     /// A bound of ours (time, work in flight) was reached.

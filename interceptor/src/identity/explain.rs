@@ -141,6 +141,9 @@ fn listed(facts: &ProcessFacts) -> Vec<Fact> {
         value,
         source: source.to_owned(),
     };
+    let lacks = &facts.guarantee.lacks;
+    let lacking = if lacks.is_empty() { String::new() } else { format!(" (lacks: {})", lacks.join("; ")) };
+    let level = format!("{}{lacking}", facts.guarantee.level);
     let ancestry = (!facts.ancestry.is_empty()).then(|| facts.ancestry.join(" < "));
     vec![
         fact("cgroup", Some(facts.cgroup.clone()), "/proc/PID/cgroup; of a connection, the kernel's record"),
@@ -149,6 +152,7 @@ fn listed(facts: &ProcessFacts) -> Vec<Fact> {
         fact("gid", Some(facts.gid.to_string()), "/proc/PID/status; of a connection, the kernel's record"),
         fact("exe", facts.exe.clone(), "/proc/PID/exe, a path in the process's mount namespace"),
         fact("exe_sha256", facts.exe_sha256.clone(), "content of /proc/PID/exe"),
+        fact("level", Some(level), "/proc/PID/status, and how it was started; see docs/guarantees.md"),
         fact("ancestry", ancestry, "/proc/PID/exe of the parents; not used to match"),
     ]
 }
@@ -217,6 +221,7 @@ mod tests {
             exe: Some("/usr/bin/agent".to_owned()),
             exe_sha256: Some("ab".repeat(32)),
             ancestry: Vec::new(),
+            guarantee: Default::default(),
         }
     }
 

@@ -11,7 +11,7 @@
 //! - the ancestry is what it is now: orphans belong to their reaper.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::ProcessFacts;
+use super::level::{Guarantee, Level, Measured, Registry, Start};
 use crate::capture::Origin;
 use crate::clock::Clock;
 
@@ -196,6 +197,23 @@ impl Process {
         path.map(str::to_owned).ok_or_else(|| self.malformed("cgroup"))
     }
 
+    /// How well it is held, given how it was started. What the kernel does not tell counts as privileged.
+    fn guarantee(&self, start: &Start) -> Guarantee {
+        let unknown = |why: String| Guarantee { level: Level::Privileged, lacks: vec![why] };
+        let status = match self.read("status", PROC_FILE_MAX) {
+            Ok(status) => String::from_utf8_lossy(&status).into_owned(),
+            Err(error) => return unknown(format!("it cannot be measured: {error}")),
+        };
+        let own = fs::read_link("/proc/self/ns/user");
+        let contained = match (readlinkat(&self.dir, "ns/user"), own) {
+            (Ok(theirs), Ok(own)) => own.as_os_str() != theirs,
+            // Where it is not known, its capabilities count.
+            _ => false,
+        };
+        let measured = Measured::read(&status, contained);
+        measured.map_or_else(|| unknown("/proc/PID/status has another form".to_owned()), |found| found.guarantee(start))
+    }
+
     fn malformed(&self, file: &'static str) -> FactsError {
         malformed(self.pid, file)
     }
@@ -275,7 +293,7 @@ impl Stat {
 
 /// The facts of the process that made a connection, and the pinned process.
 ///
-/// `wants_hash` is asked whether the hash of the executable matters, with all other facts at hand; an executable that
+/// `registry` is where it is written down how processes were started. `wants_hash` is asked whether the hash of the executable matters, with all other facts at hand; an executable that
 /// only root can change is hashed in any case, because that is remembered.
 ///
 /// # Errors
@@ -283,7 +301,7 @@ impl Stat {
 /// hashed is no error: `exe_sha256` is then `None`, and matches nothing.
 pub fn gather(
     origin: &Origin,
-    path_of: &(dyn Fn(u64) -> io::Result<String> + Send + Sync),
+    (path_of, registry): (&(dyn Fn(u64) -> io::Result<String> + Send + Sync), &Registry),
     hasher: &Hasher,
     wants_hash: &dyn Fn(&ProcessFacts) -> bool,
 ) -> Result<(Process, ProcessFacts), FactsError> {
@@ -293,7 +311,8 @@ pub fn gather(
     }
     let process = Process::of(origin)?;
     let cgroup = path_of(origin.cgroup).map_err(|error| FactsError::Cgroup { id: origin.cgroup, error })?;
-    let facts = complete(&process, (origin.uid, origin.gid), cgroup, hasher, wants_hash)?;
+    let start = registry.start(origin.cgroup, unit_of(&cgroup).as_deref());
+    let facts = complete(&process, (origin.uid, origin.gid), (cgroup, &start), hasher, wants_hash)?;
     Ok((process, facts))
 }
 
@@ -301,7 +320,7 @@ pub fn gather(
 pub(super) fn complete(
     process: &Process,
     (uid, gid): (u32, u32),
-    cgroup: String,
+    (cgroup, start): (String, &Start),
     hasher: &Hasher,
     wants_hash: &dyn Fn(&ProcessFacts) -> bool,
 ) -> Result<ProcessFacts, FactsError> {
@@ -315,6 +334,7 @@ pub(super) fn complete(
         exe: process.exe_path(),
         exe_sha256: None,
         ancestry: process.ancestry(),
+        guarantee: process.guarantee(start),
     };
     let cheap = before.as_ref().is_some_and(only_root_changes);
     if wants_hash(&facts) || cheap {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use super::super::level::Registry;
 use super::*;
 use crate::clock::{ManualClock, SystemClock, Timestamp};
 
@@ -71,7 +72,7 @@ fn path_of(id: u64) -> io::Result<String> {
 }
 
 fn facts_of(origin: &Origin) -> Result<(Process, ProcessFacts), FactsError> {
-    gather(origin, &path_of, &hasher(), &|_| true)
+    gather(origin, (&path_of, &Registry::default()), &hasher(), &|_| true)
 }
 
 fn copied(dir: &Path, name: &str) -> std::path::PathBuf {
@@ -161,7 +162,7 @@ fn gather_while_replaced(shell: &Path, wants_hash: bool) -> Result<(Process, Pro
         }
         wants_hash
     };
-    gather(&origin, &path_of, &hasher(), &swap)
+    gather(&origin, (&path_of, &Registry::default()), &hasher(), &swap)
 }
 
 #[test]
@@ -197,7 +198,7 @@ fn a_process_that_ends_while_it_is_read_is_gone() {
         child.lock().0.wait().unwrap();
         true
     };
-    assert!(matches!(gather(&origin, &path_of, &hasher(), &end), Err(FactsError::Gone(_))));
+    assert!(matches!(gather(&origin, (&path_of, &Registry::default()), &hasher(), &end), Err(FactsError::Gone(_))));
 }
 
 #[test]
@@ -207,13 +208,13 @@ fn only_what_root_alone_can_change_is_remembered() {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o775)).unwrap();
     let hasher = hasher();
     let child = run(&program, &["60"]);
-    gather(&origin_of(child.0.id(), 1, 1), &path_of, &hasher, &|_| true).unwrap();
+    gather(&origin_of(child.0.id(), 1, 1), (&path_of, &Registry::default()), &hasher, &|_| true).unwrap();
     assert_eq!(hasher.remembered(), 0, "writable by its group");
     let system = run(Path::new("/bin/sleep"), &["60"]);
     let origin = origin_of(system.0.id(), 1, 1);
-    gather(&origin, &path_of, &hasher, &|_| false).unwrap();
+    gather(&origin, (&path_of, &Registry::default()), &hasher, &|_| false).unwrap();
     assert_eq!(hasher.remembered(), 1);
-    gather(&origin, &path_of, &hasher, &|_| false).unwrap();
+    gather(&origin, (&path_of, &Registry::default()), &hasher, &|_| false).unwrap();
     assert_eq!(hasher.remembered(), 1);
 }
 
@@ -222,7 +223,7 @@ fn what_changed_just_now_is_not_remembered() {
     let system = run(Path::new("/bin/sleep"), &["60"]);
     let changed = std::os::unix::fs::MetadataExt::ctime(&std::fs::metadata("/bin/sleep").unwrap());
     let hasher = Hasher::new(Arc::new(ManualClock::at(Timestamp::from_unix(changed + 1))));
-    gather(&origin_of(system.0.id(), 1, 1), &path_of, &hasher, &|_| true).unwrap();
+    gather(&origin_of(system.0.id(), 1, 1), (&path_of, &Registry::default()), &hasher, &|_| true).unwrap();
     assert_eq!(hasher.remembered(), 0);
 }
 
@@ -232,7 +233,8 @@ fn what_an_agent_owns_is_hashed_only_when_it_matters() {
     let program = copied(dir.path(), "agent");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o777)).unwrap();
     let child = run(&program, &["60"]);
-    let (_, facts) = gather(&origin_of(child.0.id(), 1, 1), &path_of, &hasher(), &|_| false).unwrap();
+    let (_, facts) =
+        gather(&origin_of(child.0.id(), 1, 1), (&path_of, &Registry::default()), &hasher(), &|_| false).unwrap();
     assert_eq!(facts.exe_sha256, None);
 }
 

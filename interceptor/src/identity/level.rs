@@ -41,14 +41,22 @@ pub enum Level {
     Launched,
 }
 
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Level {
+    /// Its name, as configuration, policies and recordings have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Privileged => "privileged",
             Self::Adopted => "adopted",
             Self::Enrolled => "enrolled",
             Self::Launched => "launched",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

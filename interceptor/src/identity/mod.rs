@@ -52,6 +52,9 @@ pub struct ProcessFacts {
     pub exe_sha256: Option<String>,
     /// Executables of the parents, nearest first; bounded.
     pub ancestry: Vec<String>,
+    /// How well it is held. Of recordings from before there were levels: unknown, so the least.
+    #[serde(default)]
+    pub guarantee: Guarantee,
 }
 
 /// A verified token, without the token itself.

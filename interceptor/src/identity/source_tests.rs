@@ -35,6 +35,7 @@ fn facts(uid: Uid, gid: Gid) -> ProcessFacts {
         exe: None,
         exe_sha256: None,
         ancestry: Vec::new(),
+        guarantee: Default::default(),
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) fn machine(principal: &Attested) -> Pairs<'_> {
         ("gid", Box::new(|| Value::new_long(facts.gid.into()))),
         ("cgroup", Box::new(|| text(&facts.cgroup))),
         ("ancestry", Box::new(|| texts(&facts.ancestry))),
+        ("level", Box::new(|| text(facts.guarantee.level.as_str()))),
         ("issuer", Box::new(|| text(&principal.token.issuer))),
         ("subject", Box::new(|| text(&principal.token.subject))),
     ];

@@ -27,6 +27,7 @@ fn attested(name: &str, groups: &[&str]) -> Attested {
             exe: Some("/usr/bin/python3".into()),
             exe_sha256: None,
             ancestry: vec!["/usr/lib/systemd/systemd".into()],
+            guarantee: Default::default(),
         },
         token: TokenFacts { issuer: "corp".into(), subject: "svc:bot".into(), id: None, expires_at: NOW },
     }

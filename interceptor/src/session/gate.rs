@@ -14,7 +14,7 @@ use super::house::House;
 use super::registry::Live;
 use super::target::BoundTarget;
 use crate::approval::{Asked, Digest, Question, Request as ApprovalRequest, Ticket, Waited};
-use crate::identity::{self, Attest as _, Attested, Candidates, IdentityError};
+use crate::identity::{self, Attest as _, Attested, Candidates, Guarantee, IdentityError};
 use crate::mask::Rules;
 use crate::policy::{
     Command, Decision, Denial, Denied, Fault, Held, Permit, Permitted, Recorded, Request, Retry, SessionFacts,
@@ -149,6 +149,7 @@ impl SessionGate {
         let candidates = self.candidates.as_ref().map_err(|error| self.unidentified(error))?;
         let attested = self.house.attestor().attest(candidates, presented.as_ref()).await;
         let attested = attested.map_err(|error| self.unidentified(&error))?;
+        self.is_held_well(&attested.facts.guarantee)?;
         // This and the lease go to the file in one write with what follows them, at the latest with the verdict on the
         // log-in, before which nothing reaches the target.
         self.note(Event::attested(&attested)).await?;
@@ -170,6 +171,22 @@ impl SessionGate {
         })?;
         self.note(Event::Note { text: format!("lease {} of user {}", lease.id, lease.user) }).await?;
         Ok(Admitted { identity: name, login: Login { user: lease.user, password: lease.password } })
+    }
+
+    /// Whether the agent is held as well as the target wants.
+    fn is_held_well(&self, guarantee: &Guarantee) -> Result<(), Denial> {
+        let wanted = self.target.level;
+        if guarantee.level >= wanted {
+            return Ok(());
+        }
+        let what = format!("a session at {}", self.target.name);
+        let mut reason = format!("the target wants agents that are {wanted}, and this one is {}", guarantee.level);
+        if !guarantee.lacks.is_empty() {
+            reason.push_str(&format!(": {}", guarantee.lacks.join("; ")));
+        }
+        let mut denial = self.denial(Fault::Agent, &what, &reason, Retry::Never);
+        denial.remedy = Some("start it with `interceptor exec`, or have its unit enrolled".to_owned());
+        Err(denial)
     }
 
     async fn decide(&self, command: &Command) -> Result<Verdict, Denial> {

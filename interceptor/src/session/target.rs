@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::house::Tcp;
 use super::registry::Limits;
 use crate::credential::{self, Credential};
+use crate::identity::Level;
 use crate::mask::Rules;
 use crate::policy::Command;
 use crate::protocol::{Login, PROTOCOLS, Question, Registration, Target};
@@ -39,6 +40,9 @@ pub struct TargetConfig {
     pub tls: tls::Config,
     /// What to log in with.
     pub credential: credential::Config,
+    /// How well an agent has to be held to get a session: `adopted`, `enrolled` or `launched`.
+    #[serde(default)]
+    pub level: Level,
 }
 
 /// A target that is ready to be served.
@@ -50,6 +54,8 @@ pub struct BoundTarget {
     pub registration: &'static Registration,
     /// What logs in.
     pub credential: Credential,
+    /// How well an agent has to be held.
+    pub level: Level,
     /// Each host, and what the protocol sees of it: the name to verify differs.
     hosts: Vec<(Host, Arc<Target>)>,
 }
@@ -90,7 +96,7 @@ impl BoundTarget {
         let hosts = views(config, hosts).map_err(|error| wrong.push(error.to_string())).unwrap_or_default();
         match (registration, credential) {
             (Some(registration), Some(credential)) if wrong.is_empty() => {
-                Ok(Self { name: config.name.as_str().into(), registration, credential, hosts })
+                Ok(Self { name: config.name.as_str().into(), registration, credential, level: config.level, hosts })
             }
             _ => Err(wrong),
         }

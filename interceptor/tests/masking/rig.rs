@@ -224,6 +224,7 @@ fn judge(policies: Policies, log: Log, rules: Arc<Rules>) -> interceptor::testin
         name: "bot".into(),
         groups: Arc::from([]),
         facts: ProcessFacts {
+            guarantee: Default::default(),
             pid: 7,
             uid: 1001,
             gid: 1001,

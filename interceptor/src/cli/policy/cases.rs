@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::identity::{Attested, ProcessFacts, TokenFacts};
+use crate::identity::{Attested, Guarantee, Level, ProcessFacts, TokenFacts};
 use crate::policy::evaluate::Verdict;
 use crate::policy::load::MAX_FILE;
 use crate::policy::{
@@ -128,6 +128,8 @@ pub struct Machine {
     pub exe_sha256: Option<String>,
     /// Executables of the parents.
     pub ancestry: Vec<String>,
+    /// How well it is held.
+    pub level: Level,
     /// Issuer of the token.
     pub issuer: String,
     /// Subject of the token.
@@ -407,6 +409,7 @@ impl Ask {
                 exe: machine.exe,
                 exe_sha256: machine.exe_sha256,
                 ancestry: machine.ancestry,
+                guarantee: Guarantee { level: machine.level, lacks: Vec::new() },
             },
             token: TokenFacts {
                 issuer: machine.issuer,
