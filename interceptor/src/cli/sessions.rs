@@ -7,6 +7,7 @@ use hyper::Method;
 
 use super::{Context, Printer, block_on, output};
 use crate::admin::client;
+use crate::identity::Level;
 use crate::session::Listed;
 use crate::telemetry::SessionId;
 
@@ -48,6 +49,7 @@ fn list(context: &Context, out: &mut Printer) -> Result<ExitCode, String> {
             [
                 session.id.to_string(),
                 session.identity.clone().unwrap_or_else(|| "-".to_owned()),
+                session.level.map_or("-", Level::as_str).to_owned(),
                 session.target.clone(),
                 session.pid.to_string(),
                 session.uid.to_string(),
@@ -58,7 +60,8 @@ fn list(context: &Context, out: &mut Printer) -> Result<ExitCode, String> {
                 session.masked.to_string(),
             ]
         });
-        let header = ["session", "identity", "target", "pid", "uid", "since", "commands", "denied", "held", "masked"];
+        let header =
+            ["session", "identity", "level", "target", "pid", "uid", "since", "commands", "denied", "held", "masked"];
         Ok(output::table(header, rows))
     })?;
     Ok(ExitCode::SUCCESS)

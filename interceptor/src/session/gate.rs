@@ -154,7 +154,7 @@ impl SessionGate {
         // log-in, before which nothing reaches the target.
         self.note(Event::attested(&attested)).await?;
         let name = Arc::clone(&attested.name);
-        self.live.identify(&name);
+        self.live.identify(&name, attested.facts.guarantee.level);
         if self.attested.set(attested).is_err() {
             return Err(self.denial(Fault::Interceptor, "a second log-in", "a session has one identity", Retry::Never));
         }

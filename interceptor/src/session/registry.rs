@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::capture::Origin;
 use crate::clock::Timestamp;
+use crate::identity::Level;
 use crate::policy::{Denial, Fault, Retry};
 use crate::protocol::Cancel;
 use crate::telemetry::SessionId;
@@ -105,7 +106,7 @@ pub struct Live {
     pub opened_at: Timestamp,
     /// What it has done.
     pub counters: Counters,
-    identity: OnceLock<Arc<str>>,
+    identity: OnceLock<(Arc<str>, Level)>,
     recent: Mutex<VecDeque<Arc<str>>>,
     /// Bytes that it holds, which its user's and all sessions' have in them.
     held: AtomicUsize,
@@ -147,6 +148,8 @@ pub struct Listed {
     pub id: SessionId,
     /// Machine identity, once established.
     pub identity: Option<String>,
+    /// How well the agent is held, once that is established.
+    pub level: Option<Level>,
     /// Target.
     pub target: String,
     /// Process id.
@@ -177,14 +180,14 @@ impl fmt::Debug for Live {
 
 impl Live {
     /// Names the session's identity, once.
-    pub fn identify(&self, identity: &Arc<str>) {
-        let _already_named = self.identity.set(Arc::clone(identity));
+    pub fn identify(&self, identity: &Arc<str>, level: Level) {
+        let _already_named = self.identity.set((Arc::clone(identity), level));
     }
 
     /// The session's identity, once established.
     #[must_use]
     pub fn identity(&self) -> Option<&Arc<str>> {
-        self.identity.get()
+        self.identity.get().map(|(name, _)| name)
     }
 
     /// Remembers an action for approvers.
@@ -250,6 +253,7 @@ impl Live {
         Listed {
             id: self.id,
             identity: self.identity().map(ToString::to_string),
+            level: self.identity.get().map(|(_, level)| *level),
             target: self.target.to_string(),
             pid: self.origin.pid,
             uid: self.origin.uid,
