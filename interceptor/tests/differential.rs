@@ -111,6 +111,8 @@ mod tests {
             ("max_prepared_transactions", "10"),
             ("shared_buffers", "64MB"),
             ("autovacuum", "off"),
+            // Each look is a query that runs once, under whatever the statement before it has set for the planner.
+            ("jit", "off"),
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let server = Postgres::start(Options { settings, ..Options::default() }).unwrap();
