@@ -135,7 +135,7 @@ pub enum LoadError {
 /// Keyed by chance, so that nobody can make two catalogs look the same.
 static HASHING: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-type Cells<'a> = &'a [Option<String>];
+type Cells<'a> = &'a [Option<&'a str>];
 
 /// Builds a [`Catalog`] from the rows of [`QUERIES`].
 #[derive(Debug, Default)]
@@ -145,6 +145,8 @@ pub struct Loader {
     casts: Vec<[u32; 3]>,
     edges: Vec<[u32; 2]>,
     next: usize,
+    /// Rows of the next query so far.
+    taken: usize,
 }
 
 impl Loader {
@@ -159,20 +161,32 @@ impl Loader {
     /// # Errors
     /// [`LoadError`]; the loader is of no more use then.
     pub fn rows(&mut self, rows: &[Vec<Option<String>>]) -> Result<(), LoadError> {
+        for row in rows {
+            self.take(&borrowed(row))?;
+        }
+        self.end();
+        Ok(())
+    }
+
+    /// Takes one row of the next query.
+    ///
+    /// # Errors
+    /// [`LoadError`]; the loader is of no more use then.
+    pub fn take(&mut self, row: &[Option<&str>]) -> Result<(), LoadError> {
         let query = self.next;
-        if rows.len() > MAX_ROWS {
+        self.taken += 1;
+        if self.taken > MAX_ROWS || row.iter().flatten().any(|cell| cell.len() > MAX_CELL) {
             return Err(LoadError::TooMuch(query));
         }
-        for row in rows {
-            if row.iter().flatten().any(|cell| cell.len() > MAX_CELL) {
-                return Err(LoadError::TooMuch(query));
-            }
-            self.row(query, row).ok_or(LoadError::Row(query))?;
-            let hash = HASHING.hash_one((query, row));
-            self.catalog.fingerprint = self.catalog.fingerprint.wrapping_add(hash);
-        }
-        self.next += 1;
+        self.row(query, row).ok_or(LoadError::Row(query))?;
+        let hash = HASHING.hash_one((query, row));
+        self.catalog.fingerprint = self.catalog.fingerprint.wrapping_add(hash);
         Ok(())
+    }
+
+    /// The next query has no more rows.
+    pub fn end(&mut self) {
+        (self.next, self.taken) = (self.next + 1, 0);
     }
 
     /// The catalog, once every query was answered.
@@ -320,7 +334,7 @@ impl Names {
         let mut names = Self::default();
         let mut complete = 0;
         for row in rows {
-            complete += names.row(row).ok_or(LoadError::Row(query))?;
+            complete += names.row(&borrowed(row)).ok_or(LoadError::Row(query))?;
         }
         if complete == 2 { Ok(names) } else { Err(LoadError::Row(query)) }
     }
@@ -410,7 +424,11 @@ fn relation_kind(text: &str) -> Option<RelationKind> {
 
 /// The cell at a place; `None` outside of the row.
 fn cell<'a>(row: Cells<'a>, at: usize) -> Option<Option<&'a str>> {
-    row.get(at).map(Option::as_deref)
+    row.get(at).copied()
+}
+
+fn borrowed(row: &[Option<String>]) -> Vec<Option<&str>> {
+    row.iter().map(Option::as_deref).collect()
 }
 
 fn text<'a>(row: Cells<'a>, at: usize) -> Option<&'a str> {
