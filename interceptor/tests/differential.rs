@@ -37,7 +37,7 @@ mod tests {
     use interceptor::testing::postgres::{Options, Postgres};
 
     use super::corpus::{Corpus, SCHEMA};
-    use super::report::Report;
+    use super::report::{GENERATED, Report};
     use super::run::{Place, Run, schedule};
 
     /// Draws of the generator: in part, and as a whole. One gives one to five statements.
@@ -75,8 +75,8 @@ mod tests {
         let mut corpus = Corpus::new(SEED);
         let statements: Vec<String> = (0..draws).map(|_| corpus.next()).collect();
         let script = format!("{SCHEMA}\n{};\n", statements.join(";\n"));
-        let figures = run.script("generated", &script, HashMap::new()).unwrap();
-        report.add("generated", figures);
+        let figures = run.script(GENERATED, &script, HashMap::new()).unwrap();
+        report.add(GENERATED, figures);
         report.take(&mut run);
     }
 

@@ -213,7 +213,14 @@ impl Case<'_> {
         let of_system = self.analysis.actions.iter().any(|action| {
             matches!(action.resource.path.as_slice(), [_, _, schema, _] if matches!(&**schema, "pg_catalog" | "information_schema"))
         });
-        if mode == Mode::Read && still && (of_system || calls(&["pg_catalog.pg_get_", "pg_catalog.pg_relation_"])) {
+        // The last two look at which partitions a table has, and by what.
+        let showing = [
+            "pg_catalog.pg_get_",
+            "pg_catalog.pg_relation_",
+            "pg_catalog.pg_partition_tree",
+            "pg_catalog.satisfies_hash_partition",
+        ];
+        if mode == Mode::Read && still && (of_system || calls(&showing)) {
             return Some(SHOWN);
         }
         let sequence = still && mode == Mode::Write && self.seen.named.get(&oid).is_some_and(|named| named.kind == "S");
