@@ -37,7 +37,7 @@ mod tests {
     use interceptor::testing::postgres::{Options, Postgres};
 
     use super::corpus::{Corpus, SCHEMA};
-    use super::report::Report;
+    use super::report::{GENERATED, Report};
     use super::run::{Place, Run, schedule};
 
     /// Draws of the generator: in part, and as a whole. One gives one to five statements.
@@ -75,8 +75,8 @@ mod tests {
         let mut corpus = Corpus::new(SEED);
         let statements: Vec<String> = (0..draws).map(|_| corpus.next()).collect();
         let script = format!("{SCHEMA}\n{};\n", statements.join(";\n"));
-        let figures = run.script("generated", &script, HashMap::new()).unwrap();
-        report.add("generated", figures);
+        let figures = run.script(GENERATED, &script, HashMap::new()).unwrap();
+        report.add(GENERATED, figures);
         report.take(&mut run);
     }
 
@@ -111,6 +111,8 @@ mod tests {
             ("max_prepared_transactions", "10"),
             ("shared_buffers", "64MB"),
             ("autovacuum", "off"),
+            // Each look is a query that runs once, under whatever the statement before it has set for the planner.
+            ("jit", "off"),
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let server = Postgres::start(Options { settings, ..Options::default() }).unwrap();

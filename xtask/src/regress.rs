@@ -29,6 +29,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut command = cargo();
     command.args(["test", "--package", "interceptor", "--config", OPTIMISED, "--lib"]);
     command.args(["--", "--ignored", "--nocapture", "the_servers_own"]);
+    if arguments.tests.is_empty() {
+        command.env("INTERCEPTOR_REGRESS_REPORT", root().join("docs/regress.md"));
+    }
     execute(command.env("INTERCEPTOR_REGRESS", &suite))
 }
 

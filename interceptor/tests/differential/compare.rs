@@ -28,7 +28,7 @@ pub(crate) const EXEMPTIONS: &[(&str, &str)] = &[
     (FAMILY, "Parents, children and partitions of a relation that the verdict names for the same sort of action."),
     (
         DEFAULT,
-        "Sequences that a column owns or that its default draws from, of a table that the verdict names as written.",
+        "Sequences that a column owns or that its default, or that of its domain, draws from, of a table that the verdict names as written.",
     ),
     (
         KEY,
@@ -42,7 +42,10 @@ pub(crate) const EXEMPTIONS: &[(&str, &str)] = &[
         DEFINED,
         "Relations that a definition locks beside those that it names, without reading or writing a row of them.",
     ),
-    (SHOWN, "Relations that functions and views of the system open to show definitions or sizes, without a scan."),
+    (
+        SHOWN,
+        "Relations that functions and views of the system open to show definitions or sizes, without a scan; sequences whose last value `pg_sequences` shows.",
+    ),
     (CURRENT, "Sequences of which `currval` and `lastval` tell what the session itself drew last."),
     (SYSTEM, "Catalogs that functions and commands of the server look into for themselves."),
     (ASKED, "A transaction id that is there because the statement asks which one it has."),
@@ -210,11 +213,22 @@ impl Case<'_> {
         let of_system = self.analysis.actions.iter().any(|action| {
             matches!(action.resource.path.as_slice(), [_, _, schema, _] if matches!(&**schema, "pg_catalog" | "information_schema"))
         });
-        if mode == Mode::Read && still && (of_system || calls(&["pg_catalog.pg_get_", "pg_catalog.pg_relation_"])) {
+        // The last two look at which partitions a table has, and by what.
+        let showing = [
+            "pg_catalog.pg_get_",
+            "pg_catalog.pg_relation_",
+            "pg_catalog.pg_partition_tree",
+            "pg_catalog.satisfies_hash_partition",
+        ];
+        if mode == Mode::Read && still && (of_system || calls(&showing)) {
+            return Some(SHOWN);
+        }
+        let sequence = still && mode == Mode::Write && self.seen.named.get(&oid).is_some_and(|named| named.kind == "S");
+        // It locks each as a writer would. Whoever draws from one is given a transaction id, sooner or later.
+        if sequence && !self.seen.writes && self.reads_sequences() {
             return Some(SHOWN);
         }
         if still && mode == Mode::Write && calls(&["pg_catalog.currval", "pg_catalog.lastval"]) {
-            let sequence = self.seen.named.get(&oid).is_some_and(|named| named.kind == "S");
             return sequence.then_some(CURRENT);
         }
         let reaches =
@@ -249,6 +263,14 @@ impl Case<'_> {
             return Some(EVENT);
         }
         (self.defines() && rows == [0; 3] && (still || mode != Mode::Read)).then_some(DEFINED)
+    }
+
+    /// Whether the verdict names the system's own list of sequences, and nothing that draws from one.
+    fn reads_sequences(&self) -> bool {
+        let listed = |path: &[std::sync::Arc<str>]| matches!(path, [_, _, schema, name] if &**schema == "pg_catalog" && &**name == "pg_sequences");
+        let draws = |name: &std::sync::Arc<str>| matches!(&**name, "pg_catalog.nextval" | "pg_catalog.setval");
+        self.analysis.actions.iter().any(|action| listed(&action.resource.path))
+            && !self.analysis.facts.functions.iter().any(draws)
     }
 
     fn notes_triggers(&self) -> bool {

@@ -246,6 +246,7 @@ impl Corpus {
                     "to_regclass('plain')",
                     "pg_get_viewdef('view_deep'::regclass)",
                     "pg_total_relation_size('plain')",
+                    "(SELECT max(last_value) FROM pg_sequences)",
                     "query_to_xml('SELECT * FROM other', true, false, '')"
                 ])
             ),
@@ -305,7 +306,7 @@ impl Corpus {
     }
 
     fn session(&mut self) -> String {
-        match self.draw(5) {
+        match self.draw(7) {
             0 => format!(
                 "SET search_path = {}",
                 self.one(&["public, side", "side, public", "public", "pg_temp, public", "\"$user\", public"])
@@ -316,6 +317,8 @@ impl Corpus {
                 format!("PREPARE {name} AS {};\nEXECUTE {name};\nDEALLOCATE {name}", self.any_plannable())
             }
             3 => format!("SET {} = off", self.one(&["enable_hashjoin", "enable_seqscan", "jit"])),
+            4 => "BEGIN;\nDISCARD TEMP;\nROLLBACK".to_owned(),
+            5 => "BEGIN;\nUPDATE pg_proc SET provolatile = 's' WHERE proname = 'pure_sql';\nROLLBACK".to_owned(),
             _ => "DISCARD PLANS".to_owned(),
         }
     }

@@ -54,8 +54,8 @@ impl Report {
             }
             sum
         };
-        let sums = [sum(|name| name == "generated"), sum(|name| name != "generated")];
-        let files = self.files.iter().filter(|(name, _)| name != "generated").count();
+        let sums = [sum(|name| name == GENERATED), sum(|name| name != GENERATED)];
+        let files = self.files.iter().filter(|(name, _)| name != GENERATED).count();
         let _ = writeln!(out, "Of the regression suite {files} of {} files were run.\n", self.scheduled);
         out.push_str("| | generated | regression suite |\n|---|---:|---:|\n");
         let mut line = |what: &str, of: &dyn Fn(&Figures) -> String| {
@@ -120,6 +120,9 @@ impl Report {
 }
 
 const REASONS: usize = 40;
+
+/// Stands for a file where statements come from the generator: the suite has a file `generated`.
+pub(crate) const GENERATED: &str = "(generated)";
 
 const INTRODUCTION: &str = "# Verdicts held against a server\n\n\
 `cargo xtask differential` writes this file. Each statement is judged first, then run on a throw-away PostgreSQL in a\n\

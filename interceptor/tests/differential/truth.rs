@@ -176,11 +176,11 @@ const CATALOGS: &[(&[u32], usize)] = &[
     (&[CLASS, NAMESPACE, ATTRIBUTE], 2),
     (&[1255, NAMESPACE, 2612, 3079], 3),
     (&[2617, NAMESPACE], 4),
-    (&[1247, NAMESPACE, CONSTRAINT], 5),
+    (&[TYPE, NAMESPACE, CONSTRAINT, DEPEND], 5),
     (&[2605], 6),
     (&[INHERITS, CLASS], 7),
     (&[CLASS, ATTRIBUTE, DEPEND, 2604], 8),
-    (&[INHERITS, CONSTRAINT, TRIGGER, DEPEND, POLICY, 3466], QUERIES.len()),
+    (&[INHERITS, CONSTRAINT, TRIGGER, DEPEND, POLICY, ATTRIBUTE, TYPE, 3466], QUERIES.len()),
 ];
 
 const CLASS: u32 = 1259;
@@ -192,6 +192,7 @@ const POLICY: u32 = 3256;
 const ATTRIBUTE: u32 = 1249;
 const INHERITS: u32 = 2611;
 const TRIGGER: u32 = 2620;
+const TYPE: u32 = 1247;
 
 /// How relations hang together by their owners' design: inheritance, foreign keys, sequences of defaults, row policies;
 /// and where triggers stand, with the functions that they call.
@@ -202,6 +203,11 @@ const EDGES: &str = "SELECT 'family', inhparent::text, inhrelid::text FROM pg_ca
      UNION ALL SELECT 'default', a.adrelid::text, d.refobjid::text FROM pg_catalog.pg_depend d \
       JOIN pg_catalog.pg_attrdef a ON a.oid = d.objid AND d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass \
       WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> a.adrelid \
+     UNION ALL SELECT 'default', a.attrelid::text, d.refobjid::text FROM pg_catalog.pg_attribute a \
+      JOIN pg_catalog.pg_type t ON t.oid = a.atttypid AND t.typdefaultbin IS NOT NULL AND t.typtype = 'd' \
+      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = t.oid \
+      JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind = 'S' \
+      WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped \
      UNION ALL SELECT 'policy', p.polrelid::text, d.refobjid::text FROM pg_catalog.pg_depend d \
       JOIN pg_catalog.pg_policy p ON p.oid = d.objid AND d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass \
       WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> p.polrelid \
@@ -215,7 +221,7 @@ pub(crate) enum Tie {
     Family,
     /// A foreign key.
     Key,
-    /// A sequence that a default draws from, or that a column owns.
+    /// A sequence that a default, the column's or its domain's, draws from, or that a column owns.
     Default,
     /// A row policy that looks at another table.
     Policy,

@@ -48,6 +48,7 @@ impl<'a> Walker<'a> {
             NodeEnum::RenameStmt(rename) => self.rename(rename),
             NodeEnum::DropStmt(drop) => self.drop_objects(drop),
             NodeEnum::TruncateStmt(truncate) => {
+                self.resync.catalog = false;
                 for relation in self.relations(&truncate.relations) {
                     let resource = self.table(relation);
                     let note = self.has_triggers(relation).then_some("triggers of the table run");
@@ -55,8 +56,8 @@ impl<'a> Walker<'a> {
                     if truncate.behavior == DropBehavior::DropCascade as i32 {
                         self.opaque_on(resource, "CASCADE: tables that refer to it are emptied, too");
                     }
+                    self.redefines(relation);
                 }
-                self.resync.catalog = false;
             }
             NodeEnum::CreateSchemaStmt(create) => {
                 let resource = self.resource(ResourceKind::Schema, &[&create.schemaname]);
@@ -702,6 +703,15 @@ impl<'a> Walker<'a> {
             self.opaque("CASCADE: what depends on it is dropped, too");
         }
         self.resync.names = true;
+    }
+
+    /// DISCARD TEMP: the session's temporary relations go, as by DROP.
+    pub(super) fn discard_temporary(&mut self) {
+        for relation in &self.names.temporary {
+            let resource = self.table(relation);
+            self.add(ActionName::SQL_DROP, resource, Some("with all of the session's temporary tables"), &[], None);
+            self.dropped(&["pg_temp", &relation.name]);
+        }
     }
 
     fn grant(&mut self, grant: &GrantStmt) {

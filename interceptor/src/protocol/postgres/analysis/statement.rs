@@ -310,6 +310,9 @@ impl Reader<'_, '_> {
                 self.session();
                 self.walker.resync.names = true;
                 let all = discard.target == DiscardMode::DiscardAll as i32;
+                if all || discard.target == DiscardMode::DiscardTemp as i32 {
+                    self.walker.discard_temporary();
+                }
                 if all {
                     let resource = self.walker.server(ResourceKind::Setting, "*");
                     self.walker.act(ActionName::SQL_SET, resource);

@@ -469,6 +469,7 @@ fn resynchronises_after_what_changes_names() {
         "RESET ALL",
         "SET ROLE x",
         "DISCARD ALL",
+        "DISCARD TEMP",
         "CREATE TEMP TABLE t (a int)",
         "SELECT wipe()",
     ] {
@@ -483,6 +484,57 @@ fn resynchronises_after_what_changes_names() {
         assert!(judge(text).statements[0].resync.catalog, "{text}");
     }
     assert_eq!(judge("SET statement_timeout = 1").statements[0].resync, super::Resync::default());
+}
+
+/// What names mean stands in tables, which a superuser can write like others.
+#[test]
+fn resynchronises_after_writes_to_the_catalog() {
+    for text in [
+        "INSERT INTO pg_class (oid, relname) VALUES (1, 'x')",
+        "UPDATE pg_class SET relname = 'x' WHERE oid = 1",
+        "UPDATE ONLY pg_catalog.pg_class SET relname = 'x'",
+        "DELETE FROM pg_class WHERE oid = 1",
+        "MERGE INTO pg_class USING orders o ON pg_class.oid = o.id WHEN MATCHED THEN DELETE",
+        "MERGE INTO pg_class USING orders o ON pg_class.oid = o.id WHEN NOT MATCHED THEN INSERT (oid) VALUES (1)",
+        "MERGE INTO pg_class USING orders o ON pg_class.oid = o.id WHEN MATCHED THEN UPDATE SET relname = 'x'",
+        "COPY pg_class FROM STDIN",
+        "TRUNCATE pg_class",
+        "TRUNCATE orders, pg_class, users",
+        "WITH d AS (DELETE FROM pg_class RETURNING oid) SELECT * FROM d",
+        "WITH d AS (UPDATE pg_class SET relname = 'x' RETURNING oid) INSERT INTO audit SELECT 1 FROM d",
+        "EXPLAIN ANALYZE DELETE FROM pg_class",
+    ] {
+        let found = judge(text);
+        let resync = found.statements[0].resync;
+        assert!(resync.names && resync.catalog && !found.opaque, "{text}: {resync:?} {:?}", actions(&found));
+    }
+    for text in ["DELETE FROM users", "TRUNCATE orders", "SELECT oid FROM pg_class", "COPY pg_class TO STDOUT"] {
+        assert_eq!(judge(text).statements[0].resync, super::Resync::default(), "{text}");
+    }
+    assert!(opaque("DELETE FROM pg_class; SELECT id FROM orders"), "names are in doubt");
+}
+
+#[test]
+fn discarding_drops_what_is_temporary() {
+    let rows = [
+        ["path", "pg_temp_3", "", "", "", ""],
+        ["path", "pg_catalog", "", "", "", ""],
+        ["user", "agent", "agent", "", "", ""],
+        ["text", "on", "UTF8", "", "", ""],
+        ["relation", "99999", "pg_temp_3", "scratch", "r", ""],
+        ["relation", "99998", "pg_temp_3", "drawn", "S", ""],
+    ]
+    .map(|row| row.map(|cell| (!cell.is_empty()).then(|| cell.to_owned())).to_vec());
+    let names = Names::from_rows(&rows).unwrap();
+    let found = |text: &str| actions(&with(text, &names, &NothingKnown));
+    let dropped = ["drop pg_temp.drawn".to_owned(), "drop pg_temp.scratch".to_owned(), "session shop".to_owned()];
+    assert_eq!(found("DISCARD TEMP"), dropped.clone().into());
+    assert_eq!(found("DISCARD TEMPORARY"), dropped.clone().into());
+    assert_eq!(found("DISCARD ALL"), dropped.into_iter().chain(["set *".to_owned()]).collect());
+    assert_eq!(found("DROP TABLE scratch"), ["drop pg_temp.scratch".to_owned()].into());
+    for text in ["DISCARD PLANS", "DISCARD SEQUENCES"] {
+        assert_eq!(found(text), ["session shop".to_owned()].into(), "{text}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use pg_query::protobuf::{
     UpdateStmt,
 };
 
+use super::Resync;
 use super::from::item;
 use super::lineage::{Col, Columns, Frame, Item, Rte, Val, string};
 use super::query::all_tags;
@@ -274,6 +275,7 @@ impl<'a> Walker<'a> {
         let note = self.has_triggers(relation).then_some("triggers of the table run");
         self.add(action, resource.clone(), note, columns, Some(&tags));
         self.code_of_tree(relation);
+        self.redefines(relation);
         self.quotable(relation);
         if relation.rules {
             self.opaque_on(resource.clone(), "rewrite rules of the table decide what is done");
@@ -283,6 +285,13 @@ impl<'a> Walker<'a> {
         }
         if relation.kind == RelationKind::Sequence || relation.kind == RelationKind::Materialized {
             self.opaque_on(resource, "a write to what is not a table");
+        }
+    }
+
+    /// Rows of the system's own tables are definitions: whoever writes them changes what names mean.
+    pub(super) fn redefines(&mut self, relation: &Relation) {
+        if &*relation.schema == "pg_catalog" {
+            self.resync = Resync { names: true, catalog: true };
         }
     }
 
@@ -335,6 +344,7 @@ impl<'a> Walker<'a> {
         let note = if self.has_triggers(base) { "through a view; triggers of the table run" } else { "through a view" };
         self.add(action, below.clone(), Some(note), &written, Some(&tags));
         self.code_of_tree(base);
+        self.redefines(base);
         self.quotable(base);
         if base.rules {
             self.opaque_on(below, "rewrite rules of the table decide what is done");

@@ -24,22 +24,21 @@ pub const SETUP: &str =
 pub const QUERIES: &[&str] = &[
     // 0: schemas
     "SELECT nspname::text FROM pg_catalog.pg_namespace",
-    // 1: relations
+    // 1: relations; what a server is asked for each of thousands of rows takes longer than one join
     "SELECT c.oid::text, n.nspname::text, c.relname::text, c.relkind::text, \
      CASE WHEN c.relkind IN ('v','m') AND c.oid >= 16384 THEN pg_catalog.pg_get_viewdef(c.oid) END, \
      c.relhastriggers::text, \
-     (EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1'))::text, \
-     (SELECT pg_catalog.string_agg(d.refobjid::text, ',') FROM pg_catalog.pg_depend d \
-      WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND ( \
-       (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid IN \
-        (SELECT a.oid FROM pg_catalog.pg_attrdef a WHERE a.adrelid = c.oid)) OR \
-       (d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid IN \
-        (SELECT k.oid FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid)) OR \
-       (d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND d.objid IN \
-        (SELECT p.oid FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid)) OR \
-       (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid IN \
-        (SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid)))) \
+     (EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1'))::text, x.code \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     LEFT JOIN (SELECT o.relation, pg_catalog.string_agg(d.refobjid::text, ',' ORDER BY d.refobjid) AS code FROM ( \
+       SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass AS kind, a.oid AS object, a.adrelid AS relation \
+        FROM pg_catalog.pg_attrdef a \
+       UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, k.conrelid \
+        FROM pg_catalog.pg_constraint k WHERE k.conrelid <> 0 \
+       UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid, p.polrelid FROM pg_catalog.pg_policy p \
+       UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, i.indrelid FROM pg_catalog.pg_index i) AS o \
+      JOIN pg_catalog.pg_depend d ON d.classid = o.kind AND d.objid = o.object \
+       AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass GROUP BY o.relation) AS x ON x.relation = c.oid \
      WHERE c.relkind IN ('r','p','v','m','f','S','c') AND n.nspname !~ '^pg_(temp|toast)'",
     // 2: columns
     "SELECT a.attrelid::text, a.attnum::text, a.attname::text, a.atttypid::text \
@@ -49,25 +48,26 @@ pub const QUERIES: &[&str] = &[
      AND n.nspname !~ '^pg_(temp|toast)' ORDER BY a.attrelid, a.attnum",
     // 3: functions
     "SELECT p.oid::text, n.nspname::text, p.proname::text, p.provolatile::text, p.prosecdef::text, l.lanname::text, \
-     (SELECT e.extname::text FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid \
-      WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid \
-      AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e' LIMIT 1) \
-     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
-     JOIN pg_catalog.pg_language l ON l.oid = p.prolang",
+     e.name FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
+     JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
+     LEFT JOIN (SELECT d.objid, pg_catalog.min(e.extname::text) AS name FROM pg_catalog.pg_depend d \
+       JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass \
+       AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e' GROUP BY d.objid) AS e \
+      ON e.objid = p.oid",
     // 4: operators not of the system
     "SELECT n.nspname::text, o.oprname::text, o.oprcode::oid::text \
      FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace WHERE o.oid >= 16384",
     // 5: types
     "SELECT t.oid::text, n.nspname::text, t.typname::text, t.typtype::text, \
-     CASE WHEN t.typtype = 'd' THEN t.typbasetype::text ELSE t.typelem::text END, t.typrelid::text, \
-     (SELECT pg_catalog.string_agg(x.code::text, ',') FROM ( \
-       SELECT d.refobjid AS code FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_depend d \
-        ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid \
-        AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass WHERE k.contypid = t.oid \
-       UNION ALL SELECT d.refobjid FROM pg_catalog.pg_depend d WHERE t.typtype = 'd' \
-        AND d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = t.oid \
-        AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass) AS x) \
-     FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace",
+     CASE WHEN t.typtype = 'd' THEN t.typbasetype::text ELSE t.typelem::text END, t.typrelid::text, x.code \
+     FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
+     LEFT JOIN (SELECT o.type, pg_catalog.string_agg(d.refobjid::text, ',' ORDER BY d.refobjid) AS code FROM ( \
+       SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass AS kind, k.oid AS object, k.contypid AS type \
+        FROM pg_catalog.pg_constraint k WHERE k.contypid <> 0 \
+       UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, y.oid, y.oid FROM pg_catalog.pg_type y \
+        WHERE y.typtype = 'd') AS o \
+      JOIN pg_catalog.pg_depend d ON d.classid = o.kind AND d.objid = o.object \
+       AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass GROUP BY o.type) AS x ON x.type = t.oid",
     // 6: casts not of the system, by function
     "SELECT castsource::text, casttarget::text, castfunc::text FROM pg_catalog.pg_cast \
      WHERE oid >= 16384 AND castfunc <> 0",
@@ -135,7 +135,7 @@ pub enum LoadError {
 /// Keyed by chance, so that nobody can make two catalogs look the same.
 static HASHING: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-type Cells<'a> = &'a [Option<String>];
+type Cells<'a> = &'a [Option<&'a str>];
 
 /// Builds a [`Catalog`] from the rows of [`QUERIES`].
 #[derive(Debug, Default)]
@@ -145,6 +145,8 @@ pub struct Loader {
     casts: Vec<[u32; 3]>,
     edges: Vec<[u32; 2]>,
     next: usize,
+    /// Rows of the next query so far.
+    taken: usize,
 }
 
 impl Loader {
@@ -159,20 +161,32 @@ impl Loader {
     /// # Errors
     /// [`LoadError`]; the loader is of no more use then.
     pub fn rows(&mut self, rows: &[Vec<Option<String>>]) -> Result<(), LoadError> {
+        for row in rows {
+            self.take(&borrowed(row))?;
+        }
+        self.end();
+        Ok(())
+    }
+
+    /// Takes one row of the next query.
+    ///
+    /// # Errors
+    /// [`LoadError`]; the loader is of no more use then.
+    pub fn take(&mut self, row: &[Option<&str>]) -> Result<(), LoadError> {
         let query = self.next;
-        if rows.len() > MAX_ROWS {
+        self.taken += 1;
+        if self.taken > MAX_ROWS || row.iter().flatten().any(|cell| cell.len() > MAX_CELL) {
             return Err(LoadError::TooMuch(query));
         }
-        for row in rows {
-            if row.iter().flatten().any(|cell| cell.len() > MAX_CELL) {
-                return Err(LoadError::TooMuch(query));
-            }
-            self.row(query, row).ok_or(LoadError::Row(query))?;
-            let hash = HASHING.hash_one((query, row));
-            self.catalog.fingerprint = self.catalog.fingerprint.wrapping_add(hash);
-        }
-        self.next += 1;
+        self.row(query, row).ok_or(LoadError::Row(query))?;
+        let hash = HASHING.hash_one((query, row));
+        self.catalog.fingerprint = self.catalog.fingerprint.wrapping_add(hash);
         Ok(())
+    }
+
+    /// The next query has no more rows.
+    pub fn end(&mut self) {
+        (self.next, self.taken) = (self.next + 1, 0);
     }
 
     /// The catalog, once every query was answered.
@@ -320,7 +334,7 @@ impl Names {
         let mut names = Self::default();
         let mut complete = 0;
         for row in rows {
-            complete += names.row(row).ok_or(LoadError::Row(query))?;
+            complete += names.row(&borrowed(row)).ok_or(LoadError::Row(query))?;
         }
         if complete == 2 { Ok(names) } else { Err(LoadError::Row(query)) }
     }
@@ -410,7 +424,11 @@ fn relation_kind(text: &str) -> Option<RelationKind> {
 
 /// The cell at a place; `None` outside of the row.
 fn cell<'a>(row: Cells<'a>, at: usize) -> Option<Option<&'a str>> {
-    row.get(at).map(Option::as_deref)
+    row.get(at).copied()
+}
+
+fn borrowed(row: &[Option<String>]) -> Vec<Option<&str>> {
+    row.iter().map(Option::as_deref).collect()
 }
 
 fn text<'a>(row: Cells<'a>, at: usize) -> Option<&'a str> {

@@ -225,8 +225,9 @@ impl Library {
         let mut loader = Loader::new();
         leg.query(SETUP, &bounds).await.map_err(|error| error.to_string())?;
         for query in QUERIES {
-            let rows = leg.query(query, &bounds).await.map_err(|error| error.to_string())?;
-            loader.rows(&rows).map_err(|error| error.to_string())?;
+            let mut take = |row: &[Option<&str>]| loader.take(row).map_err(|error| error.to_string());
+            leg.query_each(query, &bounds, &mut take).await.map_err(|error| error.to_string())?;
+            loader.end();
         }
         loader.finish().map_err(|error| error.to_string())
     }

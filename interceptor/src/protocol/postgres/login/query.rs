@@ -69,9 +69,32 @@ pub(crate) async fn query(
     sql: &str,
     bounds: &Bounds,
 ) -> Result<Vec<Row>, QueryError> {
+    let mut rows = Vec::new();
+    query_each(stream, leftover, sql, bounds, &mut |row| {
+        rows.push(row.iter().map(|cell| cell.map(str::to_owned)).collect());
+        Ok(())
+    })
+    .await?;
+    Ok(rows)
+}
+
+/// What takes each row of an answer as it comes; its refusal, in words, ends the connection.
+pub(crate) type Take<'a> = dyn FnMut(&[Option<&str>]) -> Result<(), String> + Send + 'a;
+
+/// As [`query`], without keeping the rows.
+///
+/// # Errors
+/// [`QueryError`] says whether the leg is still usable.
+pub(crate) async fn query_each(
+    stream: &mut Stream,
+    leftover: &mut BytesMut,
+    sql: &str,
+    bounds: &Bounds,
+    take: &mut Take<'_>,
+) -> Result<(), QueryError> {
     let mut request = BytesMut::new();
     frontend::query(sql, &mut request).map_err(|_nul| QueryError::Broken("the query holds a NUL".into()))?;
-    let asked = converse(stream, leftover, &request, bounds);
+    let asked = converse(stream, leftover, &request, bounds, take);
     timeout(bounds.within, asked).await.unwrap_or_else(|_elapsed| Err(QueryError::late(bounds)))
 }
 
@@ -86,8 +109,14 @@ pub(crate) async fn query_with(
     bounds: &Bounds,
 ) -> Result<Vec<Row>, QueryError> {
     let request = bound(sql, parameters)?;
-    let asked = converse(&mut leg.stream, &mut leg.leftover, &request, bounds);
-    timeout(bounds.within, asked).await.unwrap_or_else(|_elapsed| Err(QueryError::late(bounds)))
+    let mut rows = Vec::new();
+    let mut take = |row: &[Option<&str>]| {
+        rows.push(row.iter().map(|cell| cell.map(str::to_owned)).collect());
+        Ok(())
+    };
+    let asked = converse(&mut leg.stream, &mut leg.leftover, &request, bounds, &mut take);
+    timeout(bounds.within, asked).await.unwrap_or_else(|_elapsed| Err(QueryError::late(bounds)))?;
+    Ok(rows)
 }
 
 fn bound(sql: &str, parameters: &[Parameter]) -> Result<BytesMut, QueryError> {
@@ -117,6 +146,16 @@ impl LoggedIn {
     pub(crate) async fn query(&mut self, sql: &str, bounds: &Bounds) -> Result<Vec<Row>, QueryError> {
         query(&mut self.stream, &mut self.leftover, sql, bounds).await
     }
+
+    /// [`query_each`] on this leg.
+    pub(crate) async fn query_each(
+        &mut self,
+        sql: &str,
+        bounds: &Bounds,
+        take: &mut Take<'_>,
+    ) -> Result<(), QueryError> {
+        query_each(&mut self.stream, &mut self.leftover, sql, bounds, take).await
+    }
 }
 
 async fn converse(
@@ -124,17 +163,21 @@ async fn converse(
     leftover: &mut BytesMut,
     request: &[u8],
     bounds: &Bounds,
-) -> Result<Vec<Row>, QueryError> {
+    take: &mut Take<'_>,
+) -> Result<(), QueryError> {
     stream.write_all(request).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
     let mut reader = Reader::new(stream, leftover, bounds.bytes, bounds.bytes);
-    let (mut rows, mut refused) = (Vec::new(), None);
+    let (mut rows, mut refused) = (0, None);
     loop {
         match reader.message().await.map_err(|error: ReadError| broken(LoginError::from(error)))? {
-            Message::DataRow(_) if rows.len() == bounds.rows => {
+            Message::DataRow(_) if rows == bounds.rows => {
                 return Err(QueryError::Broken(format!("the answer has more than {} rows", bounds.rows)));
             }
-            Message::DataRow(body) => rows.push(row(&body)?),
+            Message::DataRow(body) => {
+                rows += 1;
+                take(&row(&body)?).map_err(QueryError::Broken)?;
+            }
             Message::ErrorResponse(body) => refused = Some(Complaint::read(&body)),
             Message::RowDescription(_)
             | Message::ParseComplete
@@ -144,16 +187,16 @@ async fn converse(
             | Message::NoticeResponse(_)
             | Message::NotificationResponse(_)
             | Message::ParameterStatus(_) => {}
-            Message::ReadyForQuery(_) => return refused.map_or(Ok(rows), |why| Err(QueryError::Refused(why))),
+            Message::ReadyForQuery(_) => return refused.map_or(Ok(()), |why| Err(QueryError::Refused(why))),
             _ => return Err(QueryError::Broken("the target sent a message that has no place in an answer".into())),
         }
     }
 }
 
-fn row(body: &DataRowBody) -> Result<Row, QueryError> {
+fn row(body: &DataRowBody) -> Result<Vec<Option<&str>>, QueryError> {
     let storage: &Bytes = body.buffer_bytes();
     let mut ranges = body.ranges();
-    let mut values = Vec::new();
+    let mut values = Vec::with_capacity(ranges.size_hint().0);
     while let Some(range) = ranges.next().map_err(broken)? {
         values.push(match range {
             None => None,
@@ -161,10 +204,7 @@ fn row(body: &DataRowBody) -> Result<Row, QueryError> {
                 let bytes =
                     storage.get(range).ok_or_else(|| QueryError::Broken("a value lies outside its row".into()))?;
                 let text = std::str::from_utf8(bytes);
-                Some(
-                    text.map_err(|_| QueryError::Broken("a value is not UTF-8: set client_encoding".into()))?
-                        .to_owned(),
-                )
+                Some(text.map_err(|_| QueryError::Broken("a value is not UTF-8: set client_encoding".into()))?)
             }
         });
     }

@@ -3,6 +3,12 @@
 //! They go by the extended protocol under names of our own, so that the agent's unnamed statement and portal live on, and
 //! only when nothing else is under way. Between pipelines each ends with its own Sync; inside of one with Flush, since a
 //! Sync would commit what the agent has begun: there a failure fails the agent's pipeline, as any would.
+//!
+//! What the agent has set holds for them, too. Where the planner is forbidden its usual means, a plan seems so dear that
+//! the target compiles it, which takes half a second; so, outside of the agent's transactions, a question is asked under
+//! `jit = off`, which its own Sync undoes.
+
+use bytes::BytesMut;
 
 use super::super::codec::{Backend, Side, write};
 use super::{Expect, Fault, Machine, Outbox};
@@ -12,6 +18,9 @@ pub(in super::super) type Rows = Vec<Vec<Option<String>>>;
 
 /// The statement and the portal of our own.
 const NAME: &[u8] = b"interceptor_hidden";
+
+/// Goes before a question that is a transaction of its own, and ends with it.
+const UNCOMPILED: &[u8] = b"SELECT pg_catalog.set_config('jit', 'off', true)";
 
 /// Rows of one answer, at most; more end the session.
 const ROWS_LIMIT: usize = 500_000;
@@ -23,6 +32,8 @@ const BYTES_LIMIT: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Hidden {
     synced: bool,
+    /// The answer to [`UNCOMPILED`] is still to come.
+    setting: bool,
     closes: u8,
     rows: Rows,
     bytes: usize,
@@ -44,16 +55,18 @@ impl Machine {
     /// [`Machine::take_hidden`].
     pub(in super::super) fn hide(&mut self, sql: &str, outbox: &mut Outbox) {
         let synced = !self.open;
+        // Within the agent's transaction the setting would last to the end of that.
+        let setting = synced && !self.in_block();
         outbox.hide(|out| {
-            write::parse(out, NAME, sql.as_bytes());
-            write::bind(out, NAME, NAME);
-            write::execute(out, NAME, 0);
-            write::close(out, Side::Portal, NAME);
-            write::close(out, Side::Statement, NAME);
+            if setting {
+                put_statement(out, UNCOMPILED);
+            }
+            put_statement(out, sql.as_bytes());
             write::bare(out, if synced { b'S' } else { b'H' });
         });
         self.hidden = None;
-        self.expect.push_back(Expect::Hidden(Hidden { synced, closes: 0, rows: Vec::new(), bytes: 0, failed: None }));
+        let hidden = Hidden { synced, setting, closes: 0, rows: Vec::new(), bytes: 0, failed: None };
+        self.expect.push_back(Expect::Hidden(hidden));
     }
 
     /// The answer to the last question, once it is there.
@@ -62,11 +75,25 @@ impl Machine {
     }
 }
 
+/// Runs a statement and leaves nothing of it behind.
+fn put_statement(out: &mut BytesMut, sql: &[u8]) {
+    write::parse(out, NAME, sql);
+    write::bind(out, NAME, NAME);
+    write::execute(out, NAME, 0);
+    write::close(out, Side::Portal, NAME);
+    write::close(out, Side::Statement, NAME);
+}
+
 impl Hidden {
     /// Takes a message of the answer.
     pub(super) fn take(&mut self, message: &Backend<'_>) -> Result<Progress, Fault> {
         match message {
-            Backend::ParseComplete | Backend::BindComplete | Backend::CommandComplete(_) => {}
+            Backend::ParseComplete | Backend::BindComplete => {}
+            Backend::CommandComplete(_) => {
+                if std::mem::take(&mut self.setting) {
+                    self.rows.clear();
+                }
+            }
             Backend::DataRow(values) => {
                 let row: Vec<_> = values.map(|value| value.map(|text| String::from_utf8_lossy(text).into())).collect();
                 self.bytes += row.iter().flatten().map(String::len).sum::<usize>() + size_of_val(&*row);

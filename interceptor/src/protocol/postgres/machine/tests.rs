@@ -518,8 +518,8 @@ fn questions_of_our_own_are_not_heard() {
     // Between pipelines.
     let mut scene = scene();
     scene.machine.hide("state", &mut scene.outbox);
-    assert_eq!(scene.sent(), "PBECCS");
-    assert_eq!(scene.target("1 2 Dx C 3 3 N ZI"), "N");
+    assert_eq!(scene.sent(), "PBECCPBECCS");
+    assert_eq!(scene.target("1 2 Doff C 3 3 1 2 Dx C 3 3 N ZI"), "N");
     assert_eq!(scene.machine.take_hidden(), Some(Ok(vec![vec![Some("x".to_owned())]])));
     scene.machine.hide("state", &mut scene.outbox);
     assert_eq!(scene.target("E ZI"), "");

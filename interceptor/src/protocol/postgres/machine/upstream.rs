@@ -197,7 +197,8 @@ impl Machine {
                 self.cursors.retain(|_| false);
                 self.portals.retain(|_| false);
                 self.statements.retain(|_| false);
-                analyst.touch(true, true);
+                // The tables that go were this session's alone.
+                analyst.touch(true, false);
             }
             // What others, or an earlier transaction, had prepared comes into effect.
             SessionEffect::Transaction(Transaction::TwoPhase) => analyst.touch(true, true),

@@ -351,6 +351,23 @@ async fn what_one_session_defines_is_known_to_all() {
 /// Other sessions' DDL makes a session ask what names mean before it reads on; within a transaction that is a query, before
 /// which the transaction has to be set up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_of_our_own_leave_settings_alone() {
+    let stage = Stage::new(ScriptedGate::open(), Rules::default()).await;
+    let said = stage
+        .psql(
+            "SET jit_above_cost = 0;\nSET enable_sort = off;\nSHOW jit;\nCREATE TABLE one (a int);\nSELECT 'idle', setting \
+             FROM pg_settings WHERE name = 'jit';\nBEGIN;\nSET LOCAL jit = off;\nCREATE TEMP TABLE two (a int);\n\
+             SELECT 'inside', setting FROM pg_settings WHERE name = 'jit';\nCOMMIT;\nSELECT 'after', setting FROM \
+             pg_settings WHERE name = 'jit';\nSET jit = off;\nDROP TABLE one, two;\nSELECT 'off', setting FROM pg_settings \
+             WHERE name = 'jit';\n",
+        )
+        .await;
+    for seen in ["idle|on", "inside|off", "after|on", "off|off"] {
+        assert!(said.contains(seen), "{seen}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_is_set_up_before_anything_is_asked() {
     let stage = Stage::new(strict(), Rules::default()).await;
     let (author, reader) = (stage.connect().await, stage.connect().await);

@@ -155,6 +155,8 @@ impl Target {
     }
 
     fn parse(&mut self, name: &[u8], text: &str) {
+        // What goes before a question of the machine's own.
+        let text = if text.contains("set_config") { "state" } else { text };
         let known = words(text).all(|word| KNOWN.contains(&word));
         let exits = words(text).all(exits);
         if self.refuses(text, false) {
