@@ -131,7 +131,8 @@ pub struct Event {
     pub uid: u32,
     /// A [`Reason`].
     pub reason: u32,
-    /// What the reason is about: protocol, or socket option (level in the upper half).
+    /// What the reason is about: protocol (a packet's with its [`Fault`] in the upper half), or socket option (level in
+    /// the upper half).
     pub detail: u32,
     /// Port that belongs to `address`, host order.
     pub port: u16,
@@ -167,6 +168,32 @@ pub enum Reason {
     Inbound = 9,
     /// A connect in a network namespace in which the daemon does not listen, or while there is no daemon.
     NoListener = 10,
+}
+
+/// What is wrong with a packet that was refused.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Its other end is neither the daemon nor, over TCP, a socket of the same cgroup.
+    Peer = 0,
+    /// It is neither IPv4 nor IPv6.
+    Family = 1,
+    /// It has IPv4 options.
+    Options = 2,
+    /// It is a fragment.
+    Fragment = 3,
+    /// Neither TCP nor UDP follows the IP header: the protocol says what does, say an extension header.
+    Protocol = 4,
+    /// It ends within a header.
+    Short = 5,
+    /// It is on another device than `lo`.
+    Device = 6,
+    /// It goes to another address than 127.0.0.1 and ::1.
+    Address = 7,
+    /// It has no socket, or one without a cgroup.
+    Socket = 8,
+    /// The daemon never wrote its settings.
+    Settings = 9,
 }
 
 /// Number of [`Reason`]s.

@@ -158,7 +158,8 @@ fn read(frame: &[u8]) -> Option<Seen> {
 
 /// ARP between the two addresses.
 fn asks_for_a_known_address(arp: &[u8]) -> bool {
-    let address = |at: usize| arp.get(at..at + 4).and_then(|octets| <[u8; 4]>::try_from(octets).ok()).map(Ipv4Addr::from);
+    let address =
+        |at: usize| arp.get(at..at + 4).and_then(|octets| <[u8; 4]>::try_from(octets).ok()).map(Ipv4Addr::from);
     let known = [Some(NEAR4), Some(FAR4)];
     known.contains(&address(14)) && known.contains(&address(24))
 }
