@@ -25,7 +25,8 @@ fn four() -> Vec<Row> {
         Row::program("IP_OPTIONS by io_uring", &["raw", "uring-option"])
             .by(By::Root)
             .errno(EPERM, option(0, 4))
-            .closed_by("O, E"),
+            .closed_by("O, E")
+            .may_be_absent(),
         refused!("IP_HDRINCL", 0, 3, "1", "INET, UDP").without_control(),
         refused!("IP_TRANSPARENT", 0, 19, "1", "INET, TCP").by(By::Root),
         refused!("IP_UNICAST_IF", 0, 50, "struct.pack('!I', near())", "INET, UDP"),

@@ -73,10 +73,12 @@ fn forks(stage: &Stage) -> Value {
             other => wrong.push(format!("{child:?}: {other:?}")),
         }
     }
-    json!({
+    let told_of = json!({
         "children": children.len(), "told": told.len(), "names": origins.len(), "answered": answered,
         "unrecorded": daemon.unrecorded(mark).len(), "wrong": wrong.into_iter().take(3).collect::<Vec<_>>(),
-    })
+    });
+    eprintln!("     {told_of}");
+    told_of
 }
 
 /// What is wrong with that, if anything.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::row::{By, Expected, Level};
-use super::run::Line;
+use super::run::{ABSENT, Line};
 
 /// All lines, one a row.
 pub(crate) fn table(table: &[(&'static str, Vec<Line>)]) -> String {
@@ -23,16 +23,16 @@ pub(crate) fn document(lines: &[(&'static str, Vec<Line>)]) -> String {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     // The upstream version: what distributions and builders append says nothing here.
     let release = release.trim().split('-').next().unwrap_or_default();
-    let count = |expected: fn(&Expected) -> bool| {
-        lines.iter().flat_map(|(_, lines)| lines).filter(|line| expected(&line.row.expected)).count()
-    };
+    let count =
+        |wanted: fn(&Line) -> bool| lines.iter().flat_map(|(_, lines)| lines).filter(|line| wanted(line)).count();
+    let absent = count(|line| line.result.starts_with(ABSENT));
+    let open = count(|line| line.row.expected == Expected::Open && !line.result.starts_with(ABSENT));
+    let untried = count(|line| line.row.expected == Expected::Untried);
     let all = count(|_| true);
-    let open = count(|expected| *expected == Expected::Open);
-    let untried = count(|expected| *expected == Expected::Untried);
-    let closed = all - open - untried;
+    let closed = all - absent - open - untried;
     format!(
-        "# Ways round the capture\n\nLinux {release}: {all} attempts, of which {closed} come to nothing, {open} are open \
-         at the adopted level, and {untried} were not tried.\n{INTRODUCTION}{}",
+        "# Ways round the capture\n\nLinux {release}: {all} attempts. {closed} come to nothing, **{open} are open** at the \
+         adopted level, {absent} need\nwhat this kernel or host does not have, {untried} were not tried.\n{INTRODUCTION}{}",
         table(lines)
     )
 }

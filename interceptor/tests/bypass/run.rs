@@ -71,7 +71,7 @@ fn work(queue: &Mutex<VecDeque<((usize, usize), Row)>>) -> Vec<((usize, usize), 
 #[derive(Default)]
 struct Sites {
     current: Option<(Site, Stage)>,
-    control: Option<(Site, Stage)>,
+    control: Option<Stage>,
 }
 
 impl Sites {
@@ -82,7 +82,7 @@ impl Sites {
         let mut faults = Vec::new();
         let mut control = Value::Null;
         if row.control || row.may_be_absent || matches!(row.expected, Expected::Kernel(_)) {
-            let (_, stage) = self.control.get_or_insert_with(|| (row.site, Stage::open(row.site)));
+            let stage = self.control.get_or_insert_with(|| Stage::open(row.site));
             let seen;
             (control, seen) = watched(stage, &row, true);
             if seen != 0 && control["ok"] == "set" {
@@ -147,7 +147,10 @@ fn early(row: &Row, body: &str) -> Played {
     let mut stage = Stage::open(row.site);
     let helper = helper(&stage, row);
     let mut process = stage.start(Place::Agent(row.cgroup), row.by, stage::attempt(row.by, body));
-    process.ready();
+    let first = process.value();
+    if first != "ready" {
+        return Played { stage, value: first, seen: 0 };
+    }
     stage.attend();
     let wire = stage.world.sniff().unwrap();
     let value = visited(&stage, row, &mut process);
@@ -204,7 +207,8 @@ fn program(stage: &Stage, words: &[&str]) -> Command {
     command
 }
 
-const ABSENT: &str = "not here";
+/// How a result begins, where the kernel or the host lacks what the attempt needs.
+pub(crate) const ABSENT: &str = "not here";
 
 /// The result in words, and what is wrong with it.
 fn judge(row: &Row, value: &Value, control: &Value, seen: u64) -> (String, Option<String>) {
@@ -237,7 +241,11 @@ fn judge(row: &Row, value: &Value, control: &Value, seen: u64) -> (String, Optio
         }
         Expected::Open => {
             let closed = !has_effect(value) && seen == 0;
-            ("**open**".to_owned(), closed.then(|| "it is closed: change this row".to_owned()))
+            let what = value.get("ok").filter(|ok| ok.is_array()).map(|ok| format!(": {ok}"));
+            (
+                format!("**open**{}", what.unwrap_or_default()),
+                closed.then(|| "it is closed: change this row".to_owned()),
+            )
         }
         Expected::Untried => match row.attempt {
             Attempt::Untried(why) => (format!("not tried: {why}"), None),

@@ -49,7 +49,7 @@ fn squatters() -> Vec<Row> {
         .nothing(packet(UDP, PacketFault::Peer)),
         squatted(
             "both ends open the connection, the other from the proxy's port",
-            "return talk(FAR4, 7000, INET, lambda s: s.bind(('127.0.0.1', 7400)), 1)",
+            "return talk(FAR4, 7000, INET, lambda s: s.bind(('127.0.0.1', 7400)), 1.5)",
             SIMULTANEOUS,
         )
         .nothing(packet(TCP, PacketFault::Peer)),
@@ -68,6 +68,8 @@ fn squatters() -> Vec<Row> {
     ]
 }
 
+/// There is a listener, so that the agent is redirected to it; its queue is full, so that the agent's socket stays open for
+/// the other's packet.
 const SIMULTANEOUS: &str = "
 def reuse():
     s = socket.socket(INET, TCP)
@@ -76,12 +78,16 @@ def reuse():
     s.bind(('127.0.0.1', 15001))
     return s
 l = reuse()
-l.listen()
+l.listen(0)
+full = [new() for _ in range(3)]
+for s in full: s.setblocking(False)
+for s in full: s.connect_ex(('127.0.0.1', 15001))
 out('ready')
 while True:
     s = reuse()
     s.setblocking(False)
     s.connect_ex(('127.0.0.1', 7400))
-    time.sleep(0.01)
-    attempt(lambda: s.send(b'\"outside\"'))
+    for _ in range(20):
+        time.sleep(0.01)
+        if 'ok' in attempt(lambda: s.send(b'\"outside\"')): s.shutdown(1)
     s.close()";
