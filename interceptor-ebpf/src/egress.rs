@@ -10,7 +10,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use interceptor_ebpf::{Fault, Reason, STATE_CAPTURED, Settings};
+use interceptor_ebpf::{Fault, Reason, STATE_CAPTURED, STATE_CREATED, STATE_KNOWN, STATE_LOCAL, Settings};
 
 use crate::event;
 use crate::packet::{self, LO, Packet, TCP_ACK, TCP_SYN};
@@ -63,7 +63,8 @@ fn reaches(ctx: &SkBuffContext, settings: &Settings, packet: &Packet, sk: *mut c
             && packet::owner(ctx, packet, &packet.source, &packet.destination) == settings.daemon_cgroup;
     }
     let opening = packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-    let to_proxy = packet.destination.port == settings.proxy_port && captured(sk);
+    let state = sock_addr::record(sk).map_or(STATE_CREATED, |record| record.state);
+    let to_proxy = packet.destination.port == settings.proxy_port && state == STATE_CAPTURED;
     // The packets that open a connection decide who answers: also where both sides open it at once.
     if to_proxy && packet.flags & TCP_SYN == 0 {
         return true;
@@ -73,10 +74,9 @@ fn reaches(ctx: &SkBuffContext, settings: &Settings, packet: &Packet, sk: *mut c
         // Connections into the daemon are captured ones; other packets may answer the daemon's own connections.
         return to_proxy || !opening;
     }
-    !to_proxy && receiver != 0 && receiver == cgroup
-}
-
-#[inline(always)]
-fn captured(sk: *mut c_void) -> bool {
-    sock_addr::record(sk).is_some_and(|record| record.state == STATE_CAPTURED)
+    if receiver == 0 {
+        // The last packets of a connection may find no socket any more. Without them the agent's would stay for minutes.
+        return packet.flags & TCP_SYN == 0 && (state == STATE_LOCAL || state == STATE_KNOWN);
+    }
+    !to_proxy && receiver == cgroup
 }

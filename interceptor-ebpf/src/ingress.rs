@@ -3,15 +3,19 @@
 //! A packet passes when it came in through `lo`, and a TCP connection is opened, or a datagram sent, by the daemon or
 //! (TCP alone) by a socket of the same cgroup. So nobody outside can talk to an agent past the daemon, not even one way.
 //! What belongs to a connection that exists was decided when it was opened, by this program or by the fence: where the
-//! socket is one that the programs know. Others, older or accepted, are judged by every packet.
+//! socket is one that the programs know. Others, older or accepted, are judged by their next packet.
+
+use core::ffi::c_void;
 
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use interceptor_ebpf::{Fault, Reason};
+use interceptor_ebpf::{Fault, Reason, STATE_KNOWN};
 
 use crate::event;
 use crate::packet::{self, LO, Packet, TCP_ACK, TCP_SYN};
 use crate::sock_addr::{self, IPPROTO_UDP};
+
+const TCP_LISTEN: u32 = 10;
 
 #[cgroup_skb(ingress)]
 pub fn ingress(ctx: SkBuffContext) -> i32 {
@@ -51,5 +55,22 @@ fn judge(ctx: &SkBuffContext, packet: &Packet, cgroup: u64) -> Option<Fault> {
     let Some(settings) = sock_addr::settings() else { return Some(Fault::Settings) };
     let sender = packet::owner(ctx, packet, &packet.destination, &packet.source);
     let known = sender == settings.daemon_cgroup || (!datagram && sender != 0 && sender == cgroup);
-    if known { None } else { Some(Fault::Peer) }
+    if !known {
+        return Some(Fault::Peer);
+    }
+    // The peer may be gone before the connection is: its last packets then tell nothing of it. A listener is nobody's peer.
+    // SAFETY: a socket, checked above.
+    if !opens && unsafe { (*sk).state } != TCP_LISTEN {
+        remember(sk.cast(), cgroup);
+    }
+    None
+}
+
+/// Notes whom the socket is connected with. Without memory for that, every packet is judged.
+#[inline(always)]
+fn remember(sk: *mut c_void, cgroup: u64) {
+    if let Some(record) = sock_addr::new_record(sk) {
+        record.cgroup = cgroup;
+        record.state = STATE_KNOWN;
+    }
 }

@@ -80,7 +80,7 @@ pub struct Record {
     pub gid: u32,
     /// Original destination port, host order.
     pub port: u16,
-    /// [`STATE_CREATED`], [`STATE_CAPTURED`] or [`STATE_LOCAL`].
+    /// [`STATE_CREATED`], [`STATE_CAPTURED`], [`STATE_LOCAL`] or [`STATE_KNOWN`].
     pub state: u16,
     /// Zero.
     pub reserved: u32,
@@ -94,6 +94,10 @@ pub const STATE_CREATED: u16 = 0;
 pub const STATE_CAPTURED: u16 = 1;
 /// The socket goes to a server of its own cgroup on this host's loopback.
 pub const STATE_LOCAL: u16 = 2;
+
+/// The socket was found to be connected with the daemon, or with a socket of its own cgroup: it was accepted, or is older
+/// than the programs.
+pub const STATE_KNOWN: u16 = 3;
 
 /// One TCP connection in one network namespace, seen from the agent.
 #[repr(C)]

@@ -40,8 +40,11 @@ mod unattended;
 
 mod tests {
     use super::report;
-    use super::row::Row;
+    use interceptor::testing::world::Place;
+
+    use super::row::{By, Row, Site};
     use super::run::{self, Line};
+    use super::stage::Stage;
     use super::{
         descriptors, families, inbound, local, multicast, namespaces, options, processes, tcp, udp, unattended,
     };
@@ -82,5 +85,13 @@ mod tests {
             assert_eq!(only, "", "a document of some rows only");
             std::fs::write(path, report::document(&lines)).unwrap();
         }
+    }
+
+    /// The fence must not keep the last packets of connections within a cgroup: their sockets would stay for minutes.
+    #[test]
+    fn connections_of_its_own_end() {
+        let stage = Stage::governed(Site::Four);
+        let value = stage.python(Place::Agent("one"), By::User, include_str!("bypass/endings.py"));
+        assert_eq!(value["ok"], serde_json::json!({ "TIME_WAIT": 40, "LISTEN": 1 }), "{value}");
     }
 }
