@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns};
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
-use interceptor_ebpf::{Event, Reason};
+use interceptor_ebpf::{Event, Fault, Reason};
 
 use crate::maps::{COUNTERS, EVENTS};
 use crate::sock_addr::Endpoint;
@@ -25,8 +25,8 @@ pub(crate) fn no_listener(endpoint: &Endpoint, netns: u64) {
 
 /// Reports a refused packet, whose sender is only known by cgroup: the running task may be any.
 #[inline(always)]
-pub(crate) fn refuse_packet(reason: Reason, protocol: u32, endpoint: Option<&Endpoint>, cgroup: u64) {
-    let mut event = blank(reason, protocol, endpoint);
+pub(crate) fn refuse_packet(reason: Reason, fault: Fault, protocol: u8, endpoint: Option<&Endpoint>, cgroup: u64) {
+    let mut event = blank(reason, ((fault as u32) << 16) | u32::from(protocol), endpoint);
     event.cgroup = cgroup;
     emit(&event);
 }

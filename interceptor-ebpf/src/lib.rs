@@ -80,7 +80,7 @@ pub struct Record {
     pub gid: u32,
     /// Original destination port, host order.
     pub port: u16,
-    /// [`STATE_CREATED`], [`STATE_CAPTURED`] or [`STATE_LOCAL`].
+    /// [`STATE_CREATED`], [`STATE_CAPTURED`], [`STATE_LOCAL`] or [`STATE_KNOWN`].
     pub state: u16,
     /// Zero.
     pub reserved: u32,
@@ -94,6 +94,10 @@ pub const STATE_CREATED: u16 = 0;
 pub const STATE_CAPTURED: u16 = 1;
 /// The socket goes to a server of its own cgroup on this host's loopback.
 pub const STATE_LOCAL: u16 = 2;
+
+/// The socket was found to be connected with the daemon, or with a socket of its own cgroup: it was accepted, or is older
+/// than the programs.
+pub const STATE_KNOWN: u16 = 3;
 
 /// One TCP connection in one network namespace, seen from the agent.
 #[repr(C)]
@@ -131,7 +135,8 @@ pub struct Event {
     pub uid: u32,
     /// A [`Reason`].
     pub reason: u32,
-    /// What the reason is about: protocol, or socket option (level in the upper half).
+    /// What the reason is about: protocol (a packet's with its [`Fault`] in the upper half), or socket option (level in
+    /// the upper half).
     pub detail: u32,
     /// Port that belongs to `address`, host order.
     pub port: u16,
@@ -167,6 +172,32 @@ pub enum Reason {
     Inbound = 9,
     /// A connect in a network namespace in which the daemon does not listen, or while there is no daemon.
     NoListener = 10,
+}
+
+/// What is wrong with a packet that was refused.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Its other end is neither the daemon nor, over TCP, a socket of the same cgroup.
+    Peer = 0,
+    /// It is neither IPv4 nor IPv6.
+    Family = 1,
+    /// It has IPv4 options.
+    Options = 2,
+    /// It is a fragment.
+    Fragment = 3,
+    /// Neither TCP nor UDP follows the IP header: the protocol says what does, say an extension header.
+    Protocol = 4,
+    /// It ends within a header.
+    Short = 5,
+    /// It is on another device than `lo`.
+    Device = 6,
+    /// It goes to another address than 127.0.0.1 and ::1.
+    Address = 7,
+    /// It has no socket, or one without a cgroup.
+    Socket = 8,
+    /// The daemon never wrote its settings.
+    Settings = 9,
 }
 
 /// Number of [`Reason`]s.

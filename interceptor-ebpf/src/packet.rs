@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{
     bpf_sk_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_cgroup_id, bpf_skb_load_bytes,
 };
 use aya_ebpf::programs::SkBuffContext;
-use interceptor_ebpf::{address, mapped};
+use interceptor_ebpf::{Fault, address, mapped};
 
 use crate::sock_addr::{Endpoint, IPPROTO_TCP, IPPROTO_UDP};
 
@@ -40,18 +40,35 @@ pub(crate) struct Packet {
     pub(crate) six: bool,
 }
 
-impl Packet {
-    /// Nothing, where the shape is not one of the two that are allowed.
+/// Why a packet does not pass, and its protocol as far as that is known.
+#[derive(Clone, Copy)]
+pub(crate) struct Refused {
+    pub(crate) fault: Fault,
+    pub(crate) protocol: u8,
+}
+
+impl Refused {
     #[inline(always)]
-    pub(crate) fn read(ctx: &SkBuffContext) -> Option<Self> {
+    fn new(fault: Fault, protocol: u8) -> Self {
+        Self { fault, protocol }
+    }
+}
+
+impl Packet {
+    /// The packet, where its shape is one of the two that are allowed.
+    #[inline(always)]
+    pub(crate) fn read(ctx: &SkBuffContext) -> Result<Self, Refused> {
         // SAFETY: the kernel passes a valid context.
         let ethertype = u32::from(u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16));
         let (source, destination, protocol, offset, six) = match ethertype {
             ETH_P_IP => {
                 let header: [u8; 20] = load(ctx, 0)?;
                 // Version 4 with five words: no options. No fragments.
-                if header[0] != 0x45 || header[6] & 0x3f != 0 || header[7] != 0 {
-                    return None;
+                if header[0] != 0x45 {
+                    return Err(Refused::new(Fault::Options, header[9]));
+                }
+                if header[6] & 0x3f != 0 || header[7] != 0 {
+                    return Err(Refused::new(Fault::Fragment, header[9]));
                 }
                 let source = mapped([header[12], header[13], header[14], header[15]]);
                 let destination = mapped([header[16], header[17], header[18], header[19]]);
@@ -60,21 +77,21 @@ impl Packet {
             ETH_P_IPV6 => {
                 let start: [u8; 8] = load(ctx, 0)?;
                 if start[0] >> 4 != 6 {
-                    return None;
+                    return Err(Refused::new(Fault::Family, 0));
                 }
                 let (protocol, offset) =
                     if start[6] == HOP_BY_HOP { (jumbo(ctx, &start)?, 48) } else { (start[6], 40) };
                 (address(load(ctx, 8)?), address(load(ctx, 24)?), protocol, offset, true)
             }
-            _ => return None,
+            _ => return Err(Refused::new(Fault::Family, 0)),
         };
         let flags = match u32::from(protocol) {
             IPPROTO_TCP => load::<1>(ctx, offset + 13)?[0],
             IPPROTO_UDP => 0,
-            _ => return None,
+            _ => return Err(Refused::new(Fault::Protocol, protocol)),
         };
         let [s, t, d, e] = load::<4>(ctx, offset)?;
-        Some(Self {
+        Ok(Self {
             source: Endpoint { address: source, port: u16::from_be_bytes([s, t]) },
             destination: Endpoint { address: destination, port: u16::from_be_bytes([d, e]) },
             protocol,
@@ -87,10 +104,10 @@ impl Packet {
 /// The protocol behind the one extension header that the kernel itself puts in front of more than 64 KiB of TCP at once:
 /// hop by hop, with the jumbo option alone. Without it a long write would be lost, and its parts sent again one by one.
 #[inline(always)]
-fn jumbo(ctx: &SkBuffContext, start: &[u8; 8]) -> Option<u8> {
+fn jumbo(ctx: &SkBuffContext, start: &[u8; 8]) -> Result<u8, Refused> {
     let [next, length, option, size] = load::<4>(ctx, 40)?;
     let is_jumbo = start[4] == 0 && start[5] == 0 && length == 0 && option == JUMBO && size == 4;
-    if is_jumbo && u32::from(next) == IPPROTO_TCP { Some(next) } else { None }
+    if is_jumbo && u32::from(next) == IPPROTO_TCP { Ok(next) } else { Err(Refused::new(Fault::Protocol, HOP_BY_HOP)) }
 }
 
 /// The cgroup of the socket that would receive a packet of this kind from `source` at `destination`; 0 where there is none.
@@ -130,9 +147,9 @@ pub(crate) fn owner(ctx: &SkBuffContext, packet: &Packet, source: &Endpoint, des
 }
 
 #[inline(always)]
-fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
+fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Result<[u8; N], Refused> {
     let mut bytes = [0u8; N];
     // SAFETY: the helper writes exactly N bytes into a local of N bytes, or fails.
     let failed = unsafe { bpf_skb_load_bytes(ctx.as_ptr().cast_const(), offset, bytes.as_mut_ptr().cast(), N as u32) };
-    (failed == 0).then_some(bytes)
+    if failed == 0 { Ok(bytes) } else { Err(Refused::new(Fault::Short, 0)) }
 }

@@ -44,7 +44,7 @@ pub(crate) fn record(sk: *mut c_void) -> Option<&'static mut Record> {
     unsafe { bpf_sk_storage_get(addr_of!(SOCKETS).cast_mut().cast(), sk, null_mut(), 0).cast::<Record>().as_mut() }
 }
 
-/// As [`record`], made where it is missing: only `sock_create` may do so.
+/// As [`record`], made where it is missing: only where a socket begins, or is found to be connected with its own.
 #[inline(always)]
 pub(crate) fn new_record(sk: *mut c_void) -> Option<&'static mut Record> {
     let create = BPF_SK_STORAGE_GET_F_CREATE as u64;

@@ -59,15 +59,21 @@ pub enum Refusal {
     },
     /// A packet that was for neither the daemon nor a server of the agent's own cgroup.
     Packet {
-        /// `IPPROTO_...`; 0 where the packet's shape alone was refused.
+        /// `IPPROTO_...`, also of an extension header; 0 where it is not known.
         protocol: u32,
+        /// What was wrong with it.
+        #[serde(default)]
+        fault: PacketFault,
     },
     /// A connect on a socket that is neither TCP nor UDP.
     ConnectKind,
     /// A packet that came in past the daemon; the address is its source.
     Inbound {
-        /// `IPPROTO_...`; 0 where the packet's shape alone was refused.
+        /// As of [`Refusal::Packet`].
         protocol: u32,
+        /// What was wrong with it.
+        #[serde(default)]
+        fault: PacketFault,
     },
     /// A connect in a network namespace in which the daemon does not listen, or while there was no daemon.
     NoListener,
@@ -76,6 +82,72 @@ pub enum Refusal {
         /// Its number.
         reason: u32,
     },
+}
+
+/// What was wrong with a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PacketFault {
+    /// Its other end was neither the daemon nor a socket of the agent's own cgroup.
+    Peer,
+    /// It was neither IPv4 nor IPv6.
+    Family,
+    /// It had IPv4 options.
+    Options,
+    /// It was a fragment.
+    Fragment,
+    /// Neither TCP nor UDP followed the IP header.
+    Protocol,
+    /// It ended within a header.
+    Short,
+    /// It was on another device than `lo`.
+    Device,
+    /// It went to an address other than 127.0.0.1 and `::1`.
+    Address,
+    /// It had no socket.
+    Socket,
+    /// The daemon never wrote its settings.
+    Settings,
+    /// Not known: of an older version, or of a newer kernel object.
+    #[default]
+    Unknown,
+}
+
+impl PacketFault {
+    const fn of(number: u32) -> Self {
+        match number {
+            0 => Self::Peer,
+            1 => Self::Family,
+            2 => Self::Options,
+            3 => Self::Fragment,
+            4 => Self::Protocol,
+            5 => Self::Short,
+            6 => Self::Device,
+            7 => Self::Address,
+            8 => Self::Socket,
+            9 => Self::Settings,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// For people: the packet's fault, as the end of a sentence.
+impl fmt::Display for PacketFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Peer => "its other end is neither the daemon nor of the agent's cgroup",
+            Self::Family => "it is neither IPv4 nor IPv6",
+            Self::Options => "it has IP options",
+            Self::Fragment => "it is a fragment",
+            Self::Protocol => "it is neither plain TCP nor plain UDP",
+            Self::Short => "it is too short",
+            Self::Device => "it is not on lo",
+            Self::Address => "it is for another address than 127.0.0.1 and ::1",
+            Self::Socket => "it has no socket",
+            Self::Settings => "the daemon wrote no settings",
+            Self::Unknown => "for a reason unknown",
+        })
+    }
 }
 
 /// For people: what was tried.
@@ -90,9 +162,9 @@ impl fmt::Display for Refusal {
             Self::Udp => f.write_str("UDP to anything but the resolver"),
             Self::Bind => f.write_str("a bind that others could reach, or to a port of the daemon"),
             Self::SocketOption { level, name } => write!(f, "socket option {name} of level {level}"),
-            Self::Packet { protocol } => write!(f, "a packet of protocol {protocol} past the daemon"),
+            Self::Packet { protocol, fault } => write!(f, "a packet of protocol {protocol} past the daemon: {fault}"),
             Self::ConnectKind => f.write_str("a connect that is neither TCP nor UDP"),
-            Self::Inbound { protocol } => write!(f, "a packet of protocol {protocol} from outside"),
+            Self::Inbound { protocol, fault } => write!(f, "a packet of protocol {protocol} from outside: {fault}"),
             Self::NoListener => f.write_str("a connect in a network namespace without the daemon"),
             Self::Unknown { reason } => write!(f, "reason {reason} of a newer kernel object"),
         }
@@ -141,9 +213,9 @@ fn kernel_event(event: &Event) -> KernelEvent {
         4 => Refusal::Udp,
         5 => Refusal::Bind,
         6 => Refusal::SocketOption { level: detail >> 16, name: detail & 0xffff },
-        7 => Refusal::Packet { protocol: detail },
+        7 => Refusal::Packet { protocol: detail & 0xffff, fault: PacketFault::of(detail >> 16) },
         8 => Refusal::ConnectKind,
-        9 => Refusal::Inbound { protocol: detail },
+        9 => Refusal::Inbound { protocol: detail & 0xffff, fault: PacketFault::of(detail >> 16) },
         10 => Refusal::NoListener,
         reason => Refusal::Unknown { reason },
     };
@@ -163,7 +235,7 @@ fn kernel_event(event: &Event) -> KernelEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use interceptor_ebpf::{REASONS, Reason, mapped};
+    use interceptor_ebpf::{Fault, REASONS, Reason, mapped};
 
     #[test]
     fn every_reason_has_a_name_and_a_packet_has_no_process() {
@@ -185,5 +257,21 @@ mod tests {
         assert_eq!(event.refusal, Refusal::SocketKind { socket_type: 5, protocol: 132 });
         assert_eq!((event.pid, event.address), (Some(3), Some("1.2.3.4:9".parse().unwrap())));
         assert_eq!(sys::event(&[0; 79]), None);
+    }
+
+    #[test]
+    fn packets_say_what_was_wrong_with_them() {
+        let packet = |fault: u32| {
+            let detail = (fault << 16) | 43;
+            kernel_event(&Event { reason: Reason::Packet as u32, detail, ..Event::default() }).refusal
+        };
+        for fault in 0..=Fault::Settings as u32 {
+            assert_ne!(packet(fault), Refusal::Packet { protocol: 43, fault: PacketFault::Unknown });
+        }
+        let extension = Refusal::Packet { protocol: 43, fault: PacketFault::Protocol };
+        assert_eq!(packet(Fault::Protocol as u32), extension);
+        assert!(extension.to_string().ends_with("protocol 43 past the daemon: it is neither plain TCP nor plain UDP"));
+        let old: Refusal = serde_json::from_str(r#"{"kind":"packet","protocol":6}"#).unwrap();
+        assert_eq!(old, Refusal::Packet { protocol: 6, fault: PacketFault::Unknown });
     }
 }

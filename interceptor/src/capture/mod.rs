@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
 pub use self::config::{Config, Resolver, is_plain};
-pub use self::events::{Events, KernelEvent, Refusal};
+pub use self::events::{Events, KernelEvent, PacketFault, Refusal};
 pub use self::listener::{Listener, Unrecorded};
 pub use self::loader::{Capture, CaptureError, Governed, is_governed, uninstall};
 pub use self::maps::Counters;

@@ -1,7 +1,7 @@
 //! An eye on the wire: every frame that reaches the servers' namespace from elsewhere, whatever source it claims.
 //!
-//! What the kernel says by itself on an idle wire is left out, and nothing else: ARP for the two addresses, neighbour and
-//! router discovery, reports of the groups that belong to the interface's own addresses.
+//! What the kernel says by itself on an idle wire is left out, and nothing else: ARP and neighbour
+//! discovery for the two addresses, router discovery, reports of the groups that belong to the interface's own addresses.
 
 use std::fs::File;
 use std::io;
@@ -19,7 +19,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 use parking_lot::Mutex;
 
-use super::{FAR4, NEAR4, sys};
+use super::{FAR4, FAR6, NEAR4, NEAR6, sys};
 
 /// Packets kept; later ones are only counted.
 const MAX_SEEN: usize = 4096;
@@ -132,8 +132,9 @@ fn read(frame: &[u8]) -> Option<Seen> {
             let protocol = *packet.get(6)?;
             let source = <[u8; 16]>::try_from(packet.get(8..24)?).ok()?;
             let destination = Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(24..40)?).ok()?);
-            let discovery = protocol == 58 && matches!(packet.get(40), Some(133..=136));
-            if discovery || (protocol == 0 && reports_own_groups(packet.get(40..)?)) {
+            if (protocol == 58 && discovers(packet.get(40..)?))
+                || (protocol == 0 && reports_own_groups(packet.get(40..)?))
+            {
                 return None;
             }
             Some(Seen {
@@ -162,6 +163,18 @@ fn asks_for_a_known_address(arp: &[u8]) -> bool {
         |at: usize| arp.get(at..at + 4).and_then(|octets| <[u8; 4]>::try_from(octets).ok()).map(Ipv4Addr::from);
     let known = [Some(NEAR4), Some(FAR4)];
     known.contains(&address(14)) && known.contains(&address(24))
+}
+
+/// Discovery of routers, and of neighbours at the two addresses or at link-local ones that interfaces give themselves.
+fn discovers(icmp: &[u8]) -> bool {
+    match icmp {
+        [133 | 134, ..] => true,
+        [135 | 136, _, _, _, _, _, _, _, rest @ ..] => rest.first_chunk::<16>().is_some_and(|target| {
+            let own = matches!(target, [0xfe, 0x80, 0, 0, 0, 0, 0, 0, _, _, _, 0xff, 0xfe, ..]);
+            own || [NEAR6, FAR6].contains(&Ipv6Addr::from(*target))
+        }),
+        _ => false,
+    }
 }
 
 /// A report of multicast listeners (behind the hop-by-hop header) for groups that come with an interface's addresses only:
@@ -205,6 +218,8 @@ mod tests {
         frame.splice(12..14, [0x08, 0x00]);
         let seen = read(&frame).unwrap();
         assert_eq!((seen.protocol, seen.port, seen.destination), (17, 53, FAR4.into()));
+        let solicitation = |target: Ipv6Addr| [&[135, 0, 0, 0, 0, 0, 0, 0][..], &target.octets()].concat();
+        assert!(discovers(&solicitation(FAR6)) && !discovers(&solicitation("fd99::77".parse().unwrap())));
         for length in 0..34 {
             assert_eq!(read(frame.get(..length).unwrap()), None, "{length}");
         }

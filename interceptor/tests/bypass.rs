@@ -1,0 +1,97 @@
+//! Every way round the capture that we know, tried: a table of attempts, each with what it must come to, what closes it
+//! and the event that names it. The table is the document `docs/bypass.md`.
+//!
+//! Needs root, and says so by failing. An attempt counts only where the same program has an effect in a world without
+//! capture (the control). What is open is a row as well, and fails once it is closed, so that the table stays true.
+#![cfg(test)]
+
+#[path = "bypass/daemon.rs"]
+mod daemon;
+#[path = "bypass/descriptors.rs"]
+mod descriptors;
+#[path = "bypass/families.rs"]
+mod families;
+#[path = "bypass/inbound.rs"]
+mod inbound;
+#[path = "bypass/local.rs"]
+mod local;
+#[path = "bypass/multicast.rs"]
+mod multicast;
+#[path = "bypass/namespaces.rs"]
+mod namespaces;
+#[path = "bypass/options.rs"]
+mod options;
+#[path = "bypass/processes.rs"]
+mod processes;
+#[path = "bypass/report.rs"]
+mod report;
+#[path = "bypass/row.rs"]
+mod row;
+#[path = "bypass/run.rs"]
+mod run;
+#[path = "bypass/stage.rs"]
+mod stage;
+#[path = "bypass/tcp.rs"]
+mod tcp;
+#[path = "bypass/udp.rs"]
+mod udp;
+#[path = "bypass/unattended.rs"]
+mod unattended;
+
+mod tests {
+    use super::report;
+    use interceptor::testing::world::Place;
+
+    use super::row::{By, Row, Site};
+    use super::run::{self, Line};
+    use super::stage::Stage;
+    use super::{
+        descriptors, families, inbound, local, multicast, namespaces, options, processes, tcp, udp, unattended,
+    };
+
+    /// Path of the document, which is then written.
+    const DOCUMENT: &str = "INTERCEPTOR_BYPASS_DOC";
+    /// Part of a row's name: only such rows run.
+    const ONLY: &str = "INTERCEPTOR_BYPASS_ONLY";
+
+    fn table() -> Vec<(&'static str, Vec<Row>)> {
+        vec![
+            ("TCP", tcp::rows()),
+            ("UDP", udp::rows()),
+            ("Socket options and headers", options::rows()),
+            ("Multicast", multicast::rows()),
+            ("Other kinds of sockets", families::rows()),
+            ("What comes in", inbound::rows()),
+            ("Descriptors", descriptors::rows()),
+            ("Local sockets and helpers", local::rows()),
+            ("Namespaces and cgroups", namespaces::rows()),
+            ("Processes", processes::rows()),
+            ("While no daemon runs", unattended::rows()),
+        ]
+    }
+
+    #[test]
+    fn nobody_gets_around() {
+        let only = std::env::var(ONLY).unwrap_or_default();
+        let mut table = table();
+        table.iter_mut().for_each(|(_, rows)| rows.retain(|row| row.name.contains(&only)));
+        let names: Vec<_> = table.iter().flat_map(|(_, rows)| rows.iter().map(|row| (row.name, row.by))).collect();
+        assert!(names.iter().all(|name| names.iter().filter(|other| *other == name).count() == 1), "a name twice");
+        let lines: Vec<(&str, Vec<Line>)> = run::all(table);
+        println!("{}", report::table(&lines));
+        let wrong: Vec<_> = lines.iter().flat_map(|(_, lines)| lines.iter().flat_map(|line| &line.faults)).collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        if let Some(path) = std::env::var_os(DOCUMENT) {
+            assert_eq!(only, "", "a document of some rows only");
+            std::fs::write(path, report::document(&lines)).unwrap();
+        }
+    }
+
+    /// The fence must not keep the last packets of connections within a cgroup: their sockets would stay for minutes.
+    #[test]
+    fn connections_of_its_own_end() {
+        let stage = Stage::governed(Site::Four);
+        let value = stage.python(Place::Agent("one"), By::User, include_str!("bypass/endings.py"));
+        assert_eq!(value["ok"], serde_json::json!({ "TIME_WAIT": 40, "LISTEN": 1 }), "{value}");
+    }
+}

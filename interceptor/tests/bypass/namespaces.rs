@@ -1,0 +1,239 @@
+//! Namespaces of the agent's own, other cgroups, and what root can do to the programs.
+
+use interceptor::capture::{PacketFault, Refusal, cgroup};
+use interceptor::testing::world::Place;
+use serde_json::{Value, json};
+
+use super::daemon::Daemon;
+use super::row::{By, EPERM, Level, Row, Site, TCP, packet};
+use super::run::Played;
+use super::stage::{Stage, attempt};
+
+const FAR: &str = "10.99.0.2:7000";
+
+pub(crate) fn rows() -> Vec<Row> {
+    [own(), others(), cgroups(), starts(), administration()].into_iter().flatten().collect()
+}
+
+/// A user and network namespace of its own.
+fn own() -> Vec<Row> {
+    let refused = |name, body| {
+        Row::python(name, body)
+            .errno(libc::ECONNREFUSED, Refusal::NoListener)
+            .closed_by("C, E")
+            .without_control()
+            .may_be_absent()
+    };
+    vec![
+        refused("a network namespace of its own, lo down", "unshare(0x50000000)\nmap_ids()\nreturn talk(FAR4)"),
+        refused("a network namespace of its own, lo up", "unshare(0x50000000)\nmap_ids()\nlo_up()\nreturn talk(FAR4)"),
+        refused("the same, IPv6", "unshare(0x50000000)\nmap_ids()\nlo_up()\nreturn talk(FAR6, 7000, INET6)"),
+        refused("setns into a namespace of its own", SETNS),
+        Row::python(
+            "a server at the proxy's port in a namespace of its own",
+            "unshare(0x50000000)\nmap_ids()\nlo_up()\nsocket.create_server(('127.0.0.1', 15001))\nreturn 'bound'",
+        )
+        .errno(EPERM, Refusal::Bind)
+        .closed_by("B")
+        .may_be_absent(),
+        Row::python(
+            "AF_PACKET in a namespace of its own",
+            "unshare(0x50000000)\nmap_ids()\nlo_up()\ns = socket.socket(17, RAW, 0)\ns.bind(('lo', 0))\ns.send(bytes(60))",
+        )
+        .in_vain()
+        .closed_by("the kernel: it leads to no other namespace")
+        .without_control(),
+        Row::python("a pid namespace of its own: the daemon is told the true process", PID_NAMESPACE).captured(FAR).may_be_absent(),
+        Row::python("a wire from a namespace of its own into this one", WIRE)
+            .helper(Place::Outside, "out('ready')\ntime.sleep(60)")
+            .in_vain()
+            .closed_by("the kernel")
+            .without_control(),
+    ]
+}
+
+/// Namespaces of others.
+fn others() -> Vec<Row> {
+    const ENTER: &str = "namespace = open(f'/proc/{FAR_PID}/ns/net')\ncall(libc.setns, namespace.fileno(), 0x40000000)\nreturn talk(FAR4)";
+    vec![
+        Row::python("setns into the servers' namespace", ENTER)
+            .by(By::Root)
+            .errno(libc::ECONNREFUSED, Refusal::NoListener)
+            .closed_by("C, E"),
+        Row::python("setns into the servers' namespace, unprivileged", ENTER).kernel(libc::EACCES),
+    ]
+}
+
+fn cgroups() -> Vec<Row> {
+    vec![
+        Row::python(
+            "into another cgroup",
+            "open(CGROUPS + '/outside/cgroup.procs', 'w').write('0')\nreturn talk(FAR4)",
+        )
+        .kernel(libc::EACCES),
+        Row::python("into another cgroup by clone3(CLONE_INTO_CGROUP)", CLONE3).kernel(libc::EACCES),
+        Row::python("a cgroup of its own", "os.mkdir(CGROUPS + '/own')\nreturn 'made'").kernel(libc::EACCES),
+        Row::python("in a child cgroup", "return talk(FAR4)")
+            .within("one/child")
+            .captured(FAR)
+            .closed_by("C: children inherit"),
+        Row::python(
+            "into another cgroup",
+            "open(CGROUPS + '/outside/cgroup.procs', 'w').write('0')\nreturn talk(FAR4)",
+        )
+        .by(By::Root)
+        .open(Level::Launched, "no root; no writable cgroup file system"),
+    ]
+}
+
+fn starts() -> Vec<Row> {
+    vec![
+        Row::scene("a governed cgroup within a delegated one", delegated).no_start(),
+        Row::scene("the same with `allow_delegated`, into another cgroup of the same user", allowed)
+            .open(Level::Launched, "the default; a user id of the agent's own"),
+        Row::scene("a foreign program holds the cgroup for itself", exclusive).no_start(),
+    ]
+}
+
+/// What an agent with the host's capabilities can do. Such an agent is not governed.
+fn administration() -> Vec<Row> {
+    vec![
+        Row::scene("the links detached", detached).by(By::Root).open(Level::Launched, "no CAP_BPF; lsm bpf"),
+        Row::scene("traffic control on lo mirrors what goes to the proxy", mirrored)
+            .by(By::Root)
+            .open(Level::Launched, "no CAP_NET_ADMIN"),
+        Row::python("nft: the proxy's address translated to a server's", TRANSLATED)
+            .by(By::Root)
+            .nothing(packet(TCP, PacketFault::Device))
+            .may_be_absent(),
+    ]
+}
+
+/// Lets the user move processes in and out of a cgroup.
+fn delegate(cgroup: &str) {
+    let procs = cgroup::mount().unwrap().join(cgroup.trim_start_matches('/')).join("cgroup.procs");
+    std::os::unix::fs::chown(procs, Some(1000), Some(1000)).unwrap();
+}
+
+fn parent(stage: &Stage) -> String {
+    stage.world.agents_cgroup().replace("/agents", "")
+}
+
+fn started(stage: Stage, hint: &str) -> Played {
+    let value = match Daemon::start(&stage.world, &stage.config) {
+        Err(words) if words.contains(hint) => json!({ "refused": words }),
+        Err(words) => json!({ "broken": words }),
+        Ok(daemon) => {
+            daemon.kill();
+            Value::Null
+        }
+    };
+    Played { stage, value, seen: 0 }
+}
+
+fn delegated() -> Played {
+    let stage = Stage::open(Site::Four);
+    delegate(&parent(&stage));
+    started(stage, "allow_delegated")
+}
+
+fn allowed() -> Played {
+    let mut stage = Stage::open(Site::Four);
+    delegate(&parent(&stage));
+    delegate(&stage.world.cgroup(Place::Outside));
+    stage.config.allow_delegated = true;
+    stage.attend();
+    let body = "open(CGROUPS + '/outside/cgroup.procs', 'w').write('0')\nreturn talk(FAR4)";
+    let value = stage.start(Place::Agent("one"), By::User, attempt(By::User, body)).value();
+    Played { stage, value, seen: 0 }
+}
+
+fn exclusive() -> Played {
+    let stage = Stage::open(Site::Four);
+    assert_eq!(stage.python(Place::Outside, By::Root, EXCLUSIVE)["ok"], "attached");
+    started(stage, "holds this cgroup")
+}
+
+fn detached() -> Played {
+    let stage = Stage::governed(Site::Four);
+    let value = stage.python(Place::Agent("one"), By::Root, DETACH);
+    Played { stage, value, seen: 0 }
+}
+
+fn mirrored() -> Played {
+    let stage = Stage::governed(Site::Four);
+    let wire = stage.world.sniff().unwrap();
+    let mut value = stage.python(Place::Agent("one"), By::Root, MIRROR);
+    let seen = wire.count();
+    // The connection itself is captured; what counts is what is on the wire.
+    value["ok"] = Value::Null;
+    Played { stage, value, seen }
+}
+
+const SETNS: &str = "
+theirs, ours = os.pipe()
+pid = os.fork()
+if pid == 0:
+    unshare(0x50000000)
+    map_ids()
+    lo_up()
+    os.write(ours, b'x')
+    time.sleep(60)
+os.read(theirs, 1)
+namespaces = [open(f'/proc/{pid}/ns/{name}') for name in ('user', 'net')]
+for namespace in namespaces: call(libc.setns, namespace.fileno(), 0)
+os.kill(pid, 9)
+os.waitpid(pid, 0)
+return talk(FAR4)";
+
+const PID_NAMESPACE: &str = "
+global SELF
+unshare(0x30000000)
+theirs, ours = os.pipe()
+SELF = os.fork()
+if SELF == 0:
+    os.write(ours, json.dumps(talk(FAR4)).encode())
+    os._exit(0)
+os.waitpid(SELF, 0)
+return json.loads(os.read(theirs, 4096))";
+
+const WIRE: &str = "
+unshare(0x50000000)
+map_ids()
+made = subprocess.run(['ip', 'link', 'add', 'here', 'type', 'veth', 'peer', 'name', 'there', 'netns', HELPER_PID], stderr=subprocess.DEVNULL)
+return made.returncode == 0";
+
+const CLONE3: &str = "
+directory = os.open(CGROUPS + '/outside', os.O_RDONLY)
+arguments = struct.pack('=11Q', 0x200000000, 0, 0, 0, 17, 0, 0, 0, 0, 0, directory)
+if call(libc.syscall, 435, arguments, 88) == 0: os._exit(0)
+return 'moved'";
+
+const TRANSLATED: &str = "
+rules = 'table ip t { chain c { type nat hook output priority -100; ip daddr 127.0.0.1 tcp dport 15001 dnat to 10.99.0.2:7000; }; }'
+subprocess.run(['nft', rules], check=True)
+try: return talk(FAR4, limit=0.5)
+finally: subprocess.run(['nft', 'delete table ip t'])";
+
+/// A program that permits everything, attached so that no other may be.
+const EXCLUSIVE: &str = "
+code = struct.pack('=BBhiBBhi', 0xb7, 0, 0, 1, 0x95, 0, 0, 0)
+code_buffer, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b'GPL')
+load = ctypes.create_string_buffer(struct.pack('=IIQQ', 8, 2, ctypes.addressof(code_buffer), ctypes.addressof(licence)) + bytes(40) + struct.pack('=II', 0, 1), 128)
+program = call(libc.syscall, 321, 5, load, 72)
+directory = os.open(CGROUPS + '/agents', os.O_RDONLY)
+call(libc.syscall, 321, 8, struct.pack('=IIII', directory, program, 1, 0), 16)
+return 'attached'";
+
+const DETACH: &str = "
+root = DIR + '/bpf/interceptor/links/'
+for path in [root + a + '/' + b for a in os.listdir(root) for b in os.listdir(root + a)]:
+    name = ctypes.create_string_buffer(path.encode())
+    link = call(libc.syscall, 321, 7, struct.pack('=QII', ctypes.addressof(name), 0, 0), 16)
+    call(libc.syscall, 321, 34, struct.pack('=I', link), 4)
+return talk(FAR4)";
+
+const MIRROR: &str = "
+for words in ('qdisc add dev lo clsact', 'filter add dev lo egress protocol all u32 match u32 0 0 action mirred egress mirror dev near'):
+    subprocess.run(['tc', *words.split()], check=True)
+return talk(FAR4)";

@@ -1,0 +1,93 @@
+//! The daemon is dead: nothing leaves, and nobody takes its place.
+
+use interceptor::capture::{PacketFault, Refusal};
+use interceptor::testing::world::Place;
+
+use super::row::{EPERM, Row, Site, TCP, UDP, packet};
+
+pub(crate) fn rows() -> Vec<Row> {
+    [left_alone(), squatters()].into_iter().flatten().collect()
+}
+
+fn left_alone() -> Vec<Row> {
+    let refused = |name, body| {
+        Row::python(name, body).at(Site::Unattended).errno(libc::ECONNREFUSED, Refusal::NoListener).closed_by("C, E")
+    };
+    vec![
+        refused("unattended: TCP, IPv4", "return talk(FAR4)"),
+        refused("unattended: TCP, IPv6", "return talk(FAR6, 7000, INET6)"),
+        refused("unattended: TCP, IPv4 mapped", "return talk(MAPPED, 7000, INET6)"),
+        Row::python("unattended: UDP", "return tell(FAR4)")
+            .at(Site::Unattended)
+            .errno(EPERM, Refusal::Udp)
+            .closed_by("M, E"),
+        Row::python("unattended: the resolver", "return tell(FAR4, 53, INET, query())")
+            .at(Site::Unattended)
+            .nothing(packet(UDP, PacketFault::Peer)),
+        Row::python("unattended: a device", "return talk(FAR4, 7000, INET, device, 0.5)")
+            .at(Site::Unattended)
+            .errno(libc::ECONNREFUSED, Refusal::NoListener)
+            .closed_by("C, E"),
+    ]
+}
+
+/// Others who take the daemon's ports.
+fn squatters() -> Vec<Row> {
+    let squatted = |name, body, helper| {
+        Row::python(name, body).at(Site::Unattended).helper(Place::Outside, helper).without_control()
+    };
+    vec![
+        squatted("the proxy's port is taken by a process outside", "return talk(FAR4, limit=0.5)", "squat('127.0.0.1')")
+            .nothing(packet(TCP, PacketFault::Peer)),
+        squatted("the proxy's port is taken by a process outside, IPv6", "return talk(FAR6, 7000, INET6, limit=0.5)", "squat('::1')")
+            .nothing(packet(TCP, PacketFault::Peer)),
+        squatted(
+            "the relay's port is taken by a process outside",
+            "s = new(INET, UDP, 0.5)\ns.sendto(query(), (FAR4, 53))\nreturn s.recv(100).decode()",
+            "s = new(INET, UDP, None)\ns.bind(('127.0.0.1', 15053))\nout('ready')\nwhile True: s.sendto(b'outside', s.recvfrom(100)[1])",
+        )
+        .nothing(packet(UDP, PacketFault::Peer)),
+        squatted(
+            "both ends open the connection, the other from the proxy's port",
+            "return talk(FAR4, 7000, INET, lambda s: s.bind(('127.0.0.1', 7400)), 1.5)",
+            SIMULTANEOUS,
+        )
+        .nothing(packet(TCP, PacketFault::Peer)),
+        Row::python("the proxy's port is taken by an agent", "socket.create_server(('127.0.0.1', 15001))\nreturn 'bound'")
+            .at(Site::Unattended)
+            .errno(EPERM, Refusal::Bind)
+            .closed_by("B"),
+        Row::python("the proxy's port is taken by an agent, IPv6", "socket.create_server(('::', 15001), family=INET6)\nreturn 'bound'")
+            .at(Site::Unattended)
+            .errno(EPERM, Refusal::Bind)
+            .closed_by("B"),
+        Row::python("the relay's port is taken by an agent", "socket.socket(INET, UDP).bind(('127.0.0.1', 15053))\nreturn 'bound'")
+            .at(Site::Unattended)
+            .errno(EPERM, Refusal::Bind)
+            .closed_by("B"),
+    ]
+}
+
+/// There is a listener, so that the agent is redirected to it; its queue is full, so that the agent's socket stays open for
+/// the other's packet.
+const SIMULTANEOUS: &str = "
+def reuse():
+    s = socket.socket(INET, TCP)
+    s.setsockopt(1, 15, 1)
+    s.setsockopt(1, 2, 1)
+    s.bind(('127.0.0.1', 15001))
+    return s
+l = reuse()
+l.listen(0)
+full = [new() for _ in range(3)]
+for s in full: s.setblocking(False)
+for s in full: s.connect_ex(('127.0.0.1', 15001))
+out('ready')
+while True:
+    s = reuse()
+    s.setblocking(False)
+    s.connect_ex(('127.0.0.1', 7400))
+    for _ in range(20):
+        time.sleep(0.01)
+        if 'ok' in attempt(lambda: s.send(b'\"outside\"')): s.shutdown(1)
+    s.close()";
