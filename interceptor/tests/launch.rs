@@ -73,7 +73,7 @@ results["descriptors"] = sorted(int(name) for name in os.listdir("/proc/self/fd"
 for name, family, kind, protocol in [
         ("vsock", 40, 1, 0), ("packet", 17, 3, 0), ("xdp", 44, 3, 0), ("rds", 21, 5, 0), ("tipc", 30, 1, 0),
         ("smc", 43, 1, 0), ("alg", 38, 5, 0), ("bluetooth", 31, 1, 0), ("can", 29, 3, 1), ("kcm", 41, 2, 0),
-        ("key", 15, 3, 2), ("x25", 9, 5, 0), ("netlink audit", 16, 3, 9), ("netlink xfrm", 16, 3, 6),
+        ("key", 15, 3, 2), ("packet by its old name", 2, 10, 0x300), ("the same with flags", 2, 10 | 0o2000000, 0x300), ("x25", 9, 5, 0), ("netlink audit", 16, 3, 9), ("netlink xfrm", 16, 3, 6),
         ("netlink diag", 16, 3, 4), ("netlink route", 16, 3, 0), ("unix", 1, 1, 0), ("tcp", 2, 1, 6), ("tcp6", 10, 1, 6)]:
     call(name, 41, family, kind, protocol)
 # The upper half of an argument is nothing that the kernel reads.
@@ -111,6 +111,8 @@ results["su"] = sudo.returncode
             "vsock",
             "vsock with noise",
             "packet",
+            "packet by its old name",
+            "the same with flags",
             "xdp",
             "rds",
             "tipc",

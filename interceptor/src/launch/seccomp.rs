@@ -80,6 +80,10 @@ const TYPING: &[i32] = &[0x5412, 0x541c];
 /// Families of sockets that there are, `AF_NETLINK` for routes alone: the resolver of libc asks for addresses with it.
 const FAMILIES: &[i32] = &[AF_UNIX, AF_INET, AF_INET6, AF_NETLINK];
 const NETLINK_ROUTE: i32 = 0;
+/// A type that makes any family `AF_PACKET`.
+const SOCK_PACKET: i32 = 10;
+/// The bits of a type that are no flags.
+const KIND: u64 = 0xf;
 
 /// Calls from here on are those of the x32 ABI.
 #[cfg(target_arch = "x86_64")]
@@ -102,7 +106,8 @@ fn filters() -> io::Result<Vec<BpfProgram>> {
     denied.insert(SYS_ioctl, TYPING.iter().map(|request| rule(&[is(1, *request)])).collect::<io::Result<_>>()?);
     let unknown = UNKNOWN.iter().map(|(_, call)| (*call, Vec::new())).collect();
     let others: Vec<_> = FAMILIES.iter().map(|family| is_not(0, *family)).collect();
-    let families = vec![rule(&others)?, rule(&[is(0, AF_NETLINK), is_not(2, NETLINK_ROUTE)])?];
+    let families =
+        vec![rule(&others)?, rule(&[is(0, AF_NETLINK), is_not(2, NETLINK_ROUTE)])?, rule(&[is_kind(1, SOCK_PACKET)])?];
     let families = BTreeMap::from([(SYS_socket, families)]);
     let mut filters = Vec::new();
     #[cfg(target_arch = "x86_64")]
@@ -145,6 +150,10 @@ fn is(argument: u8, value: i32) -> Condition {
 
 fn is_not(argument: u8, value: i32) -> Condition {
     Condition { argument, operator: SeccompCmpOp::Ne, value: u64::from(value.unsigned_abs()) }
+}
+
+fn is_kind(argument: u8, kind: i32) -> Condition {
+    Condition { argument, operator: SeccompCmpOp::MaskedEq(KIND), value: u64::from(kind.unsigned_abs()) }
 }
 
 fn has(argument: u8, flag: i32) -> Condition {
