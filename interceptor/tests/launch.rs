@@ -289,6 +289,14 @@ attempt("a signal to it", lambda: os.kill({pid}, 0))
     #[test]
     fn what_cannot_be_held_is_not_started() {
         let mut stage = stage();
+        // What is there already would count as launched.
+        let mut sleep = Command::new("sleep");
+        sleep.arg("60");
+        let mut other = stage.spawn_agent(sleep).unwrap();
+        let beside = exec(&stage, &[], &["true"]);
+        assert!(said(&beside).contains("were not launched"), "{}", said(&beside));
+        other.kill().unwrap();
+        other.wait().unwrap();
         let mut unknown = stage.interceptor(&["exec", "--agent", "nobody", "--", "true"]);
         unknown.current_dir("/");
         let output = stage.world.output(Place::Outside, None, unknown, LIMIT).unwrap();

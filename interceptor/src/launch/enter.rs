@@ -29,7 +29,7 @@ pub fn enter(
 ) -> Result<Infallible, String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     sys::no_sockets_at_hand().map_err(step("standard input and output"))?;
-    let id = join(spec, capture)?;
+    let id = join(spec, capture, registry)?;
     // Whether Landlock can hide abstract sockets is known before it is too late to write it down.
     let scoped = domain(true).is_ok_and(|domain| domain.create().is_ok());
     register(registry, id, &Launched { agent: spec.agent.clone(), scoped }).map_err(step("the registry"))?;
@@ -47,7 +47,7 @@ pub fn enter(
 }
 
 /// Moves the calling process into a cgroup of its own, once that is known to be governed. Gives the cgroup's id.
-fn join(spec: &Spec, capture: &capture::Config) -> Result<u64, String> {
+fn join(spec: &Spec, capture: &capture::Config, registry: &Path) -> Result<u64, String> {
     let at = |error: io::Error| format!("cgroup {}: {error}", spec.cgroup);
     let directory = cgroup::directory(&spec.cgroup).map_err(at)?;
     fs::create_dir_all(&directory).map_err(at)?;
@@ -57,8 +57,14 @@ fn join(spec: &Spec, capture: &capture::Config) -> Result<u64, String> {
             spec.cgroup
         ));
     }
+    let id = cgroup::cgroup_id(&spec.cgroup).map_err(at)?;
+    // Whoever is in a registered cgroup counts as launched.
+    let events = fs::read_to_string(directory.join("cgroup.events")).map_err(at)?;
+    if events.lines().any(|line| line == "populated 1") && !registry.join(id.to_string()).exists() {
+        return Err(format!("cgroup {} has processes that were not launched: let them end first", spec.cgroup));
+    }
     fs::write(directory.join("cgroup.procs"), "0").map_err(at)?;
-    cgroup::cgroup_id(&spec.cgroup).map_err(at)
+    Ok(id)
 }
 
 fn register(registry: &Path, id: u64, launched: &Launched) -> io::Result<()> {
