@@ -61,6 +61,7 @@ fn others() -> Vec<Row> {
         .open("nothing: the resolver of libc needs it. It leads nowhere without CAP_NET_ADMIN")
         .launched_too(),
         Row::python("AF_NETLINK of all other kinds", NETLINK).open(SECCOMP).launched(NO_FAMILY),
+        Row::python("a pair of another family (TIPC)", PAIRS).open(SECCOMP).launched(NO_FAMILY).may_be_absent(),
         Row::python("every other family and type", SWEEP).open(SECCOMP).launched(NO_FAMILY).may_be_absent(),
         Row::python("every other family and type", SWEEP)
             .by(By::Root)
@@ -69,6 +70,15 @@ fn others() -> Vec<Row> {
             .may_be_absent(),
     ]
 }
+
+/// The kernel itself says of the internet's families that they make no pairs.
+const PAIRS: &str = "
+found = []
+for family in range(2, 64):
+    for kind in (1, 2, 4, 5):
+        if family != 40 and 'ok' in attempt(lambda: socket.socketpair(family, kind)): found.append((family, kind))
+if not found: raise OSError(attempt(lambda: socket.socketpair(30, 4))['errno'], '')
+return str(found)";
 
 const NO_FAMILY: Expected = Expected::Errno(libc::EAFNOSUPPORT);
 

@@ -5,7 +5,7 @@ use interceptor::testing::world::Place;
 use super::row::{EPERM, Expected, Row, scoped};
 
 pub(crate) fn rows() -> Vec<Row> {
-    [sockets(), files(), daemons()].into_iter().flatten().collect()
+    [sockets(), files(), devices(), daemons()].into_iter().flatten().collect()
 }
 
 fn sockets() -> Vec<Row> {
@@ -64,6 +64,15 @@ fn files() -> Vec<Row> {
     ]
 }
 
+fn devices() -> Vec<Row> {
+    vec![
+        Row::python("a device that everybody may use, as /dev/vhost-vsock is on many hosts", AUTOFS)
+            .open("a Landlock domain: no ioctl(2) on devices but terminals and the like")
+            .launched(scoped(libc::EACCES))
+            .may_be_absent(),
+    ]
+}
+
 fn daemons() -> Vec<Row> {
     vec![
         Row::untried(
@@ -88,6 +97,11 @@ fn daemons() -> Vec<Row> {
 }
 
 const HIDDEN: &str = "empty /run, /tmp and /var/tmp; lsm unix_stream_connect, unix_may_send";
+
+/// One that is everywhere, asked for its version.
+const AUTOFS: &str = "
+with open('/dev/autofs', 'rb') as device:
+    return fcntl.ioctl(device, 0xc0189371, struct.pack('=IIIiQ', 1, 0, 24, -1, 0)) and 'answered'";
 
 const FILE: &str = "
 open(ELSEWHERE + '/asked', 'w').write('q')
