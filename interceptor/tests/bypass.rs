@@ -40,11 +40,9 @@ mod unattended;
 
 mod tests {
     use super::report;
-    use interceptor::testing::world::Place;
-
-    use super::row::{By, Row, Site};
+    use super::row::{By, Level, Row, Site};
     use super::run::{self, Line};
-    use super::stage::Stage;
+    use super::stage::{Stage, attempt};
     use super::{
         descriptors, families, inbound, local, multicast, namespaces, options, processes, tcp, udp, unattended,
     };
@@ -90,8 +88,11 @@ mod tests {
     /// The fence must not keep the last packets of connections within a cgroup: their sockets would stay for minutes.
     #[test]
     fn connections_of_its_own_end() {
-        let stage = Stage::governed(Site::Four);
-        let value = stage.python(Place::Agent("one"), By::User, include_str!("bypass/endings.py"));
-        assert_eq!(value["ok"], serde_json::json!({ "TIME_WAIT": 40, "LISTEN": 1 }), "{value}");
+        for level in [Level::Adopted, Level::Launched] {
+            let stage = Stage::governed(Site::Four);
+            let program = attempt(By::User, include_str!("bypass/endings.py"));
+            let value = stage.start_agent(level, "one", By::User, program).value();
+            assert_eq!(value["ok"], serde_json::json!({ "TIME_WAIT": 40, "LISTEN": 1 }), "{level:?}: {value}");
+        }
     }
 }

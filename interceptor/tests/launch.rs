@@ -78,6 +78,7 @@ for name, family, kind, protocol in [
     call(name, 41, family, kind, protocol)
 # The upper half of an argument is nothing that the kernel reads.
 call("vsock with noise", 41, ctypes.c_uint64(0xdead00000028), 1, 0)
+for name, family in [("pair of unix", 1), ("pair of tcp", 2), ("pair of tipc", 30)]: call(name, 53, family, 1, 0, ctypes.create_string_buffer(8))
 call("x32 socket", 0x40000000 + 41, 40, 1, 0)
 call("io_uring", 425, 1, ctypes.create_string_buffer(120))
 call("clone3", 435, ctypes.create_string_buffer(88), 88)
@@ -97,6 +98,13 @@ call("typing into the terminal", 16, 0, 0x5412, b"x")
 call("perf_event_open", 298, 0, 0, -1, -1, 0)
 attempt("become root", lambda: os.setuid(0))
 attempt("another group", lambda: os.setgroups([0]))
+import fcntl, pty, termios
+def terminal():
+    ours, theirs = pty.openpty()
+    again = os.open(os.ttyname(theirs), os.O_RDWR | os.O_NOCTTY)
+    termios.tcsetattr(again, termios.TCSANOW, termios.tcgetattr(again))
+attempt("a terminal of its own", terminal)
+attempt("the null device is no terminal", lambda: fcntl.ioctl(os.open("/dev/null", os.O_RDWR), 0x5401, bytes(60)))
 status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
 results["status"] = {name: status[name] for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Groups"]}
 results["run"], results["tmp"] = os.listdir("/run"), sorted(os.listdir("/tmp"))
@@ -126,12 +134,16 @@ results["su"] = sudo.returncode
             "netlink audit",
             "netlink xfrm",
             "netlink diag",
+            "pair of tcp",
+            "pair of tipc",
         ] {
             assert_eq!(came_to(family), "EAFNOSUPPORT", "{family}");
         }
-        for allowed in ["netlink route", "unix", "tcp", "tcp6"] {
+        for allowed in ["netlink route", "unix", "pair of unix", "tcp", "tcp6"] {
             assert_eq!(came_to(allowed), "ok", "{allowed}");
         }
+        assert_eq!(came_to("a terminal of its own"), "ok");
+        assert_eq!(came_to("the null device is no terminal"), "ENOTTY");
         for unknown in ["x32 socket", "io_uring", "clone3"] {
             assert_eq!(came_to(unknown), "ENOSYS", "{unknown}");
         }

@@ -100,7 +100,7 @@ SystemCallFilter=~{unknown}
 PrivateTmp=yes
 PrivateIPC=yes
 PrivateDevices=yes
-TemporaryFileSystem=/run:mode=755,size=16M
+TemporaryFileSystem=/run:mode=755,size=16M /dev/shm:mode=1777
 BindPaths=-/run/systemd/notify -/run/systemd/journal/socket -/run/systemd/journal/dev-log
 BindReadOnlyPaths=-/run/systemd/resolve/stub-resolv.conf -/run/systemd/resolve/resolv.conf -/run/resolvconf/resolv.conf
 {binds}",

@@ -6,14 +6,15 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Spec, capabilities, files, seccomp, sys};
 use crate::capture::{self, cgroup};
 use crate::identity::level::Launched;
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope, path_beneath_rules,
 };
 
 /// Starts the program in the place of the calling process, held by all that there is. `registry` is where the daemon
@@ -36,7 +37,7 @@ pub fn enter(
     files::cover(&spec.keep).map_err(step("a view of its own of /run and /tmp"))?;
     sys::close_on_exec().map_err(step("closing what was inherited"))?;
     capabilities::give_up(spec.uid, spec.gid).map_err(step("giving up privileges"))?;
-    fence_off(scoped).map_err(step("a domain of its own (Landlock)"))?;
+    fence_off(scoped, &spec.keep).map_err(step("a domain of its own (Landlock)"))?;
     seccomp::apply().map_err(step("the filter of system calls (seccomp)"))?;
     let mut command = Command::new(program);
     command.args(arguments).env("HOME", &spec.home);
@@ -76,15 +77,25 @@ fn register(registry: &Path, id: u64, launched: &Launched) -> io::Result<()> {
 }
 
 /// A Landlock domain: nobody within it traces, or reads the memory of, a process outside. `scoped`: nor signals one, nor
-/// connects to its abstract sockets. A domain has to forbid something by itself: making devices, here.
+/// connects to its abstract sockets, nor has a device do anything (`/dev/vhost-vsock` is open to everybody on many hosts,
+/// and speaks to listeners of the family that agents have no sockets of). A domain has to forbid something by itself: making
+/// devices, here.
 fn domain(scoped: bool) -> Result<Ruleset, RulesetError> {
     let domain = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     let domain = domain.handle_access(AccessFs::MakeChar | AccessFs::MakeBlock)?;
-    if scoped { domain.scope(Scope::from_all(ABI::V6)) } else { Ok(domain) }
+    if scoped { domain.handle_access(AccessFs::IoctlDev)?.scope(Scope::from_all(ABI::V6)) } else { Ok(domain) }
 }
 
-fn fence_off(scoped: bool) -> io::Result<()> {
-    let made = domain(scoped).and_then(Ruleset::create).map_err(io::Error::other)?;
+/// Devices that lead nowhere: all that systemd leaves to a unit with `PrivateDevices`.
+const DEVICES: &[&str] =
+    &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts"];
+
+fn fence_off(scoped: bool, keep: &[PathBuf]) -> io::Result<()> {
+    let mut made = domain(scoped).and_then(Ruleset::create).map_err(io::Error::other)?;
+    if scoped {
+        let devices = DEVICES.iter().map(Path::new).chain(keep.iter().map(PathBuf::as_path));
+        made = made.add_rules(path_beneath_rules(devices, AccessFs::IoctlDev)).map_err(io::Error::other)?;
+    }
     let status = made.restrict_self().map_err(io::Error::other)?;
     if status.ruleset != RulesetStatus::FullyEnforced {
         return Err(io::Error::other("the kernel does not enforce it; Landlock is needed (lsm=landlock,...)"));

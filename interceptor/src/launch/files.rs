@@ -1,4 +1,4 @@
-//! The agent's view of files: `/run` and `/tmp` of its own, so that no socket of a local daemon is in sight.
+//! The agent's view of files: `/run`, `/tmp` and shared memory of its own, so that no socket of a local daemon is in sight.
 //!
 //! A daemon that does the bidding of whoever connects (a container engine, a message bus, an agent for keys, a database on
 //! a local socket) would carry an agent's words past every kernel program. Their sockets lie below these folders.
@@ -11,9 +11,18 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::capture::cgroup;
+
 /// Covered by an empty folder; `/var/run` is `/run` wherever the standard is followed.
-const COVERED: &[(&str, &str)] =
-    &[("/run", "mode=755,size=16m"), ("/tmp", "mode=1777,size=50%"), ("/var/tmp", "mode=1777,size=50%")];
+const COVERED: &[(&str, &str)] = &[
+    ("/run", "mode=755,size=16m"),
+    ("/tmp", "mode=1777,size=50%"),
+    ("/var/tmp", "mode=1777,size=50%"),
+    ("/dev/shm", "mode=1777,size=50%"),
+];
+
+/// Where queues of messages are files, those of the IPC namespace that it was mounted in.
+const QUEUES: &str = "/dev/mqueue";
 
 /// What stays: where `/etc/resolv.conf` may lead. The sockets beside these do not.
 const RESOLVER: &[&str] = &[
@@ -39,12 +48,25 @@ pub(super) fn cover(keep: &[PathBuf]) -> io::Result<()> {
         mount(Some("tmpfs"), *folder, Some("tmpfs"), flags, Some(*options))
             .map_err(|error| at(Path::new(folder), error.into()))?;
     }
+    if Path::new(QUEUES).is_dir() {
+        mount(Some("mqueue"), QUEUES, Some("mqueue"), flags, None::<&str>)
+            .map_err(|error| at(Path::new(QUEUES), error.into()))?;
+    }
+    keep_cgroups()?;
     for one in &kept {
         one.show().map_err(|error| at(&one.path, error))?;
     }
     // The folder that it was in may be covered now; what stays reachable by it must not be more than what is in sight.
     let _elsewhere = here.and_then(std::env::set_current_dir).or_else(|_| std::env::set_current_dir("/"));
     Ok(())
+}
+
+/// Cgroups can be read, and not changed: where others of the agent's user may move processes, it could leave its own.
+fn keep_cgroups() -> io::Result<()> {
+    let root = cgroup::mount()?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let bind = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(None::<&str>, &root, None::<&str>, bind | flags, None::<&str>).map_err(|error| at(&root, error.into()))
 }
 
 /// Something that stays in sight.

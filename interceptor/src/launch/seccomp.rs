@@ -108,7 +108,9 @@ fn filters() -> io::Result<Vec<BpfProgram>> {
     let others: Vec<_> = FAMILIES.iter().map(|family| is_not(0, *family)).collect();
     let families =
         vec![rule(&others)?, rule(&[is(0, AF_NETLINK), is_not(2, NETLINK_ROUTE)])?, rule(&[is_kind(1, SOCK_PACKET)])?];
-    let families = BTreeMap::from([(SYS_socket, families)]);
+    // TIPC makes pairs as well, whose halves speak to others.
+    let pairs = vec![rule(&[is_not(0, AF_UNIX)])?];
+    let families = BTreeMap::from([(SYS_socket, families), (SYS_socketpair, pairs)]);
     let mut filters = Vec::new();
     #[cfg(target_arch = "x86_64")]
     filters.push(without_x32());

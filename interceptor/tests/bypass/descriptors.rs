@@ -2,9 +2,9 @@
 
 use interceptor::capture::{PacketFault, Refusal};
 use interceptor::testing::world::Place;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::row::{By, EPERM, Level, Row, TCP, UDP, inbound, packet};
+use super::row::{By, EPERM, Expected, Level, Row, TCP, UDP, inbound, packet, scoped};
 use super::stage::{Stage, attempt};
 
 /// A raw socket from before sends something to a server.
@@ -112,68 +112,100 @@ fn older_kinds() -> Vec<Row> {
             "a multicast group joined before and left now: the kernel reports it",
             "s = new(INET, UDP)\ns.setsockopt(0, 35, GROUP4 + ANY4 + struct.pack('=i', near()))\ntime.sleep(2)\nwait()\ns.close()\ntime.sleep(0.2)",
         )
-        .open(Level::Launched, "nothing of a launched agent is older than its capture"),
+        .open("nothing of a launched agent is older than its capture")
+        .launched(Expected::NoStart),
     ]
 }
 
 fn inherited() -> Vec<Row> {
     const CLOSES: &str = "closed descriptors, a start within the cgroup; lsm socket_* hooks";
+    const BADF: Expected = Expected::Errno(libc::EBADF);
     vec![
-        Row::act("a connection inherited from outside", |stage| {
-            inherit(stage, "s.connect((FAR4, 7001))", "s.send(b'q')")
+        Row::act("a connection inherited from outside", |stage, level| {
+            inherit(stage, level, 7, "s = new()\ns.connect((FAR4, 7001))", "s.send(b'q')\nreturn said(s)")
         })
-        .open(Level::Launched, CLOSES),
-        Row::act("a socket inherited from outside, connected now", |stage| {
-            inherit(stage, "pass", "s.connect((FAR4, 7000))")
+        .open(CLOSES)
+        .launched(BADF),
+        Row::act("a socket inherited from outside, connected now", |stage, level| {
+            inherit(stage, level, 7, "s = new()", "s.connect((FAR4, 7000))\nreturn said(s)")
         })
-        .open(Level::Launched, CLOSES),
+        .open(CLOSES)
+        .launched(BADF),
+        Row::act("a connection as standard error", |stage, level| {
+            inherit(stage, level, 2, "s = new()\ns.connect((FAR4, 7001))", "s.send(b'q')\nreturn said(s)")
+        })
+        .open("the start is refused; lsm socket_* hooks")
+        .launched(Expected::NoStart),
+        Row::act("a connection passed over a local socket that is standard error (SCM_RIGHTS)", |stage, level| {
+            inherit(stage, level, 2, HANDED, "fd = socket.recv_fds(s, 10, 1)[1][0]\ns = socket.socket(fileno=fd)\ns.settimeout(5)\ns.send(b'q')\nreturn said(s)")
+        })
+        .open("whoever starts it hands it no such socket; lsm file_receive")
+        .launched_too(),
     ]
 }
 
-/// A process that makes a socket outside, does `before` with it, becomes an agent, and does `then`.
-fn inherit(stage: &Stage, before: &str, then: &str) -> Value {
+/// A socket whose other end hands over a connection.
+const HANDED: &str = "
+s, ours = socket.socketpair()
+connection = new()
+connection.connect((FAR4, 7001))
+socket.send_fds(ours, [b'here'], [connection.fileno()])";
+
+/// A process that makes a socket outside, and becomes an agent that does `then` with it, as descriptor `number`. What it
+/// did outside is on the wire as well, so that the answer alone counts.
+fn inherit(stage: &Stage, level: Level, number: u32, before: &str, then: &str) -> (Value, u64) {
+    let agent = attempt(By::User, &format!("s = socket.socket(fileno={number})\ns.settimeout(5)\n{then}"));
+    let started = if level == Level::Launched { stage.launch(&agent) } else { agent };
+    let words: Vec<_> = std::iter::once(started.get_program()).chain(started.get_args()).collect();
+    let words = json!(words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>());
     let become_agent = "os.makedirs(CGROUPS + '/agents/one', exist_ok=True)\n\
                         open(CGROUPS + '/agents/one/cgroup.procs', 'w').write('0')\n\
                         os.setgroups([])\nos.setgid(1000)\nos.setuid(1000)";
-    let body = format!("s = new()\n{before}\n{become_agent}\n{then}\nreturn said(s)");
-    stage.start(Place::Outside, By::Root, attempt(By::Root, &body)).value()
+    let become_agent = if level == Level::Launched { "" } else { become_agent };
+    let body = format!("{before}\nos.dup2(s.fileno(), {number})\n{become_agent}\nos.execv({words}[0], {words})");
+    (stage.start(Place::Outside, By::Root, attempt(By::Root, &body)).value(), 0)
 }
 
 fn passed() -> Vec<Row> {
-    const CLOSES: &str = "no local sockets in sight that are not its own; lsm file_receive";
+    const CLOSES: &str = "a Landlock scope, empty /run, /tmp and /var/tmp; lsm file_receive";
     vec![
         Row::python(
             "a connection passed from outside (SCM_RIGHTS)",
             "s = receive_socket('\\0passed')\ns.send(b'q')\nreturn said(s)",
         )
         .helper(Place::Outside, "s = new()\ns.connect((FAR4, 7001))\npass_socket('\\0passed', s)")
-        .open(Level::Launched, CLOSES),
+        .open(CLOSES)
+        .launched(scoped(EPERM)),
         Row::python(
             "a socket passed from outside, connected now",
             "s = receive_socket('\\0passed')\ns.connect((FAR4, 7000))\nreturn said(s)",
         )
         .helper(Place::Outside, "pass_socket('\\0passed', new())")
-        .open(Level::Launched, CLOSES),
+        .open(CLOSES)
+        .launched(scoped(EPERM)),
         Row::python(
             "a UDP socket passed from outside",
             "return receive_socket('\\0passed').sendto(b'x', (FAR4, 9999))",
         )
         .helper(Place::Outside, "pass_socket('\\0passed', new(INET, UDP))")
-        .open(Level::Launched, CLOSES),
+        .open(CLOSES)
+        .launched(scoped(EPERM)),
     ]
 }
 
 fn taken() -> Vec<Row> {
-    const CLOSES: &str = "a user id of the agent's own; seccomp; lsm ptrace_access_check";
+    const CLOSES: &str = "seccomp, a Landlock domain; lsm ptrace_access_check";
     const HOLDER: &str = "s = new()\ns.connect((FAR4, 7001))\nout('ready')\ntime.sleep(60)";
     vec![
         Row::python("a socket taken from a process of the same user (pidfd_getfd)", PIDFD_GETFD)
             .helper(Place::Outside, HOLDER)
-            .open(Level::Launched, CLOSES)
+            .open(CLOSES)
+            .launched(Expected::Errno(libc::EACCES))
             .may_be_absent(),
         Row::python("ptrace of a process of the same user", PTRACE)
             .helper(Place::Outside, HOLDER)
-            .open(Level::Launched, CLOSES)
+            .open(CLOSES)
+            .launched(Expected::Errno(EPERM))
             .may_be_absent(),
     ]
 }

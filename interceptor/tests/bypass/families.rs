@@ -1,6 +1,6 @@
 //! Sockets of other kinds than TCP and UDP.
 
-use super::row::{By, Level, Row, kind};
+use super::row::{By, Expected, Row, kind};
 
 pub(crate) fn rows() -> Vec<Row> {
     [kinds(), packets(), others()].into_iter().flatten().collect()
@@ -29,36 +29,63 @@ fn kinds() -> Vec<Row> {
 }
 
 fn packets() -> Vec<Row> {
-    const CLOSES: &str = "no CAP_NET_RAW; lsm socket_create";
+    const CLOSES: &str = "seccomp, no CAP_NET_RAW; lsm socket_create";
     vec![
         Row::python("AF_PACKET, frames", "s = socket.socket(17, RAW, 0)\ns.bind(('near', 0))\nreturn s.send(b'\\xff' * 6 + bytes(6) + b'\\x88\\xb5' + bytes(46))")
             .by(By::Container)
-            .open(Level::Launched, CLOSES),
+            .open(CLOSES).launched(NO_FAMILY),
         Row::python("AF_PACKET, datagrams", "s = socket.socket(17, UDP, 0)\nreturn s.sendto(b'out', ('near', 0x88b5, 0, 0, b'\\xff' * 6))")
             .by(By::Container)
-            .open(Level::Launched, CLOSES),
+            .open(CLOSES).launched(NO_FAMILY),
         Row::python("AF_INET with type SOCK_PACKET, which becomes AF_PACKET", "return socket.socket(INET, 10, 0x300).fileno()")
             .by(By::Container)
-            .open(Level::Launched, CLOSES),
+            .open(CLOSES).launched(NO_FAMILY),
         Row::python("AF_PACKET, unprivileged", "return socket.socket(17, RAW, 0).fileno()").kernel(libc::EPERM),
-        Row::python("AF_XDP", "return socket.socket(44, RAW, 0).fileno()").by(By::Container).open(Level::Launched, CLOSES).may_be_absent(),
+        Row::python("AF_XDP", "return socket.socket(44, RAW, 0).fileno()").by(By::Container).open(CLOSES).launched(NO_FAMILY).may_be_absent(),
         Row::python("AF_XDP, unprivileged", "return socket.socket(44, RAW, 0).fileno()").kernel(libc::EPERM).may_be_absent(),
     ]
 }
 
 fn others() -> Vec<Row> {
-    const SECCOMP: &str = "seccomp (with io_uring denied); lsm socket_create";
+    const SECCOMP: &str = "seccomp, io_uring denied; lsm socket_create";
     vec![
         Row::python("AF_VSOCK: a socket", "return socket.socket(40, TCP, 0).fileno()")
-            .open(Level::Launched, SECCOMP)
+            .open(SECCOMP)
+            .launched(NO_FAMILY)
             .may_be_absent(),
         Row::untried("AF_VSOCK: a connection", "it would reach the host of this machine", SECCOMP),
-        Row::python("AF_NETLINK: a socket", "s = socket.socket(16, RAW, 0)\ns.bind((0, 0))\nreturn s.fileno()")
-            .open(Level::Launched, "seccomp; lsm socket_create. It leads nowhere without CAP_NET_ADMIN"),
-        Row::python("every other family and type", SWEEP).open(Level::Launched, SECCOMP).may_be_absent(),
-        Row::python("every other family and type", SWEEP).by(By::Root).open(Level::Launched, SECCOMP).may_be_absent(),
+        Row::python(
+            "AF_NETLINK for routes: a socket",
+            "s = socket.socket(16, RAW, 0)\ns.bind((0, 0))\nreturn s.fileno()",
+        )
+        .open("nothing: the resolver of libc needs it. It leads nowhere without CAP_NET_ADMIN")
+        .launched_too(),
+        Row::python("AF_NETLINK of all other kinds", NETLINK).open(SECCOMP).launched(NO_FAMILY),
+        Row::python("a pair of another family (TIPC)", PAIRS).open(SECCOMP).launched(NO_FAMILY).may_be_absent(),
+        Row::python("every other family and type", SWEEP).open(SECCOMP).launched(NO_FAMILY).may_be_absent(),
+        Row::python("every other family and type", SWEEP)
+            .by(By::Root)
+            .open(SECCOMP)
+            .launched(NO_FAMILY)
+            .may_be_absent(),
     ]
 }
+
+/// The kernel itself says of the internet's families that they make no pairs.
+const PAIRS: &str = "
+found = []
+for family in range(2, 64):
+    for kind in (1, 2, 4, 5):
+        if family != 40 and 'ok' in attempt(lambda: socket.socketpair(family, kind)): found.append((family, kind))
+if not found: raise OSError(attempt(lambda: socket.socketpair(30, 4))['errno'], '')
+return str(found)";
+
+const NO_FAMILY: Expected = Expected::Errno(libc::EAFNOSUPPORT);
+
+const NETLINK: &str = "
+found = [kind for kind in range(1, 32) if 'ok' in attempt(lambda: socket.socket(16, RAW, kind).fileno())]
+if not found: raise OSError(errno.EAFNOSUPPORT, '')
+return str(found)";
 
 /// All families but those of rows of their own: UNIX, INET, INET6, NETLINK, PACKET, VSOCK, XDP.
 const SWEEP: &str = "

@@ -3,7 +3,7 @@
 use interceptor::capture::PacketFault;
 use interceptor::testing::world::Place;
 
-use super::row::{Level, Row, TCP, UDP, inbound};
+use super::row::{Row, TCP, UDP, inbound};
 
 pub(crate) fn rows() -> Vec<Row> {
     [datagrams(), connections(), signals()].into_iter().flatten().collect()
@@ -74,7 +74,8 @@ return 'connected' if results == ['silence', 'connection refused'] else results"
             "l = socket.create_server(('0.0.0.0', 7101))\nwait()\nreturn None",
         )
         .visitor(Place::Far, PROBE)
-        .open(Level::Launched, "a network namespace of the agent's own; a firewall of the host's"),
+        .open("a network namespace of the agent's own; a firewall of the host's")
+        .launched_too(),
     ]
 }
 

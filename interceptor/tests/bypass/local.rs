@@ -2,48 +2,116 @@
 
 use interceptor::testing::world::Place;
 
-use super::row::{Level, Row};
+use super::row::{EPERM, Expected, Row, scoped};
 
 pub(crate) fn rows() -> Vec<Row> {
-    const SIGHT: &str = "a mount and a network namespace of the agent's own; lsm unix_stream_connect, unix_may_send";
-    const OTHERS: &str = "a mount namespace of the agent's own, a user id of its own";
+    [sockets(), files(), devices(), daemons()].into_iter().flatten().collect()
+}
+
+fn sockets() -> Vec<Row> {
+    const OTHERS: &str = "a user of the agent's own, in whose reach nobody listens; lsm unix_stream_connect";
     vec![
         Row::python("a relay outside, at an abstract socket", "return ask('\\0relay')")
             .helper(Place::Outside, "relay('\\0relay')")
-            .open(Level::Launched, SIGHT),
-        Row::python("a relay outside, at a socket in the file system", "return ask(DIR + '/open/relay')")
+            .open("a Landlock scope; lsm unix_stream_connect, unix_may_send")
+            .launched(scoped(EPERM)),
+        Row::python("a relay outside, at a socket in /run, /tmp or /var/tmp", "return ask(DIR + '/open/relay')")
             .helper(Place::Outside, "relay(DIR + '/open/relay')")
-            .open(Level::Launched, SIGHT),
+            .open(HIDDEN)
+            .launched(Expected::Errno(libc::ENOENT)),
+        Row::python("a relay outside, at a socket elsewhere in the file system", "return ask(ELSEWHERE + '/relay')")
+            .helper(Place::Outside, "relay(ELSEWHERE + '/relay')")
+            .open(OTHERS)
+            .launched_too(),
         Row::python(
-            "a relay outside, through pipes in the file system",
-            "open(DIR + '/open/there', 'w').write('q')\nreturn json.load(open(DIR + '/open/back'))",
+            "a relay outside, at a socket that another process of the same user sees",
+            "return ask(f'/proc/{HELPER_PID}/root{DIR}/open/seen')",
         )
-        .helper(Place::Outside, PIPES)
-        .open(Level::Launched, OTHERS),
+        .helper(Place::Outside, "relay(DIR + '/open/seen')")
+        .open("a Landlock domain; lsm ptrace_access_check")
+        .launched(Expected::Errno(libc::EACCES)),
+    ]
+}
+
+fn files() -> Vec<Row> {
+    const OTHERS: &str = "a user of the agent's own, whose files nobody else reads and obeys";
+    vec![
+        Row::python("a relay outside, through pipes in /run, /tmp or /var/tmp", "return through(DIR + '/open')")
+            .helper(Place::Outside, "pipes(DIR + '/open')")
+            .open(HIDDEN)
+            .launched(Expected::Errno(libc::ENOENT)),
+        Row::python("a relay outside, through pipes elsewhere in the file system", "return through(ELSEWHERE)")
+            .helper(Place::Outside, "pipes(ELSEWHERE)")
+            .open(OTHERS)
+            .launched_too(),
+        Row::python("a relay outside, through pipes in /dev/shm", "return through(SHM)")
+            .helper(Place::Outside, "pipes(SHM)")
+            .open("an empty /dev/shm")
+            .launched(Expected::Errno(libc::ENOENT)),
+        Row::python("a relay outside, through a file elsewhere that it reads now and then", FILE)
+            .helper(Place::Outside, FILE_READER)
+            .open(OTHERS)
+            .launched_too(),
+        Row::python("a relay outside, through message queues (System V)", "return queued()")
+            .helper(Place::Outside, "queues()")
+            .open("an IPC namespace of the agent's own")
+            .launched(Expected::Errno(libc::ENOENT)),
+        Row::python("a relay outside, through message queues (POSIX)", "return queued(True)")
+            .helper(Place::Outside, "queues(True)")
+            .open("an IPC namespace of the agent's own")
+            .launched(Expected::Errno(libc::ENOENT))
+            .may_be_absent(),
+    ]
+}
+
+fn devices() -> Vec<Row> {
+    vec![
+        Row::python("a device that everybody may use, as /dev/vhost-vsock is on many hosts", AUTOFS)
+            .open("a Landlock domain: no ioctl(2) on devices but terminals and the like")
+            .launched(scoped(libc::EACCES))
+            .may_be_absent(),
+    ]
+}
+
+fn daemons() -> Vec<Row> {
+    vec![
         Row::untried(
             "docker.sock, D-Bus and `systemd-run --user`, ssh-agent",
             "no such daemons here; as the relays above",
-            SIGHT,
+            HIDDEN,
         ),
-        Row::untried("cron and at", "no such daemons here", OTHERS),
+        Row::untried("cron and at", "no such daemons here", "no_new_privs: what hands over their jobs is set-group-id"),
         Row::untried(
             "request_key(2): a helper of the kernel's asks the resolver",
             "it would act in the host's own namespaces",
             "seccomp",
-        ),
+        )
+        // Should it be let through: without a last argument the kernel starts no helper.
+        .launched_as("return call(libc.syscall, 249, b'dns_resolver', b'far.test', None, -3)", Expected::Errno(EPERM)),
         Row::untried(
             "network file systems: autofs, NFS, sshfs",
             "no such mounts here",
-            "a mount namespace of the agent's own",
+            "a host without them in the agent's reach",
         ),
     ]
 }
 
-const PIPES: &str = "
-for name in ('/open/there', '/open/back'):
-    os.mkfifo(DIR + name)
-    os.chmod(DIR + name, 0o666)
+const HIDDEN: &str = "empty /run, /tmp and /var/tmp; lsm unix_stream_connect, unix_may_send";
+
+/// One that is everywhere, asked for its version.
+const AUTOFS: &str = "
+with open('/dev/autofs', 'rb') as device:
+    return fcntl.ioctl(device, 0xc0189371, struct.pack('=IIIiQ', 1, 0, 24, -1, 0)) and 'answered'";
+
+const FILE: &str = "
+open(ELSEWHERE + '/asked', 'w').write('q')
+for _ in range(50):
+    time.sleep(0.02)
+    if os.path.exists(ELSEWHERE + '/answer'): return json.load(open(ELSEWHERE + '/answer'))";
+
+const FILE_READER: &str = "
+for name in ('/asked', '/answer'): os.path.exists(ELSEWHERE + name) and os.remove(ELSEWHERE + name)
 out('ready')
-open(DIR + '/open/there').read()
-answer = talk(FAR4)
-open(DIR + '/open/back', 'w').write(json.dumps(answer))";
+while not os.path.exists(ELSEWHERE + '/asked'): time.sleep(0.01)
+open(ELSEWHERE + '/next', 'w').write(json.dumps(talk(FAR4)))
+os.rename(ELSEWHERE + '/next', ELSEWHERE + '/answer')";

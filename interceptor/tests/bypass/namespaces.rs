@@ -5,7 +5,7 @@ use interceptor::testing::world::Place;
 use serde_json::{Value, json};
 
 use super::daemon::Daemon;
-use super::row::{By, EPERM, Level, Row, Site, TCP, packet};
+use super::row::{By, EPERM, Expected, Level, Row, Site, TCP, packet};
 use super::run::Played;
 use super::stage::{Stage, attempt};
 
@@ -25,10 +25,10 @@ fn own() -> Vec<Row> {
             .may_be_absent()
     };
     vec![
-        refused("a network namespace of its own, lo down", "unshare(0x50000000)\nmap_ids()\nreturn talk(FAR4)"),
-        refused("a network namespace of its own, lo up", "unshare(0x50000000)\nmap_ids()\nlo_up()\nreturn talk(FAR4)"),
-        refused("the same, IPv6", "unshare(0x50000000)\nmap_ids()\nlo_up()\nreturn talk(FAR6, 7000, INET6)"),
-        refused("setns into a namespace of its own", SETNS),
+        refused("a network namespace of its own, lo down", "unshare(0x50000000)\nmap_ids()\nreturn talk(FAR4)").launched(Expected::Errno(EPERM)),
+        refused("a network namespace of its own, lo up", "unshare(0x50000000)\nmap_ids()\nlo_up()\nreturn talk(FAR4)").launched(Expected::Errno(EPERM)),
+        refused("the same, IPv6", "unshare(0x50000000)\nmap_ids()\nlo_up()\nreturn talk(FAR6, 7000, INET6)").launched(Expected::Errno(EPERM)),
+        refused("setns into a namespace of its own", SETNS).launched_as(UNSHARE, Expected::Errno(EPERM)),
         Row::python(
             "a server at the proxy's port in a namespace of its own",
             "unshare(0x50000000)\nmap_ids()\nlo_up()\nsocket.create_server(('127.0.0.1', 15001))\nreturn 'bound'",
@@ -43,11 +43,12 @@ fn own() -> Vec<Row> {
         .in_vain()
         .closed_by("the kernel: it leads to no other namespace")
         .without_control(),
-        Row::python("a pid namespace of its own: the daemon is told the true process", PID_NAMESPACE).captured(FAR).may_be_absent(),
+        Row::python("a pid namespace of its own: the daemon is told the true process", PID_NAMESPACE).captured(FAR).launched(Expected::Errno(EPERM)).may_be_absent(),
         Row::python("a wire from a namespace of its own into this one", WIRE)
             .helper(Place::Outside, "out('ready')\ntime.sleep(60)")
             .in_vain()
             .closed_by("the kernel")
+            .launched(Expected::Errno(EPERM))
             .without_control(),
     ]
 }
@@ -60,7 +61,9 @@ fn others() -> Vec<Row> {
             .by(By::Root)
             .errno(libc::ECONNREFUSED, Refusal::NoListener)
             .closed_by("C, E"),
-        Row::python("setns into the servers' namespace, unprivileged", ENTER).kernel(libc::EACCES),
+        Row::python("setns into the servers' namespace, unprivileged", ENTER)
+            .kernel(libc::EACCES)
+            .launched(Expected::Errno(libc::EACCES)),
     ]
 }
 
@@ -71,7 +74,9 @@ fn cgroups() -> Vec<Row> {
             "open(CGROUPS + '/outside/cgroup.procs', 'w').write('0')\nreturn talk(FAR4)",
         )
         .kernel(libc::EACCES),
-        Row::python("into another cgroup by clone3(CLONE_INTO_CGROUP)", CLONE3).kernel(libc::EACCES),
+        Row::python("into another cgroup by clone3(CLONE_INTO_CGROUP)", CLONE3)
+            .kernel(libc::EACCES)
+            .launched(Expected::Errno(libc::ENOSYS)),
         Row::python("a cgroup of its own", "os.mkdir(CGROUPS + '/own')\nreturn 'made'").kernel(libc::EACCES),
         Row::python("in a child cgroup", "return talk(FAR4)")
             .within("one/child")
@@ -82,7 +87,8 @@ fn cgroups() -> Vec<Row> {
             "open(CGROUPS + '/outside/cgroup.procs', 'w').write('0')\nreturn talk(FAR4)",
         )
         .by(By::Root)
-        .open(Level::Launched, "no root; no writable cgroup file system"),
+        .open("no root; a cgroup file system that is not writable")
+        .launched(READ_ONLY),
     ]
 }
 
@@ -90,7 +96,8 @@ fn starts() -> Vec<Row> {
     vec![
         Row::scene("a governed cgroup within a delegated one", delegated).no_start(),
         Row::scene("the same with `allow_delegated`, into another cgroup of the same user", allowed)
-            .open(Level::Launched, "the default; a user id of the agent's own"),
+            .open("the default; a cgroup file system that is not writable")
+            .launched(READ_ONLY),
         Row::scene("a foreign program holds the cgroup for itself", exclusive).no_start(),
     ]
 }
@@ -98,10 +105,14 @@ fn starts() -> Vec<Row> {
 /// What an agent with the host's capabilities can do. Such an agent is not governed.
 fn administration() -> Vec<Row> {
     vec![
-        Row::scene("the links detached", detached).by(By::Root).open(Level::Launched, "no CAP_BPF; lsm bpf"),
+        Row::scene("the links detached", detached)
+            .by(By::Root)
+            .open("no CAP_BPF, seccomp; lsm bpf")
+            .launched(Expected::Errno(libc::ENOENT)),
         Row::scene("traffic control on lo mirrors what goes to the proxy", mirrored)
             .by(By::Root)
-            .open(Level::Launched, "no CAP_NET_ADMIN"),
+            .open("no CAP_NET_ADMIN")
+            .launched(Expected::Errno(EPERM)),
         Row::python("nft: the proxy's address translated to a server's", TRANSLATED)
             .by(By::Root)
             .nothing(packet(TCP, PacketFault::Device))
@@ -131,44 +142,49 @@ fn started(stage: Stage, hint: &str) -> Played {
     Played { stage, value, seen: 0 }
 }
 
-fn delegated() -> Played {
+fn delegated(_level: Level) -> Played {
     let stage = Stage::open(Site::Four);
     delegate(&parent(&stage));
     started(stage, "allow_delegated")
 }
 
-fn allowed() -> Played {
+fn allowed(level: Level) -> Played {
     let mut stage = Stage::open(Site::Four);
     delegate(&parent(&stage));
     delegate(&stage.world.cgroup(Place::Outside));
     stage.config.allow_delegated = true;
     stage.attend();
     let body = "open(CGROUPS + '/outside/cgroup.procs', 'w').write('0')\nreturn talk(FAR4)";
-    let value = stage.start(Place::Agent("one"), By::User, attempt(By::User, body)).value();
+    let value = stage.start_agent(level, "one", By::User, attempt(By::User, body)).value();
     Played { stage, value, seen: 0 }
 }
 
-fn exclusive() -> Played {
+fn exclusive(_level: Level) -> Played {
     let stage = Stage::open(Site::Four);
     assert_eq!(stage.python(Place::Outside, By::Root, EXCLUSIVE)["ok"], "attached");
     started(stage, "holds this cgroup")
 }
 
-fn detached() -> Played {
+fn detached(level: Level) -> Played {
     let stage = Stage::governed(Site::Four);
-    let value = stage.python(Place::Agent("one"), By::Root, DETACH);
+    let value = stage.start_agent(level, "one", By::Root, attempt(By::Root, DETACH)).value();
     Played { stage, value, seen: 0 }
 }
 
-fn mirrored() -> Played {
+fn mirrored(level: Level) -> Played {
     let stage = Stage::governed(Site::Four);
     let wire = stage.world.sniff().unwrap();
-    let mut value = stage.python(Place::Agent("one"), By::Root, MIRROR);
+    let mut value = stage.start_agent(level, "one", By::Root, attempt(By::Root, MIRROR)).value();
     let seen = wire.count();
     // The connection itself is captured; what counts is what is on the wire.
     value["ok"] = Value::Null;
     Played { stage, value, seen }
 }
+
+const READ_ONLY: Expected = Expected::Errno(libc::EROFS);
+
+/// Should it work, the process is none the less in no other namespace.
+const UNSHARE: &str = "unshare(0x50000000)";
 
 const SETNS: &str = "
 theirs, ours = os.pipe()
@@ -235,5 +251,5 @@ return talk(FAR4)";
 
 const MIRROR: &str = "
 for words in ('qdisc add dev lo clsact', 'filter add dev lo egress protocol all u32 match u32 0 0 action mirred egress mirror dev near'):
-    subprocess.run(['tc', *words.split()], check=True)
+    if subprocess.run(['tc', *words.split()], stderr=subprocess.DEVNULL).returncode: raise OSError(errno.EPERM, '')
 return talk(FAR4)";

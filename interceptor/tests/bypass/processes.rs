@@ -4,46 +4,54 @@ use std::collections::HashMap;
 use std::process::Command;
 use std::time::Duration;
 
-use interceptor::testing::world::Place;
 use serde_json::{Value, json};
 
-use super::row::{By, Level, Row};
+use super::row::{By, Expected, Level, Row};
 use super::stage::Stage;
 
 const FAR: &str = "10.99.0.2:7000";
 const CHILDREN: usize = 10_000;
 
 pub(crate) fn rows() -> Vec<Row> {
-    const PRIVILEGES: &str = "no_new_privs; lsm socket_create";
+    const PRIVILEGES: &str = "no_new_privs, seccomp; lsm socket_create";
     vec![
         Row::python(
             "LD_PRELOAD replaces connect(2)",
             "os.execve(DIR + '/raw', ['raw', 'connect'], {'LD_PRELOAD': DIR + '/preload.so'})",
         )
-        .captured(FAR),
+        .captured(FAR)
+        .launched_too(),
         Row::python("a static Go program with an empty environment", "os.execve(DIR + '/static', ['static'], {})")
             .captured(FAR)
+            .launched_too()
             .may_be_absent(),
         Row::python("a set-user-id program connects", "os.execv(DIR + '/set-user-id', ['raw', 'connect'])")
-            .captured(FAR),
+            .captured(FAR)
+            .launched_too(),
         Row::python("a set-user-id program opens AF_PACKET", "os.execv(DIR + '/set-user-id', ['raw', 'packet'])")
-            .open(Level::Launched, PRIVILEGES),
+            .open(PRIVILEGES)
+            .launched(Expected::Errno(libc::EAFNOSUPPORT)),
         Row::python(
             "a program with file capabilities opens AF_PACKET",
             "os.execv(DIR + '/capable', ['raw', 'packet'])",
         )
-        .open(Level::Launched, PRIVILEGES),
-        Row::act("10,000 connections of children that are gone at once", forks).attributed().closed_by("C"),
+        .open(PRIVILEGES)
+        .launched(Expected::Errno(libc::EPERM)),
+        Row::act("10,000 connections of children that are gone at once", forks)
+            .attributed()
+            .launched_too()
+            .closed_by("C"),
     ]
 }
 
 /// Every connection that the daemon gets is told with its true process, and each that was answered was told.
-fn forks(stage: &Stage) -> Value {
+fn forks(stage: &Stage, level: Level) -> (Value, u64) {
+    let wire = stage.world.sniff().unwrap();
     let daemon = stage.daemon.as_ref().unwrap();
     let mark = daemon.mark();
     let mut command = Command::new(stage.world.directory().join("forks"));
     command.arg(CHILDREN.to_string());
-    let output = stage.start(Place::Agent("one"), By::User, command).all(Duration::from_secs(60));
+    let output = stage.start_agent(level, "one", By::User, command).all(Duration::from_secs(60));
     let children: Vec<Vec<u64>> =
         output.iter().map(|line| line.split(' ').map(|word| word.parse().unwrap()).collect()).collect();
     let mut told = daemon.origins(mark);
@@ -78,7 +86,7 @@ fn forks(stage: &Stage) -> Value {
         "unrecorded": daemon.unrecorded(mark).len(), "wrong": wrong.into_iter().take(3).collect::<Vec<_>>(),
     });
     eprintln!("     {told_of}");
-    told_of
+    (told_of, wire.count())
 }
 
 /// What is wrong with that, if anything.

@@ -2,15 +2,17 @@
 
 use std::fmt::Write as _;
 
-use super::row::{By, Expected, Level};
+use super::row::{By, Expected};
 use super::run::{ABSENT, Line};
 
 /// All lines, one a row.
 pub(crate) fn table(table: &[(&'static str, Vec<Line>)]) -> String {
     let mut text = String::new();
     for (theme, lines) in table.iter().filter(|(_, lines)| !lines.is_empty()) {
-        let _ =
-            write!(text, "\n## {theme}\n\n| attempt | result | closed by | level | event |\n|---|---|---|---|---|\n");
+        let _ = write!(
+            text,
+            "\n## {theme}\n\n| attempt | adopted | launched | closed by | event |\n|---|---|---|---|---|\n"
+        );
         for line in lines {
             let _ = writeln!(text, "{}", columns(line));
         }
@@ -28,11 +30,14 @@ pub(crate) fn document(lines: &[(&'static str, Vec<Line>)]) -> String {
     let absent = count(|line| line.result.starts_with(ABSENT));
     let open = count(|line| line.row.expected == Expected::Open && !line.result.starts_with(ABSENT));
     let untried = count(|line| line.row.expected == Expected::Untried);
+    let launched = count(|line| line.launched.is_some());
+    let open_launched = count(|line| line.row.launched == Some(Expected::Open));
     let all = count(|_| true);
     let closed = all - absent - open - untried;
     format!(
-        "# Ways round the capture\n\nLinux {release}: {all} attempts. {closed} come to nothing, **{open} are open** at the \
-         adopted level, {absent} need\nwhat this kernel or host does not have, {untried} were not tried.\n{INTRODUCTION}{}",
+        "# Ways round the capture\n\nLinux {release}: {all} attempts. Adopted: {closed} come to nothing, **{open} are open**, \
+         {absent} need what this kernel or host does\nnot have, {untried} were not tried. Launched: {launched} of them were \
+         tried as well, **{open_launched} are open**.\n{INTRODUCTION}{}",
         table(lines)
     )
 }
@@ -44,16 +49,13 @@ fn columns(line: &Line) -> String {
         By::Container => " (container's root)",
         By::Root => " (root)",
     };
-    let level = match row.level {
-        Level::Adopted => "adopted",
-        Level::Launched => "launched",
-    };
     let event = match (row.event, row.expected) {
         (Some(event), _) => event.to_string(),
         (None, Expected::Captured(_) | Expected::Attributed) => "the captured connection".to_owned(),
         (None, _) => "none".to_owned(),
     };
-    format!("| {}{by} | {} | {} | {level} | {event} |", row.name, line.result, row.closed_by)
+    let launched = line.launched.as_deref().unwrap_or("-");
+    format!("| {}{by} | {} | {launched} | {} | {event} |", row.name, line.result, row.closed_by)
 }
 
 const INTRODUCTION: &str = include_str!("introduction.md");

@@ -24,7 +24,10 @@ pub(crate) struct Row {
     pub(crate) event: Option<Refusal>,
     /// What keeps it from working.
     pub(crate) closed_by: &'static str,
-    pub(crate) level: Level,
+    /// What it comes to as a launched agent, where that is tried as well.
+    pub(crate) launched: Option<Expected>,
+    /// What a launched agent tries, where that is something else.
+    pub(crate) launched_body: Option<&'static str>,
     /// Whether the same program must have an effect where nothing is governed.
     pub(crate) control: bool,
     /// Whether kernels may lack it.
@@ -35,6 +38,9 @@ pub(crate) struct Row {
     pub(crate) visitor: Option<(Place<'static>, &'static str)>,
 }
 
+/// Gives what it came to, and how many packets reached the servers.
+pub(crate) type Act = fn(&Stage, Level) -> (Value, u64);
+
 /// What is tried.
 pub(crate) enum Attempt {
     /// The body of a Python function, after `attempt.py`.
@@ -44,9 +50,9 @@ pub(crate) enum Attempt {
     /// As `Python`, in a world of its own: it starts before the daemon, and goes on after it.
     Early(&'static str),
     /// Something with a world of its own.
-    Scene(fn() -> Played),
+    Scene(fn(Level) -> Played),
     /// Something in the row's world.
-    Act(fn(&Stage) -> Value),
+    Act(Act),
     /// Not tried, and why.
     Untried(&'static str),
 }
@@ -86,6 +92,8 @@ pub(crate) enum Expected {
     Kernel(i32),
     /// The daemon, or the capture of this cgroup, does not start.
     NoStart,
+    /// The process is killed, for a system call that it must not even try.
+    Killed,
     /// Many connections, each with its true process or none.
     Attributed,
     /// It works.
@@ -94,12 +102,12 @@ pub(crate) enum Expected {
     Untried,
 }
 
-/// The lowest level of guarantee at which an attempt fails.
+/// How the agent came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// Any governed cgroup: kernel programs alone.
+    /// It is in a governed cgroup: kernel programs alone.
     Adopted,
-    /// Agents that are launched by us.
+    /// `interceptor exec` started it.
     Launched,
 }
 
@@ -114,7 +122,8 @@ impl Row {
             expected: Expected::Nothing,
             event: None,
             closed_by: "E",
-            level: Level::Adopted,
+            launched: None,
+            launched_body: None,
             control: true,
             may_be_absent: false,
             helper: None,
@@ -134,17 +143,17 @@ impl Row {
         Self::new(name, Attempt::Program(words))
     }
 
-    pub(crate) fn scene(name: &'static str, scene: fn() -> Played) -> Self {
+    pub(crate) fn scene(name: &'static str, scene: fn(Level) -> Played) -> Self {
         Self::new(name, Attempt::Scene(scene)).without_control()
     }
 
-    pub(crate) fn act(name: &'static str, act: fn(&Stage) -> Value) -> Self {
+    pub(crate) fn act(name: &'static str, act: Act) -> Self {
         Self::new(name, Attempt::Act(act)).without_control()
     }
 
     pub(crate) fn untried(name: &'static str, why: &'static str, closed_by: &'static str) -> Self {
         let row = Self::new(name, Attempt::Untried(why)).without_control().closed_by(closed_by);
-        Self { expected: Expected::Untried, level: Level::Launched, ..row }
+        Self { expected: Expected::Untried, ..row }
     }
 
     pub(crate) fn captured(self, destination: &'static str) -> Self {
@@ -179,9 +188,25 @@ impl Row {
     }
 
     /// It works. Whoever closes it changes the row.
-    pub(crate) fn open(self, level: Level, would_close: &'static str) -> Self {
+    pub(crate) fn open(self, would_close: &'static str) -> Self {
         let row = self.closed_by(would_close).without_control();
-        Self { expected: Expected::Open, level, ..row }
+        Self { expected: Expected::Open, ..row }
+    }
+
+    /// What it comes to as a launched agent.
+    pub(crate) fn launched(self, expected: Expected) -> Self {
+        Self { launched: Some(expected), ..self }
+    }
+
+    /// What a launched agent tries instead, and what that comes to.
+    pub(crate) fn launched_as(self, body: &'static str, expected: Expected) -> Self {
+        Self { launched_body: Some(body), ..self.launched(expected) }
+    }
+
+    /// As a launched agent it comes to the same.
+    pub(crate) fn launched_too(self) -> Self {
+        let expected = self.expected;
+        self.launched(expected)
     }
 
     pub(crate) fn event(self, event: Refusal) -> Self {
@@ -219,6 +244,14 @@ impl Row {
     pub(crate) fn visitor(self, place: Place<'static>, body: &'static str) -> Self {
         Self { visitor: Some((place, body)), ..self }
     }
+}
+
+/// This error where Landlock can hide abstract sockets (Linux 6.12); before, nothing does.
+pub(crate) fn scoped(errno: i32) -> Expected {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 12) { Expected::Open } else { Expected::Errno(errno) }
 }
 
 pub(crate) const fn option(level: u32, name: u32) -> Refusal {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::processes;
-use super::row::{Attempt, By, Expected, Row, Site};
+use super::row::{Attempt, By, Expected, Level, Row, Site};
 use super::stage::{self, Process, Stage};
 
 /// How long an event may take to be told.
@@ -22,6 +22,8 @@ const TELLINGS: usize = 150;
 pub(crate) struct Line {
     pub(crate) row: Row,
     pub(crate) result: String,
+    /// As a launched agent, where that was tried.
+    pub(crate) launched: Option<String>,
     /// What is not as it must be.
     pub(crate) faults: Vec<String>,
 }
@@ -84,7 +86,7 @@ impl Sites {
         if row.control || row.may_be_absent || matches!(row.expected, Expected::Kernel(_)) {
             let stage = self.control.get_or_insert_with(|| Stage::open(row.site));
             let seen;
-            (control, seen) = watched(stage, &row, true);
+            (control, seen) = watched(stage, &row, None);
             if seen != 0 && control["ok"] == "set" {
                 // The kernel repeats its reports.
                 quiet(stage);
@@ -96,14 +98,14 @@ impl Sites {
             }
         }
         let (_, shared) = self.current.as_ref().unwrap();
-        let own = alone(&row);
+        let own = alone(&row, Level::Adopted);
         let stage = own.as_ref().map_or(shared, |played| &played.stage);
         let mark = if own.is_some() { Some(0) } else { stage.daemon.as_ref().map(super::daemon::Daemon::mark) };
         let (value, seen) = match &own {
             Some(played) => (played.value.clone(), played.seen),
-            None => watched(stage, &row, false),
+            None => watched(stage, &row, Some(Level::Adopted)),
         };
-        let (result, wrong) = judge(&row, &value, &control, seen);
+        let (result, wrong) = judge(&row, Level::Adopted, &value, &control, seen);
         faults.extend(wrong.map(|wrong| format!("{}: {wrong}; it came to {value}, {seen} packets", row.name)));
         if let (Some(mark), false) = (mark, result.starts_with(ABSENT)) {
             faults.extend(event_fault(stage, &row, &value, mark));
@@ -111,8 +113,14 @@ impl Sites {
         if row.expected == Expected::Open && own.is_none() {
             quiet(stage);
         }
-        eprintln!("{} {}: {result}", if faults.is_empty() { "ok  " } else { "BAD " }, row.name);
-        Line { row, result, faults }
+        let launched = row.launched.is_some().then(|| {
+            let (launched, wrong) = launched(shared, &row, &control);
+            faults.extend(wrong);
+            launched
+        });
+        let told = launched.as_deref().unwrap_or("-");
+        eprintln!("{} {}: {result} / {told}", if faults.is_empty() { "ok  " } else { "BAD " }, row.name);
+        Line { row, result, launched, faults }
     }
 
     /// What was refused while there was no daemon is told to the next one.
@@ -133,20 +141,34 @@ pub(crate) struct Played {
     pub(crate) seen: u64,
 }
 
+/// What comes of the row as a launched agent, and what is wrong with that.
+fn launched(shared: &Stage, row: &Row, control: &Value) -> (String, Option<String>) {
+    let own = alone(row, Level::Launched);
+    let (value, seen) = match own {
+        Some(Played { value, seen, .. }) => (value, seen),
+        None => watched(shared, row, Some(Level::Launched)),
+    };
+    let (result, wrong) = judge(row, Level::Launched, &value, control, seen);
+    if seen != 0 {
+        quiet(shared);
+    }
+    (result, wrong.map(|wrong| format!("{}, launched: {wrong}; it came to {value}, {seen} packets", row.name)))
+}
+
 /// Runs an attempt that wants a world of its own.
-fn alone(row: &Row) -> Option<Played> {
+fn alone(row: &Row, level: Level) -> Option<Played> {
     match row.attempt {
-        Attempt::Scene(scene) => Some(scene()),
-        Attempt::Early(body) => Some(early(row, body)),
+        Attempt::Scene(scene) => Some(scene(level)),
+        Attempt::Early(body) => Some(early(row, level, body)),
         _ => None,
     }
 }
 
 /// Starts the attempt, then the daemon, and lets the attempt go on.
-fn early(row: &Row, body: &str) -> Played {
+fn early(row: &Row, level: Level, body: &str) -> Played {
     let mut stage = Stage::open(row.site);
     let helper = helper(&stage, row);
-    let mut process = stage.start(Place::Agent(row.cgroup), row.by, stage::attempt(row.by, body));
+    let mut process = stage.start_agent(level, row.cgroup, row.by, stage::attempt(row.by, body));
     let first = process.value();
     if first != "ready" {
         return Played { stage, value: first, seen: 0 };
@@ -162,7 +184,7 @@ fn early(row: &Row, body: &str) -> Played {
 fn helper(stage: &Stage, row: &Row) -> Option<Process> {
     let (place, body) = row.helper?;
     let by = if place == Place::Outside { By::User } else { By::Root };
-    let process = stage.start(place, by, stage::attempt(by, body));
+    let mut process = stage.start(place, by, stage::attempt(by, body));
     process.ready();
     Some(process)
 }
@@ -178,25 +200,30 @@ fn visited(stage: &Stage, row: &Row, process: &mut Process) -> Value {
     value
 }
 
-/// What the attempt says, and how many packets reached the servers meanwhile.
-fn watched(stage: &Stage, row: &Row, control: bool) -> (Value, u64) {
+/// What the attempt says, and how many packets reached the servers meanwhile. Without a level it is nobody's agent.
+fn watched(stage: &Stage, row: &Row, level: Option<Level>) -> (Value, u64) {
     let helper = helper(stage, row);
     let wire = stage.world.sniff().unwrap();
-    let place = if control { Place::Outside } else { Place::Agent(row.cgroup) };
-    let value = match &row.attempt {
-        Attempt::Python(body) | Attempt::Early(body) => {
-            perform(stage, row, place, stage::attempt(row.by, body), helper.as_ref())
+    // What a launched agent could give up is gone already.
+    let by = if level == Some(Level::Launched) { By::User } else { row.by };
+    let instead = row.launched_body.filter(|_| level == Some(Level::Launched));
+    let value = match (&row.attempt, instead) {
+        (_, Some(body)) | (&(Attempt::Python(body) | Attempt::Early(body)), None) => {
+            perform(stage, row, level, stage::attempt(by, body), helper.as_ref())
         }
-        Attempt::Program(words) => perform(stage, row, place, program(stage, words), helper.as_ref()),
-        Attempt::Act(act) => act(stage),
-        Attempt::Scene(_) | Attempt::Untried(_) => Value::Null,
+        (Attempt::Program(words), None) => perform(stage, row, level, program(stage, words), helper.as_ref()),
+        (Attempt::Act(act), None) => return act(stage, level.unwrap_or(Level::Adopted)),
+        (Attempt::Scene(_) | Attempt::Untried(_), None) => Value::Null,
     };
     (value, wire.count())
 }
 
-fn perform(stage: &Stage, row: &Row, place: Place<'_>, mut command: Command, helper: Option<&Process>) -> Value {
+fn perform(stage: &Stage, row: &Row, level: Option<Level>, mut command: Command, helper: Option<&Process>) -> Value {
     command.env("BYPASS_HELPER", helper.map_or(0, Process::id).to_string());
-    let mut process = stage.start(place, row.by, command);
+    let mut process = match level {
+        None => stage.start(Place::Outside, row.by, command),
+        Some(level) => stage.start_agent(level, row.cgroup, row.by, command),
+    };
     let value = process.value();
     if value == "ready" { visited(stage, row, &mut process) } else { value }
 }
@@ -211,15 +238,21 @@ fn program(stage: &Stage, words: &[&str]) -> Command {
 pub(crate) const ABSENT: &str = "not here";
 
 /// The result in words, and what is wrong with it.
-fn judge(row: &Row, value: &Value, control: &Value, seen: u64) -> (String, Option<String>) {
+fn judge(row: &Row, level: Level, value: &Value, control: &Value, seen: u64) -> (String, Option<String>) {
+    let expected = if level == Level::Adopted { row.expected } else { row.launched.unwrap_or(row.expected) };
     let errno = value.get("errno").and_then(Value::as_i64).and_then(|errno| i32::try_from(errno).ok());
     let same = value.get("errno").is_some() && value.get("errno") == control.get("errno");
     let named = |errno: i32| format!("{:?}", Errno::from_raw(errno));
-    let declared = errno.is_some_and(|errno| row.expected == Expected::Kernel(errno));
+    let declared = errno.is_some_and(|errno| match expected {
+        Expected::Kernel(expected) => expected == errno,
+        // Launched, it is refused before anybody asks whether it is there.
+        Expected::Errno(expected) => level == Level::Launched && expected == errno,
+        _ => false,
+    });
     if row.may_be_absent && same && !declared {
         return (format!("{ABSENT}: {}", named(errno.unwrap_or_default())), left(seen));
     }
-    match row.expected {
+    match expected {
         Expected::Errno(expected) => {
             (named(expected), (errno != Some(expected)).then(|| "another result".to_owned()).or(left(seen)))
         }
@@ -229,13 +262,17 @@ fn judge(row: &Row, value: &Value, control: &Value, seen: u64) -> (String, Optio
             (format!("{}, to everybody", named(expected)), wrong.or(left(seen)))
         }
         Expected::Captured(destination) => {
-            (format!("captured as {destination}"), wrong_record(row, value, destination).or(left(seen)))
+            (format!("captured as {destination}"), wrong_record(row, level, value, destination).or(left(seen)))
         }
         Expected::Nothing => {
             let through = has_effect(value) || value.get("broken").is_some() || !value.is_object();
             ("nothing gets through".to_owned(), through.then(|| "it got through".to_owned()).or(left(seen)))
         }
         Expected::NoStart => ("no start".to_owned(), value.get("refused").is_none().then(|| "it started".to_owned())),
+        Expected::Killed => {
+            let alive = value["killed"] != libc::SIGSYS;
+            ("the process is killed".to_owned(), alive.then(|| "it was not".to_owned()).or(left(seen)))
+        }
         Expected::Attributed => {
             ("each with its true process, or refused".to_owned(), processes::wrongly_attributed(value).or(left(seen)))
         }
@@ -265,11 +302,11 @@ fn has_effect(value: &Value) -> bool {
     connected || value.get("ok").is_some_and(some)
 }
 
-fn wrong_record(row: &Row, value: &Value, destination: &str) -> Option<String> {
+fn wrong_record(row: &Row, level: Level, value: &Value, destination: &str) -> Option<String> {
     let Ok(origin) = serde_json::from_value::<Origin>(value["ok"].clone()) else {
         return Some("no record".to_owned());
     };
-    let uid = if row.by == By::User { stage::AGENT } else { 0 };
+    let uid = if row.by == By::User || level == Level::Launched { stage::AGENT } else { 0 };
     let pid = value["pid"].as_u64() == Some(u64::from(origin.pid));
     (origin.destination.to_string() != destination || origin.uid != uid || !pid).then(|| "a wrong record".to_owned())
 }

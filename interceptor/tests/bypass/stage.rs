@@ -3,10 +3,11 @@
 use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use interceptor::capture::{Config, Resolver, cgroup};
@@ -14,13 +15,14 @@ use interceptor::testing::world::{FAR4, FAR6, Place, World};
 use serde_json::{Value, json};
 
 use super::daemon::Daemon;
-use super::row::{By, Site};
+use super::row::{By, Level, Site};
 
 pub(crate) const AGENT: u32 = 1000;
 /// How long a program may take to say its next line.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SHARED: &str = include_str!("attempt.py");
 const FAR: &str = include_str!("far.py");
+const CONFIGURATION: &str = "interceptor.toml";
 const PROGRAMS: [(&str, &str, &[&str]); 3] = [
     ("raw", include_str!("raw.c"), &[]),
     ("forks", include_str!("forks.c"), &[]),
@@ -32,6 +34,8 @@ pub(crate) struct Stage {
     pub(crate) config: Config,
     pub(crate) daemon: Option<Daemon>,
     far: Child,
+    /// Folders that everybody may write to, beside the world's directory.
+    elsewhere: [PathBuf; 2],
 }
 
 impl Stage {
@@ -55,7 +59,9 @@ impl Stage {
         let mut line = String::new();
         BufReader::new(far.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line.trim(), "\"ready\"");
-        Self { world, config, daemon: None, far }
+        configure(&world, &config);
+        let elsewhere = ["/var/lib", "/dev/shm"].map(|folder| elsewhere(folder, &world));
+        Self { world, config, daemon: None, far, elsewhere }
     }
 
     /// A world whose agents are governed.
@@ -76,10 +82,31 @@ impl Stage {
     /// Starts a program in a place.
     pub(crate) fn start(&self, place: Place<'_>, by: By, mut command: Command) -> Process {
         command.env("BYPASS_DIR", self.world.directory()).env("BYPASS_FAR", self.far.id().to_string());
-        command.env("BYPASS_CGROUPS", cgroup_root(&self.world));
+        command.env("BYPASS_CGROUPS", cgroup_root(&self.world)).env("BYPASS_ELSEWHERE", &self.elsewhere[0]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let uid = (by == By::User).then_some(AGENT);
         Process::new(self.world.spawn_as(place, uid, command).unwrap())
+    }
+
+    /// Starts a program as an agent.
+    pub(crate) fn start_agent(&self, level: Level, cgroup: &str, by: By, command: Command) -> Process {
+        match level {
+            Level::Adopted => self.start(Place::Agent(cgroup), by, command),
+            Level::Launched => self.start(Place::Outside, By::Root, self.launch(&command)),
+        }
+    }
+
+    /// The command that starts another as a launched agent. Of the world's directory it sees the programs alone.
+    pub(crate) fn launch(&self, command: &Command) -> Command {
+        let mut launch = Command::new(env!("CARGO_BIN_EXE_interceptor"));
+        launch.arg("--config").arg(self.world.directory().join(CONFIGURATION)).args(["exec", "--agent", "bypasser"]);
+        let programs = PROGRAMS.map(|(name, _, _)| name).into_iter().chain(["static", "set-user-id", "capable"]);
+        for program in programs.map(|name| self.world.directory().join(name)).filter(|path| path.exists()) {
+            launch.arg("--keep").arg(program);
+        }
+        launch.arg("--").arg(command.get_program()).args(command.get_args()).current_dir("/");
+        launch.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        launch
     }
 
     /// Runs the body of a Python function in a place, and gives what it came to.
@@ -90,6 +117,9 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        for folder in &self.elsewhere {
+            let _gone = std::fs::remove_dir_all(folder);
+        }
         let _gone = self.far.kill();
         let _gone = self.far.wait();
         if let Some(daemon) = self.daemon.take() {
@@ -102,6 +132,57 @@ impl Drop for Stage {
 fn cgroup_root(world: &World) -> std::path::PathBuf {
     let agents = cgroup::mount().unwrap().join(world.agents_cgroup().trim_start_matches('/'));
     agents.parent().unwrap().to_path_buf()
+}
+
+/// What `interceptor exec` reads. The agent is the user that others in the world are as well: the harder case.
+fn configure(world: &World, capture: &Config) {
+    let directory = world.directory();
+    let (path, agents) = (directory.display(), world.agents_cgroup());
+    let daemon = world.cgroup(Place::Daemon);
+    let pins = capture.pin_directory.display();
+    std::fs::create_dir(directory.join("token")).unwrap();
+    let text = format!(
+        r#"
+[capture]
+cgroups = ["{agents}"]
+daemon_cgroup = "{daemon}"
+pin_directory = "{pins}"
+resolver = "none"
+
+[admin]
+socket = "{path}/admin.sock"
+
+[[issuer]]
+name = "corp"
+kind = "oidc"
+issuer = "https://idp.corp.example"
+audience = "interceptor"
+jwks = "{path}/jwks.json"
+
+[[agent]]
+name = "bypasser"
+match = {{ cgroup = "{agents}/launched-*", uid = {AGENT} }}
+token = {{ issuer = "corp", from = "file:{path}/token/token", subject = "svc:bypasser" }}
+"#
+    );
+    std::fs::write(directory.join(CONFIGURATION), text).unwrap();
+}
+
+/// A folder in another one, named as the world is. Those of worlds that were killed go.
+fn elsewhere(folder: &str, world: &World) -> PathBuf {
+    let is_stale = |name: &str| {
+        let pid = name.strip_prefix("interceptor-test-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    };
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        if entry.file_name().to_str().is_some_and(is_stale) {
+            let _gone = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let path = Path::new(folder).join(world.directory().file_name().unwrap());
+    std::fs::create_dir(&path).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+    path
 }
 
 /// Puts the programs into the world's directory, and makes a place where everybody may write.
@@ -164,6 +245,9 @@ pub(crate) fn attempt(by: By, body: &str) -> Command {
     ))
 }
 
+/// How `interceptor exec` ends where it starts nothing.
+const NOT_STARTED: i32 = 2;
+
 /// A program that talks in lines of JSON, and is killed when dropped.
 pub(crate) struct Process {
     child: Child,
@@ -180,15 +264,28 @@ impl Process {
         Self { stdin: child.stdin.take(), child, lines }
     }
 
+    /// What stands for the next line, where there is none: the signal that killed it, or why it was not started.
+    fn end(&mut self) -> Value {
+        if self.lines.recv_timeout(Duration::ZERO) != Err(RecvTimeoutError::Disconnected) {
+            return json!({ "broken": "it said nothing" });
+        }
+        let status = self.child.wait().unwrap();
+        match (status.signal(), status.code()) {
+            (Some(signal), _) => json!({ "killed": signal }),
+            (None, Some(NOT_STARTED)) => json!({ "refused": true }),
+            (None, code) => json!({ "broken": format!("it said nothing: {code:?}") }),
+        }
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// The next line, or what stands for its absence.
-    pub(crate) fn value(&self) -> Value {
+    pub(crate) fn value(&mut self) -> Value {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => serde_json::from_str(&line).unwrap_or_else(|_| json!({ "broken": line })),
-            Err(_) => json!({ "broken": "it said nothing" }),
+            Err(_) => self.end(),
         }
     }
 
@@ -198,7 +295,7 @@ impl Process {
     }
 
     /// Waits until it is ready.
-    pub(crate) fn ready(&self) {
+    pub(crate) fn ready(&mut self) {
         assert_eq!(self.value(), "ready");
     }
 

@@ -3,7 +3,7 @@
 use interceptor::capture::{PacketFault, Refusal};
 use interceptor::testing::world::Place;
 
-use super::row::{By, EPERM, Row, TCP, kind, option, packet};
+use super::row::{By, EPERM, Expected, Row, TCP, kind, option, packet};
 
 const FAR: &str = "10.99.0.2:7000";
 const FAR6: &str = "[fd99::2]:7000";
@@ -14,16 +14,19 @@ pub(crate) fn rows() -> Vec<Row> {
 
 fn plain() -> Vec<Row> {
     vec![
-        Row::python("TCP, IPv4", "return talk(FAR4)").captured(FAR),
-        Row::python("TCP, IPv6", "return talk(FAR6, 7000, INET6)").captured(FAR6),
-        Row::python("TCP, IPv4 mapped", "return talk(MAPPED, 7000, INET6)").captured(FAR),
-        Row::python("nonblocking connect, repeated, at last with another address", NONBLOCKING).captured(FAR),
+        Row::python("TCP, IPv4", "return talk(FAR4)").captured(FAR).launched_too(),
+        Row::python("TCP, IPv6", "return talk(FAR6, 7000, INET6)").captured(FAR6).launched_too(),
+        Row::python("TCP, IPv4 mapped", "return talk(MAPPED, 7000, INET6)").captured(FAR).launched_too(),
+        Row::python("nonblocking connect, repeated, at last with another address", NONBLOCKING)
+            .captured(FAR)
+            .launched_too(),
         Row::python("bind to 0.0.0.0, then connect", "return talk(FAR4, 7000, INET, lambda s: s.bind(('0.0.0.0', 0)))")
             .captured(FAR),
         Row::python("bind to ::, then connect", "return talk(FAR6, 7000, INET6, lambda s: s.bind(('::', 0)))")
             .captured(FAR6),
         Row::python("bind to the host's own address", "socket.socket(INET, TCP).bind((NEAR4, 0))\nreturn 'bound'")
             .errno(EPERM, Refusal::Bind)
+            .launched_too()
             .closed_by("B"),
         Row::python(
             "bind to the host's own address, IPv6",
@@ -33,7 +36,7 @@ fn plain() -> Vec<Row> {
         .closed_by("B"),
         Row::python("flow label", FLOW_LABEL).captured(FAR6),
         Row::python("link-local address with a scope", LINK_LOCAL).captured("[fe80::1234]:7000").without_control(),
-        Row::python("AF_UNSPEC, then connect again", RECONNECT).captured(FAR),
+        Row::python("AF_UNSPEC, then connect again", RECONNECT).captured(FAR).launched_too(),
         Row::python("the resolver's port over TCP", "return talk(FAR4, 53, limit=1)")
             .captured("10.99.0.2:53")
             .without_control(),
@@ -52,17 +55,27 @@ fn fast_open() -> Vec<Row> {
             "s = new(INET6, TCP, None)\ns.sendto(b'early', 0x20000000, (FAR6, 7000))\nreturn said(s)",
         )
         .captured(FAR6),
-        Row::python("fast open by TCP_FASTOPEN_CONNECT", FAST_OPEN_CONNECT).captured(FAR),
+        Row::python("fast open by TCP_FASTOPEN_CONNECT", FAST_OPEN_CONNECT).captured(FAR).launched_too(),
         Row::python("fast open with AF_UNSPEC", FAST_OPEN_UNSPEC).kernel(libc::EOPNOTSUPP),
     ]
 }
 
 fn bare() -> Vec<Row> {
     vec![
-        Row::program("io_uring: socket and connect", &["raw", "uring"]).captured(FAR).may_be_absent(),
-        Row::program("io_uring: by a worker (IOSQE_ASYNC)", &["raw", "uring-async"]).captured(FAR),
-        Row::program("io_uring: by the kernel's thread (SQPOLL)", &["raw", "uring-sqpoll"]).captured(FAR),
-        Row::program("the 32-bit system calls (int 0x80)", &["raw", "connect32"]).captured(FAR).may_be_absent(),
+        Row::program("io_uring: socket and connect", &["raw", "uring"])
+            .captured(FAR)
+            .launched(Expected::Errno(libc::ENOSYS))
+            .may_be_absent(),
+        Row::program("io_uring: by a worker (IOSQE_ASYNC)", &["raw", "uring-async"])
+            .captured(FAR)
+            .launched(Expected::Errno(libc::ENOSYS)),
+        Row::program("io_uring: by the kernel's thread (SQPOLL)", &["raw", "uring-sqpoll"])
+            .captured(FAR)
+            .launched(Expected::Errno(libc::ENOSYS)),
+        Row::program("the 32-bit system calls (int 0x80)", &["raw", "connect32"])
+            .captured(FAR)
+            .launched(Expected::Killed)
+            .may_be_absent(),
         Row::python("MPTCP", "return socket.socket(INET, TCP, 262).fileno()")
             .errno(libc::EPROTONOSUPPORT, kind(1, 262))
             .closed_by("S, E")
@@ -72,7 +85,9 @@ fn bare() -> Vec<Row> {
 }
 
 fn marked() -> Vec<Row> {
-    let marked = |name, body, event| Row::python(name, body).by(By::Root).captured(FAR).event(event).closed_by("O, C");
+    let marked = |name, body, event| {
+        Row::python(name, body).by(By::Root).captured(FAR).event(event).launched_too().closed_by("O, C")
+    };
     vec![
         marked(
             "SO_MARK, then connect",
@@ -101,7 +116,7 @@ fn marked() -> Vec<Row> {
 fn devices() -> Vec<Row> {
     let device = packet(TCP, PacketFault::Device);
     vec![
-        Row::python("SO_BINDTODEVICE, then connect", "return talk(FAR4, 7000, INET, device, 0.5)").nothing(device),
+        Row::python("SO_BINDTODEVICE, then connect", "return talk(FAR4, 7000, INET, device, 0.5)").nothing(device).launched_too(),
         Row::python("SO_BINDTODEVICE, then connect, IPv6", "return talk(FAR6, 7000, INET6, device, 0.5)")
             .nothing(device),
         Row::python(
@@ -123,9 +138,11 @@ fn addresses() -> Vec<Row> {
             "return talk('127.0.0.1', 9911)",
         )
         .captured("127.0.0.1:9911")
+        .launched_too()
         .helper(Place::Daemon, servers),
         Row::python("a server outside on the same host", "return talk('127.0.0.1', 9912)")
             .captured("127.0.0.1:9912")
+            .launched_too()
             .helper(Place::Outside, servers),
         Row::python("the same by the unspecified address", "return talk('0.0.0.0', 9913, limit=1)")
             .captured("0.0.0.0:9913")

@@ -14,8 +14,8 @@ fn left_alone() -> Vec<Row> {
         Row::python(name, body).at(Site::Unattended).errno(libc::ECONNREFUSED, Refusal::NoListener).closed_by("C, E")
     };
     vec![
-        refused("unattended: TCP, IPv4", "return talk(FAR4)"),
-        refused("unattended: TCP, IPv6", "return talk(FAR6, 7000, INET6)"),
+        refused("unattended: TCP, IPv4", "return talk(FAR4)").launched_too(),
+        refused("unattended: TCP, IPv6", "return talk(FAR6, 7000, INET6)").launched_too(),
         refused("unattended: TCP, IPv4 mapped", "return talk(MAPPED, 7000, INET6)"),
         Row::python("unattended: UDP", "return tell(FAR4)")
             .at(Site::Unattended)
