@@ -183,7 +183,10 @@ impl Measured {
         match (&start.launched, start.enrolled) {
             (Some(launched), _) if plain => {
                 if !launched.scoped {
-                    lacks.push("abstract sockets of local daemons are in reach (Linux 6.12 hides them)".to_owned());
+                    lacks.push(
+                        "abstract sockets of local daemons, and devices, are in reach (Linux 6.12 hides them)"
+                            .to_owned(),
+                    );
                 }
                 Guarantee { level: Level::Launched, lacks }
             }

@@ -8,7 +8,7 @@ use pg_query::protobuf::{Alias, JoinExpr, JoinType, Node, RangeFunction, RangeSu
 
 use super::Source;
 use super::lineage::{Col, Columns, Frame, Item, Rte, join_rest, qualified_name, string};
-use super::table::{MAX_VIEWS, Walker, names_of_views, union};
+use super::table::{LOCKED, MAX_VIEWS, Walker, names_of_views, union};
 use crate::policy::{ActionName, TagSet};
 use crate::protocol::postgres::catalog::{Relation, RelationKind};
 
@@ -220,6 +220,13 @@ impl<'a> Walker<'a> {
         let definition = relation.definition.as_ref()?;
         if let Some(known) = self.views.get(&relation.oid) {
             return Some(Rc::clone(known));
+        }
+        if definition.is_empty() {
+            self.missing(LOCKED, || {
+                format!("the definition of view \"{}\" is locked by another session", relation.name)
+            });
+            self.opaque("a view whose definition is locked by another session");
+            return Some(Rc::new([]));
         }
         if self.open_views.len() >= MAX_VIEWS || self.open_views.contains(&relation.oid) {
             self.opaque("views nest deeper than is analysed");

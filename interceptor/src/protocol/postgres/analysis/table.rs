@@ -12,6 +12,9 @@ use crate::protocol::postgres::catalog::{Catalog, Names, Relation};
 /// Different actions of one text, at most; past that it is opaque.
 pub const MAX_ACTIONS: usize = 2048;
 
+/// lock_not_available: what is not known now may be known a moment later.
+pub(super) const LOCKED: &str = "55P03";
+
 /// Nodes that are visited for one text, at most; past that it is opaque.
 pub const MAX_STEPS: usize = 400_000;
 
@@ -141,7 +144,7 @@ impl<'a> Walker<'a> {
     /// A name of the text itself means nothing; the first one counts. `state` is what the target would say.
     pub(super) fn missing(&mut self, state: &'static str, message: impl FnOnce() -> String) {
         if self.missing.is_none() && !self.names_in_doubt && self.open_views.is_empty() {
-            let in_catalog = state.starts_with("42");
+            let in_catalog = state.starts_with("42") || state == LOCKED;
             self.missing = Some(Missing { state, message: message(), in_catalog });
         }
     }

@@ -16,17 +16,21 @@ pub const MAX_ROWS: usize = 500_000;
 pub const MAX_CELL: usize = 1 << 20;
 
 /// To be run first on the connection that loads: view definitions then name everything in full, and nothing is compiled
-/// for queries that run once.
-pub const SETUP: &str =
-    "SELECT pg_catalog.set_config('search_path', '', false), pg_catalog.set_config('jit', 'off', false)";
+/// for queries that run once. Nor does the server go on with what nobody waits for any more: whoever holds a lock for long
+/// would have it collect connections of ours until it has no room.
+pub const SETUP: &str = "SELECT pg_catalog.set_config('search_path', '', false), \
+     pg_catalog.set_config('jit', 'off', false), pg_catalog.set_config('lock_timeout', '2000', false), \
+     pg_catalog.set_config('statement_timeout', '45000', false)";
 
 /// The queries, in the order in which a [`Loader`] takes their rows. All columns are text.
 pub const QUERIES: &[&str] = &[
     // 0: schemas
     "SELECT nspname::text FROM pg_catalog.pg_namespace",
-    // 1: relations; what a server is asked for each of thousands of rows takes longer than one join
+    // 1: relations; what a server is asked for each of thousands of rows takes longer than one join. The definition of a
+    // view is read under a lock on what it reads: where somebody holds another, it is empty, and so cannot be understood.
     "SELECT c.oid::text, n.nspname::text, c.relname::text, c.relkind::text, \
-     CASE WHEN c.relkind IN ('v','m') AND c.oid >= 16384 THEN pg_catalog.pg_get_viewdef(c.oid) END, \
+     CASE WHEN c.relkind IN ('v','m') AND c.oid >= 16384 THEN CASE WHEN held.view IS NOT NULL THEN '' \
+       ELSE COALESCE(pg_catalog.pg_get_viewdef(c.oid), '') END END, \
      c.relhastriggers::text, \
      (EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1'))::text, x.code \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -39,6 +43,12 @@ pub const QUERIES: &[&str] = &[
        UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, i.indrelid FROM pg_catalog.pg_index i) AS o \
       JOIN pg_catalog.pg_depend d ON d.classid = o.kind AND d.objid = o.object \
        AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass GROUP BY o.relation) AS x ON x.relation = c.oid \
+     LEFT JOIN (SELECT DISTINCT r.ev_class AS view FROM pg_catalog.pg_locks l \
+       JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = l.relation \
+       JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid \
+       WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' \
+        AND l.database IN (0, (SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname = pg_catalog.current_database())) \
+        AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()) AS held ON held.view = c.oid \
      WHERE c.relkind IN ('r','p','v','m','f','S','c') AND n.nspname !~ '^pg_(temp|toast)'",
     // 2: columns
     "SELECT a.attrelid::text, a.attnum::text, a.attname::text, a.atttypid::text \

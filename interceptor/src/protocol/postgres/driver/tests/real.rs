@@ -348,6 +348,39 @@ async fn what_one_session_defines_is_known_to_all() {
     assert!(now != "plain" && !now.contains("ada@"), "{now}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_is_held_for_long_does_not_take_the_catalog_from_others() {
+    let stage = Stage::new(strict(), rules()).await;
+    stage.server.sql(PEOPLE).unwrap();
+    stage
+        .server
+        .sql("CREATE VIEW v AS SELECT id, 'plain'::text AS shown FROM people; CREATE TABLE other AS SELECT 1 AS id")
+        .unwrap();
+    let holder = tokio_postgres::connect(
+        &format!("host=127.0.0.1 port={} user=postgres dbname=postgres", stage.server.port()),
+        tokio_postgres::NoTls,
+    )
+    .await
+    .unwrap();
+    tokio::spawn(holder.1);
+    holder.0.batch_execute("BEGIN; LOCK TABLE people IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let (author, reader) = (stage.connect().await, stage.connect().await);
+    for number in 0..3 {
+        author.batch_execute(&format!("CREATE TABLE more{number} (id int)")).await.unwrap();
+        let read = reader.query_one("SELECT id FROM other", &[]);
+        let read = tokio::time::timeout(std::time::Duration::from_secs(20), read).await.expect("it waits for the lock");
+        assert_eq!(read.unwrap().get::<_, i32>(0), 1);
+    }
+    let refused = reader.query_one("SELECT shown FROM v WHERE id = 1", &[]).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "55P03", "{refused}");
+    let waiting = "SELECT count(*)::text FROM pg_stat_activity WHERE application_name = 'interceptor' AND wait_event_type = 'Lock'";
+    assert_eq!(stage.server.sql(waiting).unwrap().trim(), "0");
+    holder.0.batch_execute("ROLLBACK").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    let shown = reader.query_one("SELECT shown FROM v WHERE id = 1", &[]).await.unwrap();
+    assert_eq!(shown.get::<_, String>(0), "plain");
+}
+
 /// Other sessions' DDL makes a session ask what names mean before it reads on; within a transaction that is a query, before
 /// which the transaction has to be set up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
