@@ -1,8 +1,8 @@
 //! Long texts are parsed by threads of their own: PostgreSQL's parser takes hundreds of milliseconds for a megabyte, in
 //! which no other session of the worker would get on.
 //!
-//! At most [`AT_ONCE`] of all sessions' texts are parsed at the same time, in the order in which they came: each takes up
-//! to a few hundred megabytes meanwhile. A text that has waited for [`PATIENCE`] is opaque.
+//! At most [`AT_ONCE`] of all sessions' texts are parsed at the same time, and a [`LARGE`] one alone, in the order in which
+//! they came: a large one takes several hundred megabytes meanwhile. A text that has waited for [`PATIENCE`] is opaque.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,19 +13,23 @@ use tokio::time::timeout;
 use super::super::analysis::Parsed;
 
 /// Texts that are parsed at the same time.
-const AT_ONCE: usize = 2;
+const AT_ONCE: u32 = 4;
+
+/// Bytes of a text from which on it is parsed alone.
+const LARGE: usize = 128 << 10;
 
 /// How long a text waits until its turn comes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-static PARSERS: Semaphore = Semaphore::const_new(AT_ONCE);
+static PARSERS: Semaphore = Semaphore::const_new(AT_ONCE as usize);
 
 /// Leave to hold a large tree; given back with [`forget`].
 pub(super) type Turn = Option<SemaphorePermit<'static>>;
 
 /// Parses it elsewhere.
 pub(super) async fn parse(text: Arc<str>) -> (Parsed, Turn) {
-    let Ok(Ok(turn)) = timeout(PATIENCE, PARSERS.acquire()).await else {
+    let turns = if text.len() > LARGE { AT_ONCE } else { 1 };
+    let Ok(Ok(turn)) = timeout(PATIENCE, PARSERS.acquire_many(turns)).await else {
         return (Parsed::failed(text, "too many long texts wait to be parsed"), None);
     };
     let again = Arc::clone(&text);
