@@ -93,7 +93,9 @@ const DEVICES: &[&str] =
 fn fence_off(scoped: bool, keep: &[PathBuf]) -> io::Result<()> {
     let mut made = domain(scoped).and_then(Ruleset::create).map_err(io::Error::other)?;
     if scoped {
-        let devices = DEVICES.iter().map(Path::new).chain(keep.iter().map(PathBuf::as_path));
+        // Only root decides what lies below /dev: elsewhere a link could lead there.
+        let kept = keep.iter().map(PathBuf::as_path).filter(|path| path.starts_with("/dev"));
+        let devices = DEVICES.iter().map(Path::new).chain(kept);
         made = made.add_rules(path_beneath_rules(devices, AccessFs::IoctlDev)).map_err(io::Error::other)?;
     }
     let status = made.restrict_self().map_err(io::Error::other)?;

@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -79,11 +81,8 @@ struct Kept {
 impl Kept {
     /// Nothing where the path is not covered, or not there and not asked for.
     fn open(path: &Path, asked_for: bool) -> io::Result<Option<Self>> {
-        let target = match path.canonicalize() {
-            Ok(target) => target,
-            Err(_) if !asked_for => return Ok(None),
-            Err(error) => return Err(at(path, error)),
-        };
+        let target =
+            path.strip_prefix("/var/run").map_or_else(|_| path.to_owned(), |rest| Path::new("/run").join(rest));
         let covered = |folder: &&(&str, &str)| target.starts_with(folder.0);
         if !COVERED.iter().any(|folder| covered(&folder)) {
             return Ok(None);
@@ -91,7 +90,18 @@ impl Kept {
         if COVERED.iter().any(|(folder, _)| target == Path::new(folder)) {
             return Err(at(path, io::Error::other("this whole folder cannot stay in sight: name what lies in it")));
         }
-        let file = File::open(&target).map_err(|error| at(path, error))?;
+        // Whoever may write to a folder on the way could lead root to any place by a link.
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
+        let how = how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let file = match openat2(AT_FDCWD, &target, how) {
+            Ok(file) => File::from(file),
+            Err(_) if !asked_for => return Ok(None),
+            Err(Errno::ELOOP) => {
+                let why = "it leads over a symbolic link, which somebody could turn elsewhere: name the place itself";
+                return Err(at(path, io::Error::other(why)));
+            }
+            Err(error) => return Err(at(path, error.into())),
+        };
         let folder = file.metadata()?.is_dir();
         Ok(Some(Self { path: target, file, folder }))
     }

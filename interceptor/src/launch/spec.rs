@@ -1,12 +1,13 @@
 //! What an agent is started with, worked out from the configuration: no system call but looking up the user.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User};
 
 use crate::capture;
 use crate::identity::AgentConfig;
 use crate::identity::config::{Glob, Source};
+use crate::identity::facts::unit_of;
 
 /// What is asked for on the command line.
 #[derive(Clone, Debug, Default)]
@@ -49,16 +50,16 @@ impl Spec {
     ) -> Result<Self, String> {
         let user = user(agent, request)?;
         let gid = group(agent, &user)?;
+        let cgroup = cgroup(agent, capture, instance)?;
         let mut keep = request.keep.clone();
-        if let Source::File(path) = &agent.token.from {
-            keep.push(token_folder(path, agent, user.uid));
-        }
-        if let Some(odd) = keep.iter().find(|path| !path.is_absolute()) {
-            return Err(format!("--keep {}: an absolute path is needed", odd.display()));
+        keep.extend(token_folder(agent, user.uid, unit_of(&cgroup).as_deref()));
+        let detour = |path: &Path| path.components().any(|part| part == Component::ParentDir);
+        if let Some(odd) = keep.iter().find(|path| !path.is_absolute() || detour(path)) {
+            return Err(format!("--keep {}: an absolute path without `..` is needed", odd.display()));
         }
         Ok(Self {
             agent: agent.name.clone(),
-            cgroup: cgroup(agent, capture, instance)?,
+            cgroup,
             uid: user.uid,
             gid,
             user: (!user.name.is_empty()).then_some(user.name),
@@ -119,11 +120,13 @@ fn group(agent: &AgentConfig, user: &User) -> Result<Gid, String> {
     Ok(gid)
 }
 
-/// Where the token lies: the folder, so that a token that is replaced by rename is followed.
-fn token_folder(path: &str, agent: &AgentConfig, uid: Uid) -> PathBuf {
+/// Where the token lies, where it is a file: the folder, so that a token that is replaced by rename is followed.
+pub(super) fn token_folder(agent: &AgentConfig, uid: Uid, unit: Option<&str>) -> Option<PathBuf> {
+    let Source::File(path) = &agent.token.from else { return None };
     let path = path.replace("{agent}", &agent.name).replace("{uid}", &uid.to_string());
+    let path = path.replace("{unit}", unit.unwrap_or_default());
     let path = Path::new(&path);
-    path.parent().unwrap_or(path).to_owned()
+    Some(path.parent().unwrap_or(path).to_owned())
 }
 
 /// A cgroup that the agent's `match` accepts, below a governed one.
