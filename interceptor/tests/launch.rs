@@ -317,6 +317,11 @@ attempt("a signal to it", lambda: os.kill({pid}, 0))
         assert!(said(&root).contains("does not run as root"), "{}", said(&root));
         let all = exec(&stage, &["--keep", "/run"], &["true"]);
         assert!(said(&all).contains("whole folder"), "{}", said(&all));
+        let link = format!("/tmp/interceptor-launch-link-{}", std::process::id());
+        std::os::unix::fs::symlink("/run", &link).unwrap();
+        let linked = exec(&stage, &["--keep", &format!("{link}/lock")], &["true"]);
+        std::fs::remove_file(&link).unwrap();
+        assert!(said(&linked).contains("symbolic link"), "{}", said(&linked));
         let missing = exec(&stage, &[], &["/no/such/program"]);
         assert!(missing.status.code() == Some(2) && said(&missing).contains("/no/such/program"), "{}", said(&missing));
         let inner = stage.interceptor(&["exec", "--agent", "billing-bot", "--", "true"]);

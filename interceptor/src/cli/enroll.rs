@@ -61,7 +61,11 @@ fn wanted(context: &Context, name: &str, arguments: &Arguments) -> Result<String
     let config = crate::config::read(&context.config).map_err(problems)?;
     let unit = Unit::read(name, &systemctl(&["show", name, "--property", Unit::PROPERTIES])?);
     match unit.faults().as_slice() {
-        [] => dropin::text(&unit, &config.capture, &arguments.keep),
+        [] => {
+            let mut keep = dropin::tokens(&unit, config.agents.iter().map(|agent| &agent.value), &config.capture);
+            keep.extend_from_slice(&arguments.keep);
+            dropin::text(&unit, &config.capture, &keep)
+        }
         faults => Err(faults.join("\n")),
     }
 }

@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use nix::unistd::{Uid, User};
+
 use super::seccomp::{DENIED, UNKNOWN};
+use super::spec::token_folder;
 use crate::capture;
+use crate::identity::AgentConfig;
+use crate::identity::config::Glob;
 use crate::identity::level::DROP_IN;
 
 /// What systemd says of a unit: `systemctl show`.
@@ -62,6 +67,24 @@ pub fn path(unit: &str) -> PathBuf {
     PathBuf::from("/etc/systemd/system").join(format!("{unit}.d")).join(DROP_IN)
 }
 
+/// Where the tokens lie of the agents that the unit is, or may be: they have to stay in sight.
+#[must_use]
+pub fn tokens<'a>(
+    unit: &Unit,
+    agents: impl Iterator<Item = &'a AgentConfig>,
+    capture: &capture::Config,
+) -> Vec<PathBuf> {
+    let slice = slice_path(capture).unwrap_or_default();
+    let cgroup = format!("{slice}/{}", unit.name);
+    let uid = User::from_name(unit.get("User")).ok().flatten().map_or(Uid::from_raw(u32::MAX), |user| user.uid);
+    let is = |agent: &&AgentConfig| {
+        let matches = &agent.matches;
+        let named = |globs: &[Glob], text: &str| globs.iter().any(|glob| glob.is_match(text));
+        named(&matches.unit, &unit.name) || named(&matches.cgroup, &cgroup)
+    };
+    agents.filter(is).filter_map(|agent| token_folder(agent, uid, Some(&unit.name))).collect()
+}
+
 /// The text of the drop-in. `keep`: what the unit sees below `/run` and `/tmp`, beside its own.
 ///
 /// # Errors
@@ -114,10 +137,14 @@ fn bare(constant: &'static str) -> &'static str {
     constant.strip_prefix("SYS_").unwrap_or(constant)
 }
 
+/// A governed slice, as a path.
+fn slice_path(capture: &capture::Config) -> Option<&str> {
+    capture.cgroups.iter().map(String::as_str).find(|path| path.ends_with(".slice"))
+}
+
 /// The name of a governed slice: systemd derives a slice's cgroup from it.
 fn slice(capture: &capture::Config) -> Result<&str, String> {
-    let name = |path: &'_ str| path.rsplit('/').next().filter(|name| name.ends_with(".slice")).map(str::len);
-    let found = capture.cgroups.iter().find_map(|path| path.get(path.len() - name(path)?..));
+    let found = slice_path(capture).and_then(|path| path.rsplit('/').next());
     found.ok_or_else(|| "no slice is governed: name one in [capture], as cgroups = [\"/agents.slice\"]".to_owned())
 }
 
@@ -181,6 +208,23 @@ mod tests {
         }
         assert!(text.contains("~ptrace pidfd_getfd"));
         assert!(super::text(&unit, &config(&["/plain"]), &[]).is_err());
+    }
+
+    #[test]
+    fn tokens_of_the_agents_that_it_is_stay_in_sight() {
+        let agent = |matches: &str, from: &str| -> AgentConfig {
+            let token = format!("token = {{ issuer = 'i', from = '{from}', subject = 's' }}");
+            toml::from_str(&format!("name = 'bot'\nmatch = {{ {matches} }}\n{token}")).unwrap()
+        };
+        let agents = [
+            agent("unit = 'billing.service'", "file:/run/tokens/{unit}/token"),
+            agent("cgroup = '/agents.slice/*'", "file:/run/{agent}/token"),
+            agent("unit = 'other.service'", "file:/run/other/token"),
+            agent("unit = 'billing.service'", "env:TOKEN"),
+        ];
+        let unit = Unit::read("billing.service", GOOD);
+        let found = tokens(&unit, agents.iter(), &config(&["/agents.slice"]));
+        assert_eq!(found, [PathBuf::from("/run/tokens/billing.service"), PathBuf::from("/run/bot")]);
     }
 
     #[test]

@@ -221,5 +221,12 @@ mod tests {
     #[test]
     fn the_token_stays_in_sight() {
         assert_eq!(spec("uid = 7", None).unwrap().keep, [PathBuf::from("/run/bot/1")]);
+        let mut agent = agent("uid = 7");
+        agent.token.from = "file:/run/{unit}/{uid}/token".parse().unwrap();
+        let folder = token_folder(&agent, Uid::from_raw(7), Some("a.service"));
+        assert_eq!(folder, Some(PathBuf::from("/run/a.service/7")));
+        let request = Request { user: None, keep: vec!["/run/a/../b".into()] };
+        let detour = Spec::new(&agent, &capture::Config::default(), &request, 42).unwrap_err();
+        assert!(detour.contains("without `..`"), "{detour}");
     }
 }
