@@ -23,6 +23,14 @@ pub(crate) fn no_listener(endpoint: &Endpoint, netns: u64) {
     emit(&event);
 }
 
+/// Reports a refusal by the running task, of something that belongs to another cgroup (or a device, by its numbers).
+#[inline(always)]
+pub(crate) fn refuse_other(reason: Reason, detail: u32, other: u64) {
+    let mut event = of_task(reason, detail, None);
+    event.other = other;
+    emit(&event);
+}
+
 /// Reports a refused packet, whose sender is only known by cgroup: the running task may be any.
 #[inline(always)]
 pub(crate) fn refuse_packet(reason: Reason, fault: Fault, protocol: u8, endpoint: Option<&Endpoint>, cgroup: u64) {
@@ -50,6 +58,7 @@ fn blank(reason: Reason, detail: u32, endpoint: Option<&Endpoint>) -> Event {
         boottime: unsafe { bpf_ktime_get_boot_ns() },
         cgroup: 0,
         netns: 0,
+        other: 0,
         address,
         tgid: 0,
         uid: 0,

@@ -6,7 +6,7 @@
 #![no_std]
 
 /// Version of every layout in this file and of the maps in `main.rs`.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Names of the maps, as pinned.
 pub mod map {
@@ -22,9 +22,66 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
     /// Counters by [`super::Reason`], one set a CPU.
     pub const COUNTERS: &str = "COUNTERS";
+    /// Hash of cgroup ids, whose local sockets agents may use, to [`super::DATAGRAMS`] or [`super::ALL_SOCKETS`].
+    pub const LOCAL_PEERS: &str = "LOCAL_PEERS";
+    /// Hash of [`super::Device`]s that agents may use beside the usual ones, to 1.
+    pub const DEVICES: &str = "DEVICES";
 
     /// All of them.
-    pub const ALL: [&str; 6] = [SETTINGS, SOCKETS, ACCEPTED, HANDSHAKES, EVENTS, COUNTERS];
+    pub const ALL: [&str; 8] = [SETTINGS, SOCKETS, ACCEPTED, HANDSHAKES, EVENTS, COUNTERS, LOCAL_PEERS, DEVICES];
+}
+
+/// Entries of [`map::LOCAL_PEERS`] at most.
+pub const MAX_LOCAL_PEERS: usize = 256;
+/// Entries of [`map::DEVICES`] at most.
+pub const MAX_DEVICES: usize = 256;
+/// Of a local peer: agents may send it datagrams.
+pub const DATAGRAMS: u32 = 1;
+/// Of a local peer: agents may send it datagrams, and connect.
+pub const ALL_SOCKETS: u32 = 2;
+
+/// A device file: what `stat(2)` says of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// [`BLOCK_DEVICE`] or [`CHARACTER_DEVICE`].
+    pub kind: u32,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+/// A block device.
+pub const BLOCK_DEVICE: u32 = 1;
+/// A character device.
+pub const CHARACTER_DEVICE: u32 = 2;
+
+/// Byte offsets of members of the running kernel's structures, in read-only data of the programs: all zero, as the object
+/// has them, means that the programs that need them refuse.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `task_struct.cgroups`
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`
+    pub set_cgroup: u32,
+    /// `cgroup.kn`
+    pub cgroup_node: u32,
+    /// `kernfs_node.id`
+    pub node_id: u32,
+    /// `socket.sk`
+    pub socket_sock: u32,
+    /// `sock.sk_cgrp_data`, and in it the cgroup
+    pub sock_cgroup: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `inode.i_mode`
+    pub inode_mode: u32,
+    /// `file.private_data`
+    pub file_private: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Handshakes in flight at once; the oldest gives way, and its connection is then closed for want of a record.
@@ -127,6 +184,9 @@ pub struct Event {
     pub cgroup: u64,
     /// Network namespace cookie, with [`Reason::NoListener`]; 0 otherwise.
     pub netns: u64,
+    /// cgroup id of the other end, with [`Reason::Descriptor`], [`Reason::Process`] and [`Reason::LocalSocket`]; major number
+    /// in the upper half and minor number in the lower, with [`Reason::Device`]; 0 otherwise.
+    pub other: u64,
     /// Destination, local address or (of what came in) source, IPv4 as mapped; zero when there is none.
     pub address: Address,
     /// Process in the initial pid namespace; 0 where a packet left no trace of its sender.
@@ -172,6 +232,18 @@ pub enum Reason {
     Inbound = 9,
     /// A connect in a network namespace in which the daemon does not listen, or while there is no daemon.
     NoListener = 10,
+    /// A socket of a family that the programs do not see.
+    SocketFamily = 11,
+    /// A socket of another cgroup, handed over.
+    Descriptor = 12,
+    /// A look into, or a hold of, a process of another cgroup.
+    Process = 13,
+    /// A use of `bpf(2)`.
+    Bpf = 14,
+    /// A local (Unix) socket of another cgroup.
+    LocalSocket = 15,
+    /// A device that is not among those that agents may use.
+    Device = 16,
 }
 
 /// What is wrong with a packet that was refused.
@@ -201,14 +273,15 @@ pub enum Fault {
 }
 
 /// Number of [`Reason`]s.
-pub const REASONS: usize = 11;
+pub const REASONS: usize = 17;
 
 /// The kernel programs, in the order in which they are attached: the boundary first, redirection last, so that at no
 /// moment something is redirected that is not also fenced in.
-pub const AGENT_PROGRAMS: [(&str, u32); 15] = [
+pub const AGENT_PROGRAMS: [(&str, u32); 16] = [
     ("egress", 1),
     ("ingress", 0),
     ("sock_create", 2),
+    ("device", 6),
     ("agent_ops", 3),
     ("set_option", 22),
     ("bind4", 8),
@@ -223,13 +296,29 @@ pub const AGENT_PROGRAMS: [(&str, u32); 15] = [
     ("connect6", 11),
 ];
 
+/// Attach type of programs at a cgroup for hooks of the kernel's security modules.
+pub const LSM_CGROUP: u32 = 43;
+
+/// The programs that are attached where the kernel takes them (BPF among its security modules, Linux 6.0), each with its
+/// hook. The kernel has room for ten hooks in all.
+pub const LSM_PROGRAMS: [(&str, &str); 6] = [
+    ("lsm_socket", "socket_create"),
+    ("lsm_receive", "file_receive"),
+    ("lsm_ptrace", "ptrace_access_check"),
+    ("lsm_bpf", "bpf"),
+    ("lsm_connect", "unix_stream_connect"),
+    ("lsm_send", "unix_may_send"),
+];
+
 /// The program at the daemon's own cgroup, with its attach type.
 pub const DAEMON_PROGRAMS: [(&str, u32); 1] = [("daemon_ops", 3)];
 
 const _: () = assert!(size_of::<Settings>() == 40);
 const _: () = assert!(size_of::<Record>() == 96);
 const _: () = assert!(size_of::<Tuple>() == 48);
-const _: () = assert!(size_of::<Event>() == 80);
+const _: () = assert!(size_of::<Event>() == 88);
+const _: () = assert!(size_of::<Device>() == 12);
+const _: () = assert!(size_of::<Offsets>() == 40);
 
 /// An IPv6 address as the four words that its sixteen octets are in memory; IPv4 as mapped (`::ffff:a.b.c.d`). Words, since
 /// kernel programs may not read their context in bytes.

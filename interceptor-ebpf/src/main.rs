@@ -8,6 +8,8 @@ mod bind;
 #[cfg(target_arch = "bpf")]
 mod connect;
 #[cfg(target_arch = "bpf")]
+mod device;
+#[cfg(target_arch = "bpf")]
 mod egress;
 #[cfg(target_arch = "bpf")]
 mod event;
@@ -15,6 +17,8 @@ mod event;
 mod getpeername;
 #[cfg(target_arch = "bpf")]
 mod ingress;
+#[cfg(target_arch = "bpf")]
+mod lsm;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
@@ -32,9 +36,11 @@ mod sock_ops;
 
 #[cfg(target_arch = "bpf")]
 mod maps {
-    use aya_ebpf::btf_maps::{Array, LruHashMap, PerCpuArray, RingBuf, SkStorage};
+    use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage};
     use aya_ebpf::macros::btf_map;
-    use interceptor_ebpf::{EVENT_BYTES, Event, MAX_HANDSHAKES, REASONS, Record, Settings, Tuple};
+    use interceptor_ebpf::{
+        Device, EVENT_BYTES, Event, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, REASONS, Record, Settings, Tuple,
+    };
 
     #[btf_map]
     pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
@@ -48,6 +54,10 @@ mod maps {
     pub(crate) static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
     #[btf_map]
     pub(crate) static COUNTERS: PerCpuArray<u64, REASONS> = PerCpuArray::new();
+    #[btf_map]
+    pub(crate) static LOCAL_PEERS: HashMap<u64, u32, MAX_LOCAL_PEERS> = HashMap::new();
+    #[btf_map]
+    pub(crate) static DEVICES: HashMap<Device, u32, MAX_DEVICES> = HashMap::new();
 }
 
 /// Helpers that read kernel memory are open to programs under a GPL-compatible licence only.

@@ -50,6 +50,8 @@ pub struct Api {
     pub reload: Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync>,
     /// Governed cgroups: what runs there is never served.
     pub governed: Vec<String>,
+    /// Why hooks of the kernel's security modules do not hold them as well.
+    pub without_modules: Option<String>,
     /// gid of the group that may ask.
     pub group: Option<u32>,
     /// When the daemon started.
@@ -71,6 +73,8 @@ pub struct Status {
     pub started_at: Timestamp,
     /// Governed cgroups.
     pub governed: Vec<String>,
+    /// Why hooks of the kernel's security modules do not hold them as well; `None` when they do.
+    pub without_modules: Option<String>,
     /// Digest of the policies in force.
     pub policies: String,
     /// Configured targets.

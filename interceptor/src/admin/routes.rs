@@ -37,6 +37,7 @@ async fn status(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: api.started_at,
         governed: api.governed.clone(),
+        without_modules: api.without_modules.clone(),
         policies: loaded.policies.digest().to_owned(),
         targets: loaded.targets.iter().map(|target| target.name.to_string()).collect(),
         sessions: api.house.registry.len(),

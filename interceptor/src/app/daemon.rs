@@ -50,6 +50,7 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
         house: Arc::clone(&house),
         reload: reloader(path, begun, Arc::clone(&house), means, runtime),
         governed: config.capture.cgroups.clone(),
+        without_modules: captured.capture.modules().why_not().map(str::to_owned),
         group,
         started_at: house.clock.now(),
     });
@@ -77,7 +78,7 @@ struct Captures {
 
 impl Captures {
     fn start(config: &Config) -> Result<Self, StartError> {
-        let launched = level::Registry::beside(&config.admin.socket).launched;
+        let launched = level::Registry::beside(&config.admin.socket, &config.capture.pin_directory).launched;
         let config = &config.capture;
         let listener = Listener::bind(config).map_err(|error| StartError::failed("listening for agents")(&error))?;
         let relay = Relay::bind(config).map_err(|error| StartError::failed("relaying DNS")(&error))?;

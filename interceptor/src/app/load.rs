@@ -92,7 +92,7 @@ pub fn load(path: &Path, config: &Config, means: &Means) -> Result<Loaded, Vec<P
 fn attestor(config: &Config, clock: &Arc<dyn Clock>, wrong: &mut impl FnMut(usize, String)) -> Option<Attestor> {
     let issuers = config.issuers.iter().map(|issuer| issuer.value.clone()).collect();
     let agents = config.agents.iter().map(|agent| agent.value.clone()).collect();
-    let registry = Registry::beside(&config.admin.socket);
+    let registry = Registry::beside(&config.admin.socket, &config.capture.pin_directory);
     match Attestor::new(issuers, agents, (Arc::new(capture::cgroup::cgroup_path), registry), Arc::clone(clock)) {
         Ok(attestor) => Some(attestor),
         Err(faults) => {

@@ -1,9 +1,11 @@
 //! Offsets of kernel structure members from the kernel's own type information (BTF).
 //!
-//! The programs read the start time of a process at these offsets, which differ between kernels. Bounded and total: bad
-//! data means "not found", and the start time is then unknown.
+//! The programs read the start time of a process, and the cgroups of tasks and sockets, at these offsets, which differ between
+//! kernels. Bounded and total: bad data means "not found".
 
 use std::{fs, io};
+
+use interceptor_ebpf::Offsets;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
@@ -16,6 +18,12 @@ const MAX_DEPTH: u32 = 4;
 pub(super) fn task_offsets() -> io::Result<(u32, u32)> {
     let bytes = fs::read(VMLINUX)?;
     Ok(Types::new(&bytes).and_then(|types| types.task_offsets()).unwrap_or((0, 0)))
+}
+
+/// What the hooks of security modules look at; nothing where the kernel does not tell all of it.
+pub(super) fn module_offsets() -> io::Result<Option<Offsets>> {
+    let bytes = fs::read(VMLINUX)?;
+    Ok(Types::new(&bytes).and_then(|types| types.module_offsets()))
 }
 
 struct Types<'a> {
@@ -55,9 +63,29 @@ impl<'a> Types<'a> {
     }
 
     fn task_offsets(&self) -> Option<(u32, u32)> {
-        let is_task = |header: &&&[u8]| kind(header) == Some(KIND_STRUCT) && self.is_named(header, 0, "task_struct");
-        let task = self.types.iter().find(is_task)?;
-        Some((self.member(task, "start_boottime", MAX_DEPTH)?, self.member(task, "group_leader", MAX_DEPTH)?))
+        Some((self.offset("task_struct", "start_boottime")?, self.offset("task_struct", "group_leader")?))
+    }
+
+    fn module_offsets(&self) -> Option<Offsets> {
+        let data = self.offset("sock", "sk_cgrp_data")?;
+        Some(Offsets {
+            task_cgroups: self.offset("task_struct", "cgroups")?,
+            set_cgroup: self.offset("css_set", "dfl_cgrp")?,
+            cgroup_node: self.offset("cgroup", "kn")?,
+            node_id: self.offset("kernfs_node", "id")?,
+            socket_sock: self.offset("socket", "sk")?,
+            sock_cgroup: data.checked_add(self.offset("sock_cgroup_data", "cgroup")?)?,
+            file_inode: self.offset("file", "f_inode")?,
+            inode_mode: self.offset("inode", "i_mode")?,
+            file_private: self.offset("file", "private_data")?,
+            reserved: 0,
+        })
+    }
+
+    /// Byte offset of a member of the structure of this name.
+    fn offset(&self, structure: &str, member: &str) -> Option<u32> {
+        let is_it = |header: &&&[u8]| kind(header) == Some(KIND_STRUCT) && self.is_named(header, 0, structure);
+        self.member(self.types.iter().find(is_it)?, member, MAX_DEPTH)
     }
 
     /// Byte offset of a member, also inside anonymous structures.

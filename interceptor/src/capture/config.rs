@@ -21,6 +21,13 @@ pub struct Config {
     pub cgroups: Vec<String>,
     /// Governs cgroups also where somebody other than root may move processes out of them.
     pub allow_delegated: bool,
+    /// Whether the hooks of the kernel's security modules are used.
+    pub security_modules: SecurityModules,
+    /// cgroups, as paths below the cgroup2 mount, whose local (Unix) sockets agents may use where the hooks of security modules
+    /// hold them. Datagrams to sockets of `/init.scope` (systemd's: notifications and the log) are always allowed.
+    pub local_peers: Vec<String>,
+    /// Devices that agents may open beside terminals and the likes of `/dev/null`: device files, or folders of them.
+    pub devices: Vec<PathBuf>,
     /// The daemon's cgroup, below the cgroup2 mount; by default the one that it runs in.
     pub daemon_cgroup: Option<String>,
     /// Where links and maps are pinned: a directory on a bpffs, owned by root.
@@ -42,6 +49,9 @@ impl Default for Config {
         Self {
             cgroups: vec!["/agents.slice".to_owned()],
             allow_delegated: false,
+            security_modules: SecurityModules::Auto,
+            local_peers: Vec::new(),
+            devices: Vec::new(),
             daemon_cgroup: None,
             pin_directory: PathBuf::from("/sys/fs/bpf/interceptor"),
             proxy_port: 15_001,
@@ -64,7 +74,13 @@ impl Config {
         if self.cgroups.len() > MAX_CGROUPS {
             faults.push(format!("cgroups: {} are too many, the limit is {MAX_CGROUPS}", self.cgroups.len()));
         }
-        for cgroup in self.cgroups.iter().chain(&self.daemon_cgroup) {
+        if self.local_peers.len() > MAX_CGROUPS {
+            faults.push(format!("local_peers: {} are too many, the limit is {MAX_CGROUPS}", self.local_peers.len()));
+        }
+        for device in self.devices.iter().filter(|device| !below_dev(device)) {
+            faults.push(format!("devices: `{}` is no path below /dev, without detours", device.display()));
+        }
+        for cgroup in self.cgroups.iter().chain(&self.daemon_cgroup).chain(&self.local_peers) {
             if !is_plain(cgroup) {
                 faults.push(format!("`{cgroup}` is no cgroup path: absolute, not the root, without `.` and `..`"));
             }
@@ -110,6 +126,13 @@ impl Config {
     }
 }
 
+fn below_dev(path: &Path) -> bool {
+    path.strip_prefix("/dev").is_ok_and(|rest| {
+        let mut parts = rest.components().peekable();
+        parts.peek().is_some() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+    })
+}
+
 fn resolv_conf() -> io::Result<String> {
     let text = fs::read(RESOLV_CONF)?;
     Ok(String::from_utf8_lossy(text.get(..text.len().min(MAX_RESOLV_CONF)).unwrap_or_default()).into_owned())
@@ -148,6 +171,19 @@ fn nameserver(resolv_conf: &str) -> Option<SocketAddr> {
     words.find_map(|mut line| {
         (line.next() == Some("nameserver")).then(|| line.next()?.parse::<IpAddr>().ok())?.map(|ip| (ip, 53).into())
     })
+}
+
+/// Whether the hooks of the kernel's security modules (LSM programs at cgroups, Linux 6.0) are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecurityModules {
+    /// Where the kernel has them.
+    #[default]
+    Auto,
+    /// Without them the daemon does not start.
+    Required,
+    /// Never.
+    Off,
 }
 
 /// Which resolver agents may ask: `"system"`, `"none"`, an address, or an address with a port.
@@ -222,6 +258,16 @@ mod tests {
         }
         let many = Config { cgroups: vec!["/a".to_owned(); MAX_CGROUPS + 1], ..Config::default() };
         assert_eq!(many.faults().len(), 1);
+    }
+
+    #[test]
+    fn devices_lie_below_dev() {
+        for (path, faults) in [("/dev/dri", 0), ("/dev/nvidia0", 0), ("/dev", 1), ("/dev/../etc", 1), ("dev/x", 1)] {
+            let config = Config { devices: vec![path.into()], ..Config::default() };
+            assert_eq!(config.faults().len(), faults, "{path}");
+        }
+        let config: Config = toml::from_str("security_modules = 'required'\nlocal_peers = ['a']").unwrap();
+        assert_eq!((config.security_modules, config.faults().len()), (SecurityModules::Required, 1));
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub struct KernelEvent {
     pub uid: Option<u32>,
     /// Network namespace cookie, of [`Refusal::NoListener`].
     pub netns: Option<u64>,
+    /// cgroup v2 id of the other end, of [`Refusal::Descriptor`], [`Refusal::Process`] and [`Refusal::LocalSocket`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<u64>,
     /// Why.
     pub refusal: Refusal,
     /// The thread's name: forgeable, for display only.
@@ -77,6 +80,31 @@ pub enum Refusal {
     },
     /// A connect in a network namespace in which the daemon does not listen, or while there was no daemon.
     NoListener,
+    /// A socket of a family that the programs do not see.
+    SocketFamily {
+        /// `AF_...`
+        family: u32,
+        /// Of netlink, the kind.
+        protocol: u32,
+    },
+    /// A socket of another cgroup, handed over.
+    Descriptor,
+    /// A look into, or a hold of, a process of another cgroup.
+    Process,
+    /// A use of `bpf(2)`.
+    Bpf {
+        /// `BPF_...`
+        command: u32,
+    },
+    /// A connect or a datagram to a local (Unix) socket of another cgroup.
+    LocalSocket,
+    /// A device that is not among those that agents may use.
+    Device {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
     /// A reason that this version does not know.
     Unknown {
         /// Its number.
@@ -166,6 +194,16 @@ impl fmt::Display for Refusal {
             Self::ConnectKind => f.write_str("a connect that is neither TCP nor UDP"),
             Self::Inbound { protocol, fault } => write!(f, "a packet of protocol {protocol} from outside: {fault}"),
             Self::NoListener => f.write_str("a connect in a network namespace without the daemon"),
+            Self::SocketFamily { family, protocol } => write!(f, "a socket of family {family}, protocol {protocol}"),
+            Self::Descriptor => f.write_str("a socket that another cgroup handed over"),
+            Self::Process => f.write_str("a look into a process of another cgroup"),
+            Self::Bpf { command } => write!(f, "bpf(2), command {command}"),
+            Self::LocalSocket => {
+                f.write_str("a local socket of another cgroup; `[capture] local_peers` names those allowed")
+            }
+            Self::Device { major, minor } => {
+                write!(f, "the device {major}:{minor}; `[capture] devices` names those allowed")
+            }
             Self::Unknown { reason } => write!(f, "reason {reason} of a newer kernel object"),
         }
     }
@@ -217,6 +255,15 @@ fn kernel_event(event: &Event) -> KernelEvent {
         8 => Refusal::ConnectKind,
         9 => Refusal::Inbound { protocol: detail & 0xffff, fault: PacketFault::of(detail >> 16) },
         10 => Refusal::NoListener,
+        11 => Refusal::SocketFamily { family: detail >> 16, protocol: detail & 0xffff },
+        12 => Refusal::Descriptor,
+        13 => Refusal::Process,
+        14 => Refusal::Bpf { command: detail },
+        15 => Refusal::LocalSocket,
+        16 => {
+            let [upper, lower] = halves(event.other);
+            Refusal::Device { major: upper, minor: lower }
+        }
         reason => Refusal::Unknown { reason },
     };
     let known = event.tgid != 0;
@@ -227,9 +274,16 @@ fn kernel_event(event: &Event) -> KernelEvent {
         pid: known.then_some(event.tgid),
         uid: known.then_some(event.uid),
         netns: (event.netns != 0).then_some(event.netns),
+        other: (event.other != 0 && !matches!(refusal, Refusal::Device { .. })).then_some(event.other),
         refusal,
         comm: maps::name(&event.comm),
     }
+}
+
+/// The upper and the lower half.
+fn halves(word: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = word.to_be_bytes();
+    [u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])]
 }
 
 #[cfg(test)]
@@ -256,7 +310,12 @@ mod tests {
         let event = kernel_event(&event);
         assert_eq!(event.refusal, Refusal::SocketKind { socket_type: 5, protocol: 132 });
         assert_eq!((event.pid, event.address), (Some(3), Some("1.2.3.4:9".parse().unwrap())));
-        assert_eq!(sys::event(&[0; 79]), None);
+        assert_eq!(sys::event(&[0; 87]), None);
+        let tun = Event { reason: Reason::Device as u32, other: (10 << 32) | 200, ..Event::default() };
+        let tun = kernel_event(&tun);
+        assert_eq!((tun.refusal, tun.other), (Refusal::Device { major: 10, minor: 200 }, None));
+        let relay = kernel_event(&Event { reason: Reason::LocalSocket as u32, other: 77, ..Event::default() });
+        assert_eq!((relay.refusal, relay.other), (Refusal::LocalSocket, Some(77)));
     }
 
     #[test]

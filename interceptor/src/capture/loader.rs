@@ -13,11 +13,15 @@ use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use interceptor_ebpf::{
-    AGENT_PROGRAMS, DAEMON_PROGRAMS, EVENT_BYTES, Event, MAX_HANDSHAKES, REASONS, Record, Settings, Tuple, map,
+    AGENT_PROGRAMS, DAEMON_PROGRAMS, Device, EVENT_BYTES, Event, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, REASONS,
+    Record, Settings, Tuple, map,
 };
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use parking_lot::Mutex;
 
+use super::grants::Grants;
 use super::maps::Records;
+use super::modules::{self, Modules};
 use super::pins::{Attached, Pins};
 use super::sys::Plain;
 use super::{Config, Counters, Events, Listener, btf, cgroup, dns};
@@ -99,6 +103,9 @@ pub enum CaptureError {
         /// Why.
         source: io::Error,
     },
+    /// The hooks of security modules are required, and not to be had.
+    #[error("[capture] security_modules = \"required\", but {0}")]
+    Modules(String),
     /// The kernel's type information cannot be read.
     #[error("reading the kernel's type information (BTF): {0}")]
     Btf(io::Error),
@@ -130,6 +137,8 @@ pub struct Capture {
     config: Config,
     pins: Pins,
     agent_programs: Vec<Loaded>,
+    modules: Modules,
+    grants: Mutex<Grants>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -140,10 +149,10 @@ impl fmt::Debug for Capture {
 }
 
 #[derive(Debug)]
-struct Loaded {
-    name: &'static str,
-    attach_type: u32,
-    fd: OwnedFd,
+pub(super) struct Loaded {
+    pub(super) name: &'static str,
+    pub(super) attach_type: u32,
+    pub(super) fd: OwnedFd,
 }
 
 impl Capture {
@@ -163,13 +172,16 @@ impl Capture {
         let pins = Pins::new(&config.pin_directory);
         prepare(config, &pins)?;
         let mut object = load(&pins)?;
-        let agent_programs = programs(&mut object, &AGENT_PROGRAMS)?;
+        let mut agent_programs = programs(&mut object, &AGENT_PROGRAMS)?;
+        let (modules, module_programs) = modules::load(&mut object, config.security_modules)?;
+        agent_programs.extend(module_programs);
         let daemon_programs = programs(&mut object, &DAEMON_PROGRAMS)?;
+        let grants = Mutex::new(Grants::take(&mut object)?);
         write_settings(&mut object, &settings(daemon.id, listener.port(), relay)?)?;
         listener.arm(Records::new(SkStorage::try_from(take(&mut object, map::ACCEPTED)?)?));
         let counters = PerCpuArray::try_from(take(&mut object, map::COUNTERS)?)?;
 
-        let capture = Self { config: config.clone(), pins, agent_programs, counters };
+        let capture = Self { config: config.clone(), pins, agent_programs, modules, grants, counters };
         // The hand-over comes first: a connection without it would be closed.
         capture.attach(&daemon, &daemon_programs)?;
         for governed in capture.refresh()?.iter().filter(|governed| !governed.configured) {
@@ -186,6 +198,7 @@ impl Capture {
     /// # Errors
     /// When a configured cgroup cannot be governed.
     pub fn refresh(&self) -> Result<Vec<Governed>, CaptureError> {
+        self.grants.lock().refresh(&self.config)?;
         let mut governed = Vec::new();
         for path in &self.config.cgroups {
             let one = Governed { path: path.clone(), id: make_cgroup(path)?, configured: true };
@@ -206,6 +219,12 @@ impl Capture {
             governed.push(one);
         }
         Ok(governed)
+    }
+
+    /// Whether the hooks of security modules hold the governed cgroups as well.
+    #[must_use]
+    pub fn modules(&self) -> &Modules {
+        &self.modules
     }
 
     /// A reader of refusals. One at a time; inside a tokio runtime.
@@ -305,6 +324,14 @@ pub(super) fn try_load() -> Result<(), CaptureError> {
     programs(&mut object, &DAEMON_PROGRAMS).map(drop)
 }
 
+/// As [`try_load`], the hooks of security modules.
+pub(super) fn try_modules() -> Result<(), String> {
+    let offsets = modules::offsets().map_err(|error| error.to_string())?;
+    let mut loader = EbpfLoader::new();
+    let loaded = loader.override_global(modules::OFFSETS, &offsets, true).load(OBJECT);
+    modules::try_load(&mut loaded.map_err(|error| error.to_string())?).map(drop)
+}
+
 /// Whether the path, or the nearest of its parents that exists, is on a bpffs.
 pub(super) fn on_bpffs(path: &Path) -> io::Result<bool> {
     let nearest = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
@@ -356,7 +383,9 @@ fn prepare(config: &Config, pins: &Pins) -> Result<(), CaptureError> {
 }
 
 fn load(pins: &Pins) -> Result<Ebpf, CaptureError> {
+    let offsets = modules::offsets()?;
     let mut loader = EbpfLoader::new();
+    loader.override_global(modules::OFFSETS, &offsets, true);
     for name in map::ALL {
         loader.map_pin_path(name, pins.map(name));
     }
@@ -373,7 +402,7 @@ fn load(pins: &Pins) -> Result<Ebpf, CaptureError> {
 }
 
 /// Key size, value size, entries of each map. A pin of the right name but another shape must not be taken up.
-const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 6] {
+const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 8] {
     [
         (map::SETTINGS, 4, size_of::<Settings>(), Some(1)),
         (map::SOCKETS, 4, size_of::<Record>(), None),
@@ -381,6 +410,8 @@ const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 6] {
         (map::HANDSHAKES, size_of::<Tuple>(), size_of::<Record>(), Some(MAX_HANDSHAKES)),
         (map::EVENTS, 0, 0, Some(EVENT_BYTES)),
         (map::COUNTERS, 4, 8, Some(REASONS)),
+        (map::LOCAL_PEERS, 8, 4, Some(MAX_LOCAL_PEERS)),
+        (map::DEVICES, size_of::<Device>(), 4, Some(MAX_DEVICES)),
     ]
 }
 
@@ -393,6 +424,7 @@ fn programs(object: &mut Ebpf, wanted: &[(&'static str, u32)]) -> Result<Vec<Loa
             let program = object.program_mut(name).ok_or(CaptureError::Missing(name))?;
             let failed = |source| CaptureError::Program { name, source };
             match program {
+                Program::CgroupDevice(program) => program.load(),
                 Program::CgroupSkb(program) => program.load(),
                 Program::CgroupSock(program) => program.load(),
                 Program::CgroupSockAddr(program) => program.load(),
@@ -408,7 +440,7 @@ fn programs(object: &mut Ebpf, wanted: &[(&'static str, u32)]) -> Result<Vec<Loa
         .collect()
 }
 
-fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
+pub(super) fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
     object.take_map(name).ok_or(CaptureError::Missing(name))
 }
 

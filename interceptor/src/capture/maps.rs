@@ -83,6 +83,18 @@ pub struct Counters {
     pub inbound: u64,
     /// Connects where the daemon does not listen.
     pub no_listeners: u64,
+    /// Sockets of families that the programs do not see.
+    pub socket_families: u64,
+    /// Sockets that other cgroups handed over.
+    pub descriptors: u64,
+    /// Looks into processes of other cgroups.
+    pub processes: u64,
+    /// Uses of `bpf(2)`.
+    pub bpf: u64,
+    /// Connects and datagrams to local sockets of other cgroups.
+    pub local_sockets: u64,
+    /// Devices.
+    pub devices: u64,
 }
 
 impl Counters {
@@ -103,6 +115,12 @@ impl Counters {
             connect_kinds,
             inbound,
             no_listeners,
+            socket_families,
+            descriptors,
+            processes,
+            bpf,
+            local_sockets,
+            devices,
         ] = sums;
         Ok(Self {
             lost_events,
@@ -116,12 +134,18 @@ impl Counters {
             connect_kinds,
             inbound,
             no_listeners,
+            socket_families,
+            descriptors,
+            processes,
+            bpf,
+            local_sockets,
+            devices,
         })
     }
 }
 
 // The destructuring above follows this order.
-const _: () = assert!(Reason::LostEvent as usize == 0 && Reason::NoListener as usize == REASONS - 1);
+const _: () = assert!(Reason::LostEvent as usize == 0 && Reason::Device as usize == REASONS - 1);
 
 #[cfg(test)]
 mod tests {

@@ -8,16 +8,19 @@
 //! connections are refused. Only [`uninstall`] opens the host again.
 //!
 //! Not promised: capture in network namespaces other than the daemon's (connections there are refused); holding a root
-//! agent; sockets that were made outside a governed cgroup and passed into it.
+//! agent; and, where the kernel takes no LSM programs ([`Modules`]), sockets that were made outside a governed cgroup and
+//! passed into it, sockets of other families, and local daemons that do an agent's bidding.
 
 mod btf;
 pub mod cgroup;
 mod config;
 pub mod dns;
 mod events;
+mod grants;
 mod listener;
 mod loader;
 mod maps;
+mod modules;
 mod pins;
 mod probe;
 mod sys;
@@ -27,11 +30,12 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
-pub use self::config::{Config, Resolver, is_plain};
+pub use self::config::{Config, Resolver, SecurityModules, is_plain};
 pub use self::events::{Events, KernelEvent, PacketFault, Refusal};
 pub use self::listener::{Listener, Unrecorded};
 pub use self::loader::{Capture, CaptureError, Governed, is_governed, uninstall};
 pub use self::maps::Counters;
+pub use self::modules::{Modules, are_held};
 pub use self::probe::{ProbeResult, probe};
 
 /// A redirected connection, with what the kernel knew of its caller.

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use aya::maps::{MapData, RingBuf};
-use interceptor_ebpf::{Event, Record, Settings};
+use interceptor_ebpf::{Device, Event, Offsets, Record, Settings};
 use tokio::io::unix::AsyncFd;
 
 const BPF_OBJ_PIN: libc::c_int = 6;
@@ -29,6 +29,10 @@ pub(super) struct Plain<T: Copy>(pub(super) T);
 unsafe impl aya::Pod for Plain<Record> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Plain<Settings> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<Offsets> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<Device> {}
 
 /// The event at the start of a ring entry; nothing where the entry is shorter.
 pub(super) fn event(bytes: &[u8]) -> Option<Event> {

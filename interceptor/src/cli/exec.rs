@@ -38,6 +38,6 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, 
     let request = Request { user: arguments.user.clone(), keep: arguments.keep.clone() };
     let spec = Spec::new(agent, &config.capture, &request, std::process::id())?;
     let (program, rest) = arguments.command.split_first().ok_or("a command is needed")?;
-    let registry = Registry::beside(&config.admin.socket).launched;
+    let registry = Registry::beside(&config.admin.socket, &config.capture.pin_directory).launched;
     launch::enter(&spec, &config.capture, &registry, (program, rest)).map(|never| match never {})
 }

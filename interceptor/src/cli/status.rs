@@ -12,6 +12,7 @@ pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, Stri
             ["version".to_owned(), status.version.clone()],
             ["started".to_owned(), status.started_at.to_string()],
             ["governed cgroups".to_owned(), status.governed.join(", ")],
+            ["security modules".to_owned(), status.without_modules.clone().unwrap_or_else(|| "held".to_owned())],
             ["targets".to_owned(), status.targets.join(", ")],
             ["policies".to_owned(), status.policies.clone()],
             ["live sessions".to_owned(), status.sessions.to_string()],

@@ -178,7 +178,7 @@ impl Attestor {
                 let ids = process.effective_ids()?;
                 let cgroup = process.current_cgroup()?;
                 let id = cgroup::cgroup_id(&cgroup).unwrap_or_default();
-                let start = inner.registry.start(id, facts::unit_of(&cgroup).as_deref());
+                let start = inner.registry.start((id, &cgroup));
                 let facts = facts::complete(&process, ids, (cgroup, &start), &inner.hasher, &|_| true)?;
                 Ok::<_, FactsError>((process, facts))
             })

@@ -311,7 +311,7 @@ pub fn gather(
     }
     let process = Process::of(origin)?;
     let cgroup = path_of(origin.cgroup).map_err(|error| FactsError::Cgroup { id: origin.cgroup, error })?;
-    let start = registry.start(origin.cgroup, unit_of(&cgroup).as_deref());
+    let start = registry.start((origin.cgroup, &cgroup));
     let facts = complete(&process, (origin.uid, origin.gid), (cgroup, &start), hasher, wants_hash)?;
     Ok((process, facts))
 }

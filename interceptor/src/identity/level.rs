@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::facts::unit_of;
+use crate::capture;
+
 /// `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_SYS_MODULE`, `CAP_SYS_RAWIO`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_BPF`: each
 /// leads around the kernel programs, or away with them.
 const DANGEROUS: &[(u32, &str)] = &[
@@ -86,6 +89,8 @@ pub struct Start {
     pub launched: Option<Launched>,
     /// Its unit has the drop-in of `interceptor enroll`.
     pub enrolled: bool,
+    /// Hooks of the kernel's security modules hold its cgroup.
+    pub modules: bool,
 }
 
 /// Where starts are written down.
@@ -95,25 +100,30 @@ pub struct Registry {
     pub launched: PathBuf,
     /// Folder of systemd's units and drop-ins.
     pub units: PathBuf,
+    /// Where the links of the kernel programs are pinned.
+    pub pins: PathBuf,
 }
 
 /// Name of the drop-in below `UNIT.d`.
 pub const DROP_IN: &str = "50-interceptor.conf";
 
 impl Registry {
-    /// The folder beside an admin socket, and systemd's own.
+    /// The folder beside an admin socket, systemd's own, and the pins.
     #[must_use]
-    pub fn beside(admin_socket: &Path) -> Self {
+    pub fn beside(admin_socket: &Path, pins: &Path) -> Self {
         let folder = admin_socket.parent().unwrap_or(Path::new("/run/interceptor"));
-        Self { launched: folder.join("launched"), units: PathBuf::from("/etc/systemd/system") }
+        let units = PathBuf::from("/etc/systemd/system");
+        Self { launched: folder.join("launched"), units, pins: pins.to_owned() }
     }
 
     /// How the processes of a cgroup were started. What cannot be read is not known.
     #[must_use]
-    pub fn start(&self, cgroup: u64, unit: Option<&str>) -> Start {
-        let launched = self.launched.join(cgroup.to_string());
+    pub fn start(&self, (id, cgroup): (u64, &str)) -> Start {
+        let launched = self.launched.join(id.to_string());
+        let unit = unit_of(cgroup);
         let enrolled = unit.is_some_and(|unit| self.units.join(format!("{unit}.d")).join(DROP_IN).is_file());
-        Start { launched: read(&launched).ok(), enrolled }
+        let modules = capture::are_held(&self.pins, cgroup).unwrap_or(false);
+        Start { launched: read(&launched).ok(), enrolled, modules }
     }
 }
 
@@ -182,7 +192,7 @@ impl Measured {
         let plain = lacks.is_empty();
         match (&start.launched, start.enrolled) {
             (Some(launched), _) if plain => {
-                if !launched.scoped {
+                if !launched.scoped && !start.modules {
                     lacks.push(
                         "abstract sockets of local daemons, and devices, are in reach (Linux 6.12 hides them)"
                             .to_owned(),
@@ -191,12 +201,20 @@ impl Measured {
                 Guarantee { level: Level::Launched, lacks }
             }
             (None, true) if plain => {
-                lacks.push("abstract sockets of local daemons are in reach".to_owned());
+                if !start.modules {
+                    lacks.push("abstract sockets of local daemons are in reach".to_owned());
+                }
                 Guarantee { level: Level::Enrolled, lacks }
             }
             (launched, enrolled) => {
                 if launched.is_none() && !enrolled {
                     lacks.push("it was started by neither `interceptor exec` nor an enrolled unit".to_owned());
+                }
+                if !start.modules {
+                    lacks.push(
+                        "sockets of other families, handed-over sockets and local daemons are in reach (no LSM programs)"
+                            .to_owned(),
+                    );
                 }
                 Guarantee { level: Level::Adopted, lacks }
             }
@@ -217,7 +235,7 @@ mod tests {
     }
 
     fn launched(scoped: bool) -> Start {
-        Start { launched: Some(Launched { agent: "a".into(), scoped }), enrolled: false }
+        Start { launched: Some(Launched { agent: "a".into(), scoped }), enrolled: false, modules: false }
     }
 
     #[test]
@@ -226,6 +244,9 @@ mod tests {
         let unscoped = of(HELD, false, &launched(false));
         assert!(unscoped.level == Level::Launched && unscoped.lacks[0].contains("abstract"), "{unscoped:?}");
         assert_eq!(of(HELD, false, &Start { enrolled: true, ..Start::default() }).level, Level::Enrolled);
+        let modules = Start { modules: true, ..launched(false) };
+        assert_eq!(of(HELD, false, &modules).lacks, Vec::<String>::new());
+        assert_eq!(of(HELD, false, &Start { modules: true, ..Start::default() }).lacks.len(), 1);
         let adopted = of(HELD, false, &Start::default());
         assert!(adopted.level == Level::Adopted && adopted.lacks[0].contains("neither"), "{adopted:?}");
     }
@@ -238,7 +259,7 @@ mod tests {
             ("CapPrm:\t0000000000000000", "CapPrm:\t0000000000000001"),
         ] {
             let found = of(&HELD.replace(from, to), false, &launched(true));
-            assert!(found.level == Level::Adopted && found.lacks.len() == 1, "{to}: {found:?}");
+            assert!(found.level == Level::Adopted && found.lacks.len() == 2, "{to}: {found:?}");
         }
     }
 
@@ -261,16 +282,20 @@ mod tests {
     #[test]
     fn registrations_are_read_by_cgroup_and_unit() {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Registry { launched: folder.path().join("l"), units: folder.path().join("u") };
+        let registry = Registry {
+            launched: folder.path().join("l"),
+            units: folder.path().join("u"),
+            pins: folder.path().join("p"),
+        };
         std::fs::create_dir_all(registry.units.join("a.service.d")).unwrap();
         std::fs::create_dir_all(&registry.launched).unwrap();
         std::fs::write(registry.units.join("a.service.d").join(DROP_IN), "").unwrap();
         let written = Launched { agent: "a".into(), scoped: true };
         std::fs::write(registry.launched.join("7"), serde_json::to_vec(&written).unwrap()).unwrap();
         std::fs::write(registry.launched.join("8"), "{").unwrap();
-        assert_eq!(registry.start(7, None).launched, Some(written));
-        assert_eq!(registry.start(8, Some("b.service")), Start::default());
-        assert!(registry.start(9, Some("a.service")).enrolled);
+        assert_eq!(registry.start((7, "/x")).launched, Some(written));
+        assert_eq!(registry.start((8, "/b.service")), Start::default());
+        assert!(registry.start((9, "/a.service")).enrolled);
     }
 
     #[test]

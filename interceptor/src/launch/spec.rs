@@ -57,6 +57,11 @@ impl Spec {
         if let Some(odd) = keep.iter().find(|path| !path.is_absolute() || detour(path)) {
             return Err(format!("--keep {}: an absolute path without `..` is needed", odd.display()));
         }
+        if let Some(device) =
+            keep.iter().find(|path| is_device(path) && !capture.devices.iter().any(|at| path.starts_with(at)))
+        {
+            return Err(format!("--keep {}: name it in `[capture] devices` as well", device.display()));
+        }
         Ok(Self {
             agent: agent.name.clone(),
             cgroup,
@@ -67,6 +72,11 @@ impl Spec {
             keep,
         })
     }
+}
+
+/// Whether it lies among devices: what is below `/dev`, but for memory and queues that are shared.
+fn is_device(path: &Path) -> bool {
+    path.starts_with("/dev") && !path.starts_with("/dev/shm") && !path.starts_with("/dev/mqueue")
 }
 
 fn user(agent: &AgentConfig, request: &Request) -> Result<User, String> {

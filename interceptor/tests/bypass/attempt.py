@@ -131,6 +131,9 @@ def receive_socket(path):
     """A socket that a process outside passes."""
     s = socket.socket(UNIX, TCP)
     s.connect(path)
+    return received_socket(s)
+
+def received_socket(s):
     data, fds, _, _ = socket.recv_fds(s, 10, 1)
     if not fds: raise OSError(errno.EBADF, "")
     passed = socket.socket(fileno=fds[0])

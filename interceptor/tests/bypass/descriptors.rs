@@ -137,9 +137,10 @@ fn inherited() -> Vec<Row> {
         .open("the start is refused; lsm socket_* hooks")
         .launched(Expected::NoStart),
         Row::act("a connection passed over a local socket that is standard error (SCM_RIGHTS)", |stage, level| {
-            inherit(stage, level, 2, HANDED, "fd = socket.recv_fds(s, 10, 1)[1][0]\ns = socket.socket(fileno=fd)\ns.settimeout(5)\ns.send(b'q')\nreturn said(s)")
+            inherit(stage, level, 2, HANDED, "s = received_socket(s)\ns.send(b'q')\nreturn said(s)")
         })
         .open("whoever starts it hands it no such socket; lsm file_receive")
+        .modules(Refusal::Descriptor)
         .launched_too(),
     ]
 }
@@ -175,6 +176,7 @@ fn passed() -> Vec<Row> {
         )
         .helper(Place::Outside, "s = new()\ns.connect((FAR4, 7001))\npass_socket('\\0passed', s)")
         .open(CLOSES)
+        .modules(Refusal::LocalSocket)
         .launched(scoped(EPERM)),
         Row::python(
             "a socket passed from outside, connected now",
@@ -182,6 +184,7 @@ fn passed() -> Vec<Row> {
         )
         .helper(Place::Outside, "pass_socket('\\0passed', new())")
         .open(CLOSES)
+        .modules(Refusal::LocalSocket)
         .launched(scoped(EPERM)),
         Row::python(
             "a UDP socket passed from outside",
@@ -189,6 +192,7 @@ fn passed() -> Vec<Row> {
         )
         .helper(Place::Outside, "pass_socket('\\0passed', new(INET, UDP))")
         .open(CLOSES)
+        .modules(Refusal::LocalSocket)
         .launched(scoped(EPERM)),
     ]
 }
@@ -200,11 +204,13 @@ fn taken() -> Vec<Row> {
         Row::python("a socket taken from a process of the same user (pidfd_getfd)", PIDFD_GETFD)
             .helper(Place::Outside, HOLDER)
             .open(CLOSES)
+            .modules(Refusal::Process)
             .launched(Expected::Errno(libc::EACCES))
             .may_be_absent(),
         Row::python("ptrace of a process of the same user", PTRACE)
             .helper(Place::Outside, HOLDER)
             .open(CLOSES)
+            .modules(Refusal::Process)
             .launched(Expected::Errno(EPERM))
             .may_be_absent(),
     ]

@@ -1,6 +1,6 @@
 //! Sockets of other kinds than TCP and UDP.
 
-use super::row::{By, Expected, Row, kind};
+use super::row::{By, Expected, Row, family, kind};
 
 pub(crate) fn rows() -> Vec<Row> {
     [kinds(), packets(), others()].into_iter().flatten().collect()
@@ -33,16 +33,16 @@ fn packets() -> Vec<Row> {
     vec![
         Row::python("AF_PACKET, frames", "s = socket.socket(17, RAW, 0)\ns.bind(('near', 0))\nreturn s.send(b'\\xff' * 6 + bytes(6) + b'\\x88\\xb5' + bytes(46))")
             .by(By::Container)
-            .open(CLOSES).launched(NO_FAMILY),
+            .open(CLOSES).modules(family(17, 0)).launched(NO_FAMILY),
         Row::python("AF_PACKET, datagrams", "s = socket.socket(17, UDP, 0)\nreturn s.sendto(b'out', ('near', 0x88b5, 0, 0, b'\\xff' * 6))")
             .by(By::Container)
-            .open(CLOSES).launched(NO_FAMILY),
+            .open(CLOSES).modules(family(17, 0)).launched(NO_FAMILY),
         Row::python("AF_INET with type SOCK_PACKET, which becomes AF_PACKET", "return socket.socket(INET, 10, 0x300).fileno()")
             .by(By::Container)
-            .open(CLOSES).launched(NO_FAMILY),
-        Row::python("AF_PACKET, unprivileged", "return socket.socket(17, RAW, 0).fileno()").kernel(libc::EPERM),
-        Row::python("AF_XDP", "return socket.socket(44, RAW, 0).fileno()").by(By::Container).open(CLOSES).launched(NO_FAMILY).may_be_absent(),
-        Row::python("AF_XDP, unprivileged", "return socket.socket(44, RAW, 0).fileno()").kernel(libc::EPERM).may_be_absent(),
+            .open(CLOSES).modules(family(2, 0x300)).launched(NO_FAMILY),
+        Row::python("AF_PACKET, unprivileged", "return socket.socket(17, RAW, 0).fileno()").kernel(libc::EPERM).modules(family(17, 0)),
+        Row::python("AF_XDP", "return socket.socket(44, RAW, 0).fileno()").by(By::Container).open(CLOSES).modules(family(44, 0)).launched(NO_FAMILY).may_be_absent(),
+        Row::python("AF_XDP, unprivileged", "return socket.socket(44, RAW, 0).fileno()").kernel(libc::EPERM).modules(family(44, 0)).may_be_absent(),
     ]
 }
 
@@ -51,6 +51,7 @@ fn others() -> Vec<Row> {
     vec![
         Row::python("AF_VSOCK: a socket", "return socket.socket(40, TCP, 0).fileno()")
             .open(SECCOMP)
+            .modules(family(40, 0))
             .launched(NO_FAMILY)
             .may_be_absent(),
         Row::untried("AF_VSOCK: a connection", "it would reach the host of this machine", SECCOMP),
@@ -60,12 +61,21 @@ fn others() -> Vec<Row> {
         )
         .open("nothing: the resolver of libc needs it. It leads nowhere without CAP_NET_ADMIN")
         .launched_too(),
-        Row::python("AF_NETLINK of all other kinds", NETLINK).open(SECCOMP).launched(NO_FAMILY),
-        Row::python("a pair of another family (TIPC)", PAIRS).open(SECCOMP).launched(NO_FAMILY).may_be_absent(),
-        Row::python("every other family and type", SWEEP).open(SECCOMP).launched(NO_FAMILY).may_be_absent(),
+        Row::python("AF_NETLINK of all other kinds", NETLINK).open(SECCOMP).modules(family(16, 9)).launched(NO_FAMILY),
+        Row::python("a pair of another family (TIPC)", PAIRS)
+            .open(SECCOMP)
+            .modules(family(30, 0))
+            .launched(NO_FAMILY)
+            .may_be_absent(),
+        Row::python("every other family and type", SWEEP)
+            .open(SECCOMP)
+            .modules(family(31, 0))
+            .launched(NO_FAMILY)
+            .may_be_absent(),
         Row::python("every other family and type", SWEEP)
             .by(By::Root)
             .open(SECCOMP)
+            .modules(family(31, 0))
             .launched(NO_FAMILY)
             .may_be_absent(),
     ]

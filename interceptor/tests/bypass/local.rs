@@ -1,5 +1,6 @@
 //! Processes outside that do the agent's bidding, by ways that are not the network.
 
+use interceptor::capture::Refusal;
 use interceptor::testing::world::Place;
 
 use super::row::{EPERM, Expected, Row, scoped};
@@ -14,14 +15,21 @@ fn sockets() -> Vec<Row> {
         Row::python("a relay outside, at an abstract socket", "return ask('\\0relay')")
             .helper(Place::Outside, "relay('\\0relay')")
             .open("a Landlock scope; lsm unix_stream_connect, unix_may_send")
+            .modules(Refusal::LocalSocket)
             .launched(scoped(EPERM)),
         Row::python("a relay outside, at a socket in /run, /tmp or /var/tmp", "return ask(DIR + '/open/relay')")
             .helper(Place::Outside, "relay(DIR + '/open/relay')")
             .open(HIDDEN)
+            .modules(Refusal::LocalSocket)
             .launched(Expected::Errno(libc::ENOENT)),
         Row::python("a relay outside, at a socket elsewhere in the file system", "return ask(ELSEWHERE + '/relay')")
             .helper(Place::Outside, "relay(ELSEWHERE + '/relay')")
             .open(OTHERS)
+            .modules(Refusal::LocalSocket)
+            .launched_too(),
+        Row::python("a relay outside that comes to the agent's own socket elsewhere in the file system", LISTENS)
+            .visitor(Place::Outside, "s = socket.socket(UNIX, TCP)\ns.connect(ELSEWHERE + '/own')\ns.sendall(json.dumps(talk(FAR4)).encode())")
+            .open("a user of the agent's own, in whose reach nobody else is")
             .launched_too(),
         Row::python(
             "a relay outside, at a socket that another process of the same user sees",
@@ -29,6 +37,7 @@ fn sockets() -> Vec<Row> {
         )
         .helper(Place::Outside, "relay(DIR + '/open/seen')")
         .open("a Landlock domain; lsm ptrace_access_check")
+        .modules(Refusal::Process)
         .launched(Expected::Errno(libc::EACCES)),
     ]
 }
@@ -67,8 +76,9 @@ fn files() -> Vec<Row> {
 fn devices() -> Vec<Row> {
     vec![
         Row::python("a device that everybody may use, as /dev/vhost-vsock is on many hosts", AUTOFS)
-            .open("a Landlock domain: no ioctl(2) on devices but terminals and the like")
-            .launched(scoped(libc::EACCES))
+            .errno(EPERM, Refusal::Device { major: 10, minor: 235 })
+            .closed_by("D; a Landlock domain: no ioctl(2) on devices but terminals and the like")
+            .launched_too()
             .may_be_absent(),
     ]
 }
@@ -97,6 +107,16 @@ fn daemons() -> Vec<Row> {
 }
 
 const HIDDEN: &str = "empty /run, /tmp and /var/tmp; lsm unix_stream_connect, unix_may_send";
+
+const LISTENS: &str = "
+if os.path.exists(ELSEWHERE + '/own'): os.remove(ELSEWHERE + '/own')
+l = socket.socket(UNIX, TCP)
+l.bind(ELSEWHERE + '/own')
+os.chmod(ELSEWHERE + '/own', 0o666)
+l.listen()
+wait()
+l.settimeout(5)
+return said(l.accept()[0])";
 
 /// One that is everywhere, asked for its version.
 const AUTOFS: &str = "

@@ -108,6 +108,7 @@ fn administration() -> Vec<Row> {
         Row::scene("the links detached", detached)
             .by(By::Root)
             .open("no CAP_BPF, seccomp; lsm bpf")
+            .modules(Refusal::Bpf { command: 7 })
             .launched(Expected::Errno(libc::ENOENT)),
         Row::scene("traffic control on lo mirrors what goes to the proxy", mirrored)
             .by(By::Root)

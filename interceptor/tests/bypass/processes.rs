@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::row::{By, Expected, Level, Row};
+use super::row::{By, Expected, Level, Row, family};
 use super::stage::Stage;
 
 const FAR: &str = "10.99.0.2:7000";
@@ -30,12 +30,14 @@ pub(crate) fn rows() -> Vec<Row> {
             .launched_too(),
         Row::python("a set-user-id program opens AF_PACKET", "os.execv(DIR + '/set-user-id', ['raw', 'packet'])")
             .open(PRIVILEGES)
+            .modules(family(17, 0x300))
             .launched(Expected::Errno(libc::EAFNOSUPPORT)),
         Row::python(
             "a program with file capabilities opens AF_PACKET",
             "os.execv(DIR + '/capable', ['raw', 'packet'])",
         )
         .open(PRIVILEGES)
+        .modules(family(17, 0x300))
         .launched(Expected::Errno(libc::EPERM)),
         Row::act("10,000 connections of children that are gone at once", forks)
             .attributed()

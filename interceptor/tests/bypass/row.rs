@@ -22,6 +22,8 @@ pub(crate) struct Row {
     pub(crate) site: Site,
     pub(crate) expected: Expected,
     pub(crate) event: Option<Refusal>,
+    /// What is told where the kernel's security modules close what is open without them.
+    pub(crate) modules: Option<Refusal>,
     /// What keeps it from working.
     pub(crate) closed_by: &'static str,
     /// What it comes to as a launched agent, where that is tried as well.
@@ -121,6 +123,7 @@ impl Row {
             site: Site::Four,
             expected: Expected::Nothing,
             event: None,
+            modules: None,
             closed_by: "E",
             launched: None,
             launched_body: None,
@@ -193,6 +196,19 @@ impl Row {
         Self { expected: Expected::Open, ..row }
     }
 
+    /// Nothing comes of it where the hooks of the kernel's security modules hold.
+    pub(crate) fn modules(self, event: Refusal) -> Self {
+        Self { modules: Some(event), ..self }
+    }
+
+    /// The row as it must be where they hold.
+    pub(crate) fn where_modules_hold(self) -> Self {
+        let Some(event) = self.modules else { return self };
+        let launched =
+            self.launched.map(|launched| if launched == Expected::Open { Expected::Nothing } else { launched });
+        Self { launched, closed_by: "L", ..self.nothing(event) }
+    }
+
     /// What it comes to as a launched agent.
     pub(crate) fn launched(self, expected: Expected) -> Self {
         Self { launched: Some(expected), ..self }
@@ -256,6 +272,10 @@ pub(crate) fn scoped(errno: i32) -> Expected {
 
 pub(crate) const fn option(level: u32, name: u32) -> Refusal {
     Refusal::SocketOption { level, name }
+}
+
+pub(crate) const fn family(family: u32, protocol: u32) -> Refusal {
+    Refusal::SocketFamily { family, protocol }
 }
 
 pub(crate) const fn kind(socket_type: u32, protocol: u32) -> Refusal {

@@ -37,7 +37,10 @@ type Theme<T> = (&'static str, Vec<T>);
 pub(crate) fn all(table: Vec<Theme<Row>>) -> Vec<Theme<Line>> {
     let mut lines: Vec<Theme<Line>> = Vec::new();
     let mut queue = Vec::new();
+    let hold = modules_hold();
     for (theme, rows) in table {
+        let rows = rows.into_iter().map(|row| if hold { row.where_modules_hold() } else { row });
+        let rows: Vec<Row> = rows.collect();
         queue.extend(rows.into_iter().enumerate().map(|(order, row)| ((lines.len(), order), row)));
         lines.push((theme, Vec::new()));
     }
@@ -54,6 +57,13 @@ pub(crate) fn all(table: Vec<Theme<Row>>) -> Vec<Theme<Line>> {
         lines[theme].1.push(line);
     }
     lines
+}
+
+/// Whether this kernel takes hooks of security modules: each capture here then has them.
+fn modules_hold() -> bool {
+    let found = interceptor::capture::probe().into_iter().find(|found| found.name == "LSM programs").unwrap();
+    eprintln!("LSM programs: {}", found.detail);
+    found.ok
 }
 
 /// Takes rows from the queue until there are none.
