@@ -17,6 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use std::os::unix::net::UnixListener;
 
+use crate::capture;
 use crate::clock::Timestamp;
 use crate::config::Problem;
 use crate::session::House;
@@ -48,8 +49,8 @@ pub struct Api {
     pub house: Arc<House>,
     /// Loads configuration and policies again; the text says what is in force.
     pub reload: Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync>,
-    /// Governed cgroups: what runs there is never served.
-    pub governed: Vec<String>,
+    /// What is governed: what runs there is never served.
+    pub capture: capture::Config,
     /// Why hooks of the kernel's security modules do not hold them as well.
     pub without_modules: Option<String>,
     /// gid of the group that may ask.
@@ -60,7 +61,7 @@ pub struct Api {
 
 impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Api").field("governed", &self.governed).finish_non_exhaustive()
+        f.debug_struct("Api").field("capture", &self.capture).finish_non_exhaustive()
     }
 }
 

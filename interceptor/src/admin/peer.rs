@@ -2,39 +2,51 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Uid, User};
 use tokio::net::UnixListener;
+use tokio::net::unix::UCred;
 
 use crate::approval::Approver;
 
-/// The other end, as the kernel knows it.
+/// The other end, as the kernel knew it when it came: what it does to itself afterwards changes nothing.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    credentials: Option<(u32, u32, i32)>,
+    /// User and group.
+    credentials: Option<(u32, u32)>,
+    /// cgroup; nothing where the process was gone before that was known.
+    cgroup: Option<String>,
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred().ok();
-        Self { credentials: credentials.and_then(|known| Some((known.uid(), known.gid(), known.pid()?))) }
+        let known = stream.io().peer_cred().ok();
+        let pid = known.as_ref().and_then(UCred::pid);
+        let process = getsockopt(stream.io(), sockopt::PeerPidfd).ok();
+        Self {
+            credentials: known.map(|known| (known.uid(), known.gid())),
+            cgroup: pid.and_then(|pid| cgroup_of(pid, process.as_ref())),
+        }
     }
 }
 
 impl Peer {
-    /// The human behind it, where they may ask.
+    /// The human behind it, where they may ask. `governed` says whether a cgroup is.
     ///
     /// # Errors
     /// A sentence, where they may not.
-    pub(super) fn admit(&self, group: Option<u32>, governed: &[String]) -> Result<Approver, String> {
-        let Some((uid, gid, pid)) = self.credentials else {
+    pub(super) fn admit(&self, group: Option<u32>, governed: impl Fn(&str) -> bool) -> Result<Approver, String> {
+        let Some((uid, gid)) = self.credentials else {
             return Err("the kernel does not say who asks".to_owned());
         };
-        let cgroup = cgroup_of(pid).ok_or("the cgroup of the asking process is not known")?;
-        if governed.iter().any(|path| at_or_below(&cgroup, path)) {
-            return Err(format!("process {pid} runs in the governed cgroup {cgroup}; agents may not use this socket"));
+        let cgroup = self.cgroup.as_deref().ok_or("the cgroup of the asking process is not known")?;
+        if governed(cgroup) {
+            return Err(format!("the process runs in the governed cgroup {cgroup}; agents may not use this socket"));
         }
         let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
         let name = user.as_ref().map_or_else(|| format!("uid-{uid}"), |user| user.name.clone());
@@ -52,14 +64,18 @@ fn belongs(user: Option<&User>, wanted: u32) -> bool {
     groups.contains(&Gid::from_raw(wanted))
 }
 
-fn cgroup_of(pid: i32) -> Option<String> {
+/// The cgroup of the process that came. `process` refers to that very one (Linux 6.5): an agent's process that ends at once
+/// must not be taken for whoever gets its number next.
+fn cgroup_of(pid: i32, process: Option<&OwnedFd>) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    if let Some(process) = process {
+        // Readable once it has ended.
+        let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut ended, PollTimeout::ZERO) != Ok(0) {
+            return None;
+        }
+    }
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
-}
-
-fn at_or_below(path: &str, governed: &str) -> bool {
-    let governed = governed.trim_end_matches('/');
-    path == governed || path.strip_prefix(governed).is_some_and(|rest| rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -67,17 +83,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_at_or_below_a_governed_cgroup_is_shut_out() {
-        assert!(at_or_below("/agents.slice", "/agents.slice"));
-        assert!(at_or_below("/agents.slice/a", "/agents.slice/"));
-        assert!(!at_or_below("/agents.slice-not", "/agents.slice"));
-        assert!(!at_or_below("/", "/agents.slice"));
+    fn an_agent_and_an_unknown_peer_are_refused() {
+        let root = |cgroup: Option<&str>| Peer { credentials: Some((0, 0)), cgroup: cgroup.map(str::to_owned) };
+        let governed = |cgroup: &str| cgroup == "/agents.slice/a";
+        assert_eq!(root(Some("/user.slice")).admit(None, governed).unwrap().uid, 0);
+        assert!(root(Some("/agents.slice/a")).admit(None, governed).unwrap_err().contains("agents may not"));
+        assert!(root(None).admit(None, governed).is_err());
+        assert!(Peer { credentials: None, ..root(Some("/")) }.admit(None, governed).is_err());
+        let stranger = Peer { credentials: Some((65_534, 65_534)), ..root(Some("/")) };
+        assert!(stranger.admit(None, governed).unwrap_err().contains("neither root nor"));
     }
 
     #[test]
-    fn an_unknown_peer_is_refused() {
-        assert!(Peer { credentials: None }.admit(None, &[]).is_err());
-        let stranger = Peer { credentials: Some((65_534, 65_534, i32::try_from(std::process::id()).unwrap())) };
-        assert!(stranger.admit(None, &[]).unwrap_err().contains("neither root nor"));
+    fn a_process_that_is_there_has_a_cgroup() {
+        let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        // Before Linux 6.5 there is no descriptor.
+        let process = getsockopt(&here, sockopt::PeerPidfd).ok();
+        assert!(cgroup_of(own, process.as_ref()).is_some());
+        assert_eq!(cgroup_of(i32::MAX, process.as_ref()), None);
     }
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::peer::Peer;
 use super::{AnswerBody, Api, BODY_LIMIT, Fault, Status};
 use crate::approval::{Answer, Approver, RequestId};
+use crate::capture;
 use crate::telemetry::SessionId;
 
 /// The API.
@@ -36,7 +37,7 @@ async fn status(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
     json(&Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: api.started_at,
-        governed: api.governed.clone(),
+        governed: api.capture.cgroups.clone(),
         without_modules: api.without_modules.clone(),
         policies: loaded.policies.digest().to_owned(),
         targets: loaded.targets.iter().map(|target| target.name.to_string()).collect(),
@@ -122,7 +123,8 @@ async fn reload(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
 
 #[expect(clippy::result_large_err, reason = "the error is the response itself")]
 fn admit(api: &Api, peer: &Peer) -> Result<Approver, Response> {
-    peer.admit(api.group, &api.governed).map_err(|error| {
+    let is_governed = |cgroup: &str| capture::governs(&api.capture, cgroup);
+    peer.admit(api.group, is_governed).map_err(|error| {
         tracing::warn!(?peer, %error, "refused at the admin socket");
         fault(StatusCode::FORBIDDEN, error)
     })

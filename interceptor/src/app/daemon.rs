@@ -49,7 +49,7 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
     let api = Arc::new(Api {
         house: Arc::clone(&house),
         reload: reloader(path, begun, Arc::clone(&house), means, runtime),
-        governed: config.capture.cgroups.clone(),
+        capture: config.capture.clone(),
         without_modules: captured.capture.modules().why_not().map(str::to_owned),
         group,
         started_at: house.clock.now(),

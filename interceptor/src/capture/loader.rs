@@ -299,6 +299,18 @@ pub fn is_governed(config: &Config, path: &str) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Whether what runs in this cgroup is an agent: by the configuration, and by what is pinned, which may be of an earlier one. A
+/// cgroup that cannot be read is taken for an agent's.
+#[must_use]
+pub fn governs(config: &Config, path: &str) -> bool {
+    let pins = Pins::new(&config.pin_directory);
+    let mut above = Path::new(path).ancestors().filter(|above| *above != Path::new("/"));
+    above.any(|above| {
+        let named = config.cgroups.iter().any(|cgroup| Path::new(cgroup) == above);
+        named || cgroup::cgroup_id(&above.to_string_lossy()).map_or(true, |id| pins.has(id, FENCE))
+    })
+}
+
 /// Ends all capture: removes links, redirection first and the fence last, then the maps. Gives the number of links
 /// removed. Governed processes then reach whatever they like.
 ///

@@ -33,7 +33,7 @@ use tokio::net::TcpStream;
 pub use self::config::{Config, Resolver, SecurityModules, is_plain};
 pub use self::events::{Events, KernelEvent, PacketFault, Refusal};
 pub use self::listener::{Listener, Unrecorded};
-pub use self::loader::{Capture, CaptureError, Governed, is_governed, uninstall};
+pub use self::loader::{Capture, CaptureError, Governed, governs, is_governed, uninstall};
 pub use self::maps::Counters;
 pub use self::modules::{Modules, are_held};
 pub use self::probe::{ProbeResult, probe};

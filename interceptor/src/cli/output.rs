@@ -48,10 +48,21 @@ impl Write for Printer {
     }
 }
 
+/// Columns of a terminal that does not know its own width: serial consoles say 0.
+const WIDTH: u16 = 80;
+
+fn blank(preset: &str) -> Table {
+    let mut table = Table::new();
+    table.load_preset(preset).set_content_arrangement(ContentArrangement::Dynamic);
+    if table.width() == Some(0) {
+        table.set_width(WIDTH);
+    }
+    table
+}
+
 /// A table with a header.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    let mut table = blank(presets::UTF8_FULL_CONDENSED);
     table.set_header(header);
     for row in rows {
         table.add_row(row.map(|cell| plain(&cell)));
@@ -61,8 +72,7 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<I
 
 /// Names and values, one pair below the other.
 pub(crate) fn pairs(rows: impl IntoIterator<Item = [String; 2]>) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    let mut table = blank(presets::NOTHING);
     for row in rows {
         table.add_row(row.map(|cell| plain(&cell)));
     }
