@@ -8,8 +8,8 @@ use core::ffi::c_void;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_netns_cookie, bpf_get_socket_cookie,
-    bpf_probe_read_kernel, bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_set_retval,
+    bpf_sk_lookup_tcp, bpf_sk_release,
 };
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_ebpf::macros::cgroup_sock_addr;
@@ -18,8 +18,8 @@ use interceptor_ebpf::{Address, Reason, Record, STATE_CAPTURED, STATE_LOCAL, Set
 
 use crate::event;
 use crate::sock_addr::{
-    self, Endpoint, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK4, LOOPBACK6, is_mapped, is_resolver, loopback_of, redirect4,
-    redirect6,
+    self, Endpoint, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK4, LOOPBACK6, ask, is_mapped, is_resolver, loopback_of,
+    redirect4, redirect6,
 };
 
 const ECONNREFUSED: i32 = 111;
@@ -62,7 +62,10 @@ fn judge(ctx: &SockAddrContext, endpoint: &Endpoint) -> Verdict {
     };
     match sock_addr::protocol(ctx) {
         IPPROTO_TCP => tcp(ctx, settings, endpoint),
-        IPPROTO_UDP if is_resolver(settings, endpoint) => Verdict::Redirect(settings.dns_port),
+        IPPROTO_UDP if is_resolver(ctx, settings, endpoint) => {
+            ask(ctx, settings, endpoint);
+            Verdict::Redirect(settings.dns_port)
+        }
         IPPROTO_UDP => {
             event::refuse(Reason::Udp, IPPROTO_UDP, Some(endpoint), None);
             Verdict::Refuse
@@ -87,9 +90,9 @@ fn tcp(ctx: &SockAddrContext, settings: &Settings, endpoint: &Endpoint) -> Verdi
         record.state = STATE_LOCAL;
         return Verdict::Leave;
     }
-    // The fence drops what nobody of the daemon's would take; saying so here saves the agent the wait for a time-out.
+    // The fence drops what the daemon would not take; saying so here saves the agent the wait for a time-out.
     let proxy = if is_mapped(&endpoint.address) { LOOPBACK4 } else { LOOPBACK6 };
-    if !listener(ctx, &proxy, settings.proxy_port, |_found| true) {
+    if !listener(ctx, &proxy, settings.proxy_port, sock_addr::is_marked) {
         event::no_listener(endpoint, record.netns);
         // SAFETY: takes a number.
         unsafe { bpf_set_retval(-ECONNREFUSED) };
@@ -101,10 +104,10 @@ fn tcp(ctx: &SockAddrContext, settings: &Settings, endpoint: &Endpoint) -> Verdi
 
 #[inline(always)]
 fn fill(ctx: &SockAddrContext, settings: &Settings, endpoint: &Endpoint, record: &mut Record) {
+    record.netns = sock_addr::netns(ctx);
     // SAFETY: the helpers take the valid context, or nothing.
     unsafe {
         record.socket = bpf_get_socket_cookie(ctx.as_ptr());
-        record.netns = bpf_get_netns_cookie(ctx.as_ptr());
         record.current_cgroup = bpf_get_current_cgroup_id();
     }
     let task = bpf_get_current_pid_tgid();

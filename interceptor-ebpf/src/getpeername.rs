@@ -4,7 +4,7 @@ use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use interceptor_ebpf::STATE_CAPTURED;
 
-use crate::sock_addr::{self, Endpoint, IPPROTO_TCP, is_relay, resolver};
+use crate::sock_addr::{self, Endpoint, IPPROTO_TCP, asked, is_relay};
 
 #[cgroup_sock_addr(getpeername4)]
 pub fn getpeername4(ctx: SockAddrContext) -> i32 {
@@ -31,5 +31,5 @@ fn original(ctx: &SockAddrContext, shown: &Endpoint) -> Option<Endpoint> {
         let record = sock_addr::record(sock_addr::socket(ctx))?;
         return (record.state == STATE_CAPTURED).then_some(Endpoint { address: record.address, port: record.port });
     }
-    is_relay(settings, shown).then(|| resolver(settings))
+    is_relay(settings, shown).then(|| asked(ctx, settings))
 }

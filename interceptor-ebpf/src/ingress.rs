@@ -54,7 +54,9 @@ fn judge(ctx: &SkBuffContext, packet: &Packet, cgroup: u64) -> Option<Fault> {
     }
     let Some(settings) = sock_addr::settings() else { return Some(Fault::Settings) };
     let sender = packet::owner(ctx, packet, &packet.destination, &packet.source);
-    let known = sender == settings.daemon_cgroup || (!datagram && sender != 0 && sender == cgroup);
+    let known = sender.listens
+        || sender.cgroup == settings.daemon_cgroup
+        || (!datagram && sender.cgroup != 0 && sender.cgroup == cgroup);
     if !known {
         return Some(Fault::Peer);
     }

@@ -6,7 +6,7 @@
 #![no_std]
 
 /// Version of every layout in this file and of the maps in `main.rs`.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Names of the maps, as pinned.
 pub mod map {
@@ -16,6 +16,8 @@ pub mod map {
     pub const SOCKETS: &str = "SOCKETS";
     /// Storage of the daemon's accepted sockets: [`super::Record`].
     pub const ACCEPTED: &str = "ACCEPTED";
+    /// Storage of the sockets that the daemon listens on: [`super::Mark`]. Written by the daemon alone.
+    pub const OWN: &str = "OWN";
     /// LRU hash of handshakes in flight: [`super::Tuple`] to [`super::Record`].
     pub const HANDSHAKES: &str = "HANDSHAKES";
     /// Ring of [`super::Event`].
@@ -28,7 +30,7 @@ pub mod map {
     pub const DEVICES: &str = "DEVICES";
 
     /// All of them.
-    pub const ALL: [&str; 8] = [SETTINGS, SOCKETS, ACCEPTED, HANDSHAKES, EVENTS, COUNTERS, LOCAL_PEERS, DEVICES];
+    pub const ALL: [&str; 9] = [SETTINGS, SOCKETS, ACCEPTED, OWN, HANDSHAKES, EVENTS, COUNTERS, LOCAL_PEERS, DEVICES];
 }
 
 /// Entries of [`map::LOCAL_PEERS`] at most.
@@ -93,8 +95,11 @@ pub const EVENT_BYTES: usize = 1 << 20;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// cgroup v2 id of the daemon; 0 denies everything.
+    /// cgroup v2 id of the daemon, by which its connections to servers of agents are known; 0 denies everything.
     pub daemon_cgroup: u64,
+    /// Cookie of the daemon's network namespace. In every other one, all that is asked at [`DNS_PORT`] goes to the relay: the
+    /// resolvers that containers know are none of the host's.
+    pub home: u64,
     /// Resolver that agents may ask, IPv4 as mapped; meaningful where `has_resolver` is 1.
     pub resolver: Address,
     /// Offset of `start_boottime` in `task_struct`; 0 when unknown.
@@ -111,6 +116,13 @@ pub struct Settings {
     pub has_resolver: u16,
 }
 
+/// What makes a socket the daemon's: only who may write to the map can mark one, and only a socket that it holds open. It
+/// stays with the socket, whichever process has it, and is not inherited by the connections that it accepts.
+pub type Mark = u32;
+
+/// Where names are asked for.
+pub const DNS_PORT: u16 = 53;
+
 /// What the kernel knows of one agent's socket. In [`map::SOCKETS`] from `socket(2)` on, complete from `connect(2)` on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,7 +137,7 @@ pub struct Record {
     pub current_cgroup: u64,
     /// Start of the process, nanoseconds since boot; 0 when unknown.
     pub start_boottime: u64,
-    /// Original destination, IPv4 as mapped.
+    /// Original destination, IPv4 as mapped; of UDP, the resolver that was asked last, outside of the daemon's namespace.
     pub address: Address,
     /// Thread group (process) in the initial pid namespace.
     pub tgid: u32,
@@ -182,7 +194,7 @@ pub struct Event {
     pub boottime: u64,
     /// cgroup id of the socket, or of the process where the socket has none yet.
     pub cgroup: u64,
-    /// Network namespace cookie, with [`Reason::NoListener`]; 0 otherwise.
+    /// Cookie of the socket's network namespace, with [`Reason::NoListener`]; 0 otherwise.
     pub netns: u64,
     /// cgroup id of the other end, with [`Reason::Descriptor`], [`Reason::Process`] and [`Reason::LocalSocket`]; major number
     /// in the upper half and minor number in the lower, with [`Reason::Device`]; 0 otherwise.
@@ -230,7 +242,8 @@ pub enum Reason {
     ConnectKind = 8,
     /// A packet that came in past the daemon.
     Inbound = 9,
-    /// A connect in a network namespace in which the daemon does not listen, or while there is no daemon.
+    /// A connect, or a question to a resolver, in a network namespace in which the daemon does not listen, or while there is
+    /// no daemon.
     NoListener = 10,
     /// A socket of a family that the programs do not see.
     SocketFamily = 11,
@@ -313,7 +326,7 @@ pub const LSM_PROGRAMS: [(&str, &str); 6] = [
 /// The program at the daemon's own cgroup, with its attach type.
 pub const DAEMON_PROGRAMS: [(&str, u32); 1] = [("daemon_ops", 3)];
 
-const _: () = assert!(size_of::<Settings>() == 40);
+const _: () = assert!(size_of::<Settings>() == 48);
 const _: () = assert!(size_of::<Record>() == 96);
 const _: () = assert!(size_of::<Tuple>() == 48);
 const _: () = assert!(size_of::<Event>() == 88);

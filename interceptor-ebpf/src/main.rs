@@ -39,7 +39,8 @@ mod maps {
     use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage};
     use aya_ebpf::macros::btf_map;
     use interceptor_ebpf::{
-        Device, EVENT_BYTES, Event, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, REASONS, Record, Settings, Tuple,
+        Device, EVENT_BYTES, Event, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, Mark, REASONS, Record, Settings,
+        Tuple,
     };
 
     #[btf_map]
@@ -48,6 +49,8 @@ mod maps {
     pub(crate) static SOCKETS: SkStorage<Record> = SkStorage::new();
     #[btf_map]
     pub(crate) static ACCEPTED: SkStorage<Record> = SkStorage::new();
+    #[btf_map]
+    pub(crate) static OWN: SkStorage<Mark> = SkStorage::new();
     #[btf_map]
     pub(crate) static HANDSHAKES: LruHashMap<Tuple, Record, MAX_HANDSHAKES> = LruHashMap::new();
     #[btf_map]

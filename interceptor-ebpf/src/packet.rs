@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::SkBuffContext;
 use interceptor_ebpf::{Fault, address, mapped};
 
-use crate::sock_addr::{Endpoint, IPPROTO_TCP, IPPROTO_UDP};
+use crate::sock_addr::{Endpoint, IPPROTO_TCP, IPPROTO_UDP, is_marked};
 
 /// The loopback device has this index in every network namespace.
 pub(crate) const LO: u32 = 1;
@@ -21,6 +21,7 @@ const HOP_BY_HOP: u8 = 0;
 /// The option that says how long the packet is, where 16 bits do not.
 const JUMBO: u8 = 0xc2;
 pub(crate) const TCP_SYN: u8 = 0x02;
+pub(crate) const TCP_RST: u8 = 0x04;
 pub(crate) const TCP_ACK: u8 = 0x10;
 
 /// The cgroup of the packet's own socket: its sender's on the way out, its receiver's on the way in.
@@ -110,9 +111,17 @@ fn jumbo(ctx: &SkBuffContext, start: &[u8; 8]) -> Result<u8, Refused> {
     if is_jumbo && u32::from(next) == IPPROTO_TCP { Ok(next) } else { Err(Refused::new(Fault::Protocol, HOP_BY_HOP)) }
 }
 
-/// The cgroup of the socket that would receive a packet of this kind from `source` at `destination`; 0 where there is none.
+/// Whose a socket is.
+pub(crate) struct Owner {
+    /// Its cgroup; 0 where there is no socket.
+    pub(crate) cgroup: u64,
+    /// The daemon listens on it.
+    pub(crate) listens: bool,
+}
+
+/// Whose the socket is that would receive a packet of this kind from `source` at `destination`.
 #[inline(always)]
-pub(crate) fn owner(ctx: &SkBuffContext, packet: &Packet, source: &Endpoint, destination: &Endpoint) -> u64 {
+pub(crate) fn owner(ctx: &SkBuffContext, packet: &Packet, source: &Endpoint, destination: &Endpoint) -> Owner {
     // SAFETY: an all-zero tuple is valid; the context is valid; a found socket is released on the only path.
     unsafe {
         let mut tuple: bpf_sock_tuple = zeroed();
@@ -138,11 +147,11 @@ pub(crate) fn owner(ctx: &SkBuffContext, packet: &Packet, source: &Endpoint, des
             bpf_sk_lookup_udp(ctx.as_ptr(), &raw mut tuple, length, netns, 0)
         };
         if found.is_null() {
-            return 0;
+            return Owner { cgroup: 0, listens: false };
         }
-        let cgroup = bpf_sk_cgroup_id(found.cast());
+        let owner = Owner { cgroup: bpf_sk_cgroup_id(found.cast()), listens: is_marked(found.cast()) };
         bpf_sk_release(found.cast());
-        cgroup
+        owner
     }
 }
 

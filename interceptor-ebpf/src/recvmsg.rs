@@ -3,15 +3,17 @@
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::sock_addr::{self, is_mapped, is_relay, resolver};
+use crate::sock_addr::{self, asked, is_mapped, is_relay};
 
 #[cgroup_sock_addr(recvmsg4)]
 pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
     if let Some(settings) = sock_addr::settings()
-        && is_mapped(&settings.resolver)
         && is_relay(settings, &sock_addr::endpoint4(&ctx))
     {
-        sock_addr::set4(&ctx, &resolver(settings));
+        let asked = asked(&ctx, settings);
+        if is_mapped(&asked.address) {
+            sock_addr::set4(&ctx, &asked);
+        }
     }
     1
 }
@@ -21,7 +23,7 @@ pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
     if let Some(settings) = sock_addr::settings()
         && is_relay(settings, &sock_addr::endpoint6(&ctx))
     {
-        sock_addr::set6(&ctx, &resolver(settings));
+        sock_addr::set6(&ctx, &asked(&ctx, settings));
     }
     1
 }

@@ -6,12 +6,14 @@
 use core::ffi::c_void;
 use core::ptr::{addr_of, addr_of_mut, null_mut, read_volatile, write_volatile};
 
-use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr};
-use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr, bpf_sock_tuple};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get};
 use aya_ebpf::programs::SockAddrContext;
-use interceptor_ebpf::{Address, MAPPED_WORD, Record, Settings, mapped, mapped_word};
+use interceptor_ebpf::{Address, DNS_PORT, MAPPED_WORD, Record, Settings, mapped, mapped_word};
 
-use crate::maps::{SETTINGS, SOCKETS};
+use crate::event;
+use crate::maps::{OWN, SETTINGS, SOCKETS};
 
 pub(crate) const IPPROTO_TCP: u32 = 6;
 pub(crate) const IPPROTO_UDP: u32 = 17;
@@ -50,6 +52,16 @@ pub(crate) fn new_record(sk: *mut c_void) -> Option<&'static mut Record> {
     let create = BPF_SK_STORAGE_GET_F_CREATE as u64;
     // SAFETY: as above; a new value is all zero.
     unsafe { bpf_sk_storage_get(addr_of!(SOCKETS).cast_mut().cast(), sk, null_mut(), create).cast::<Record>().as_mut() }
+}
+
+/// Whether this is a socket that the daemon listens on. Not by its cgroup: such sockets outlive the process and the cgroup
+/// that they were made in, and others may be in that cgroup.
+///
+/// `sk` must be a socket pointer that the verifier knows as such.
+#[inline(always)]
+pub(crate) fn is_marked(sk: *mut c_void) -> bool {
+    // SAFETY: the helper returns null or a pointer to the socket's value, which is not looked at.
+    unsafe { !bpf_sk_storage_get(addr_of!(OWN).cast_mut().cast(), sk, null_mut(), 0).is_null() }
 }
 
 /// The context's socket.
@@ -178,10 +190,85 @@ pub(crate) fn loopback_of(address: &Address) -> Option<Address> {
     (plain && (address[3] == LOOPBACK6[3] || address[3] == 0)).then_some(LOOPBACK6)
 }
 
-/// Whether the settings name this endpoint as the resolver.
+/// Cookie of the network namespace of the context's socket.
 #[inline(always)]
-pub(crate) fn is_resolver(settings: &Settings, endpoint: &Endpoint) -> bool {
-    settings.has_resolver == 1 && endpoint.port == settings.resolver_port && same(&endpoint.address, &settings.resolver)
+pub(crate) fn netns(ctx: &SockAddrContext) -> u64 {
+    // SAFETY: the helper takes the valid context.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// Whether the context's socket is in another network namespace than the daemon.
+#[inline(always)]
+pub(crate) fn is_foreign(ctx: &SockAddrContext, settings: &Settings) -> bool {
+    settings.home != 0 && netns(ctx) != settings.home
+}
+
+/// Whether this endpoint is a resolver: the one that the settings name, or, in another namespace than the daemon's, any.
+#[inline(always)]
+pub(crate) fn is_resolver(ctx: &SockAddrContext, settings: &Settings, endpoint: &Endpoint) -> bool {
+    if settings.has_resolver != 1 {
+        return false;
+    }
+    let named = endpoint.port == settings.resolver_port && same(&endpoint.address, &settings.resolver);
+    named || (endpoint.port == DNS_PORT && is_foreign(ctx, settings))
+}
+
+/// Keeps which resolver was asked, where there may be many, and says where the relay is missing: what is sent to it then
+/// ends at the fence.
+#[inline(always)]
+pub(crate) fn ask(ctx: &SockAddrContext, settings: &Settings, endpoint: &Endpoint) {
+    if !is_foreign(ctx, settings) {
+        return;
+    }
+    if let Some(record) = record(socket(ctx)) {
+        record.address = endpoint.address;
+        record.port = endpoint.port;
+    }
+    if !relayed(ctx, settings, is_mapped(&endpoint.address)) {
+        event::no_listener(endpoint, netns(ctx));
+    }
+}
+
+/// Whether the daemon receives at the relay's port.
+#[inline(always)]
+fn relayed(ctx: &SockAddrContext, settings: &Settings, four: bool) -> bool {
+    // SAFETY: an all-zero tuple is valid; the context is valid; a found socket is released on the only path.
+    unsafe {
+        let mut tuple: bpf_sock_tuple = core::mem::zeroed();
+        let length = if four {
+            let four = &mut tuple.__bindgen_anon_1.ipv4;
+            four.saddr = LOOPBACK4[3];
+            four.daddr = LOOPBACK4[3];
+            four.dport = settings.dns_port.to_be();
+            size_of_val(four)
+        } else {
+            let six = &mut tuple.__bindgen_anon_1.ipv6;
+            six.saddr = LOOPBACK6;
+            six.daddr = LOOPBACK6;
+            six.dport = settings.dns_port.to_be();
+            size_of_val(six)
+        };
+        let netns = BPF_F_CURRENT_NETNS as i64 as u64;
+        let found = bpf_sk_lookup_udp(ctx.as_ptr(), &raw mut tuple, length as u32, netns, 0);
+        if found.is_null() {
+            return false;
+        }
+        let marked = is_marked(found.cast());
+        bpf_sk_release(found.cast());
+        marked
+    }
+}
+
+/// What the agent asked when it hears from the relay.
+#[inline(always)]
+pub(crate) fn asked(ctx: &SockAddrContext, settings: &Settings) -> Endpoint {
+    if is_foreign(ctx, settings)
+        && let Some(record) = record(socket(ctx))
+        && record.port != 0
+    {
+        return Endpoint { address: record.address, port: record.port };
+    }
+    Endpoint { address: settings.resolver, port: settings.resolver_port }
 }
 
 /// Whether this endpoint is the daemon's DNS relay.
@@ -190,10 +277,4 @@ pub(crate) fn is_relay(settings: &Settings, endpoint: &Endpoint) -> bool {
     settings.has_resolver == 1
         && endpoint.port == settings.dns_port
         && (same(&endpoint.address, &LOOPBACK6) || same(&endpoint.address, &LOOPBACK4))
-}
-
-/// The resolver, as agents know it.
-#[inline(always)]
-pub(crate) fn resolver(settings: &Settings) -> Endpoint {
-    Endpoint { address: settings.resolver, port: settings.resolver_port }
 }

@@ -215,7 +215,7 @@ fn python(stage: &Stage, program: &str) -> Result<Command, Box<dyn Error + Send 
 }
 
 fn wait_for_request(stage: &Stage) -> Result<String, Box<dyn Error + Send + Sync>> {
-    for _ in 0..100 {
+    for _ in 0..600 {
         let listed = stage.operate(&["approvals", "list", "--json"])?;
         let requests: serde_json::Value = serde_json::from_slice(&listed.stdout)?;
         if let Some(id) = requests.pointer("/0/id").and_then(|id| id.as_str()) {

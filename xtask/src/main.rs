@@ -1,7 +1,8 @@
 //! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`, `cargo xtask
-//! differential`, `cargo xtask masks`, `cargo xtask bench`, `cargo xtask ebpf`.
+//! differential`, `cargo xtask masks`, `cargo xtask bench`, `cargo xtask ebpf`, `cargo xtask deb`, `cargo xtask vm`.
 
 mod bench;
+mod deb;
 mod demo;
 mod differential;
 mod ebpf;
@@ -11,6 +12,7 @@ mod masks;
 mod regress;
 mod run;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -41,6 +43,10 @@ enum Task {
     Regress(regress::Arguments),
     /// Rebuild the committed kernel object from source, or check that it is what the source gives
     Ebpf(ebpf::Arguments),
+    /// Make the Debian package
+    Deb(deb::Arguments),
+    /// Install the package in virtual machines with stock kernels and systemd, and test it there
+    Vm(vm::Arguments),
 }
 
 #[expect(clippy::print_stderr, reason = "the error is for the person at the terminal")]
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Regress(arguments) => regress::run(&arguments),
         Task::Ebpf(arguments) => ebpf::run(&arguments),
+        Task::Deb(arguments) => deb::run(&arguments),
+        Task::Vm(arguments) => vm::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

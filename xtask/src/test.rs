@@ -11,10 +11,13 @@ use crate::install::{self, For};
 use crate::run::{as_root, cargo, output, run as execute, say};
 
 /// Test binaries that make namespaces and cgroups, attach kernel programs, or start servers as another user.
-const ROOT_GROUPS: &[&str] = &["capture", "bypass", "launch", "postgres", "fire"];
+const ROOT_GROUPS: &[&str] = &["capture", "bypass", "containers", "launch", "service", "postgres", "fire"];
 
 /// Storms, floods and faults: the whole daemon, and before it both legs of the driver.
 const FIRE: &str = "fire";
+
+/// The package in a virtual machine: the short set.
+const VM: &str = "vm";
 
 /// What the README shows, from beginning to end.
 const DEMO: &str = "demo";
@@ -30,7 +33,7 @@ const MASKING: &str = "masking";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Run only this group: lint, fast, demo, postgres-18, or the name of a test file
+    /// Run only this group: lint, fast, vm, demo, postgres-18, or the name of a test file
     #[arg(long, value_name = "GROUP")]
     only: Vec<String>,
     /// Leave this group out
@@ -69,6 +72,7 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
             execute(command.args(["--test-threads=1"]).env("INTERCEPTOR_CLIENTS", crate::run::clients()))
         })?;
     }
+    group(VM, &mut crate::vm::short)?;
     group(DEMO, &mut || demo::run(&demo::Arguments { keep: false, fast: true }))?;
     if wanted(NEWEST) {
         match install::postgres_18() {
@@ -164,15 +168,20 @@ fn test_files() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Name and path of every integration test of the main package, built.
+/// Name and path of every integration test that needs root, built.
 fn binaries() -> Result<Vec<(String, String)>> {
+    let files = test_files()?;
+    let names: Vec<&str> = files.iter().map(String::as_str).filter(|name| ROOT_GROUPS.contains(name)).collect();
+    programs(&names)
+}
+
+/// Name and path of these integration tests of the main package, built, with the programs that they use.
+pub(crate) fn programs(names: &[&str]) -> Result<Vec<(String, String)>> {
     execute(cargo().args(["build", "--package", "interceptor", "--bins", "--examples", "--features", "testing"]))?;
     let mut command: Command = cargo();
     command.args(["test", "--package", "interceptor", "--no-run", "--message-format=json"]);
-    for name in test_files()? {
-        if ROOT_GROUPS.contains(&name.as_str()) {
-            command.args(["--test", &name]);
-        }
+    for name in names {
+        command.args(["--test", name]);
     }
     let mut found = Vec::new();
     for line in output(&mut command)?.lines() {

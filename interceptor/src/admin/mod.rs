@@ -14,10 +14,12 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::os::unix::net::UnixListener;
 
-use crate::capture;
+use crate::capture::{self, Namespace, Namespaces};
 use crate::clock::Timestamp;
 use crate::config::Problem;
 use crate::session::House;
@@ -43,16 +45,25 @@ impl Default for Config {
     }
 }
 
+/// Governs a cgroup, or lets it go.
+pub type Enroll = Box<dyn Fn(EnrollBody) -> BoxFuture<'static, Result<Enrolled, String>> + Send + Sync>;
+
 /// What the API speaks for.
 pub struct Api {
     /// What all sessions share.
     pub house: Arc<House>,
     /// Loads configuration and policies again; the text says what is in force.
     pub reload: Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync>,
-    /// What is governed: what runs there is never served.
+    /// What is governed, by the configuration and by the pins: what runs there is never served.
     pub capture: capture::Config,
     /// Why hooks of the kernel's security modules do not hold them as well.
     pub without_modules: Option<String>,
+    /// Governed cgroups, as they were last looked at.
+    pub governed: Arc<ArcSwap<Vec<String>>>,
+    /// Governs a cgroup, or lets it go.
+    pub enroll: Enroll,
+    /// Network namespaces of agents' own.
+    pub namespaces: Namespaces,
     /// gid of the group that may ask.
     pub group: Option<u32>,
     /// When the daemon started.
@@ -76,6 +87,9 @@ pub struct Status {
     pub governed: Vec<String>,
     /// Why hooks of the kernel's security modules do not hold them as well; `None` when they do.
     pub without_modules: Option<String>,
+    /// Network namespaces of agents' own in which the daemon listens.
+    #[serde(default)]
+    pub namespaces: Vec<Namespace>,
     /// Digest of the policies in force.
     pub policies: String,
     /// Configured targets.
@@ -96,6 +110,35 @@ pub struct AnswerBody {
     pub approve: bool,
     /// Why, for the record and the agent.
     pub reason: Option<String>,
+}
+
+/// `POST /v1/cgroups`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollBody {
+    /// Path below the cgroup2 mount.
+    pub cgroup: String,
+    /// Lets it go instead.
+    pub undo: bool,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// Path below the cgroup2 mount.
+    pub cgroup: String,
+    /// Whether it is governed now.
+    pub governed: bool,
+    /// Connections from before that were ended.
+    pub destroyed: usize,
+}
+
+/// `POST /v1/namespaces`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptBody {
+    /// A governed process, in whose network namespace the daemon is to listen.
+    pub pid: u32,
 }
 
 /// An error answer.

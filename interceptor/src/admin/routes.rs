@@ -11,9 +11,9 @@ use axum::{Json, Router};
 use serde::Serialize;
 
 use super::peer::Peer;
-use super::{AnswerBody, Api, BODY_LIMIT, Fault, Status};
+use super::{AdoptBody, AnswerBody, Api, BODY_LIMIT, EnrollBody, Fault, Status};
 use crate::approval::{Answer, Approver, RequestId};
-use crate::capture;
+use crate::capture::{self, Wish};
 use crate::telemetry::SessionId;
 
 /// The API.
@@ -24,6 +24,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/sessions/{id}/kill", post(kill))
         .route("/v1/approvals", get(approvals))
         .route("/v1/approvals/{id}", get(approval).post(answer))
+        .route("/v1/namespaces", post(adopt))
+        .route("/v1/cgroups", post(enroll))
         .route("/v1/reload", post(reload))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(api)
@@ -37,8 +39,9 @@ async fn status(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
     json(&Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: api.started_at,
-        governed: api.capture.cgroups.clone(),
+        governed: api.governed.load().to_vec(),
         without_modules: api.without_modules.clone(),
+        namespaces: api.namespaces.list(),
         policies: loaded.policies.digest().to_owned(),
         targets: loaded.targets.iter().map(|target| target.name.to_string()).collect(),
         sessions: api.house.registry.len(),
@@ -119,6 +122,50 @@ async fn reload(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
         }
         Err(error) => fault(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
+}
+
+/// Listens in the network namespace of a process, before it connects for the first time.
+async fn adopt(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<AdoptBody>, JsonRejection>,
+) -> Response {
+    let asked_by = match admit(&api, &peer) {
+        Ok(approver) => approver,
+        Err(refused) => return refused,
+    };
+    let pid = match body {
+        Ok(Json(AdoptBody { pid })) => pid,
+        Err(rejection) => return fault(StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    match api.namespaces.open(Wish::Announced { pid }).await {
+        Ok(namespace) => {
+            tracing::info!(inode = namespace.inode, pid, %asked_by, "listens in a network namespace that was announced");
+            json(&namespace)
+        }
+        Err(error) => fault(StatusCode::CONFLICT, error.to_string()),
+    }
+}
+
+/// Governs a cgroup that runs already, or lets it go.
+async fn enroll(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<EnrollBody>, JsonRejection>,
+) -> Response {
+    let asked_by = match admit(&api, &peer) {
+        Ok(approver) => approver,
+        Err(refused) => return refused,
+    };
+    let body = match body {
+        Ok(Json(body)) => body,
+        Err(rejection) => return fault(StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    if asked_by.uid != 0 {
+        return fault(StatusCode::FORBIDDEN, "only root enrolls cgroups, and lets them go".to_owned());
+    }
+    tracing::warn!(cgroup = %body.cgroup, undo = body.undo, %asked_by, "a cgroup is enrolled, or let go");
+    (api.enroll)(body).await.map_or_else(|error| fault(StatusCode::CONFLICT, error), |enrolled| json(&enrolled))
 }
 
 #[expect(clippy::result_large_err, reason = "the error is the response itself")]

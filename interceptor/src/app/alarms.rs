@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::namespaces::Wishes;
 use crate::capture::{Events, KernelEvent, Refusal};
 use crate::record::Event;
 use crate::session::House;
@@ -18,7 +19,7 @@ const KINDS: usize = 256;
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Watches until the ring cannot be read any more.
-pub(super) async fn watch(house: Arc<House>, mut events: Events) {
+pub(super) async fn watch(house: Arc<House>, mut events: Events, wishes: Wishes) {
     let mut waiting: HashMap<(String, u64, Option<u32>), (KernelEvent, u64)> = HashMap::new();
     let mut others = 0u64;
     let mut period = tokio::time::interval(PERIOD);
@@ -26,6 +27,7 @@ pub(super) async fn watch(house: Arc<House>, mut events: Events) {
         tokio::select! {
             event = events.next() => match event {
                 Ok(event) => {
+                    wishes.ask(&event);
                     let key = (event.refusal.to_string(), event.cgroup, event.pid);
                     if let Some((_, count)) = waiting.get_mut(&key) {
                         *count = count.saturating_add(1);

@@ -1,5 +1,6 @@
 //! The running daemon: accept, serve, reload, drain.
 
+use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,16 +8,21 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::enroll::{self, Order};
 use super::names::HouseNames;
 use super::workers::Workers;
 use super::{Means, StartError, load};
+use super::{namespaces, service};
 use crate::admin::{self, Api};
 use crate::approval;
-use crate::capture::dns::Relay;
-use crate::capture::{Capture, Events, Listener};
+use crate::capture::dns::{Names, Relay};
+use crate::capture::{
+    Arrivals, Capture, CaptureError, Captured, Events, Kept, Listener, NAMESPACE_DESCRIPTORS, Namespaces,
+    QUESTIONS_IN_FLIGHT, Unrecorded,
+};
 use crate::clock::Clock;
 use crate::config::{self, Config, Problem};
 use crate::identity::level;
@@ -31,6 +37,9 @@ const EXPIRE: Duration = Duration::from_secs(1);
 /// Pause after an accept that failed, so that running out of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long sessions have for their last words, once the time to drain is up.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// Descriptors of a session: both legs, and the agent's process, so that its facts are never read of another.
 const SESSION_DESCRIPTORS: u64 = 3;
 /// Descriptors that are not for sessions: the spool, the admin socket, workers, loads of catalogs, and refusals.
@@ -40,17 +49,23 @@ const REFUSED_AT_ONCE: usize = 1024;
 
 pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: Means) -> Result<(), StartError> {
     let begun = config.clone();
-    config.limits.sessions = raise_descriptors(config.limits.sessions);
+    config.limits.sessions = raise_descriptors(config.limits.sessions, config.capture.namespaces);
     let house = furnish(&config, loaded, Arc::clone(&means.clock)).await?;
     let bound = admin::bind(&config.admin);
     let (listener, group) = bound.map_err(|error| StartError::failed("opening the admin socket")(&error))?;
-    let captured = Captures::start(&config)?;
+    let (names, keep_names) = HouseNames::new(Arc::clone(&house));
+    let _names = AbortOnDrop(tokio::spawn(keep_names));
+    let (enroll, orders) = enroll::orders();
+    let captured = Captures::start(&config, names, orders).await?;
     let runtime = tokio::runtime::Handle::current();
     let api = Arc::new(Api {
         house: Arc::clone(&house),
         reload: reloader(path, begun, Arc::clone(&house), means, runtime),
         capture: config.capture.clone(),
         without_modules: captured.capture.modules().why_not().map(str::to_owned),
+        governed: Arc::clone(&captured.governed),
+        enroll,
+        namespaces: captured.namespaces.clone(),
         group,
         started_at: house.clock.now(),
     });
@@ -60,7 +75,9 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
     announce(&house).await?;
     // Outlives the listening: sessions are told, and have time to end.
     let mut sessions = JoinSet::new();
-    let ended = govern(&house, captured, &workers, &mut sessions).await;
+    let (watchdog, questions) = service::watchdog(workers.pulses());
+    let _watchdog = AbortOnDrop(tokio::spawn(watchdog));
+    let ended = govern(&house, captured, (&workers, questions), &mut sessions).await;
     let _nobody_listens = stop.send(());
     drain(&house).await;
     ended
@@ -70,35 +87,54 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
 struct Captures {
     listener: Listener,
     relay: Option<Relay>,
+    names: Arc<HouseNames>,
     capture: Capture,
     events: Events,
+    /// Those of agents' own, and what comes from there.
+    namespaces: Namespaces,
+    arrivals: Arrivals,
+    /// Governed cgroups, as the admin socket knows them.
+    governed: Arc<ArcSwap<Vec<String>>>,
+    orders: mpsc::Receiver<Order>,
     /// Where `interceptor exec` registers cgroups.
     launched: PathBuf,
 }
 
 impl Captures {
-    fn start(config: &Config) -> Result<Self, StartError> {
+    async fn start(config: &Config, names: Arc<HouseNames>, orders: mpsc::Receiver<Order>) -> Result<Self, StartError> {
         let launched = level::Registry::beside(&config.admin.socket, &config.capture.pin_directory).launched;
         let config = &config.capture;
-        let listener = Listener::bind(config).map_err(|error| StartError::failed("listening for agents")(&error))?;
-        let relay = Relay::bind(config).map_err(|error| StartError::failed("relaying DNS")(&error))?;
+        let kept = Kept::take(config);
+        let mut kept = kept.map_err(|error| StartError::failed("taking over what was kept")(&error))?;
+        let listener = Listener::take_over(config, &mut kept).await;
+        let listener = listener.map_err(|error| StartError::failed("listening for agents")(&error))?;
+        let relay = Relay::take_over(config, &mut kept).await;
+        let relay = relay.map_err(|error| StartError::failed("relaying DNS")(&error))?;
+        drop(kept);
         let capture = Capture::start(config, &listener, relay.as_ref());
         let capture = capture.map_err(|error| StartError::failed("capturing")(&error))?;
         let events = capture.events().map_err(|error| StartError::failed("watching the kernel programs")(&error))?;
-        Ok(Self { listener, relay, capture, events, launched })
+        let namespaces = Namespaces::new(config, &listener, relay.as_ref(), Arc::clone(&names) as Arc<dyn Names>);
+        let (namespaces, arrivals) =
+            namespaces.map_err(|error| StartError::failed("looking at network namespaces")(&error))?;
+        let governed = Arc::new(ArcSwap::from_pointee(config.cgroups.clone()));
+        publish(&capture, &governed)?;
+        Ok(Self { listener, relay, names, capture, events, namespaces, arrivals, governed, orders, launched })
     }
 }
 
 /// A session takes descriptors: as many as the system lets this process have are made usable. How many sessions fit:
 /// more would take what the daemon itself needs, and nobody could be told why.
-fn raise_descriptors(sessions: usize) -> usize {
+fn raise_descriptors(sessions: usize, namespaces: usize) -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         Ok(hard)
     });
+    let others = namespaces.saturating_mul(NAMESPACE_DESCRIPTORS).saturating_add(QUESTIONS_IN_FLIGHT);
+    let others = OTHER_DESCRIPTORS.saturating_add(u64::try_from(others).unwrap_or(u64::MAX));
     let fit = |descriptors: u64| {
-        usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / SESSION_DESCRIPTORS).unwrap_or(usize::MAX)
+        usize::try_from(descriptors.saturating_sub(others) / SESSION_DESCRIPTORS).unwrap_or(usize::MAX)
     };
     match raised {
         Ok(hard) if fit(hard) < sessions => {
@@ -159,9 +195,7 @@ async fn announce(house: &House) -> Result<(), StartError> {
         let recorded = house.recorder.append(SessionId::NONE, event).await;
         recorded.map_err(|error| StartError::failed("recording the start")(&error))?;
     }
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(%error, "systemd was not told that the daemon is ready");
-    }
+    service::ready(house);
     tracing::info!("ready");
     Ok(())
 }
@@ -170,54 +204,56 @@ async fn announce(house: &House) -> Result<(), StartError> {
 async fn govern(
     house: &Arc<House>,
     captured: Captures,
-    workers: &Workers,
+    (workers, mut questions): (&Workers, mpsc::Receiver<service::Question>),
     sessions: &mut JoinSet<()>,
 ) -> Result<(), StartError> {
     let signals = |kind| signal(kind).map_err(|error| StartError::failed("listening for signals")(&error));
     let mut terminate: Signal = signals(SignalKind::terminate())?;
     let mut interrupt = signals(SignalKind::interrupt())?;
-    let Captures { listener, relay, capture, events, launched } = captured;
-    let _alarms = AbortOnDrop(tokio::spawn(super::alarms::watch(Arc::clone(house), events)));
-    let (names, keep_names) = HouseNames::new(Arc::clone(house));
-    let _names = AbortOnDrop(tokio::spawn(keep_names));
+    let Captures { listener, relay, names, capture, events, namespaces, mut arrivals, governed, mut orders, launched } =
+        captured;
+    let (wishes, keep_namespaces) = namespaces::keep(Arc::clone(house), namespaces.clone());
+    let _namespaces = AbortOnDrop(tokio::spawn(keep_namespaces));
+    let _alarms = AbortOnDrop(tokio::spawn(super::alarms::watch(Arc::clone(house), events, wishes)));
     let _relay = relay.map(|relay| AbortOnDrop(tokio::spawn(async move { relay.run(names).await })));
+    let mut status = service::Status::default();
     let mut expire = tokio::time::interval(EXPIRE);
     let mut refresh = tokio::time::interval(REFRESH);
     loop {
+        let has_room = sessions.len() < house.limits.sessions + REFUSED_AT_ONCE;
         tokio::select! {
             // What is not accepted yet waits in the kernel.
-            accepted = listener.accept(), if sessions.len() < house.limits.sessions + REFUSED_AT_ONCE => match accepted {
-                Ok(Ok(captured)) => {
-                    let house = Arc::clone(house);
-                    workers.serve(sessions, async move {
-                        match captured.adopt() {
-                            Ok(captured) => house.serve(captured).await,
-                            Err(error) => tracing::error!(%error, "a connection was closed: no worker can wait for it"),
-                        }
-                    });
-                }
-                Ok(Err(unrecorded)) => {
-                    tracing::warn!(%unrecorded, "a connection without a kernel record was closed");
-                    let text = format!("a connection without a kernel record was closed: {unrecorded}");
-                    note(house, text).await;
-                }
+            accepted = listener.accept(), if has_room => match accepted {
+                Ok(accepted) => admit(house, workers, sessions, accepted).await,
                 Err(error) => {
                     tracing::error!(%error, "accepting failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
+            Some(accepted) = arrivals.recv(), if has_room => admit(house, workers, sessions, accepted).await,
             Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a session's task broke");
                 }
             },
-            _ = expire.tick() => house.expire_approvals().await,
+            Some(question) = questions.recv() => {
+                let _nobody_waits = question.send(());
+            },
+            Some(order) = orders.recv() => {
+                enroll::obey(order, &capture, house, &namespaces);
+                publish(&capture, &governed)?;
+            },
+            _ = expire.tick() => {
+                house.expire_approvals().await;
+                status.tell(house);
+            },
             _ = refresh.tick() => {
-                if let Err(error) = capture.refresh() {
-                    tracing::error!(%error, "a governed cgroup cannot be governed");
-                }
-                if let Err(error) = launch::sweep(&launched) {
-                    tracing::error!(%error, "what ended agents have left behind cannot be removed");
+                publish(&capture, &governed)?;
+                match launch::sweep(&launched) {
+                    // `interceptor exec` and `prepare` do it, who are root.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                    Err(error) => tracing::error!(%error, "what ended agents have left behind cannot be removed"),
+                    Ok(()) => {}
                 }
                 let house = Arc::clone(house);
                 tokio::spawn(async move { house.resolve().await });
@@ -228,18 +264,58 @@ async fn govern(
     }
 }
 
+/// Looks at the governed cgroups again, and tells the admin socket.
+fn publish(capture: &Capture, governed: &ArcSwap<Vec<String>>) -> Result<(), StartError> {
+    match capture.refresh() {
+        Ok(all) => governed.store(Arc::new(all.into_iter().map(|one| one.path).collect())),
+        // The next start has it prepared, and who is in it meanwhile goes where it likes.
+        Err(error @ CaptureError::Unprepared(_)) => return Err(StartError::failed("governing")(&error)),
+        Err(error) => tracing::error!(%error, "a governed cgroup cannot be governed"),
+    }
+    Ok(())
+}
+
+/// Gives a connection to a worker, or says why it was closed.
+async fn admit(
+    house: &Arc<House>,
+    workers: &Workers,
+    sessions: &mut JoinSet<()>,
+    accepted: Result<Captured, Unrecorded>,
+) {
+    match accepted {
+        Ok(captured) => {
+            let house = Arc::clone(house);
+            workers.serve(sessions, async move {
+                match captured.adopt() {
+                    Ok(captured) => house.serve(captured).await,
+                    Err(error) => tracing::error!(%error, "a connection was closed: no worker can wait for it"),
+                }
+            });
+        }
+        Err(unrecorded) => {
+            tracing::warn!(%unrecorded, "a connection without a kernel record was closed");
+            let text = format!("a connection without a kernel record was closed: {unrecorded}");
+            note(house, text).await;
+        }
+    }
+}
+
 async fn drain(house: &House) {
     tracing::info!(sessions = house.registry.len(), "draining");
-    let _no_systemd = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    service::stopping(house);
     house.registry.drain();
     let patience = Duration::from_secs(house.limits.drain_seconds);
-    let empty = async {
+    let empty = || async {
         while !house.registry.is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    if tokio::time::timeout(patience, empty).await.is_err() {
-        tracing::warn!(sessions = house.registry.len(), "sessions did not end in time and are cut off");
+    if tokio::time::timeout(patience, empty()).await.is_err() {
+        tracing::warn!(sessions = house.registry.len(), "what sessions do takes too long: they end now");
+        house.registry.end_all();
+        if tokio::time::timeout(LAST_WORDS, empty()).await.is_err() {
+            tracing::warn!(sessions = house.registry.len(), "sessions did not end in time and are cut off");
+        }
     }
     let stopped = Event::DaemonStopped { reason: "it was told to stop".to_owned() };
     if let Err(error) = house.recorder.append(SessionId::NONE, stopped).await {
@@ -296,8 +372,8 @@ fn reloader(
 ) -> Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync> {
     let path: PathBuf = path.to_path_buf();
     let one_by_one = parking_lot::Mutex::new(());
-    Box::new(move || {
-        let _alone = one_by_one.lock();
+    let told = Arc::clone(&house);
+    let reload = move || {
         let config = config::read(&path)?;
         let loaded = load(&path, &config, &means)?;
         loaded.attestor.adopt(&house.loaded.load().attestor);
@@ -316,6 +392,13 @@ fn reloader(
             }
         });
         Ok(format!("policies {digest} are in force{}", unchanged(&begun, &config)))
+    };
+    Box::new(move || {
+        let _alone = one_by_one.lock();
+        service::reloading();
+        let reloaded = reload();
+        service::reloaded(&told, reloaded.as_ref().err().map_or(0, Vec::len));
+        reloaded
     })
 }
 

@@ -6,8 +6,11 @@
 
 mod alarms;
 mod daemon;
+mod enroll;
 mod load;
 mod names;
+mod namespaces;
+mod service;
 mod workers;
 
 use std::path::Path;

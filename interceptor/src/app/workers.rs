@@ -44,6 +44,11 @@ impl Workers {
         Ok(Self { all: (0..count).map(Worker::start).collect::<io::Result<_>>()? })
     }
 
+    /// What looks whether the workers answer.
+    pub(super) fn pulses(&self) -> Vec<Pulse> {
+        self.all.iter().map(|worker| Pulse(worker.runtime.clone())).collect()
+    }
+
     /// Gives a session to the worker with the fewest of them.
     pub(super) fn serve<F>(&self, sessions: &mut JoinSet<()>, session: F)
     where
@@ -84,6 +89,17 @@ impl Drop for Workers {
                 tracing::error!("a worker broke");
             }
         }
+    }
+}
+
+/// Whether a worker answers.
+pub(super) struct Pulse(Handle);
+
+impl Pulse {
+    /// Waits until the worker has done a task of its own, as it would do a session's.
+    pub(super) async fn answers(&self) {
+        // A worker that has ended is nobody to wait for.
+        let _ended = self.0.spawn(async {}).await;
     }
 }
 

@@ -66,6 +66,7 @@ fn question_of(identity: &str, command: &Command) -> Question {
             gid: 3,
             cgroup: "/agents/a".into(),
             unit: None,
+            container: None,
             exe: None,
             exe_sha256: None,
             ancestry: Vec::new(),

@@ -2,10 +2,14 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
+
+use lru::LruCache;
+use parking_lot::Mutex;
 
 use super::sys;
 
@@ -37,19 +41,66 @@ fn find_mount(mountinfo: &str) -> Option<PathBuf> {
 
 /// The path of a cgroup below the mount, as `/agents.slice/billing.service`.
 ///
+/// With `CAP_DAC_READ_SEARCH` the kernel says; without, the hierarchy is searched, where the path is not remembered from the
+/// last time.
+///
 /// # Errors
-/// `ESTALE` when the cgroup is gone; needs `CAP_DAC_READ_SEARCH`.
+/// `ESTALE` when the cgroup is gone.
 pub fn cgroup_path(id: u64) -> io::Result<String> {
+    match by_handle(id) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => by_search(id),
+        found => found,
+    }
+}
+
+/// Paths that were found by searching, for as long as the cgroup there has that id.
+static FOUND: LazyLock<Mutex<LruCache<u64, String>>> = LazyLock::new(|| Mutex::new(LruCache::new(FOUND_LIMIT)));
+const FOUND_LIMIT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// Nested cgroups at most, as deep as the hierarchy is searched.
+const DEPTH: usize = 64;
+
+fn by_search(id: u64) -> io::Result<String> {
+    let known = FOUND.lock().get(&id).cloned();
+    if let Some(known) = known.filter(|path| cgroup_id(path).is_ok_and(|found| found == id)) {
+        return Ok(known);
+    }
     let root = mount()?;
-    let opened = sys::open_cgroup(File::open(&root)?.as_fd(), id)?;
-    let path = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd()))?;
-    let below = path.strip_prefix(&root).map_err(io::Error::other)?;
+    let found = search(&root, id, DEPTH).ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))?;
+    let path = below(&root, &found)?;
+    FOUND.lock().put(id, path.clone());
+    Ok(path)
+}
+
+/// The directory with this inode number. What vanishes meanwhile is passed over.
+fn search(directory: &Path, id: u64, depth: usize) -> Option<PathBuf> {
+    let mut within = Vec::new();
+    for entry in fs::read_dir(directory).ok()?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if entry.ino() == id {
+                return Some(entry.path());
+            }
+            within.push(entry.path());
+        }
+    }
+    let depth = depth.checked_sub(1)?;
+    within.iter().find_map(|directory| search(directory, id, depth))
+}
+
+fn below(root: &Path, path: &Path) -> io::Result<String> {
+    let below = path.strip_prefix(root).map_err(io::Error::other)?;
     let below = below.to_str().ok_or_else(|| io::Error::other("the cgroup's path is not UTF-8"))?;
     // A removed cgroup that somebody still holds open answers under this name.
     if below.ends_with(" (deleted)") {
         return Err(io::Error::from_raw_os_error(libc::ESTALE));
     }
     Ok(format!("/{below}"))
+}
+
+fn by_handle(id: u64) -> io::Result<String> {
+    let root = mount()?;
+    let opened = sys::open_cgroup(File::open(&root)?.as_fd(), id)?;
+    let path = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd()))?;
+    below(&root, &path)
 }
 
 /// The id of the cgroup at this path below the mount.
@@ -87,6 +138,21 @@ pub(super) fn delegated(path: &str) -> io::Result<Option<(String, u32)>> {
     Ok(None)
 }
 
+/// Whether root alone may make cgroups directly below this one: it and all above it are root's, and nobody else may write
+/// to them.
+///
+/// # Errors
+/// When one of them cannot be looked at.
+pub fn is_roots(path: &str) -> io::Result<bool> {
+    for above in Path::new(path).ancestors() {
+        let metadata = fs::metadata(directory(&above.to_string_lossy())?)?;
+        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// The directory of a cgroup.
 ///
 /// # Errors
@@ -107,5 +173,18 @@ mod tests {
         assert_eq!(find_mount("31 25 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw"), Some("/sys/fs/cgroup".into()));
         assert_eq!(find_mount("31 25 0:28 /part /mnt rw - cgroup2 cgroup2 rw"), None);
         assert_eq!(find_mount("garbage - cgroup2"), None);
+    }
+
+    #[test]
+    fn a_path_is_found_without_privileges_as_well() {
+        let (Ok(own), Ok(root)) = (own(), mount()) else { return };
+        // Tests run in containers whose cgroup is not below the mount.
+        let Ok(id) = cgroup_id(&own).map_err(drop).and_then(|id| if own == "/" { Err(()) } else { Ok(id) }) else {
+            return;
+        };
+        assert_eq!(by_search(id).unwrap(), own);
+        assert_eq!(by_search(id).unwrap(), own);
+        assert_eq!(by_search(u64::MAX).unwrap_err().raw_os_error(), Some(libc::ESTALE));
+        assert!(search(&root, id, 0).is_none() || own.matches('/').count() == 1);
     }
 }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Governed cgroups at most.
 pub(super) const MAX_CGROUPS: usize = 256;
+/// Network namespaces that may be configured at most: each takes descriptors.
+pub(super) const MAX_NAMESPACES: usize = 4096;
 /// Where `resolver = "system"` looks.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Bytes of resolv.conf that are read.
@@ -18,6 +20,7 @@ const MAX_RESOLV_CONF: usize = 64 << 10;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Governed cgroups, as paths below the cgroup2 mount; everything below them is governed too. Missing ones are made.
+    /// An empty list, which is not the default, governs nothing: as the package is installed.
     pub cgroups: Vec<String>,
     /// Governs cgroups also where somebody other than root may move processes out of them.
     pub allow_delegated: bool,
@@ -42,6 +45,9 @@ pub struct Config {
     pub dns_names: Vec<String>,
     /// The resolver that the relay forwards to, where that is another one.
     pub dns_upstream: Option<SocketAddr>,
+    /// Network namespaces of agents' own (containers) that the daemon listens in at most; 0: in none, connects there are
+    /// refused.
+    pub namespaces: usize,
 }
 
 impl Default for Config {
@@ -59,6 +65,7 @@ impl Default for Config {
             resolver: Resolver::System,
             dns_names: Vec::new(),
             dns_upstream: None,
+            namespaces: 256,
         }
     }
 }
@@ -68,9 +75,6 @@ impl Config {
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        if self.cgroups.is_empty() {
-            faults.push("cgroups: name at least one cgroup".to_owned());
-        }
         if self.cgroups.len() > MAX_CGROUPS {
             faults.push(format!("cgroups: {} are too many, the limit is {MAX_CGROUPS}", self.cgroups.len()));
         }
@@ -97,6 +101,9 @@ impl Config {
         }
         if !self.pin_directory.is_absolute() {
             faults.push(format!("pin_directory: `{}` is not absolute", self.pin_directory.display()));
+        }
+        if self.namespaces > MAX_NAMESPACES {
+            faults.push(format!("namespaces: {} are too many, the limit is {MAX_NAMESPACES}", self.namespaces));
         }
         if self.proxy_port != 0 && self.proxy_port == self.dns_port {
             faults.push("proxy_port and dns_port are the same".to_owned());
@@ -256,6 +263,7 @@ mod tests {
             };
             assert_eq!(config.faults().len(), 1, "{agents} {daemon}");
         }
+        assert_eq!(Config { cgroups: Vec::new(), ..Config::default() }.faults(), Vec::<String>::new());
         let many = Config { cgroups: vec!["/a".to_owned(); MAX_CGROUPS + 1], ..Config::default() };
         assert_eq!(many.faults().len(), 1);
     }

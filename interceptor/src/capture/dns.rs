@@ -16,13 +16,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aya::maps::MapError;
 use tokio::net::UdpSocket;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use self::query::{Code, Query, addresses};
-use super::Config;
+use super::budget::Budget;
+use super::kept::keep;
 use super::listener::has_no_v6;
+use super::own::Own;
+use super::{Config, Kept};
 
 /// Queries in flight at once; more are dropped, and clients ask again.
 pub const MAX_IN_FLIGHT: usize = 512;
@@ -42,6 +46,8 @@ const ERROR_PAUSE: Duration = Duration::from_millis(50);
 /// Questions a second that are passed on, on average, and at once; more are dropped, and clients ask again.
 const RATE: u32 = 100;
 const BURST: u32 = 400;
+/// Queries in flight at once in one network namespace that is not the daemon's.
+const NAMESPACE_IN_FLIGHT: usize = 32;
 
 /// Types of records that may be asked for: addresses, aliases, and where a service is.
 const KINDS: &[u16] = &[1, 28, 5, 33, 64, 65];
@@ -105,11 +111,68 @@ pub struct Relay {
     upstream: SocketAddr,
     allowed: Vec<String>,
     search: Vec<String>,
+    room: Room,
+    /// What the service manager does not keep yet.
+    unkept: Vec<&'static str>,
 }
+
+/// How many queries may be in flight.
+#[derive(Clone, Debug)]
+struct Room {
+    own: Arc<Semaphore>,
+    /// With the relays of other network namespaces together.
+    shared: Option<Arc<Semaphore>>,
+}
+
+/// The relays of all network namespaces, but for their sockets.
+#[derive(Clone, Debug)]
+pub(super) struct Likeness {
+    port: u16,
+    resolver: SocketAddr,
+    upstream: SocketAddr,
+    allowed: Vec<String>,
+    search: Vec<String>,
+}
+
+impl Likeness {
+    pub(super) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A relay of another network namespace, from sockets that were made there. It asks from the daemon's own. Call it
+    /// inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the sockets cannot be waited for.
+    pub(super) fn within(
+        &self,
+        (v4, v6): (std::net::UdpSocket, Option<std::net::UdpSocket>),
+        questions: Arc<Semaphore>,
+    ) -> io::Result<Relay> {
+        let Self { port, resolver, upstream, allowed, search } = self.clone();
+        let v6 = v6.map(UdpSocket::from_std).transpose()?.map(Arc::new);
+        let room = Room { own: Arc::new(Semaphore::new(NAMESPACE_IN_FLIGHT)), shared: Some(questions) };
+        Ok(Relay {
+            v4: Arc::new(UdpSocket::from_std(v4)?),
+            v6,
+            port,
+            resolver,
+            upstream,
+            allowed,
+            search,
+            room,
+            unkept: Vec::new(),
+        })
+    }
+}
+
+/// Names under which the service manager keeps the sockets.
+const KEPT_V4: &str = "dns4";
+const KEPT_V6: &str = "dns6";
 
 impl Relay {
     /// Binds the configured port on both loopback addresses; nothing when the configuration turns UDP off. Call it
-    /// inside a tokio runtime, from within the daemon's cgroup.
+    /// inside a tokio runtime.
     ///
     /// # Errors
     /// When the port is taken, or the system's resolver cannot be found.
@@ -136,7 +199,52 @@ impl Relay {
             Err(error) if has_no_v6(&error) => None,
             Err(error) => return Err(error),
         };
-        Ok(Self { v4, v6, port, resolver, upstream, allowed: Vec::new(), search: Vec::new() })
+        let unkept = vec![KEPT_V4, KEPT_V6];
+        let room = Room { own: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), shared: None };
+        Ok(Self { v4, v6, port, resolver, upstream, allowed: Vec::new(), search: Vec::new(), room, unkept })
+    }
+
+    /// As [`Self::bind`], but goes on with the sockets that the service manager kept.
+    ///
+    /// # Errors
+    /// When the port is taken, or the system's resolver cannot be found.
+    pub async fn take_over(config: &Config, kept: &mut Kept) -> io::Result<Option<Self>> {
+        let Some(resolver) = config.resolver()? else { return Ok(None) };
+        let Some(v4) = kept.datagrams(KEPT_V4, (Ipv4Addr::LOCALHOST, config.dns_port).into()) else {
+            kept.discard(KEPT_V6);
+            return kept.anew(|| Self::bind(config)).await;
+        };
+        let port = v4.local_addr()?.port();
+        let address = (Ipv6Addr::LOCALHOST, port).into();
+        let (v6, unkept) = match kept.datagrams(KEPT_V6, address) {
+            Some(v6) => (Some(Arc::new(v6)), Vec::new()),
+            None => match kept.anew(|| socket(address)).await {
+                Ok(v6) => (Some(Arc::new(v6)), vec![KEPT_V6]),
+                Err(error) if has_no_v6(&error) => (None, Vec::new()),
+                Err(error) => return Err(error),
+            },
+        };
+        let upstream = config.dns_upstream.unwrap_or(resolver);
+        let (allowed, search) = (config.dns_names.clone(), config.search());
+        let room = Room { own: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), shared: None };
+        Ok(Some(Self { v4: Arc::new(v4), v6, port, resolver, upstream, allowed, search, room, unkept }))
+    }
+
+    /// Makes the sockets known to the kernel programs.
+    pub(super) fn arm(&self, own: &mut Own) -> Result<(), MapError> {
+        own.mark(&*self.v4)?;
+        self.v6.iter().try_for_each(|v6| own.mark(&**v6))
+    }
+
+    /// Has the service manager keep the sockets from now on.
+    pub(super) fn keep(&self) {
+        for name in &self.unkept {
+            match (*name, &self.v6) {
+                (KEPT_V4, _) => keep(name, &*self.v4),
+                (_, Some(v6)) => keep(name, &**v6),
+                (_, None) => {}
+            }
+        }
     }
 
     /// The port, in both families.
@@ -151,21 +259,31 @@ impl Relay {
         self.resolver
     }
 
+    /// What relays of other network namespaces are to be like.
+    pub(super) fn likeness(&self) -> Likeness {
+        Likeness {
+            port: self.port,
+            resolver: self.resolver,
+            upstream: self.upstream,
+            allowed: self.allowed.clone(),
+            search: self.search.clone(),
+        }
+    }
+
     /// Relays until dropped.
     pub async fn run(&self, names: Arc<dyn Names>) {
-        let room = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
         let v6 = async {
             match &self.v6 {
-                Some(socket) => self.serve(socket, &room, &names).await,
+                Some(socket) => self.serve(socket, &names).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::join!(self.serve(&self.v4, &room, &names), v6);
+        tokio::join!(self.serve(&self.v4, &names), v6);
     }
 
-    async fn serve(&self, socket: &Arc<UdpSocket>, room: &Arc<Semaphore>, names: &Arc<dyn Names>) {
+    async fn serve(&self, socket: &Arc<UdpSocket>, names: &Arc<dyn Names>) {
         let mut buffer = vec![0; MAX_QUERY + 1];
-        let mut budget = Budget::new(Instant::now());
+        let mut budget = Budget::new(RATE, BURST, Instant::now());
         loop {
             let (length, client) = match socket.recv_from(&mut buffer).await {
                 Ok(received) => received,
@@ -196,7 +314,7 @@ impl Relay {
                 continue;
             }
             // No room: the client asks again.
-            let Ok(seat) = Arc::clone(room).try_acquire_owned() else { continue };
+            let Some(seat) = self.room.take() else { continue };
             let (socket, upstream, names) = (Arc::clone(socket), self.upstream, Arc::clone(names));
             tokio::spawn(async move {
                 match timeout(ANSWER_TIME, ask(upstream, &query)).await {
@@ -240,25 +358,15 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Questions that may still be passed on: refilled at [`RATE`], up to [`BURST`].
-#[derive(Debug)]
-struct Budget {
-    left: f64,
-    since: Instant,
-}
-
-impl Budget {
-    fn new(now: Instant) -> Self {
-        Self { left: f64::from(BURST), since: now }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let refilled = now.duration_since(self.since).as_secs_f64() * f64::from(RATE);
-        self.left = (self.left + refilled).min(f64::from(BURST));
-        self.since = now;
-        let enough = self.left >= 1.0;
-        self.left -= if enough { 1.0 } else { 0.0 };
-        enough
+impl Room {
+    /// Room for one more, given back when dropped.
+    fn take(&self) -> Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)> {
+        let own = Arc::clone(&self.own).try_acquire_owned().ok()?;
+        let shared = match &self.shared {
+            Some(shared) => Some(Arc::clone(shared).try_acquire_owned().ok()?),
+            None => None,
+        };
+        Some((own, shared))
     }
 }
 
@@ -448,7 +556,7 @@ mod tests {
     #[test]
     fn a_budget_is_refilled() {
         let start = Instant::now();
-        let mut budget = Budget::new(start);
+        let mut budget = Budget::new(RATE, BURST, start);
         let taken = (0..1000).filter(|_| budget.take(start)).count();
         assert_eq!(taken, usize::try_from(BURST).unwrap());
         let later = start + Duration::from_secs(1);

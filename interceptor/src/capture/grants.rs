@@ -5,14 +5,14 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use aya::Ebpf;
 use aya::maps::{HashMap, MapData, MapError};
 use interceptor_ebpf::{
     ALL_SOCKETS, BLOCK_DEVICE, CHARACTER_DEVICE, DATAGRAMS, Device, MAX_DEVICES, MAX_LOCAL_PEERS, map,
 };
 
+use super::pins::Pins;
 use super::sys::Plain;
-use super::{CaptureError, Config, cgroup, loader};
+use super::{Config, cgroup, loader};
 
 /// Where systemd's own sockets are: those that it is notified by, and those of the log.
 const INIT: &str = "/init.scope";
@@ -24,15 +24,16 @@ pub(super) struct Grants {
 }
 
 impl Grants {
-    pub(super) fn take(object: &mut Ebpf) -> Result<Self, CaptureError> {
+    pub(super) fn open(pins: &Pins) -> Result<Self, MapError> {
         Ok(Self {
-            local_peers: HashMap::try_from(loader::take(object, map::LOCAL_PEERS)?)?,
-            devices: HashMap::try_from(loader::take(object, map::DEVICES)?)?,
+            local_peers: HashMap::try_from(loader::pinned_map(pins, map::LOCAL_PEERS)?)?,
+            devices: HashMap::try_from(loader::pinned_map(pins, map::DEVICES)?)?,
         })
     }
 
-    /// Grants what the configuration names, and nothing else.
-    pub(super) fn refresh(&mut self, config: &Config) -> Result<(), MapError> {
+    /// Grants what the configuration names, and nothing else. Devices only where this process sees the host's: a daemon that
+    /// may attach nothing has a `/dev` of its own, and leaves them as they were prepared.
+    pub(super) fn refresh(&mut self, config: &Config, sees_devices: bool) -> Result<(), MapError> {
         let peers = peers(config);
         for old in self.local_peers.keys().collect::<Result<Vec<_>, _>>()? {
             if !peers.iter().any(|(id, _)| *id == old) {
@@ -41,6 +42,9 @@ impl Grants {
         }
         for (id, what) in peers {
             self.local_peers.insert(id, what, 0)?;
+        }
+        if !sees_devices {
+            return Ok(());
         }
         let devices = devices(&config.devices);
         for old in self.devices.keys().collect::<Result<Vec<_>, _>>()? {

@@ -5,17 +5,27 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::OnceLock;
+use std::os::fd::{AsFd as _, AsRawFd};
+use std::sync::{Arc, OnceLock};
 
+use aya::maps::MapError;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::kept::keep;
 use super::maps::Records;
-use super::{Captured, Config, Origin};
+use super::netns::Probe;
+use super::own::Own;
+use super::{Captured, Config, Kept, Origin, sys};
 
 /// Connections that wait for `accept` in each address family.
-const BACKLOG: u32 = 4096;
+pub(super) const BACKLOG: u32 = 4096;
 /// Tries to find one port that is free in both families.
 const PORT_TRIES: u32 = 16;
+
+/// Names under which the service manager keeps the sockets.
+const KEPT_V4: &str = "proxy4";
+const KEPT_V6: &str = "proxy6";
 
 /// The proxy's listening sockets.
 #[derive(Debug)]
@@ -24,7 +34,25 @@ pub struct Listener {
     /// Missing on hosts without IPv6, where redirected IPv6 connections are refused.
     v6: Option<TcpListener>,
     port: u16,
-    records: OnceLock<Records>,
+    records: Arc<OnceLock<Records>>,
+    marks: Marks,
+    /// What the service manager does not keep yet.
+    unkept: Vec<&'static str>,
+    /// It was taken over from an earlier run.
+    kept: bool,
+    /// In another network namespace than the daemon's: which addresses are its own.
+    own: Option<Probe>,
+}
+
+/// Where the daemon's sockets are marked, once that is known.
+type Marks = Arc<OnceLock<Mutex<Own>>>;
+
+/// What the listeners of all namespaces have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Likeness {
+    port: u16,
+    records: Arc<OnceLock<Records>>,
+    marks: Marks,
 }
 
 /// Why an accepted connection was closed instead of handed on.
@@ -60,7 +88,7 @@ pub enum Unrecorded {
 
 impl Listener {
     /// Listens on the configured port of both loopback addresses. Call it inside a tokio runtime, from within the
-    /// daemon's cgroup: the fence lets agents reach sockets that were made there, and no others.
+    /// daemon's cgroup, whose program hands the records over.
     ///
     /// # Errors
     /// When the port is taken.
@@ -83,7 +111,51 @@ impl Listener {
             Err(error) if has_no_v6(&error) => None,
             Err(error) => return Err(error),
         };
-        Ok(Self { v4, v6, port, records: OnceLock::new() })
+        Ok(Self::of((v4, v6), port, vec![KEPT_V4, KEPT_V6], false))
+    }
+
+    fn of((v4, v6): (TcpListener, Option<TcpListener>), port: u16, unkept: Vec<&'static str>, kept: bool) -> Self {
+        Self { v4, v6, port, records: Arc::default(), marks: Marks::default(), unkept, kept, own: None }
+    }
+
+    /// As [`Self::bind`], but goes on with the sockets that the service manager kept: what has connected since the last
+    /// run waits in them.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub async fn take_over(config: &Config, kept: &mut Kept) -> io::Result<Self> {
+        let Some(v4) = kept.listener(KEPT_V4, (Ipv4Addr::LOCALHOST, config.proxy_port).into()) else {
+            // One alone would not do.
+            kept.discard(KEPT_V6);
+            return kept.anew(|| Self::bind(config)).await;
+        };
+        let port = v4.local_addr()?.port();
+        let address = (Ipv6Addr::LOCALHOST, port).into();
+        let (v6, unkept) = match kept.listener(KEPT_V6, address) {
+            Some(v6) => (Some(v6), Vec::new()),
+            None => match kept.anew(|| listen(address)).await {
+                Ok(v6) => (Some(v6), vec![KEPT_V6]),
+                Err(error) if has_no_v6(&error) => (None, Vec::new()),
+                Err(error) => return Err(error),
+            },
+        };
+        Ok(Self::of((v4, v6), port, unkept, true))
+    }
+
+    /// Whether the sockets were made by an earlier run.
+    pub(super) const fn is_kept(&self) -> bool {
+        self.kept
+    }
+
+    /// Has the service manager keep the sockets from now on.
+    pub(super) fn keep(&self) {
+        for name in &self.unkept {
+            match (*name, &self.v6) {
+                (KEPT_V4, _) => keep(name, &self.v4),
+                (_, Some(v6)) => keep(name, v6),
+                (_, None) => {}
+            }
+        }
     }
 
     /// The port, in both families.
@@ -116,13 +188,61 @@ impl Listener {
             Ok(Some(origin)) if is_proxy(origin.destination, self.port) => {
                 Err(Unrecorded::ProxyItself { origin: Box::new(origin) })
             }
-            Ok(Some(origin)) => Ok(Captured { stream, origin }),
+            Ok(Some(origin)) => {
+                let own_address = self.own.as_ref().is_some_and(|probe| probe.is_own(origin.destination));
+                Ok(Captured { stream, origin, own_address })
+            }
         }
     }
 
-    /// Lets records be found from now on; a second call changes nothing.
-    pub(super) fn arm(&self, records: Records) {
+    /// What listeners of other network namespaces are to be like.
+    pub(super) fn likeness(&self) -> Likeness {
+        Likeness { port: self.port, records: Arc::clone(&self.records), marks: Arc::clone(&self.marks) }
+    }
+
+    /// Cookie of its network namespace; 0 where the kernel (before 5.14) does not tell.
+    pub(super) fn netns(&self) -> u64 {
+        sys::socket_option(self.v4.as_fd(), libc::SO_NETNS_COOKIE).unwrap_or(0)
+    }
+
+    /// Makes the sockets known to the kernel programs, and lets records be found from now on.
+    pub(super) fn arm(&self, records: Records, mut own: Own) -> Result<(), MapError> {
+        own.mark(&self.v4)?;
+        self.v6.iter().try_for_each(|v6| own.mark(v6))?;
+        let _already = self.marks.set(Mutex::new(own));
         let _already = self.records.set(records);
+        Ok(())
+    }
+}
+
+impl Likeness {
+    /// A listener of another network namespace, from sockets that were made there. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When they cannot be waited for.
+    pub(super) fn within(
+        &self,
+        (v4, v6): (std::net::TcpListener, Option<std::net::TcpListener>),
+        own: Probe,
+    ) -> io::Result<Listener> {
+        let (v4, v6) = (TcpListener::from_std(v4)?, v6.map(TcpListener::from_std).transpose()?);
+        self.mark(&v4)?;
+        v6.iter().try_for_each(|v6| self.mark(v6))?;
+        let (records, marks) = (Arc::clone(&self.records), Arc::clone(&self.marks));
+        Ok(Listener { v4, v6, port: self.port, records, marks, unkept: Vec::new(), kept: false, own: Some(own) })
+    }
+
+    /// Makes a socket of the daemon's in another network namespace known to the kernel programs.
+    ///
+    /// # Errors
+    /// When they are not loaded yet, or the kernel refuses.
+    pub(super) fn mark(&self, socket: &impl AsRawFd) -> io::Result<()> {
+        let own = self.marks.get().ok_or_else(|| io::Error::other("the kernel programs are not loaded yet"))?;
+        own.lock().mark(socket).map_err(io::Error::other)
+    }
+
+    pub(super) const fn port(&self) -> u16 {
+        self.port
     }
 }
 

@@ -13,18 +13,20 @@ use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use interceptor_ebpf::{
-    AGENT_PROGRAMS, DAEMON_PROGRAMS, Device, EVENT_BYTES, Event, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, REASONS,
-    Record, Settings, Tuple, map,
+    AGENT_PROGRAMS, DAEMON_PROGRAMS, Device, EVENT_BYTES, Event, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, Mark,
+    REASONS, Record, Settings, Tuple, map,
 };
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use parking_lot::Mutex;
 
+use super::config::MAX_CGROUPS;
 use super::grants::Grants;
 use super::maps::Records;
 use super::modules::{self, Modules};
+use super::own::Own;
 use super::pins::{Attached, Pins};
 use super::sys::Plain;
-use super::{Config, Counters, Events, Listener, btf, cgroup, dns};
+use super::{Config, Counters, Events, Listener, btf, cgroup, dns, foreign};
 
 /// The kernel object, as committed and as `cargo xtask ebpf` rebuilds it.
 static OBJECT: &[u8] =
@@ -94,7 +96,7 @@ pub enum CaptureError {
     #[error("the kernel object lacks {0}")]
     Missing(&'static str),
     /// Attaching failed.
-    #[error("attaching {program} to {cgroup}: {source}{}", hint(source))]
+    #[error("attaching {program} to {cgroup}: {source}{why}")]
     Attach {
         /// Which program.
         program: &'static str,
@@ -102,23 +104,21 @@ pub enum CaptureError {
         cgroup: String,
         /// Why.
         source: io::Error,
+        /// Whose program stands in the way, and what to do; empty where none does.
+        why: String,
     },
     /// The hooks of security modules are required, and not to be had.
     #[error("[capture] security_modules = \"required\", but {0}")]
     Modules(String),
+    /// This process may attach nothing, and what should be attached is not.
+    #[error(
+        "no kernel programs are attached to {0}, and this process may attach none: run `interceptor prepare` as root, in \
+         this cgroup, before it (the unit does), or run the daemon as root"
+    )]
+    Unprepared(String),
     /// The kernel's type information cannot be read.
     #[error("reading the kernel's type information (BTF): {0}")]
     Btf(io::Error),
-}
-
-fn hint(source: &io::Error) -> &'static str {
-    match source.raw_os_error() {
-        Some(libc::EPERM) => {
-            "; another program holds this cgroup or a parent for itself (systemd's IPAddressDeny= or IPAccounting= do): \
-             use a slice, or a unit with Delegate=yes"
-        }
-        _ => "",
-    }
 }
 
 /// A governed cgroup, with its programs attached.
@@ -136,7 +136,8 @@ pub struct Governed {
 pub struct Capture {
     config: Config,
     pins: Pins,
-    agent_programs: Vec<Loaded>,
+    /// None where this process may not attach any: [`prepare`] has done so.
+    agent_programs: Option<Vec<Loaded>>,
     modules: Modules,
     grants: Mutex<Grants>,
     counters: PerCpuArray<MapData, u64>,
@@ -170,26 +171,50 @@ impl Capture {
         }
         let daemon = daemon_cgroup(config)?;
         let pins = Pins::new(&config.pin_directory);
-        prepare(config, &pins)?;
-        let mut object = load(&pins)?;
-        let mut agent_programs = programs(&mut object, &AGENT_PROGRAMS)?;
-        let (modules, module_programs) = modules::load(&mut object, config.security_modules)?;
-        agent_programs.extend(module_programs);
-        let daemon_programs = programs(&mut object, &DAEMON_PROGRAMS)?;
-        let grants = Mutex::new(Grants::take(&mut object)?);
-        write_settings(&mut object, &settings(daemon.id, listener.port(), relay)?)?;
-        listener.arm(Records::new(SkStorage::try_from(take(&mut object, map::ACCEPTED)?)?));
-        let counters = PerCpuArray::try_from(take(&mut object, map::COUNTERS)?)?;
+        let programs = if may_attach() { Some(Programs::load(config, &pins)?) } else { None };
+        check_shapes(&pins)?;
+        // Known to the programs before anybody is sent there.
+        let mut own = Own::new(pinned_map(&pins, map::OWN)?)?;
+        relay.map_or(Ok(()), |relay| relay.arm(&mut own))?;
+        listener.arm(Records::new(SkStorage::try_from(pinned_map(&pins, map::ACCEPTED)?)?), own)?;
+        write_settings(&pins, &settings(daemon.id, listener, relay)?)?;
+        let counters = PerCpuArray::try_from(pinned_map(&pins, map::COUNTERS)?)?;
 
-        let capture = Self { config: config.clone(), pins, agent_programs, modules, grants, counters };
+        let grants = Mutex::new(Grants::open(&pins)?);
+        let (agents, daemons, modules) = match programs {
+            Some(all) => (Some(all.agents), all.daemons, all.modules),
+            None => (None, Vec::new(), modules::installed(config)?),
+        };
+        let capture = Self { config: config.clone(), pins, agent_programs: agents, modules, grants, counters };
+        match capture.agent_programs {
+            Some(_) => capture.install(&daemon, &daemons, listener.is_kept())?,
+            None => capture.is_installed(&daemon)?,
+        }
+        listener.keep();
+        if let Some(relay) = relay {
+            relay.keep();
+        }
+        Ok(capture)
+    }
+
+    /// Attaches everything, in an order in which nothing is let through meanwhile.
+    fn install(&self, daemon: &Governed, programs: &[Loaded], kept: bool) -> Result<(), CaptureError> {
         // The hand-over comes first: a connection without it would be closed.
-        capture.attach(&daemon, &daemon_programs)?;
-        for governed in capture.refresh()?.iter().filter(|governed| !governed.configured) {
+        self.attach(daemon, programs)?;
+        self.hand_over(daemon.id, programs, kept)?;
+        for governed in self.refresh()?.iter().filter(|governed| !governed.configured) {
             tracing::warn!(cgroup = %governed.path, "no longer configured, but stays governed until uninstalled");
         }
-        capture.sweep(daemon.id)?;
-        capture.pins.forget_other_maps().map_err(|source| capture.pin_error(source))?;
-        Ok(capture)
+        self.sweep()?;
+        self.pins.forget_other_maps().map_err(|source| self.pin_error(source))
+    }
+
+    /// Whether [`prepare`] has attached everything.
+    fn is_installed(&self, daemon: &Governed) -> Result<(), CaptureError> {
+        if DAEMON_PROGRAMS.iter().any(|(program, _)| !self.pins.has(daemon.id, program)) {
+            return Err(CaptureError::Unprepared(daemon.path.clone()));
+        }
+        self.refresh().map(drop)
     }
 
     /// Attaches governed cgroups that appeared (again) since the last time, and those that an earlier configuration
@@ -198,24 +223,35 @@ impl Capture {
     /// # Errors
     /// When a configured cgroup cannot be governed.
     pub fn refresh(&self) -> Result<Vec<Governed>, CaptureError> {
-        self.grants.lock().refresh(&self.config)?;
+        self.grants.lock().refresh(&self.config, self.agent_programs.is_some())?;
         let mut governed = Vec::new();
         for path in &self.config.cgroups {
-            let one = Governed { path: path.clone(), id: make_cgroup(path)?, configured: true };
+            let id = if self.agent_programs.is_some() { make_cgroup(path)? } else { self.prepared(path)? };
+            let one = Governed { path: path.clone(), id, configured: true };
             if !self.config.allow_delegated {
                 whole(path)?;
             }
-            self.attach(&one, &self.agent_programs)?;
+            self.attach(&one, self.agent_programs.as_deref().unwrap_or_default())?;
             governed.push(one);
         }
         for id in self.pinned()? {
             if governed.iter().any(|one| one.id == id) || !self.pins.has(id, FENCE) {
                 continue;
             }
-            // Gone: swept by the next start.
-            let Ok(path) = cgroup::cgroup_path(id) else { continue };
+            let path = match cgroup::cgroup_path(id) {
+                Ok(path) => path,
+                Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {
+                    // Whoever was in there is gone, and so is what it was attached to.
+                    // A daemon that may attach nothing removes nothing either: the next one is prepared without it.
+                    if self.agent_programs.is_some() {
+                        self.pins.detach(id, &[]).map_err(|source| self.pin_error(source))?;
+                    }
+                    continue;
+                }
+                Err(_) => continue,
+            };
             let one = Governed { path, id, configured: false };
-            self.attach(&one, &self.agent_programs)?;
+            self.attach(&one, self.agent_programs.as_deref().unwrap_or_default())?;
             governed.push(one);
         }
         Ok(governed)
@@ -225,6 +261,57 @@ impl Capture {
     #[must_use]
     pub fn modules(&self) -> &Modules {
         &self.modules
+    }
+
+    /// Governs one more cgroup, until it is gone, released, or all is uninstalled: also after a restart.
+    ///
+    /// # Errors
+    /// When it is none that may be governed, or too many are.
+    pub fn govern(&self, path: &str) -> Result<Governed, CaptureError> {
+        let mut wanted = Config { cgroups: vec![path.to_owned()], ..self.config.clone() };
+        wanted.daemon_cgroup =
+            Some(cgroup::own().map_err(|source| CaptureError::Cgroup { path: path.to_owned(), source })?);
+        if let Some(fault) = wanted.faults().into_iter().next() {
+            return Err(CaptureError::Config(fault));
+        }
+        if self.pinned()?.len() >= MAX_CGROUPS {
+            return Err(CaptureError::Config(format!("{MAX_CGROUPS} cgroups are governed, and no more can be")));
+        }
+        // It must be there: one that was made here would hold nobody.
+        let id = cgroup::cgroup_id(path).map_err(|source| CaptureError::Cgroup { path: path.to_owned(), source })?;
+        // Programs that ran twice would take the proxy for what the agent asked for.
+        let nested =
+            governed(&self.config).map_err(|source| self.pin_error(source))?.into_iter().find(|(other, known)| {
+                *other != id && (Path::new(path).starts_with(known) || Path::new(known).starts_with(path))
+            });
+        if let Some((_, known)) = nested {
+            return Err(CaptureError::Config(format!("{known} is governed already, and one contains the other")));
+        }
+        if !self.config.allow_delegated {
+            whole(path)?;
+        }
+        let one = Governed { path: path.to_owned(), id, configured: false };
+        let programs = self.agent_programs.as_deref();
+        self.attach(&one, programs.ok_or_else(|| CaptureError::Unprepared(path.to_owned()))?)?;
+        Ok(one)
+    }
+
+    /// Lets a cgroup go that [`Capture::govern`] governs. False where it does not.
+    ///
+    /// # Errors
+    /// When it is configured, or a link cannot be removed.
+    pub fn release(&self, path: &str) -> Result<bool, CaptureError> {
+        if self.config.cgroups.iter().any(|configured| configured == path) {
+            return Err(CaptureError::Config(format!("{path} is governed by the configuration: [capture] cgroups")));
+        }
+        let id = cgroup::cgroup_id(path).map_err(|source| CaptureError::Cgroup { path: path.to_owned(), source })?;
+        if !self.pins.has(id, FENCE) {
+            return Ok(false);
+        }
+        let mut order: Vec<&str> = AGENT_PROGRAMS.iter().map(|(name, _)| *name).collect();
+        order.reverse();
+        self.pins.detach(id, &order).map_err(|source| self.pin_error(source))?;
+        Ok(true)
     }
 
     /// A reader of refusals. One at a time; inside a tokio runtime.
@@ -248,28 +335,50 @@ impl Capture {
     fn attach(&self, cgroup: &Governed, programs: &[Loaded]) -> Result<(), CaptureError> {
         let at = |source| CaptureError::Cgroup { path: cgroup.path.clone(), source };
         let directory = File::open(cgroup::directory(&cgroup.path).map_err(at)?).map_err(at)?;
-        for program in programs {
-            let done =
-                self.pins.attach((cgroup.id, &directory), (program.name, program.attach_type), &program.fd).map_err(
-                    |source| CaptureError::Attach { program: program.name, cgroup: cgroup.path.clone(), source },
-                )?;
+        for &Loaded { name: program, attach_type, ref fd } in programs {
+            let done = self.pins.attach((cgroup.id, &directory), (program, attach_type), fd).map_err(|source| {
+                let refused = source.raw_os_error() == Some(libc::EPERM);
+                let why = refused.then(|| foreign::explain(&cgroup.path, attach_type)).flatten().unwrap_or_default();
+                CaptureError::Attach { program, cgroup: cgroup.path.clone(), source, why }
+            })?;
             if done == Attached::Created {
-                tracing::debug!(cgroup = %cgroup.path, program = program.name, "attached");
+                tracing::debug!(cgroup = %cgroup.path, program, "attached");
             }
         }
         Ok(())
     }
 
-    /// Removes pins of cgroups that are gone, and of cgroups in which earlier daemons ran.
-    fn sweep(&self, daemon: u64) -> Result<(), CaptureError> {
-        for id in self.pinned()? {
-            let gone = cgroup::cgroup_path(id).is_err_and(|error| error.raw_os_error() == Some(libc::ESTALE));
-            let old_daemon = id != daemon && !self.pins.has(id, FENCE);
-            if gone || old_daemon {
+    /// Sockets that were kept belong to the cgroup in which an earlier daemon made them, also where that is removed: its
+    /// link gets the new program. Links of earlier daemons that left no socket go.
+    fn hand_over(&self, daemon: u64, programs: &[Loaded], kept: bool) -> Result<(), CaptureError> {
+        for id in self.pinned()?.into_iter().filter(|id| *id != daemon && !self.pins.has(*id, FENCE)) {
+            let mut needed = kept;
+            for program in programs {
+                let renew = || self.pins.renew(id, program.name, &program.fd);
+                needed = needed && renew().map_err(|source| self.pin_error(source))?;
+            }
+            if !needed {
                 self.pins.detach(id, &[]).map_err(|source| self.pin_error(source))?;
             }
         }
         Ok(())
+    }
+
+    /// Removes pins of governed cgroups that are gone.
+    fn sweep(&self) -> Result<(), CaptureError> {
+        for id in self.pinned()?.into_iter().filter(|id| self.pins.has(*id, FENCE)) {
+            if cgroup::cgroup_path(id).is_err_and(|error| error.raw_os_error() == Some(libc::ESTALE)) {
+                self.pins.detach(id, &[]).map_err(|source| self.pin_error(source))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The id of a cgroup whose programs are all attached already.
+    fn prepared(&self, path: &str) -> Result<u64, CaptureError> {
+        let found = cgroup::cgroup_id(path).ok();
+        let governed = found.filter(|id| AGENT_PROGRAMS.iter().all(|(program, _)| self.pins.has(*id, program)));
+        governed.ok_or_else(|| CaptureError::Unprepared(path.to_owned()))
     }
 
     fn pinned(&self) -> Result<Vec<u64>, CaptureError> {
@@ -309,6 +418,13 @@ pub fn governs(config: &Config, path: &str) -> bool {
         let named = config.cgroups.iter().any(|cgroup| Path::new(cgroup) == above);
         named || cgroup::cgroup_id(&above.to_string_lossy()).map_or(true, |id| pins.has(id, FENCE))
     })
+}
+
+/// The cgroups that have the fence, by the pins; those that are gone are left out.
+pub(super) fn governed(config: &Config) -> io::Result<Vec<(u64, String)>> {
+    let pins = Pins::new(&config.pin_directory);
+    let fenced = pins.cgroups()?.into_iter().filter(|id| pins.has(*id, FENCE));
+    Ok(fenced.filter_map(|id| Some((id, cgroup::cgroup_path(id).ok()?))).collect())
 }
 
 /// Ends all capture: removes links, redirection first and the fence last, then the maps. Gives the number of links
@@ -386,7 +502,7 @@ fn whole(path: &str) -> Result<(), CaptureError> {
     }
 }
 
-fn prepare(config: &Config, pins: &Pins) -> Result<(), CaptureError> {
+fn make_pins(config: &Config, pins: &Pins) -> Result<(), CaptureError> {
     let failed = |source| CaptureError::Pins { path: config.pin_directory.clone(), source };
     if !on_bpffs(&config.pin_directory).map_err(failed)? {
         return Err(failed(io::Error::other("not on a bpffs; mount one: mount -t bpf bpf /sys/fs/bpf")));
@@ -394,14 +510,62 @@ fn prepare(config: &Config, pins: &Pins) -> Result<(), CaptureError> {
     pins.prepare().map_err(failed)
 }
 
-fn load(pins: &Pins) -> Result<Ebpf, CaptureError> {
-    let offsets = modules::offsets()?;
-    let mut loader = EbpfLoader::new();
-    loader.override_global(modules::OFFSETS, &offsets, true);
-    for name in map::ALL {
-        loader.map_pin_path(name, pins.map(name));
+/// Does what needs privileges that the daemon has no use for afterwards: makes the governed cgroups, loads the programs, and
+/// attaches them, also to the cgroup that this process runs in, which is the daemon's. Maps that are new deny everything
+/// until the daemon writes to them, which members of `group` may.
+///
+/// # Errors
+/// As [`Capture::start`].
+pub fn prepare(config: &Config, group: Option<u32>) -> Result<Vec<Governed>, CaptureError> {
+    if let Some(fault) = config.faults().into_iter().next() {
+        return Err(CaptureError::Config(fault));
     }
-    let object = loader.load(OBJECT)?;
+    let daemon = daemon_cgroup(config)?;
+    let pins = Pins::new(&config.pin_directory);
+    let Programs { agents, daemons, modules } = Programs::load(config, &pins)?;
+    check_shapes(&pins)?;
+    let counters = PerCpuArray::try_from(pinned_map(&pins, map::COUNTERS)?)?;
+    let grants = Mutex::new(Grants::open(&pins)?);
+    let capture = Capture { config: config.clone(), pins, agent_programs: Some(agents), modules, grants, counters };
+    // Whether sockets were kept the daemon alone is told.
+    capture.install(&daemon, &daemons, true)?;
+    if let Some(group) = group {
+        capture.pins.share(group).map_err(|source| capture.pin_error(source))?;
+    }
+    capture.refresh()
+}
+
+/// Whether this process may load and attach kernel programs, and pin what it attaches: only root makes pins.
+fn may_attach() -> bool {
+    let has = |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
+    nix::unistd::geteuid().is_root() && has(caps::Capability::CAP_BPF) && has(caps::Capability::CAP_NET_ADMIN)
+}
+
+/// All programs, in the kernel; their maps are pinned.
+struct Programs {
+    agents: Vec<Loaded>,
+    daemons: Vec<Loaded>,
+    modules: Modules,
+}
+
+impl Programs {
+    fn load(config: &Config, pins: &Pins) -> Result<Self, CaptureError> {
+        make_pins(config, pins)?;
+        let offsets = modules::offsets()?;
+        let mut loader = EbpfLoader::new();
+        loader.override_global(modules::OFFSETS, &offsets, true);
+        for name in map::ALL {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        let mut object = loader.load(OBJECT)?;
+        let mut agents = programs(&mut object, &AGENT_PROGRAMS)?;
+        let (modules, hooks) = modules::load(&mut object, config.security_modules)?;
+        agents.extend(hooks);
+        Ok(Self { agents, daemons: programs(&mut object, &DAEMON_PROGRAMS)?, modules })
+    }
+}
+
+fn check_shapes(pins: &Pins) -> Result<(), CaptureError> {
     for (name, key, value, entries) in shapes() {
         let info = MapData::from_pin(pins.map(name))?.info()?;
         let entries_fit = entries.is_none_or(|entries| usize::try_from(info.max_entries()) == Ok(entries));
@@ -410,15 +574,16 @@ fn load(pins: &Pins) -> Result<Ebpf, CaptureError> {
             return Err(CaptureError::MapShape(name));
         }
     }
-    Ok(object)
+    Ok(())
 }
 
 /// Key size, value size, entries of each map. A pin of the right name but another shape must not be taken up.
-const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 8] {
+const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 9] {
     [
         (map::SETTINGS, 4, size_of::<Settings>(), Some(1)),
         (map::SOCKETS, 4, size_of::<Record>(), None),
         (map::ACCEPTED, 4, size_of::<Record>(), None),
+        (map::OWN, 4, size_of::<Mark>(), None),
         (map::HANDSHAKES, size_of::<Tuple>(), size_of::<Record>(), Some(MAX_HANDSHAKES)),
         (map::EVENTS, 0, 0, Some(EVENT_BYTES)),
         (map::COUNTERS, 4, 8, Some(REASONS)),
@@ -452,14 +617,20 @@ fn programs(object: &mut Ebpf, wanted: &[(&'static str, u32)]) -> Result<Vec<Loa
         .collect()
 }
 
-pub(super) fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
-    object.take_map(name).ok_or(CaptureError::Missing(name))
+pub(super) fn pinned_map(pins: &Pins, name: &str) -> Result<Map, MapError> {
+    MapData::from_pin(pins.map(name)).and_then(Map::from_map_data)
 }
 
-fn settings(daemon_cgroup: u64, proxy_port: u16, relay: Option<&dns::Relay>) -> Result<Settings, CaptureError> {
+fn settings(daemon_cgroup: u64, listener: &Listener, relay: Option<&dns::Relay>) -> Result<Settings, CaptureError> {
     let (start_boottime_offset, group_leader_offset) = btf::task_offsets().map_err(CaptureError::Btf)?;
-    let base =
-        Settings { daemon_cgroup, start_boottime_offset, group_leader_offset, proxy_port, ..Settings::default() };
+    let base = Settings {
+        daemon_cgroup,
+        home: listener.netns(),
+        start_boottime_offset,
+        group_leader_offset,
+        proxy_port: listener.port(),
+        ..Settings::default()
+    };
     Ok(relay.map_or(base, |relay| Settings {
         resolver: words(relay.resolver()),
         resolver_port: relay.resolver().port(),
@@ -476,7 +647,7 @@ fn words(address: SocketAddr) -> interceptor_ebpf::Address {
     }
 }
 
-fn write_settings(object: &mut Ebpf, settings: &Settings) -> Result<(), CaptureError> {
-    let mut map: Array<MapData, Plain<Settings>> = Array::try_from(take(object, map::SETTINGS)?)?;
+fn write_settings(pins: &Pins, settings: &Settings) -> Result<(), CaptureError> {
+    let mut map: Array<MapData, Plain<Settings>> = Array::try_from(pinned_map(pins, map::SETTINGS)?)?;
     Ok(map.set(0, Plain(*settings), 0)?)
 }

@@ -3,24 +3,33 @@
 //! What the kernel recorded at `connect(2)` reaches us through the accepted socket's own storage: it cannot be forged
 //! by the agent, raced, or outlived. A connection without such a record never becomes a [`Captured`].
 //!
-//! The order of a start: [`Listener::bind`] and [`dns::Relay::bind`] first, then [`Capture::start`], which loads,
+//! The order of a start: [`Listener::take_over`] and [`dns::Relay::take_over`] first, then [`Capture::start`], which loads,
 //! attaches or re-adopts the pinned links. Links outlive the daemon on purpose: while nobody listens, governed
-//! connections are refused. Only [`uninstall`] opens the host again.
+//! connections are refused; across a restart the service manager keeps what listens ([`Kept`]), and they wait. Only
+//! [`uninstall`] opens the host again.
 //!
-//! Not promised: capture in network namespaces other than the daemon's (connections there are refused); holding a root
-//! agent; and, where the kernel takes no LSM programs ([`Modules`]), sockets that were made outside a governed cgroup and
-//! passed into it, sockets of other families, and local daemons that do an agent's bidding.
+//! In network namespaces of agents' own the daemon listens as well: [`Namespaces`].
+//!
+//! Not promised: holding a root agent; and, where the kernel takes no LSM programs ([`Modules`]), sockets that were made
+//! outside a governed cgroup and passed into it, sockets of other families, and local daemons that do an agent's bidding.
 
 mod btf;
+mod budget;
 pub mod cgroup;
 mod config;
+mod destroy;
 pub mod dns;
 mod events;
+mod foreign;
 mod grants;
+mod kept;
 mod listener;
 mod loader;
 mod maps;
 mod modules;
+mod netlink;
+mod netns;
+mod own;
 mod pins;
 mod probe;
 mod sys;
@@ -31,12 +40,17 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
 pub use self::config::{Config, Resolver, SecurityModules, is_plain};
+pub use self::destroy::destroy;
 pub use self::events::{Events, KernelEvent, PacketFault, Refusal};
+pub use self::kept::Kept;
 pub use self::listener::{Listener, Unrecorded};
-pub use self::loader::{Capture, CaptureError, Governed, governs, is_governed, uninstall};
+pub use self::loader::{Capture, CaptureError, Governed, governs, is_governed, prepare, uninstall};
 pub use self::maps::Counters;
 pub use self::modules::{Modules, are_held};
-pub use self::probe::{ProbeResult, probe};
+pub use self::netns::{
+    Arrivals, NAMESPACE_DESCRIPTORS, Namespace, NamespaceError, Namespaces, QUESTIONS_IN_FLIGHT, Wish,
+};
+pub use self::probe::{Finding, Scope, Verdict, probe};
 
 /// A redirected connection, with what the kernel knew of its caller.
 #[derive(Debug)]
@@ -45,6 +59,9 @@ pub struct Captured {
     pub stream: TcpStream,
     /// Who connected, and where to.
     pub origin: Origin,
+    /// The destination is an address of the agent's own network namespace, which is not the daemon's: it means another
+    /// machine than the same address does here.
+    pub own_address: bool,
 }
 
 impl Captured {

@@ -16,7 +16,7 @@ use interceptor_ebpf::{LSM_CGROUP, LSM_PROGRAMS, Offsets};
 use super::loader::Loaded;
 use super::pins::Pins;
 use super::sys::Plain;
-use super::{CaptureError, SecurityModules, btf, cgroup};
+use super::{CaptureError, Config, SecurityModules, btf, cgroup};
 
 /// Name of the programs' static.
 pub(super) const OFFSETS: &str = "OFFSETS";
@@ -62,6 +62,22 @@ pub(super) fn load(object: &mut Ebpf, wanted: SecurityModules) -> Result<(Module
             Ok((Modules::Absent(why), Vec::new()))
         }
     }
+}
+
+/// What was prepared for a daemon that may attach nothing.
+///
+/// # Errors
+/// Where the configuration requires them, and they are not there.
+pub(super) fn installed(config: &Config) -> Result<Modules, CaptureError> {
+    let held = |path: &String| are_held(&config.pin_directory, path).unwrap_or(false);
+    if !config.cgroups.is_empty() && config.cgroups.iter().all(held) {
+        return Ok(Modules::Held);
+    }
+    let why = active().err().unwrap_or_else(|| "they were not attached when the daemon was prepared".to_owned());
+    if config.security_modules == SecurityModules::Required {
+        return Err(CaptureError::Modules(why));
+    }
+    Ok(Modules::Absent(why))
 }
 
 pub(super) fn try_load(object: &mut Ebpf) -> Result<Vec<Loaded>, String> {

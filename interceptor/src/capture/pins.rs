@@ -7,11 +7,11 @@
 //! maps of another version go once no link uses them.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use interceptor_ebpf::SCHEMA;
+use interceptor_ebpf::{SCHEMA, map};
 
 use super::sys;
 
@@ -40,6 +40,22 @@ impl Pins {
         Ok(())
     }
 
+    /// Lets a group see the pins, and use the maps of this version. Only root makes or removes any.
+    pub(super) fn share(&self, group: u32) -> io::Result<()> {
+        let give = |path: &Path, mode| {
+            chown(path, None, Some(group))?;
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        };
+        let (maps, links) = (self.maps(), self.root.join("links"));
+        for name in map::ALL {
+            give(&maps.join(name), 0o660)?;
+        }
+        for entry in fs::read_dir(&links)? {
+            give(&entry?.path(), 0o750)?;
+        }
+        [&self.root, &maps, &links].into_iter().try_for_each(|directory| give(directory, 0o750))
+    }
+
     fn maps(&self) -> PathBuf {
         self.root.join(format!("{MAPS}{SCHEMA}"))
     }
@@ -63,6 +79,12 @@ impl Pins {
         };
         let maps = entries.iter().filter(|entry| entry.file_name().to_string_lossy().starts_with(MAPS));
         Ok(maps.map(fs::DirEntry::path).collect())
+    }
+
+    /// Where the map of this name is, in each version that has one.
+    pub(super) fn maps_of_all_versions(&self, name: &str) -> Vec<PathBuf> {
+        let directories = self.all_maps().unwrap_or_default();
+        directories.into_iter().map(|directory| directory.join(name)).filter(|path| path.exists()).collect()
     }
 
     fn links(&self, cgroup: u64) -> PathBuf {
@@ -108,6 +130,18 @@ impl Pins {
         }
         let link = sys::link_create(program.as_fd(), cgroup.1.as_fd(), attach_type)?;
         sys::pin(link.as_fd(), &path).map(|()| Attached::Created)
+    }
+
+    /// Puts the program into the link that is pinned. False where there is none, or the kernel has ended it: its cgroup is
+    /// gone, and so is every socket that was made there.
+    pub(super) fn renew(&self, cgroup: u64, name: &str, program: &OwnedFd) -> io::Result<bool> {
+        let renewed = sys::pinned(&self.links(cgroup).join(name))
+            .and_then(|link| sys::link_update(link.as_fd(), program.as_fd()));
+        match renewed {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOLINK)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes all links of a cgroup: those named first go first. Gives the number removed.

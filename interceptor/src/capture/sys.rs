@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aya::maps::{MapData, RingBuf};
 use interceptor_ebpf::{Device, Event, Offsets, Record, Settings};
@@ -15,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 /// `FILEID_KERNFS`: an eight-byte id.
@@ -83,6 +85,46 @@ pub(super) fn pinned(path: &Path) -> io::Result<OwnedFd> {
     bpf(BPF_OBJ_GET, &attributes).and_then(owned)
 }
 
+/// Programs that are attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attached {
+    /// How they share the place.
+    pub(super) flags: u32,
+    /// Their ids.
+    pub(super) programs: Vec<u32>,
+}
+
+/// Programs at one hook that are looked at; the kernel allows no more at one cgroup.
+const MAX_PROGRAMS: usize = 64;
+
+/// The programs that are attached to a cgroup itself for this hook.
+pub(super) fn attached(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Attached> {
+    #[repr(C)]
+    struct Query {
+        cgroup: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        ids: u64,
+        count: u32,
+        padding: u32,
+    }
+    let mut ids = [0u32; MAX_PROGRAMS];
+    let place = u64::try_from(ids.as_mut_ptr().expose_provenance()).map_err(io::Error::other)?;
+    let count = u32::try_from(MAX_PROGRAMS).map_err(io::Error::other)?;
+    let cgroup = fd_word(cgroup)?;
+    let mut query = Query { cgroup, attach_type, query_flags: 0, attach_flags: 0, ids: place, count, padding: 0 };
+    // SAFETY: the attributes are initialised and laid out as the command wants them, the ids have room for as many as they
+    // say, and both outlive the call; the kernel writes to nothing else.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, std::ptr::from_mut(&mut query), size_of::<Query>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let found = usize::try_from(query.count).map_err(io::Error::other)?;
+    Ok(Attached { flags: query.attach_flags, programs: ids.get(..found).unwrap_or_default().to_vec() })
+}
+
 /// Opens the cgroup with this id.
 pub(super) fn open_cgroup(mount: BorrowedFd<'_>, id: u64) -> io::Result<OwnedFd> {
     #[repr(C)]
@@ -103,6 +145,36 @@ pub(super) fn open_cgroup(mount: BorrowedFd<'_>, id: u64) -> io::Result<OwnedFd>
         )
     };
     if fd < 0 { Err(io::Error::last_os_error()) } else { owned(fd) }
+}
+
+/// Takes over the descriptors that the service manager handed to this process, with their names. Once: later calls get none.
+pub(super) fn handed_over() -> io::Result<Vec<(String, OwnedFd)>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the manager opened these for this process (LISTEN_PID) before it started, nothing else here takes them over,
+    // and the flag above lets that happen once.
+    let owned = sd_notify::listen_fds_with_names()?.map(|(fd, name)| (name, unsafe { OwnedFd::from_raw_fd(fd) }));
+    Ok(owned.collect())
+}
+
+/// A socket option that is a plain number, of four or eight bytes.
+pub(super) fn socket_option(socket: BorrowedFd<'_>, name: libc::c_int) -> io::Result<u64> {
+    let mut value = [0u8; 8];
+    let mut length: libc::socklen_t = 8;
+    // SAFETY: the kernel writes at most the given eight bytes, and both pointers are to locals that outlive the call.
+    let failed = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, value.as_mut_ptr().cast(), &raw mut length)
+    };
+    if failed < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    match length {
+        4 => Ok(u32::from_ne_bytes([value[0], value[1], value[2], value[3]]).into()),
+        8 => Ok(u64::from_ne_bytes(value)),
+        _ => Err(io::Error::other("an option of another size")),
+    }
 }
 
 fn fd_word(fd: BorrowedFd<'_>) -> io::Result<u32> {

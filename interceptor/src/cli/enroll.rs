@@ -1,21 +1,33 @@
-//! `interceptor enroll UNIT`: has systemd start a service held as `interceptor exec` would start it.
+//! `interceptor enroll UNIT`: has systemd start a service held as `interceptor exec` would start it. `interceptor enroll
+//! --container ID`: governs a container that runs already.
 
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use super::{Context, Printer, REFUSED};
+use hyper::Method;
+
+use super::{Context, Printer, REFUSED, block_on};
+use crate::admin::{EnrollBody, Enrolled, client};
+use crate::identity::container;
 use crate::launch::dropin::{self, Unit};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The service, as billing.service
-    unit: String,
+    #[arg(required_unless_present_any = ["container", "cgroup"])]
+    unit: Option<String>,
+    /// A running container instead, by its id or the beginning of it: governed at once, its connections are ended
+    #[arg(long, value_name = "ID", conflicts_with_all = ["unit", "cgroup", "keep"])]
+    container: Option<String>,
+    /// The same by its cgroup, as /system.slice/docker-....scope
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["unit", "keep"])]
+    cgroup: Option<String>,
     /// What it shall see below /run and /tmp beside its own; all else there is hidden
     #[arg(long, value_name = "PATH")]
     keep: Vec<PathBuf>,
-    /// Remove the drop-in again
+    /// Remove the drop-in again; of a container, let it go
     #[arg(long)]
     undo: bool,
     /// Do not ask
@@ -24,7 +36,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -> Result<ExitCode, String> {
-    let name = service(&arguments.unit)?;
+    if let Some(cgroup) = running(arguments)? {
+        return govern(context, cgroup, arguments, out);
+    }
+    let name = service(arguments.unit.as_deref().unwrap_or_default())?;
     let path = dropin::path(&name);
     let before = fs::read_to_string(&path).unwrap_or_default();
     let after = if arguments.undo { String::new() } else { wanted(context, &name, arguments)? };
@@ -45,6 +60,43 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
     Ok(ExitCode::SUCCESS)
 }
 
+/// The cgroup of a container that is meant, where one is.
+fn running(arguments: &Arguments) -> Result<Option<String>, String> {
+    let Some(id) = &arguments.container else { return Ok(arguments.cgroup.clone()) };
+    if id.len() < SHORTEST_ID {
+        return Err(format!("{id}: give at least {SHORTEST_ID} characters of the container's id"));
+    }
+    match container::find(id).map_err(|error| error.to_string())?.as_slice() {
+        [] => Err(format!("no cgroup is named after a container {id}; name its cgroup with --cgroup")),
+        [one] => Ok(Some(one.clone())),
+        several => Err(format!("several containers are called {id}: {}", several.join(", "))),
+    }
+}
+
+/// Asks the daemon to govern a cgroup, or to let it go.
+fn govern(context: &Context, cgroup: String, arguments: &Arguments, out: &mut Printer) -> Result<ExitCode, String> {
+    let what = if arguments.undo { "is let go" } else { "is governed, and its connections are ended" };
+    if !arguments.yes {
+        out.line(&format!("{cgroup} {what}."))?;
+        if !confirmed(out)? {
+            out.line("Nothing is changed. Answer y, or say --yes, to do it.")?;
+            return Ok(ExitCode::from(REFUSED));
+        }
+    }
+    let body = EnrollBody { cgroup, undo: arguments.undo };
+    let call = client::call::<Enrolled>(&context.socket, Method::POST, "/v1/cgroups", Some(&body));
+    let done = block_on(call)?.map_err(|error| error.to_string())?;
+    out.show(&done, |done| {
+        let Enrolled { cgroup, governed, destroyed } = done;
+        let ended = format!("{cgroup} is governed from now on; {destroyed} connections from before are ended");
+        Ok(if *governed { ended } else { format!("{cgroup} is not governed any more") })
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Characters of a container's id that are asked for at least.
+const SHORTEST_ID: usize = 6;
+
 /// A plain name: it becomes part of a path.
 fn service(unit: &str) -> Result<String, String> {
     let name = if unit.contains('.') { unit.to_owned() } else { format!("{unit}.service") };
@@ -64,10 +116,23 @@ fn wanted(context: &Context, name: &str, arguments: &Arguments) -> Result<String
         [] => {
             let mut keep = dropin::tokens(&unit, config.agents.iter().map(|agent| &agent.value), &config.capture);
             keep.extend_from_slice(&arguments.keep);
-            dropin::text(&unit, &config.capture, &keep)
+            dropin::text(&unit, &config.capture, &program(&context.config)?, &keep)
         }
         faults => Err(faults.join("\n")),
     }
+}
+
+/// This program, with its configuration, as units name it.
+fn program(config: &Path) -> Result<String, String> {
+    let own = std::env::current_exe().map_err(|error| format!("where this program lies: {error}"))?;
+    let config = std::path::absolute(config).map_err(|error| format!("{}: {error}", config.display()))?;
+    let words = [own, config].map(|path| path.display().to_string());
+    // What systemd reads as something else.
+    if let Some(odd) = words.iter().find(|word| word.contains(|c: char| c.is_whitespace() || "\"'\\$%;".contains(c))) {
+        return Err(format!("{odd}: a unit cannot name it; use a plain path"));
+    }
+    let [own, config] = words;
+    Ok(if config == crate::config::DEFAULT_PATH { own } else { format!("{own} --config {config}") })
 }
 
 fn confirmed(out: &mut Printer) -> Result<bool, String> {

@@ -39,5 +39,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, 
     let spec = Spec::new(agent, &config.capture, &request, std::process::id())?;
     let (program, rest) = arguments.command.split_first().ok_or("a command is needed")?;
     let registry = Registry::beside(&config.admin.socket, &config.capture.pin_directory).launched;
+    // A daemon that is not root cannot. What is left now is looked at again by the next.
+    let _left = launch::sweep(&registry);
     launch::enter(&spec, &config.capture, &registry, (program, rest)).map(|never| match never {})
 }

@@ -3,13 +3,16 @@
 //! Exit codes: 0 done; 1 the answer is no (a check failed, a recording does not verify, a request was refused);
 //! 2 wrong use, or something could not be read or reached.
 
+mod adopt;
 mod approvals;
 mod check;
 mod doctor;
 mod enroll;
 mod exec;
+mod governs;
 mod output;
 pub mod policy;
+mod prepare;
 pub mod recordings;
 mod reload;
 mod run;
@@ -58,8 +61,9 @@ enum Command {
     Run(run::Arguments),
     /// Validate configuration, policies and schema; prints every error with its file and line
     Check,
-    /// Show what this kernel and host offer, what is missing, and what that costs
-    Doctor,
+    /// Show what this kernel and host offer, what is missing, what that costs, and how to get it; fails where the daemon
+    /// cannot run
+    Doctor(doctor::Arguments),
     /// Show which identity a process would get, and why or why not
     Whoami {
         /// Process id
@@ -71,6 +75,16 @@ enum Command {
     Exec(exec::Arguments),
     /// Have systemd start a service as an agent, held in the same way; shows the change first, and can be undone
     Enroll(enroll::Arguments),
+    /// Say whether a cgroup is governed, with or without a daemon
+    Governs(governs::Arguments),
+    /// Have the daemon listen in the network namespace of a governed process before it connects
+    Adopt {
+        /// Process id
+        #[arg(long)]
+        pid: u32,
+    },
+    /// The same as a hook of a container's runtime (createRuntime), which sends the container's state
+    OciHook,
     /// Show the daemon's state
     Status,
     /// List live sessions, or end one
@@ -84,6 +98,8 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// Load configuration and policies again; a mistake changes nothing
     Reload,
+    /// Do as root what the daemon, as a user of its own, may not: before each start, in its cgroup (systemd: ExecStartPre=+)
+    Prepare(prepare::Arguments),
     /// Detach the kernel programs: governed processes are free again
     Uninstall,
     /// Print a completion script
@@ -91,8 +107,12 @@ enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write one for each verb
+    Man {
+        /// Folder that the pages are written to
+        #[arg(long, value_name = "FOLDER")]
+        to: Option<PathBuf>,
+    },
 }
 
 /// What a subcommand needs to know.
@@ -122,10 +142,13 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
     let done = match arguments.command {
         Command::Run(arguments) => run::run(&context, &arguments, out),
         Command::Check => check::run(&context, out),
-        Command::Doctor => doctor::run(out),
+        Command::Doctor(arguments) => doctor::run(&context, &arguments, out),
         Command::Whoami { pid } => whoami(&context, pid, out),
         Command::Exec(arguments) => exec::run(&context, &arguments),
         Command::Enroll(arguments) => enroll::run(&context, &arguments, out),
+        Command::Governs(arguments) => governs::run(&context, &arguments, out),
+        Command::Adopt { pid } => adopt::run(&context, pid, out),
+        Command::OciHook => adopt::hook(&context),
         Command::Status => status::run(&context, out),
         Command::Sessions(arguments) => sessions::run(&context, &arguments, out),
         Command::Approvals(arguments) => approvals::run(&context, &arguments, out),
@@ -133,15 +156,18 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
         Command::Recordings(arguments) => recorded(&context, &arguments, out),
         Command::Policy(arguments) => policies(&context, arguments, out),
         Command::Reload => reload::run(&context, out),
+        Command::Prepare(arguments) => prepare::run(&context, &arguments, out),
         Command::Uninstall => uninstall::run(&context, out),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "interceptor", out);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Man => clap_mangen::Man::new(Arguments::command())
-            .render(out)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(|error| error.to_string()),
+        Command::Man { to } => match to {
+            None => clap_mangen::Man::new(Arguments::command()).render(out),
+            Some(folder) => clap_mangen::generate_to(Arguments::command(), folder),
+        }
+        .map(|()| ExitCode::SUCCESS)
+        .map_err(|error| error.to_string()),
     };
     done.unwrap_or_else(|error| {
         let _nobody_reads = writeln!(std::io::stderr(), "interceptor: {error}");

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::{Context, Printer, REFUSED, block_on, output};
 use crate::admin::{Status, client};
+use crate::capture::Namespace;
 
 pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, String> {
     let status: Status = block_on(client::get(&context.socket, "/v1/status"))?.map_err(|error| error.to_string())?;
@@ -13,6 +14,7 @@ pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, Stri
             ["started".to_owned(), status.started_at.to_string()],
             ["governed cgroups".to_owned(), status.governed.join(", ")],
             ["security modules".to_owned(), status.without_modules.clone().unwrap_or_else(|| "held".to_owned())],
+            ["network namespaces".to_owned(), namespaces(&status.namespaces)],
             ["targets".to_owned(), status.targets.join(", ")],
             ["policies".to_owned(), status.policies.clone()],
             ["live sessions".to_owned(), status.sessions.to_string()],
@@ -22,4 +24,10 @@ pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, Stri
         Ok(output::pairs(rows))
     })?;
     Ok(if status.recorder_fault.is_none() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+}
+
+/// One a line, beside the host's own.
+fn namespaces(open: &[Namespace]) -> String {
+    let line = |one: &Namespace| format!("{} of {} ({} captured)", one.inode, one.cgroup, one.captured);
+    if open.is_empty() { "the host's".to_owned() } else { open.iter().map(line).collect::<Vec<_>>().join("\n") }
 }

@@ -49,6 +49,12 @@ pub struct MatchConfig {
     /// systemd unit, as the system manager named the cgroup.
     #[serde(default, deserialize_with = "one_or_many")]
     pub unit: Vec<Glob>,
+    /// Id of the container, as its engine named the cgroup; of nspawn and LXC, its name.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub container: Vec<Glob>,
+    /// Uid of the Kubernetes pod that the container belongs to; id of podman's pod.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub pod: Vec<Glob>,
     /// Effective user id in the initial user namespace.
     #[serde(default, deserialize_with = "one_or_many")]
     pub uid: Vec<u32>,
@@ -70,6 +76,8 @@ impl MatchConfig {
     pub fn has_binding_fact(&self) -> bool {
         !(self.cgroup.is_empty()
             && self.unit.is_empty()
+            && self.container.is_empty()
+            && self.pod.is_empty()
             && self.uid.is_empty()
             && self.gid.is_empty()
             && self.exe_sha256.is_empty())
@@ -497,7 +505,7 @@ pub fn validate(issuers: &[IssuerConfig], agents: &[AgentConfig]) -> Vec<ConfigE
 fn agent_faults(agent: &AgentConfig, issuers: &[IssuerConfig]) -> Vec<String> {
     let mut faults = Vec::new();
     if !agent.matches.has_binding_fact() {
-        let facts = "cgroup, unit, uid, gid or exe_sha256";
+        let facts = "cgroup, unit, container, pod, uid, gid or exe_sha256";
         faults.push(format!("match needs at least one of {facts}: a token alone, or a path alone, binds nothing"));
     }
     if !issuers.iter().any(|issuer| issuer.name == agent.token.issuer) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attestor::{Candidates, Failure};
 use super::config::{AgentConfig, Glob, MatchConfig};
-use super::{Attested, IdentityError, ProcessFacts};
+use super::{Attested, Container, IdentityError, ProcessFacts};
 use crate::clock::Timestamp;
 
 /// The identity that a process would get, and why, or why not. Holds no token.
@@ -148,6 +148,8 @@ fn listed(facts: &ProcessFacts) -> Vec<Fact> {
     vec![
         fact("cgroup", Some(facts.cgroup.clone()), "/proc/PID/cgroup; of a connection, the kernel's record"),
         fact("unit", facts.unit.clone(), "first component of the cgroup below its slices"),
+        fact("container", facts.container.as_ref().map(shown), "component of the cgroup that an engine names so"),
+        fact("pod", facts.container.as_ref().and_then(|found| found.pod.clone()), "component of the cgroup above it"),
         fact("uid", Some(facts.uid.to_string()), "/proc/PID/status; of a connection, the kernel's record"),
         fact("gid", Some(facts.gid.to_string()), "/proc/PID/status; of a connection, the kernel's record"),
         fact("exe", facts.exe.clone(), "/proc/PID/exe, a path in the process's mount namespace"),
@@ -155,6 +157,13 @@ fn listed(facts: &ProcessFacts) -> Vec<Fact> {
         fact("level", Some(level), "/proc/PID/status, and how it was started; see docs/guarantees.md"),
         fact("ancestry", ancestry, "/proc/PID/exe of the parents; not used to match"),
     ]
+}
+
+/// For people: engine and id, and whether that can be relied on.
+fn shown(container: &Container) -> String {
+    let Container { engine, id, pod: _, trusted } = container;
+    let doubt = if *trusted { "" } else { " (others than root could have named it so: it matches nothing)" };
+    format!("{engine} {id}{doubt}")
 }
 
 /// What a `match` asks for, held against a process.
@@ -173,6 +182,11 @@ pub fn criteria(wanted: &MatchConfig, facts: &ProcessFacts) -> Vec<Criterion> {
     let (cgroup, unit) = (Some(facts.cgroup.as_str()), facts.unit.as_deref());
     ask("cgroup", written(&wanted.cgroup), Some(facts.cgroup.clone()), matches(&wanted.cgroup, cgroup));
     ask("unit", written(&wanted.unit), facts.unit.clone(), matches(&wanted.unit, unit));
+    let container = facts.container.as_ref().filter(|found| found.trusted);
+    let (id, pod) = (container.map(|found| found.id.clone()), container.and_then(|found| found.pod.clone()));
+    let (is_container, is_pod) = (matches(&wanted.container, id.as_deref()), matches(&wanted.pod, pod.as_deref()));
+    ask("container", written(&wanted.container), id, is_container);
+    ask("pod", written(&wanted.pod), pod, is_pod);
     ask("uid", numbers(&wanted.uid), Some(facts.uid.to_string()), wanted.uid.contains(&facts.uid));
     ask("gid", numbers(&wanted.gid), Some(facts.gid.to_string()), wanted.gid.contains(&facts.gid));
     let hash = facts.exe_sha256.as_deref();
@@ -218,6 +232,7 @@ mod tests {
             gid: 1002,
             cgroup: "/agents.slice/a.service".to_owned(),
             unit: Some("a.service".to_owned()),
+            container: None,
             exe: Some("/usr/bin/agent".to_owned()),
             exe_sha256: Some("ab".repeat(32)),
             ancestry: Vec::new(),
@@ -256,6 +271,26 @@ mod tests {
         for wanted in ["unit='*'", "exe='/**'", &format!("exe_sha256='{}'", "ab".repeat(32))] {
             assert!(!holds(wanted, &facts), "{wanted}");
         }
+    }
+
+    #[test]
+    fn a_container_matches_where_root_named_it() {
+        let mut facts = facts();
+        let found = |trusted| {
+            Some(Container {
+                engine: "docker".to_owned(),
+                id: "ab".repeat(32),
+                pod: Some("8f2c3a1e-5b6d-4c7e-9a8b-1c2d3e4f5a6b".to_owned()),
+                trusted,
+            })
+        };
+        let wanted = "container='abab*'\npod='8f2c3a1e-5b6d-4c7e-9a8b-1c2d3e4f5a6b'";
+        assert!(!holds(wanted, &facts));
+        facts.container = found(true);
+        assert!(holds(wanted, &facts));
+        assert!(!holds("container='cd*'", &facts) && !holds("pod='other'", &facts));
+        facts.container = found(false);
+        assert!(!holds("container='*'", &facts) && !holds("pod='*'", &facts));
     }
 
     #[test]

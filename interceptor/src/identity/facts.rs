@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use lru::LruCache;
@@ -24,8 +25,9 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::ProcessFacts;
-use super::level::{Guarantee, Level, Measured, Registry, Start};
-use crate::capture::Origin;
+use super::container::Container;
+use super::level::{Guarantee, Inside, Level, Measured, Registry, Start};
+use crate::capture::{Origin, cgroup};
 use crate::clock::Clock;
 
 /// Nanoseconds in a tick of field 22 of `/proc/PID/stat` (`USER_HZ` is 100 wherever the kernel programs run).
@@ -204,14 +206,18 @@ impl Process {
             Ok(status) => String::from_utf8_lossy(&status).into_owned(),
             Err(error) => return unknown(format!("it cannot be measured: {error}")),
         };
-        let own = fs::read_link("/proc/self/ns/user");
-        let contained = match (readlinkat(&self.dir, "ns/user"), own) {
-            (Ok(theirs), Ok(own)) => own.as_os_str() != theirs,
-            // Where it is not known, its capabilities count.
-            _ => false,
-        };
-        let measured = Measured::read(&status, contained);
+        // Where it is not known, its capabilities count.
+        let contained = self.is_elsewhere("user").unwrap_or(false);
+        let networked = self.is_elsewhere("net").unwrap_or(true);
+        let measured = Measured::read(&status, Inside { contained, networked });
         measured.map_or_else(|| unknown("/proc/PID/status has another form".to_owned()), |found| found.guarantee(start))
+    }
+
+    /// Whether it is in another namespace of this kind than the daemon.
+    fn is_elsewhere(&self, kind: &str) -> io::Result<bool> {
+        let path = format!("ns/{kind}");
+        let theirs = readlinkat(&self.dir, path.as_str())?;
+        Ok(fs::read_link(Path::new("/proc/self").join(&path))?.as_os_str() != theirs)
     }
 
     fn malformed(&self, file: &'static str) -> FactsError {
@@ -330,6 +336,7 @@ pub(super) fn complete(
         uid,
         gid,
         unit: unit_of(&cgroup),
+        container: Container::of(&cgroup, &|parent| cgroup::is_roots(parent).unwrap_or(false)),
         cgroup,
         exe: process.exe_path(),
         exe_sha256: None,

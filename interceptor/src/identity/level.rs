@@ -25,6 +25,10 @@ const DANGEROUS: &[(u32, &str)] = &[
     (39, "CAP_BPF"),
 ];
 
+/// Those that count in a network namespace which belongs to the process' own user namespace: they send frames past the
+/// kernel programs, or have the kernel do so.
+const IN_NETWORK: &[u32] = &[12, 13];
+
 /// Bytes of a registration, at most.
 const REGISTRATION_MAX: u64 = 4096;
 
@@ -143,14 +147,30 @@ pub struct Measured {
     capabilities: u64,
     no_new_privs: bool,
     filtered: bool,
+    inside: Inside,
+}
+
+/// In which namespaces a process is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
     /// It is in a user namespace of its own: its capabilities count nothing outside.
-    contained: bool,
+    pub contained: bool,
+    /// It is in another network namespace than the daemon. That may belong to its user namespace: there, its capabilities
+    /// lead around the kernel programs to whatever wire has been put in.
+    pub networked: bool,
+}
+
+impl Inside {
+    /// Whether a capability counts.
+    fn counts(self, capability: u32) -> bool {
+        !self.contained || (self.networked && IN_NETWORK.contains(&capability))
+    }
 }
 
 impl Measured {
-    /// From `/proc/PID/status`. `contained`: the process is in another user namespace than this one.
+    /// From `/proc/PID/status`.
     #[must_use]
-    pub fn read(status: &str, contained: bool) -> Option<Self> {
+    pub fn read(status: &str, inside: Inside) -> Option<Self> {
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let set = |name| u64::from_str_radix(field(name)?, 16).ok();
         let ids: Vec<u32> = field("Uid:")?.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -159,13 +179,13 @@ impl Measured {
             capabilities: set("CapPrm:")? | set("CapEff:")? | set("CapInh:")? | set("CapAmb:")?,
             no_new_privs: field("NoNewPrivs:") == Some("1"),
             filtered: field("Seccomp:") == Some("2"),
-            contained,
+            inside,
         })
     }
 
     fn dangers(&self) -> Vec<&'static str> {
         let held = |bit: u32| self.capabilities & (1 << bit) != 0;
-        DANGEROUS.iter().filter(|(bit, _)| held(*bit) && !self.contained).map(|(_, name)| *name).collect()
+        DANGEROUS.iter().filter(|(bit, _)| held(*bit) && self.inside.counts(*bit)).map(|(_, name)| *name).collect()
     }
 
     /// How well it is held, given how it was started.
@@ -180,7 +200,7 @@ impl Measured {
         if self.root || !dangers.is_empty() {
             return Guarantee { level: Level::Privileged, lacks };
         }
-        if self.capabilities != 0 && !self.contained {
+        if self.capabilities != 0 && !self.inside.contained {
             lacks.push("it has capabilities".to_owned());
         }
         if !self.no_new_privs {
@@ -231,7 +251,7 @@ mod tests {
                         NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t4\n";
 
     fn of(status: &str, contained: bool, start: &Start) -> Guarantee {
-        Measured::read(status, contained).unwrap().guarantee(start)
+        Measured::read(status, Inside { contained, networked: false }).unwrap().guarantee(start)
     }
 
     fn launched(scoped: bool) -> Start {
@@ -280,6 +300,23 @@ mod tests {
     }
 
     #[test]
+    fn in_a_network_namespace_of_its_own_a_containers_root_counts() {
+        let inside = Inside { contained: true, networked: true };
+        let with = |capabilities: &str| {
+            let status = HELD.replace("CapEff:\t0000000000000000", &format!("CapEff:\t{capabilities}"));
+            Measured::read(&status, inside).unwrap().guarantee(&Start::default())
+        };
+        for (capabilities, name) in [("0000000000001000", "CAP_NET_ADMIN"), ("0000000000002000", "CAP_NET_RAW")] {
+            let found = with(capabilities);
+            assert!(found.level == Level::Privileged && found.lacks[0].contains(name), "{found:?}");
+        }
+        // What docker and podman leave to root, but for CAP_NET_RAW; and what counts on the whole host alone.
+        for capabilities in ["00000000a80405fb", "0000008000290000", "0000000000000000"] {
+            assert_eq!(with(capabilities).level, Level::Adopted, "{capabilities}");
+        }
+    }
+
+    #[test]
     fn registrations_are_read_by_cgroup_and_unit() {
         let folder = tempfile::tempdir().unwrap();
         let registry = Registry {
@@ -300,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_is_malformed_is_nothing() {
-        assert_eq!(Measured::read("", false), None);
-        assert_eq!(Measured::read(&HELD.replace("CapEff", "CapXxx"), false), None);
+        assert_eq!(Measured::read("", Inside::default()), None);
+        assert_eq!(Measured::read(&HELD.replace("CapEff", "CapXxx"), Inside::default()), None);
     }
 }

@@ -10,18 +10,22 @@
 
 pub mod attestor;
 pub mod config;
+pub mod container;
 pub mod error;
 pub mod explain;
 pub mod facts;
 pub mod fetch;
 pub mod jwks;
 pub mod level;
+mod reach;
 pub mod source;
 pub mod strict;
 pub mod token;
+mod xattr;
 
 pub use attestor::{Attest, Attestor, Candidates, CgroupPath};
 pub use config::{AgentConfig, ConfigError, IssuerConfig};
+pub use container::Container;
 pub use error::{Fault, IdentityError, Refusal};
 pub use explain::WhoAmI;
 pub use level::{Guarantee, Level};
@@ -46,6 +50,9 @@ pub struct ProcessFacts {
     pub cgroup: String,
     /// systemd unit that the cgroup path names, where it names one.
     pub unit: Option<String>,
+    /// Container that the cgroup path names, where it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
     /// Executable, as the kernel resolves `/proc/PID/exe`.
     pub exe: Option<String>,
     /// SHA-256 of the executable, lower-case hexadecimal.

@@ -10,14 +10,15 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
-use super::ProcessFacts;
 use super::config::Source;
 use super::facts::Process;
+use super::{ProcessFacts, reach};
 use crate::secret::Secret;
 
 /// Longest token, in bytes.
@@ -92,20 +93,12 @@ fn file(process: &Process, facts: &ProcessFacts, path: &str) -> Result<Secret, S
     let fault = |error: nix::Error| SourceError::Open { path: path.to_owned(), error: error.desc().to_owned() };
     let root_flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = openat(process.dir(), "root", root_flags, Mode::empty()).map_err(fault)?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     // The root itself is reached with the daemon's rights, what lies below it with the agent's.
-    let rights = Rights::of(facts).ok_or_else(|| fault(nix::Error::EPERM))?;
-    let mut tries = 1;
-    let fd = loop {
-        match openat2(&root, path, how) {
-            // The kernel gives up where it cannot tell whether a racing rename left the root.
-            Err(nix::Error::EAGAIN) if tries < OPEN_TRIES => tries += 1,
-            result => break result.map_err(fault)?,
-        }
+    let fd = match Rights::of(facts) {
+        Some(_rights) => open_in(&root, path),
+        None => reach::open(&root, path, reach::Who { uid: facts.uid, gid: facts.gid }),
     };
-    drop(rights);
+    let fd = fd.map_err(fault)?;
     let stat = fstat(&fd).map_err(fault)?;
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return Err(SourceError::NotRegular(path.to_owned()));
@@ -117,8 +110,23 @@ fn file(process: &Process, facts: &ProcessFacts, path: &str) -> Result<Secret, S
     bounded(&content, path)
 }
 
-/// This thread opens files with the rights of an agent until dropped. The kernel takes the daemon's file capabilities
-/// away for as long as the file-system uid is not root's, and gives them back.
+fn open_in(root: &OwnedFd, path: &str) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let mut tries = 1;
+    loop {
+        match openat2(root, path, how) {
+            // The kernel gives up where it cannot tell whether a racing rename left the root.
+            Err(nix::Error::EAGAIN) if tries < OPEN_TRIES => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+/// This thread opens files with the rights of an agent until dropped. From a daemon that is root the kernel takes its file
+/// capabilities for as long as the file-system uid is not root's, and gives them back. Another daemon cannot take an agent's
+/// rights, and works out what they are instead ([`reach`]).
 struct Rights {
     uid: Uid,
     gid: Gid,

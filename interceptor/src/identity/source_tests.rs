@@ -32,6 +32,7 @@ fn facts(uid: Uid, gid: Gid) -> ProcessFacts {
         gid: gid.as_raw(),
         cgroup: "/agents.slice/billing.service".to_owned(),
         unit: Some("billing.service".to_owned()),
+        container: None,
         exe: None,
         exe_sha256: None,
         ancestry: Vec::new(),

@@ -22,7 +22,8 @@ pub struct Unit {
 
 impl Unit {
     /// Properties that [`Unit::read`] needs.
-    pub const PROPERTIES: &str = "LoadState,User,DynamicUser,TriggeredBy,Delegate,AmbientCapabilities,RuntimeDirectory";
+    pub const PROPERTIES: &str =
+        "LoadState,User,DynamicUser,TriggeredBy,Delegate,AmbientCapabilities,RuntimeDirectory,ExecCondition";
 
     /// Reads what `systemctl show` printed.
     #[must_use]
@@ -57,6 +58,10 @@ impl Unit {
             !self.get("AmbientCapabilities").trim().is_empty(),
             "it is given capabilities (AmbientCapabilities=): it would start without them, so remove them first",
         );
+        // Ours may be there from an earlier time.
+        let condition = self.get("ExecCondition");
+        let others = !condition.is_empty() && !condition.contains(GOVERNED);
+        fault(others, "it runs something before it is known to be governed (ExecCondition=): use ExecStartPre=");
         faults
     }
 }
@@ -85,11 +90,15 @@ pub fn tokens<'a>(
     agents.filter(is).filter_map(|agent| token_folder(agent, uid, Some(&unit.name))).collect()
 }
 
-/// The text of the drop-in. `keep`: what the unit sees below `/run` and `/tmp`, beside its own.
+/// What a unit asks before it starts.
+const GOVERNED: &str = "governs --unit";
+
+/// The text of the drop-in. `program` is this one, with the options by which it finds its configuration; `keep`: what the
+/// unit sees below `/run` and `/tmp`, beside its own.
 ///
 /// # Errors
 /// When no slice is governed that a unit could be put into.
-pub fn text(unit: &Unit, capture: &capture::Config, keep: &[PathBuf]) -> Result<String, String> {
+pub fn text(unit: &Unit, capture: &capture::Config, program: &str, keep: &[PathBuf]) -> Result<String, String> {
     let slice = slice(capture)?;
     let unknown: Vec<String> = UNKNOWN.iter().map(|(call, _)| format!("{}:ENOSYS", bare(call))).collect();
     let denied: Vec<&str> = DENIED.iter().map(|(call, _)| bare(call)).collect();
@@ -101,9 +110,14 @@ pub fn text(unit: &Unit, capture: &capture::Config, keep: &[PathBuf]) -> Result<
     Ok(format!(
         "\
 # Written by `interceptor enroll {name}`; `interceptor enroll --undo {name}` removes it.
+[Unit]
+# When the host starts, and whenever the slice is made anew.
+Wants=interceptor.service
+After=interceptor.service
 [Service]
-# Governed: every connection goes to interceptor.
+# Governed: every connection goes to interceptor. Where it is not, the unit does not start.
 Slice={slice}
+ExecCondition=+{program} {GOVERNED}
 # No privilege, and no way to one.
 NoNewPrivileges=yes
 CapabilityBoundingSet=
@@ -183,6 +197,7 @@ mod tests {
             ("TriggeredBy=", "TriggeredBy=billing.timer billing.socket", "hands it sockets"),
             ("Delegate=no", "Delegate=yes", "between cgroups"),
             ("AmbientCapabilities=", "AmbientCapabilities=cap_net_raw", "given capabilities"),
+            ("RuntimeDirectory=", "ExecCondition={ path=/bin/x ; argv[]=/bin/x }\nRuntimeDirectory=", "ExecStartPre="),
         ] {
             let faults = Unit::read("billing.service", &GOOD.replace(from, to)).faults();
             assert!(faults.len() == 1 && faults[0].contains(why), "{to}: {faults:?}");
@@ -196,9 +211,12 @@ mod tests {
     fn the_text_names_a_governed_slice_and_what_stays_in_sight() {
         let unit = Unit::read("billing.service", GOOD);
         let keep = [PathBuf::from("/run/tokens/billing")];
-        let text = text(&unit, &config(&["/plain", "/agents.slice/agents-bots.slice"]), &keep).unwrap();
+        let governed = config(&["/plain", "/agents.slice/agents-bots.slice"]);
+        let text = text(&unit, &governed, "/usr/bin/interceptor", &keep).unwrap();
         for line in [
             "Slice=agents-bots.slice",
+            "ExecCondition=+/usr/bin/interceptor governs --unit",
+            "After=interceptor.service",
             "BindPaths=-/run/billing",
             "BindPaths=-/run/cache",
             "BindPaths=-/run/tokens/billing",
@@ -207,7 +225,7 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
         assert!(text.contains("~ptrace pidfd_getfd"));
-        assert!(super::text(&unit, &config(&["/plain"]), &[]).is_err());
+        assert!(super::text(&unit, &config(&["/plain"]), "x", &[]).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -69,9 +69,13 @@ fn join(spec: &Spec, capture: &capture::Config, registry: &Path) -> Result<u64, 
 }
 
 fn register(registry: &Path, id: u64, launched: &Launched) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(registry)?;
+    // Root's, and open to the daemon, which is another user.
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(registry)?;
     let (path, next) = (registry.join(id.to_string()), registry.join(format!("{id}.new")));
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&next)?;
+    // Whatever the umask of whoever launches.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    fs::set_permissions(registry, fs::Permissions::from_mode(0o755))?;
     file.write_all(&serde_json::to_vec(launched)?)?;
     fs::rename(next, path)
 }

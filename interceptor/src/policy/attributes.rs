@@ -35,7 +35,16 @@ pub(super) fn machine(principal: &Attested) -> Pairs<'_> {
         ("issuer", Box::new(|| text(&principal.token.issuer))),
         ("subject", Box::new(|| text(&principal.token.subject))),
     ];
-    for (name, value) in [("unit", &facts.unit), ("exe", &facts.exe), ("exe_sha256", &facts.exe_sha256)] {
+    // What others than root could have named is nobody's word.
+    let container = facts.container.as_ref().filter(|found| found.trusted);
+    let (container, pod) = (container.map(|found| &found.id), container.and_then(|found| found.pod.as_ref()));
+    for (name, value) in [
+        ("unit", facts.unit.as_ref()),
+        ("container", container),
+        ("pod", pod),
+        ("exe", facts.exe.as_ref()),
+        ("exe_sha256", facts.exe_sha256.as_ref()),
+    ] {
         if let Some(value) = value {
             pairs.push((name, Box::new(|| text(value))));
         }

@@ -120,7 +120,18 @@ impl Kept {
 /// Whether both show the same attributes to policies. Taken apart, so that a new field cannot be forgotten here.
 fn looks_like(one: &Attested, other: &Attested) -> bool {
     let Attested { name, groups, facts, token } = one;
-    let crate::identity::ProcessFacts { pid: _, uid, gid, cgroup, unit, exe, exe_sha256, ancestry, guarantee } = facts;
+    let crate::identity::ProcessFacts {
+        pid: _,
+        uid,
+        gid,
+        cgroup,
+        unit,
+        container,
+        exe,
+        exe_sha256,
+        ancestry,
+        guarantee,
+    } = facts;
     let crate::identity::TokenFacts { issuer, subject, id: _, expires_at: _ } = token;
     *name == other.name
         && *groups == other.groups
@@ -128,6 +139,7 @@ fn looks_like(one: &Attested, other: &Attested) -> bool {
         && *gid == other.facts.gid
         && *cgroup == other.facts.cgroup
         && *unit == other.facts.unit
+        && *container == other.facts.container
         && *exe == other.facts.exe
         && *exe_sha256 == other.facts.exe_sha256
         && *ancestry == other.facts.ancestry

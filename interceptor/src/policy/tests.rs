@@ -24,6 +24,7 @@ fn attested(name: &str, groups: &[&str]) -> Attested {
             gid: 1001,
             cgroup: "/agents.slice/bot.service".into(),
             unit: Some("bot.service".into()),
+            container: None,
             exe: Some("/usr/bin/python3".into()),
             exe_sha256: None,
             ancestry: vec!["/usr/lib/systemd/systemd".into()],

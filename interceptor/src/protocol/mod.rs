@@ -207,8 +207,13 @@ pub trait Gate: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Resolves when the session has to end: killed, drained, token expired. Tell the agent, then close.
+    /// Resolves when the session has to end: killed, out of time to drain, token expired. Tell the agent, then close.
     fn ended(&self) -> BoxFuture<'_, Denial>;
+
+    /// Resolves when the session has to end as soon as nothing of the agent's is under way: the daemon drains.
+    fn leaving(&self) -> BoxFuture<'_, Denial> {
+        Box::pin(std::future::pending())
+    }
 
     /// Makes this session's commands cancellable by whoever presents `key` under the same identity. Withdrawn with
     /// the session.

@@ -104,10 +104,12 @@ impl Gate for SessionGate {
                 why = self.live.ended() => why,
                 why = self.token_ended() => why,
             };
-            // The session ends all the same when this cannot be recorded: that is the safe side.
-            let _unrecorded = self.note(Event::Note { text: format!("ended by interceptor: {}", why.reason) }).await;
-            why
+            self.note_end(why).await
         })
+    }
+
+    fn leaving(&self) -> BoxFuture<'_, Denial> {
+        Box::pin(async { self.note_end(self.live.leaving().await).await })
     }
 
     fn publish_cancel(&self, key: Bytes, cancel: Arc<dyn Cancel>) {
@@ -298,6 +300,12 @@ impl SessionGate {
         };
         let recorded = self.append(Event::Decision(verdict)).await?;
         Ok(permitted.into_permit(recorded))
+    }
+
+    async fn note_end(&self, why: Denial) -> Denial {
+        // The session ends all the same when this cannot be recorded: that is the safe side.
+        let _unrecorded = self.note(Event::Note { text: format!("ended by interceptor: {}", why.reason) }).await;
+        why
     }
 
     /// Resolves when the token has expired and its source has no newer one.

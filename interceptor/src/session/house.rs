@@ -98,8 +98,8 @@ impl House {
             reset(&captured.stream);
             return;
         };
-        let Captured { stream, origin } = captured;
-        let routed = self.route(origin.destination);
+        let Captured { stream, origin, own_address } = captured;
+        let routed = if own_address { Err(elsewhere(origin.destination)) } else { self.route(origin.destination) };
         let target = routed.as_ref().ok().map(|(target, _)| Arc::clone(&target.name));
         let ((target, view), enrolled) = match self.admit(id, &origin, routed) {
             Ok(admitted) => admitted,
@@ -297,6 +297,12 @@ impl House {
             tracing::error!(session = %live.id, %error, "the end of a session is not on record");
         }
     }
+}
+
+/// Why an address leads to no target, where it is one of the agent's own network namespace: the daemon would reach whoever
+/// has it here.
+fn elsewhere(destination: SocketAddr) -> String {
+    format!("{destination} is an address of the agent's own network namespace, and targets are reached from the host's")
 }
 
 /// What a destination leads to.

@@ -115,6 +115,7 @@ pub struct Live {
     /// Keys that cancel what it does.
     cancels: Mutex<Vec<Bytes>>,
     end: watch::Sender<Option<Denial>>,
+    leave: watch::Sender<Option<Denial>>,
 }
 
 /// What the sessions of one user id hold together.
@@ -237,15 +238,12 @@ impl Live {
 
     /// Resolves when the session has to end.
     pub async fn ended(&self) -> Denial {
-        let mut end = self.end.subscribe();
-        loop {
-            if let Some(why) = end.borrow_and_update().clone() {
-                return why;
-            }
-            if end.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+        first(&self.end).await
+    }
+
+    /// Resolves when the session has to end once it has done what it was asked for.
+    pub async fn leaving(&self) -> Denial {
+        first(&self.leave).await
     }
 
     fn listed(&self) -> Listed {
@@ -375,6 +373,7 @@ impl Registry {
             all: Arc::clone(&self.held),
             cancels: Mutex::default(),
             end: watch::Sender::new(None),
+            leave: watch::Sender::new(None),
         });
         sessions.by_id.insert(id, Arc::clone(&session));
         Ok(Enrolled { registry: Arc::clone(self), live: session })
@@ -427,20 +426,23 @@ impl Registry {
         })
     }
 
-    /// Ends every session, because the daemon stops.
+    /// Has every session end once it has done what it was asked for, because the daemon stops.
     pub fn drain(&self) {
-        let all: Vec<Arc<Live>> = self.live.lock().by_id.values().cloned().collect();
-        for live in all {
-            live.end(Denial {
-                fault: Fault::Interceptor,
-                what: "the session".to_owned(),
-                rule: None,
-                reason: "interceptor is stopping".to_owned(),
-                remedy: Some("connect again in a moment".to_owned()),
-                retry: Retry::Later,
-                session: live.id,
-            });
+        for live in self.all() {
+            let why = stopping(live.id);
+            live.leave.send_if_modified(|leave| leave.is_none() && leave.replace(why).is_none());
         }
+    }
+
+    /// Ends every session at once: the time to drain is up.
+    pub fn end_all(&self) {
+        for live in self.all() {
+            live.end(stopping(live.id));
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Live>> {
+        self.live.lock().by_id.values().cloned().collect()
     }
 
     /// Makes a session cancellable by key.
@@ -459,6 +461,31 @@ impl Registry {
             (found.session, Arc::clone(&found.cancel))
         };
         Some((self.live.lock().by_id.get(&session).cloned()?, cancel))
+    }
+}
+
+fn stopping(session: SessionId) -> Denial {
+    Denial {
+        fault: Fault::Interceptor,
+        what: "the session".to_owned(),
+        rule: None,
+        reason: "interceptor is stopping".to_owned(),
+        remedy: Some("connect again in a moment".to_owned()),
+        retry: Retry::Later,
+        session,
+    }
+}
+
+/// Waits for the first value.
+async fn first(sender: &watch::Sender<Option<Denial>>) -> Denial {
+    let mut receiver = sender.subscribe();
+    loop {
+        if let Some(why) = receiver.borrow_and_update().clone() {
+            return why;
+        }
+        if receiver.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -563,6 +590,8 @@ mod tests {
         assert!(registry.kill(id(1), "alice"));
         assert!(!registry.kill(id(2), "alice"));
         registry.drain();
+        registry.end_all();
         assert!(enrolled.live().ended().await.reason.contains("alice"));
+        assert!(enrolled.live().leaving().await.reason.contains("stopping"));
     }
 }

@@ -1,9 +1,12 @@
 //! Fixtures for tests: never in a release build.
 
+pub mod answering;
 pub mod certificates;
 pub mod draw;
 pub mod faults;
+pub mod forks;
 pub mod issuer;
+pub mod manager;
 pub mod masks;
 pub mod postgres;
 pub mod proxy;

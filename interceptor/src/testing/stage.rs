@@ -11,6 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::issuer::{KeyKind, TestIssuer};
+use super::manager::Manager;
 use super::postgres::{Options, Postgres, ServerTls};
 use super::world::{FAR4, FAR6, Place, World};
 use crate::clock::{Clock as _, SystemClock};
@@ -45,6 +46,12 @@ pub struct Script {
     pub server_settings: Vec<(String, String)>,
     /// Lines of the server's `pg_hba.conf`, before the one that asks everybody for SCRAM.
     pub hba: Vec<String>,
+    /// The daemon is started by a service manager.
+    pub managed: bool,
+    /// Capabilities of the daemon, which then runs as `nobody`, prepared by root.
+    pub capabilities: Option<Vec<String>>,
+    /// `WATCHDOG_USEC` of the manager.
+    pub watchdog: Option<Duration>,
 }
 
 /// The stage. Dropping it ends and removes everything.
@@ -57,6 +64,10 @@ pub struct Stage {
     pub issuer: TestIssuer,
     /// Where everything of the stage lies.
     pub directory: TempDir,
+    /// What starts the daemon and keeps its sockets, where the script says so.
+    pub manager: Option<Manager>,
+    /// Capabilities of the daemon, where it is not root.
+    pub capabilities: Option<Vec<String>>,
     binary: PathBuf,
     /// Namespaces and cgroups; last, so that it outlives what runs in it.
     pub world: World,
@@ -78,7 +89,12 @@ impl Stage {
         let server = start_server(&world, script)?;
         let password = sample_data(&server)?;
         let issuer = TestIssuer::new("https://idp.corp.example", KeyKind::Ec)?;
-        let mut stage = Self { daemon: None, server, issuer, directory, binary: binary.to_path_buf(), world };
+        let mut manager = script.managed.then(|| Manager::new(directory.path())).transpose()?;
+        if let Some(manager) = &mut manager {
+            manager.watchdog = script.watchdog;
+        }
+        let (binary, capabilities) = (binary.to_path_buf(), script.capabilities.clone());
+        let mut stage = Self { daemon: None, server, issuer, directory, manager, capabilities, binary, world };
         stage.write_files(&password, script)?;
         stage.write_token("svc:billing", script.token_seconds.unwrap_or(3600))?;
         stage.start_daemon()?;
@@ -111,13 +127,35 @@ impl Stage {
     /// # Errors
     /// When it ends, or is not ready in time; with its log.
     pub fn start_daemon(&mut self) -> Result<(), Failure> {
+        if self.capabilities.is_some() {
+            self.prepare()?;
+        }
+        self.start_unprepared()
+    }
+
+    /// As [`Stage::start_daemon`], where root has prepared nothing for a daemon that is not root.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn start_unprepared(&mut self) -> Result<(), Failure> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log"))?;
         let mut command = self.interceptor(&["run"]);
+        if let Some(capabilities) = &self.capabilities {
+            command = as_nobody(&command, capabilities);
+        }
         command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()));
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let before = self.log().matches(": ready").count();
-        let mut daemon = self.world.spawn_in(Place::Daemon, command)?;
-        for _ in 0..400 {
+        let out = log.try_clone()?;
+        let mut daemon = match &self.manager {
+            Some(manager) => manager.start(&self.world, &command, |shell| {
+                shell.stdout(out).stderr(log);
+            })?,
+            None => {
+                command.stdin(Stdio::null()).stdout(out).stderr(log);
+                self.world.spawn_in(Place::Daemon, command)?
+            }
+        };
+        for _ in 0..4000 {
             if let Some(status) = daemon.try_wait()? {
                 return Err(format!("the daemon ended ({status}):\n{}", self.log()).into());
             }
@@ -132,17 +170,45 @@ impl Stage {
         Err(format!("the daemon is not ready in time:\n{}", self.log()).into())
     }
 
+    /// Does as root what the daemon may not, in its cgroup.
+    ///
+    /// # Errors
+    /// With its words.
+    pub fn prepare(&self) -> Result<(), Failure> {
+        let mut command = self.interceptor(&["prepare", "--user", NOBODY]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = self.world.spawn_in(Place::Daemon, command)?.wait_with_output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!(
+            "not prepared: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+        .into())
+    }
+
     /// Tells the daemon to stop, and waits until it has.
     ///
     /// # Errors
     /// When it cannot be told.
     pub fn stop_daemon(&mut self) -> io::Result<()> {
-        if let Some(mut daemon) = self.daemon.take() {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).map_err(io::Error::other)?);
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        if let Some(mut daemon) = self.terminate_daemon()? {
             daemon.wait()?;
         }
         Ok(())
+    }
+
+    /// Tells the daemon to stop, and does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub fn terminate_daemon(&mut self) -> io::Result<Option<Child>> {
+        let Some(daemon) = self.daemon.take() else { return Ok(None) };
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).map_err(io::Error::other)?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        Ok(Some(daemon))
     }
 
     /// Ends the daemon without warning, as a crash would.
@@ -379,6 +445,20 @@ fn sample_data(server: &Postgres) -> Result<String, Failure> {
         &format!("ALTER SCHEMA public OWNER TO {UPSTREAM_USER}; SET ROLE {UPSTREAM_USER}; {SAMPLE}"),
     )?;
     Ok(password)
+}
+
+/// A user that every system has, and its number.
+const NOBODY: &str = "nobody";
+const NOBODY_ID: &str = "65534";
+
+/// The command as a user of its own with these capabilities (`sys_ptrace`) and no way to more, as its unit has it.
+fn as_nobody(command: &Command, capabilities: &[String]) -> Command {
+    let set: String = capabilities.iter().map(|one| format!(",+{one}")).collect();
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--reuid", NOBODY_ID, "--regid", NOBODY_ID, "--clear-groups", "--no-new-privs"]);
+    setpriv.arg(format!("--inh-caps=-all{set}")).arg(format!("--ambient-caps=-all{set}"));
+    setpriv.arg(format!("--bounding-set=-all{set}")).arg(command.get_program()).args(command.get_args());
+    setpriv
 }
 
 /// The command without root's environment.

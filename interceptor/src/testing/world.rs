@@ -6,13 +6,13 @@
 //! Needs root. Not promised: isolation of the file system, beyond `/etc/hosts` and `/etc/resolv.conf`.
 
 mod sniffer;
-mod sys;
+pub(super) mod sys;
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -134,6 +134,28 @@ impl World {
         command.spawn()
     }
 
+    /// As [`World::spawn_in`], of a program that finds these open from descriptor 3 on.
+    ///
+    /// # Errors
+    /// As [`World::spawn_in`].
+    pub fn spawn_handing(
+        &self,
+        place: Place<'_>,
+        mut command: Command,
+        descriptors: Vec<OwnedFd>,
+    ) -> io::Result<Child> {
+        sys::enter_before_exec(&mut command, sys::Entry { descriptors, ..self.entry(place, None)? });
+        command.spawn()
+    }
+
+    /// Removes the cgroup of a place, as a service manager does when nobody is in it any more.
+    ///
+    /// # Errors
+    /// When somebody is.
+    pub fn remove(&self, place: Place<'_>) -> io::Result<()> {
+        fs::remove_dir(cgroup::mount()?.join(self.cgroup(place).trim_start_matches('/')))
+    }
+
     /// The way into a place, for programs that somebody else starts.
     ///
     /// # Errors
@@ -150,6 +172,7 @@ impl World {
             namespace: if place == Place::Far { &self.far } else { &self.near }.try_clone()?,
             binds: self.binds()?,
             uid,
+            descriptors: Vec::new(),
         })
     }
 
@@ -158,10 +181,39 @@ impl World {
     /// # Errors
     /// When the address is taken, or is not one of that place.
     pub fn listen(&self, place: Place<'_>, address: SocketAddr) -> io::Result<TcpListener> {
+        self.within(place, move || TcpListener::bind(address))
+    }
+
+    /// A datagram socket in a place.
+    ///
+    /// # Errors
+    /// As [`World::listen`].
+    pub fn datagrams(&self, place: Place<'_>, address: SocketAddr) -> io::Result<UdpSocket> {
+        self.within(place, move || UdpSocket::bind(address))
+    }
+
+    /// One end of a connection in a place: the one at this address.
+    ///
+    /// # Errors
+    /// As [`World::listen`].
+    pub fn connection(&self, place: Place<'_>, address: SocketAddr) -> io::Result<TcpStream> {
+        self.within(place, move || {
+            let listener = TcpListener::bind(address)?;
+            let _other = TcpStream::connect(address)?;
+            listener.accept().map(|(stream, _)| stream)
+        })
+    }
+
+    /// Makes a socket in the network namespace of a place.
+    fn within<T: Send + 'static>(
+        &self,
+        place: Place<'_>,
+        make: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let namespace = if place == Place::Far { &self.far } else { &self.near }.try_clone()?;
         sys::in_thread(move || {
             nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
-            TcpListener::bind(address)
+            make()
         })
     }
 

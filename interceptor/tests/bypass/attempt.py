@@ -53,6 +53,13 @@ def talk(host, port=7000, family=INET, prepare=None, limit=5):
     s.connect((host, port))
     return said(s)
 
+def again(work):
+    """As long as it is refused: until the daemon listens, say."""
+    for _ in range(200):
+        try: return work()
+        except ConnectionRefusedError: time.sleep(0.02)
+    return work()
+
 def tell(host, port=9999, family=INET, data=b"x", flags=0, control=()):
     return new(family, UDP).sendmsg([data], list(control), flags, (host, port))
 

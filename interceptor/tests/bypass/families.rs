@@ -39,7 +39,7 @@ fn packets() -> Vec<Row> {
             .open(CLOSES).modules(family(17, 0)).launched(NO_FAMILY),
         Row::python("AF_INET with type SOCK_PACKET, which becomes AF_PACKET", "return socket.socket(INET, 10, 0x300).fileno()")
             .by(By::Container)
-            .open(CLOSES).modules(family(2, 0x300)).launched(NO_FAMILY),
+            .open(CLOSES).modules(family(17, 0x300)).launched(NO_FAMILY),
         Row::python("AF_PACKET, unprivileged", "return socket.socket(17, RAW, 0).fileno()").kernel(libc::EPERM).modules(family(17, 0)),
         Row::python("AF_XDP", "return socket.socket(44, RAW, 0).fileno()").by(By::Container).open(CLOSES).modules(family(44, 0)).launched(NO_FAMILY).may_be_absent(),
         Row::python("AF_XDP, unprivileged", "return socket.socket(44, RAW, 0).fileno()").kernel(libc::EPERM).modules(family(44, 0)).may_be_absent(),

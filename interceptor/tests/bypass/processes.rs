@@ -1,13 +1,13 @@
 //! Processes that are made to be missed, or to be taken for others.
 
-use std::collections::HashMap;
 use std::process::Command;
 use std::time::Duration;
 
+use interceptor::testing::forks;
 use serde_json::{Value, json};
 
 use super::row::{By, Expected, Level, Row, family};
-use super::stage::Stage;
+use super::stage::{Stage, patience};
 
 const FAR: &str = "10.99.0.2:7000";
 const CHILDREN: usize = 10_000;
@@ -39,7 +39,7 @@ pub(crate) fn rows() -> Vec<Row> {
         .open(PRIVILEGES)
         .modules(family(17, 0x300))
         .launched(Expected::Errno(libc::EPERM)),
-        Row::act("10,000 connections of children that are gone at once", forks)
+        Row::act("10,000 connections of children that are gone at once", children)
             .attributed()
             .launched_too()
             .closed_by("C"),
@@ -47,15 +47,13 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 /// Every connection that the daemon gets is told with its true process, and each that was answered was told.
-fn forks(stage: &Stage, level: Level) -> (Value, u64) {
+fn children(stage: &Stage, level: Level) -> (Value, u64) {
     let wire = stage.world.sniff().unwrap();
     let daemon = stage.daemon.as_ref().unwrap();
     let mark = daemon.mark();
     let mut command = Command::new(stage.world.directory().join("forks"));
     command.arg(CHILDREN.to_string());
-    let output = stage.start_agent(level, "one", By::User, command).all(Duration::from_secs(60));
-    let children: Vec<Vec<u64>> =
-        output.iter().map(|line| line.split(' ').map(|word| word.parse().unwrap()).collect()).collect();
+    let output = stage.start_agent(level, "one", By::User, command).all(patience(Duration::from_secs(60)));
     let mut told = daemon.origins(mark);
     for _ in 0..100 {
         std::thread::sleep(Duration::from_millis(50));
@@ -65,39 +63,20 @@ fn forks(stage: &Stage, level: Level) -> (Value, u64) {
         }
         told = more;
     }
-    let mut origins = HashMap::new();
-    for origin in &told {
-        let std::net::IpAddr::V4(address) = origin.destination.ip() else { continue };
-        let [_, _, high, low] = address.octets();
-        origins.insert(u64::from(u16::from_be_bytes([high, low])), origin);
-    }
-    let mut wrong = Vec::new();
-    let mut answered = 0;
-    for child in &children {
-        let &[n, pid, start, state] = child.as_slice() else { panic!("{child:?}") };
-        answered += usize::from(state == 3);
-        match origins.get(&n) {
-            Some(origin) if (u64::from(origin.pid), origin.start_boottime / 10_000_000) == (pid, start) => {}
-            // Refused, or gone before it was accepted.
-            None if state != 3 => {}
-            other => wrong.push(format!("{child:?}: {other:?}")),
-        }
-    }
-    let told_of = json!({
-        "children": children.len(), "told": told.len(), "names": origins.len(), "answered": answered,
-        "unrecorded": daemon.unrecorded(mark).len(), "wrong": wrong.into_iter().take(3).collect::<Vec<_>>(),
-    });
+    let tally = serde_json::to_value(forks::tally(&output, &told, 7000)).unwrap();
+    let told_of = json!({ "tally": tally, "unrecorded": daemon.unrecorded(mark).len() });
     eprintln!("     {told_of}");
     (told_of, wire.count())
 }
 
 /// What is wrong with that, if anything.
 pub(crate) fn wrongly_attributed(value: &Value) -> Option<String> {
-    let number = |name: &str| value[name].as_u64().and_then(|number| usize::try_from(number).ok()).unwrap_or_default();
+    let number =
+        |name: &str| value["tally"][name].as_u64().and_then(|number| usize::try_from(number).ok()).unwrap_or_default();
     let complete = number("children") == CHILDREN
         && number("told") == number("names")
         && number("answered") * 4 > CHILDREN * 9 / 10
         && number("told") > CHILDREN / 2;
-    (!complete || value["wrong"] != json!([]))
+    (!complete || value["tally"]["wrong"] != json!([]))
         .then(|| "connections are missing, or told with another process".to_owned())
 }

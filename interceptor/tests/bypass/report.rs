@@ -1,30 +1,86 @@
 //! The table, for the terminal and for the documentation.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use super::row::{By, Expected};
 use super::run::{ABSENT, Line};
 
+type Themes = [(&'static str, Vec<Line>)];
+
+/// What came of all rows on one kernel.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kernel {
+    release: String,
+    /// By attempt: as an adopted agent, and as a launched one.
+    rows: BTreeMap<String, (String, Option<String>)>,
+}
+
+/// The results of this kernel, for the document of another one.
+pub(crate) fn results(table: &Themes) -> String {
+    let lines = table.iter().flat_map(|(_, lines)| lines);
+    let rows = lines.map(|line| (attempt(line), (line.result.clone(), line.launched.clone()))).collect();
+    serde_json::to_string_pretty(&Kernel { release: release(), rows }).unwrap()
+}
+
+/// What `cargo xtask vm --publish` has kept of other kernels, the oldest first.
+fn others() -> Vec<Kernel> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kernels");
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = files.filter(|entry| entry.file_name().to_string_lossy().ends_with("-bypass.json"));
+    let mut found: Vec<Kernel> =
+        files.map(|file| serde_json::from_str(&std::fs::read_to_string(file.path()).unwrap()).unwrap()).collect();
+    let version =
+        |kernel: &Kernel| kernel.release.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
+    found.sort_by_key(version);
+    found.dedup_by_key(|kernel| kernel.release.clone());
+    found
+}
+
 /// All lines, one a row.
-pub(crate) fn table(table: &[(&'static str, Vec<Line>)]) -> String {
+pub(crate) fn table(table: &Themes) -> String {
+    rows(table, &[])
+}
+
+fn rows(table: &Themes, others: &[Kernel]) -> String {
     let mut text = String::new();
     for (theme, lines) in table.iter().filter(|(_, lines)| !lines.is_empty()) {
+        let titles: String = others.iter().map(|kernel| format!(" Linux {} |", kernel.release)).collect();
         let _ = write!(
             text,
-            "\n## {theme}\n\n| attempt | adopted | launched | closed by | event |\n|---|---|---|---|---|\n"
+            "\n## {theme}\n\n| attempt | adopted | launched | closed by | event |{titles}\n|---|---|---|---|---|{}\n",
+            "---|".repeat(others.len())
         );
         for line in lines {
-            let _ = writeln!(text, "{}", columns(line));
+            let more: String = others.iter().map(|kernel| format!(" {} |", elsewhere(line, kernel))).collect();
+            let _ = writeln!(text, "{}{more}", columns(line));
         }
     }
     text
 }
 
+/// What came of a row on another kernel.
+fn elsewhere(line: &Line, kernel: &Kernel) -> String {
+    let shown = |launched: &Option<String>| launched.clone().unwrap_or_else(|| "-".to_owned());
+    match kernel.rows.get(&attempt(line)) {
+        None => "not tried".to_owned(),
+        Some((adopted, launched)) if *adopted == line.result && *launched == line.launched => "same".to_owned(),
+        Some((adopted, launched)) => format!("{adopted} / {}", shown(launched)),
+    }
+}
+
+/// The upstream version: what distributions and builders append says nothing here.
+fn release() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().split(['-', '+']).next().unwrap_or_default().to_owned()
+}
+
 /// The whole document.
 pub(crate) fn document(lines: &[(&'static str, Vec<Line>)]) -> String {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    // The upstream version: what distributions and builders append says nothing here.
-    let release = release.trim().split('-').next().unwrap_or_default();
+    let (release, others) = (release(), others());
     let count =
         |wanted: fn(&Line) -> bool| lines.iter().flat_map(|(_, lines)| lines).filter(|line| wanted(line)).count();
     let absent = count(|line| line.result.starts_with(ABSENT));
@@ -38,24 +94,28 @@ pub(crate) fn document(lines: &[(&'static str, Vec<Line>)]) -> String {
         "# Ways round the capture\n\nLinux {release}: {all} attempts. Adopted: {closed} come to nothing, **{open} are open**, \
          {absent} need what this kernel or host does\nnot have, {untried} were not tried. Launched: {launched} of them were \
          tried as well, **{open_launched} are open**.\n{INTRODUCTION}{}",
-        table(lines)
+        rows(lines, &others)
     )
 }
 
-fn columns(line: &Line) -> String {
-    let row = &line.row;
-    let by = match row.by {
+fn attempt(line: &Line) -> String {
+    let by = match line.row.by {
         By::User => "",
         By::Container => " (container's root)",
         By::Root => " (root)",
     };
+    format!("{}{by}", line.row.name)
+}
+
+fn columns(line: &Line) -> String {
+    let row = &line.row;
     let event = match (row.event, row.expected) {
         (Some(event), _) => event.to_string(),
         (None, Expected::Captured(_) | Expected::Attributed) => "the captured connection".to_owned(),
         (None, _) => "none".to_owned(),
     };
     let launched = line.launched.as_deref().unwrap_or("-");
-    format!("| {}{by} | {} | {launched} | {} | {event} |", row.name, line.result, row.closed_by)
+    format!("| {} | {} | {launched} | {} | {event} |", attempt(line), line.result, row.closed_by)
 }
 
 const INTRODUCTION: &str = include_str!("introduction.md");

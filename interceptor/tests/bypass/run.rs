@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::process::Command;
 use std::time::Duration;
 
-use interceptor::capture::Origin;
+use interceptor::capture::{Origin, Scope, Verdict, probe};
 use interceptor::testing::world::Place;
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -61,9 +61,9 @@ pub(crate) fn all(table: Vec<Theme<Row>>) -> Vec<Theme<Line>> {
 
 /// Whether this kernel takes hooks of security modules: each capture here then has them.
 fn modules_hold() -> bool {
-    let found = interceptor::capture::probe().into_iter().find(|found| found.name == "LSM programs").unwrap();
+    let found = probe(Scope::default()).into_iter().find(|found| found.name == "LSM programs").unwrap();
     eprintln!("LSM programs: {}", found.detail);
-    found.ok
+    found.verdict == Verdict::Ok
 }
 
 /// Takes rows from the queue until there are none.
@@ -334,7 +334,7 @@ fn event_fault(stage: &Stage, row: &Row, value: &Value, mark: usize) -> Option<S
         if told.iter().any(right) {
             return None;
         }
-        std::thread::sleep(TELLING);
+        std::thread::sleep(stage::patience(TELLING));
     }
     let told: Vec<_> = daemon.events(mark).into_iter().map(|event| (event.refusal, event.pid)).collect();
     Some(format!("{}: no event {wanted:?}, but {told:?}", row.name))

@@ -14,18 +14,27 @@ use interceptor::capture::{Config, Resolver, cgroup};
 use interceptor::testing::world::{FAR4, FAR6, Place, World};
 use serde_json::{Value, json};
 
-use super::daemon::Daemon;
+use super::daemon::{self, Daemon};
 use super::row::{By, Level, Site};
 
 pub(crate) const AGENT: u32 = 1000;
 /// How long a program may take to say its next line.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How many times as long things may take: on emulated machines.
+const SLOWNESS: &str = "INTERCEPTOR_TEST_PATIENCE";
+
+/// A time that suits a quick machine, for this one.
+pub(crate) fn patience(quick: Duration) -> Duration {
+    static SLOWNESS_HERE: OnceLock<u32> = OnceLock::new();
+    let slowness = || std::env::var(SLOWNESS).ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    quick * *SLOWNESS_HERE.get_or_init(slowness)
+}
 const SHARED: &str = include_str!("attempt.py");
 const FAR: &str = include_str!("far.py");
 const CONFIGURATION: &str = "interceptor.toml";
 const PROGRAMS: [(&str, &str, &[&str]); 3] = [
     ("raw", include_str!("raw.c"), &[]),
-    ("forks", include_str!("forks.c"), &[]),
+    ("forks", interceptor::testing::forks::SOURCE, &[]),
     ("preload.so", include_str!("preload.c"), &["-shared", "-fPIC"]),
 ];
 
@@ -49,6 +58,8 @@ impl Stage {
             daemon_cgroup: Some(world.cgroup(Place::Daemon)),
             pin_directory: world.pins().join("interceptor"),
             resolver: Resolver::At(resolver),
+            // The one name that the attempts may ask for.
+            dns_names: vec!["asked".to_owned()],
             // Nobody is there: what goes to the resolver by the permitted way does not reach the wire.
             dns_upstream: Some("127.0.0.1:15054".parse().unwrap()),
             ..Config::default()
@@ -69,14 +80,14 @@ impl Stage {
         let mut stage = Self::open(site);
         stage.attend();
         if site == Site::Unattended {
-            stage.daemon.take().unwrap().kill();
+            stage.daemon.take().unwrap().kill().unwrap();
         }
         stage
     }
 
     /// Starts the daemon.
     pub(crate) fn attend(&mut self) {
-        self.daemon = Some(Daemon::start(&self.world, &self.config).unwrap_or_else(|words| panic!("{words}")));
+        self.daemon = Some(daemon::start(&self.world, &self.config).unwrap_or_else(|words| panic!("{words}")));
     }
 
     /// Starts a program in a place.
@@ -123,7 +134,7 @@ impl Drop for Stage {
         let _gone = self.far.kill();
         let _gone = self.far.wait();
         if let Some(daemon) = self.daemon.take() {
-            daemon.kill();
+            let _gone = daemon.kill();
         }
     }
 }
@@ -206,7 +217,20 @@ fn provide(directory: &Path) {
     assert!(given.unwrap().success());
 }
 
+/// Names a folder with the programs, built elsewhere: for hosts without compilers.
+const BUILT: &str = "INTERCEPTOR_BYPASS_PROGRAMS";
+
+/// Builds the programs for a run with [`BUILT`].
+#[test]
+#[ignore = "by itself it shows nothing"]
+fn compiles() {
+    build();
+}
+
 fn build() -> PathBuf {
+    if let Some(built) = std::env::var_os(BUILT) {
+        return built.into();
+    }
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bypass");
     std::fs::create_dir_all(&directory).unwrap();
     for (name, source, flags) in PROGRAMS {
@@ -283,7 +307,7 @@ impl Process {
 
     /// The next line, or what stands for its absence.
     pub(crate) fn value(&mut self) -> Value {
-        match self.lines.recv_timeout(PATIENCE) {
+        match self.lines.recv_timeout(patience(PATIENCE)) {
             Ok(line) => serde_json::from_str(&line).unwrap_or_else(|_| json!({ "broken": line })),
             Err(_) => self.end(),
         }

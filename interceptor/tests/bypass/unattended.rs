@@ -33,61 +33,91 @@ fn left_alone() -> Vec<Row> {
 
 /// Others who take the daemon's ports.
 fn squatters() -> Vec<Row> {
-    let squatted = |name, body, helper| {
-        Row::python(name, body).at(Site::Unattended).helper(Place::Outside, helper).without_control()
+    let squatted_in = |place, name, body, helper| {
+        Row::python(name, body).at(Site::Unattended).helper(place, helper).without_control()
     };
+    let squatted = |name, body, helper| squatted_in(Place::Outside, name, body, helper);
     vec![
-        squatted("the proxy's port is taken by a process outside", "return talk(FAR4, limit=0.5)", "squat('127.0.0.1')")
-            .nothing(packet(TCP, PacketFault::Peer)),
-        squatted("the proxy's port is taken by a process outside, IPv6", "return talk(FAR6, 7000, INET6, limit=0.5)", "squat('::1')")
-            .nothing(packet(TCP, PacketFault::Peer)),
         squatted(
-            "the relay's port is taken by a process outside",
-            "s = new(INET, UDP, 0.5)\ns.sendto(query(), (FAR4, 53))\nreturn s.recv(100).decode()",
-            "s = new(INET, UDP, None)\ns.bind(('127.0.0.1', 15053))\nout('ready')\nwhile True: s.sendto(b'outside', s.recvfrom(100)[1])",
+            "the proxy's port is taken by a process outside",
+            "return talk(FAR4, limit=0.5)",
+            "squat('127.0.0.1')",
         )
-        .nothing(packet(UDP, PacketFault::Peer)),
+        .errno(libc::ECONNREFUSED, Refusal::NoListener)
+        .closed_by("C, E"),
         squatted(
-            "both ends open the connection, the other from the proxy's port",
-            "return talk(FAR4, 7000, INET, lambda s: s.bind(('127.0.0.1', 7400)), 1.5)",
-            SIMULTANEOUS,
+            "the proxy's port is taken by a process outside, IPv6",
+            "return talk(FAR6, 7000, INET6, limit=0.5)",
+            "squat('::1')",
         )
-        .nothing(packet(TCP, PacketFault::Peer)),
-        Row::python("the proxy's port is taken by an agent", "socket.create_server(('127.0.0.1', 15001))\nreturn 'bound'")
-            .at(Site::Unattended)
-            .errno(EPERM, Refusal::Bind)
-            .closed_by("B"),
-        Row::python("the proxy's port is taken by an agent, IPv6", "socket.create_server(('::', 15001), family=INET6)\nreturn 'bound'")
-            .at(Site::Unattended)
-            .errno(EPERM, Refusal::Bind)
-            .closed_by("B"),
-        Row::python("the relay's port is taken by an agent", "socket.socket(INET, UDP).bind(('127.0.0.1', 15053))\nreturn 'bound'")
-            .at(Site::Unattended)
-            .errno(EPERM, Refusal::Bind)
-            .closed_by("B"),
+        .errno(libc::ECONNREFUSED, Refusal::NoListener)
+        .closed_by("C, E"),
+        squatted("the relay's port is taken by a process outside", ASK_RELAY, SQUAT_RELAY)
+            .nothing(packet(UDP, PacketFault::Peer)),
+        squatted_in(
+            Place::Daemon,
+            "the proxy's port is taken in the daemon's own cgroup",
+            "return talk(FAR4, limit=0.5)",
+            "squat('127.0.0.1')",
+        )
+        .errno(libc::ECONNREFUSED, Refusal::NoListener)
+        .closed_by("C, E"),
+        squatted_in(Place::Daemon, "the relay's port is taken in the daemon's own cgroup", ASK_RELAY, SQUAT_RELAY)
+            .nothing(packet(UDP, PacketFault::Peer)),
+        Row::early("both ends open the connection, the other from the proxy's port", SIMULTANEOUS_AGENT)
+            .helper(Place::Outside, SIMULTANEOUS)
+            .without_control()
+            .nothing(packet(TCP, PacketFault::Peer)),
+        Row::python(
+            "the proxy's port is taken by an agent",
+            "socket.create_server(('127.0.0.1', 15001))\nreturn 'bound'",
+        )
+        .at(Site::Unattended)
+        .errno(EPERM, Refusal::Bind)
+        .closed_by("B"),
+        Row::python(
+            "the proxy's port is taken by an agent, IPv6",
+            "socket.create_server(('::', 15001), family=INET6)\nreturn 'bound'",
+        )
+        .at(Site::Unattended)
+        .errno(EPERM, Refusal::Bind)
+        .closed_by("B"),
+        Row::python(
+            "the relay's port is taken by an agent",
+            "socket.socket(INET, UDP).bind(('127.0.0.1', 15053))\nreturn 'bound'",
+        )
+        .at(Site::Unattended)
+        .errno(EPERM, Refusal::Bind)
+        .closed_by("B"),
     ]
 }
 
-/// There is a listener, so that the agent is redirected to it; its queue is full, so that the agent's socket stays open for
-/// the other's packet.
-const SIMULTANEOUS: &str = "
-def reuse():
-    s = socket.socket(INET, TCP)
+const ASK_RELAY: &str = "s = new(INET, UDP, 0.5)\ns.sendto(query(), (FAR4, 53))\nreturn s.recv(100).decode()";
+const SQUAT_RELAY: &str = "s = new(INET, UDP, None)\ns.bind(('127.0.0.1', 15053))\nout('ready')\n\
+                           while True: s.sendto(b'outside', s.recvfrom(100)[1])";
+
+/// Its listener has the other's packet wait for an answer, until it opens the connection from the same port itself.
+const SIMULTANEOUS_AGENT: &str = "
+wait()
+def reuse(s):
     s.setsockopt(1, 15, 1)
-    s.setsockopt(1, 2, 1)
-    s.bind(('127.0.0.1', 15001))
-    return s
-l = reuse()
-l.listen(0)
-full = [new() for _ in range(3)]
-for s in full: s.setblocking(False)
-for s in full: s.connect_ex(('127.0.0.1', 15001))
+    s.bind(('127.0.0.1', 7400))
+l = new(limit=None)
+reuse(l)
+l.listen()
+time.sleep(0.6)
+return talk(FAR4, 7000, INET, reuse, 1.5)";
+
+/// It has the port from before the daemon listened there, which is what the agent is redirected to: but the agent's packets
+/// would be the other's, who opens the same connection.
+const SIMULTANEOUS: &str = "
+s = socket.socket(INET, TCP)
+s.setsockopt(1, 2, 1)
+s.bind(('127.0.0.1', 15001))
+s.setblocking(False)
 out('ready')
 while True:
-    s = reuse()
-    s.setblocking(False)
     s.connect_ex(('127.0.0.1', 7400))
     for _ in range(20):
         time.sleep(0.01)
-        if 'ok' in attempt(lambda: s.send(b'\"outside\"')): s.shutdown(1)
-    s.close()";
+        if 'ok' in attempt(lambda: s.send(b'\"outside\"')): s.shutdown(1)";

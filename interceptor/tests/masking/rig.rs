@@ -230,6 +230,7 @@ fn judge(policies: Policies, log: Log, rules: Arc<Rules>) -> interceptor::testin
             gid: 1001,
             cgroup: "/agents.slice/bot.service".into(),
             unit: Some("bot.service".into()),
+            container: None,
             exe: None,
             exe_sha256: None,
             ancestry: Vec::new(),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::identity::{Attested, Guarantee, Level, ProcessFacts, TokenFacts};
+use crate::identity::{Attested, Container, Guarantee, Level, ProcessFacts, TokenFacts};
 use crate::policy::evaluate::Verdict;
 use crate::policy::load::MAX_FILE;
 use crate::policy::{
@@ -122,6 +122,10 @@ pub struct Machine {
     pub cgroup: String,
     /// systemd unit.
     pub unit: Option<String>,
+    /// Id of the container.
+    pub container: Option<String>,
+    /// Uid of the container's pod.
+    pub pod: Option<String>,
     /// Executable.
     pub exe: Option<String>,
     /// Hash of the executable.
@@ -406,6 +410,12 @@ impl Ask {
                 gid: machine.gid,
                 cgroup: machine.cgroup,
                 unit: machine.unit,
+                container: machine.container.map(|id| Container {
+                    engine: String::new(),
+                    id,
+                    pod: machine.pod,
+                    trusted: true,
+                }),
                 exe: machine.exe,
                 exe_sha256: machine.exe_sha256,
                 ancestry: machine.ancestry,

@@ -82,6 +82,9 @@ impl From<Fault> for Stop {
 pub(super) struct Legs<'a> {
     gate: &'a dyn Gate,
     ended: BoxFuture<'a, Denial>,
+    leaving: BoxFuture<'a, Denial>,
+    /// Why the session ends once nothing is under way any more.
+    pub(super) leave: Option<Denial>,
     /// Rounds since it was looked at whether the session has ended.
     rounds: u8,
     agent: Stream,
@@ -180,6 +183,8 @@ impl<'a> Legs<'a> {
         Self {
             gate,
             ended: gate.ended(),
+            leaving: gate.leaving(),
+            leave: None,
             rounds: 0,
             agent,
             upstream,
@@ -355,20 +360,26 @@ impl<'a> Legs<'a> {
         // Nobody waits before this was looked at, and nobody who never waits goes on for long without.
         self.rounds = if news { self.rounds.wrapping_add(1) } else { 0 };
         if self.rounds.is_multiple_of(ROUNDS) {
-            self.look_for_the_end(cx)?;
+            news |= self.look_for_the_end(cx)?;
         }
         if news { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// Whether the session has to end by itself.
-    fn look_for_the_end(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
+    /// Whether the session has to end by itself. True when that is news, and the loop should see to it.
+    fn look_for_the_end(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
         if let Poll::Ready(denial) = self.ended.as_mut().poll(cx) {
             return Err(Stop::Ended(denial));
         }
         if self.agent_eof && self.left.has_passed(0, cx) {
             return Err(Stop::AgentClosed);
         }
-        Ok(())
+        if self.leave.is_none()
+            && let Poll::Ready(denial) = self.leaving.as_mut().poll(cx)
+        {
+            self.leave = Some(denial);
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// Tells the gate what the session holds, where that has changed by much.

@@ -32,6 +32,8 @@ impl Replication {
         tokio::select! {
             biased;
             _why = gate.ended() => Ok(Close::Ended),
+            // It has no end of its own to wait for.
+            _why = gate.leaving() => Ok(Close::Ended),
             left = up.run(gate, from_agent) => left.map(|()| Close::Agent),
             left = down.run(gate, from_target) => left.map(|()| Close::Upstream),
         }

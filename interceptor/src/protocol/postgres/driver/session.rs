@@ -113,6 +113,11 @@ impl Session<'_> {
                 let cells = Observation::Masked { cells: masked };
                 self.gate.observe(cells).await.map_err(Stop::Unrecorded)?;
             }
+            if self.legs.machine.is_quiet()
+                && let Some(denial) = self.legs.leave.take()
+            {
+                return Err(Stop::Ended(denial));
+            }
             if !self.legs.has_room() {
                 self.legs.turn().await?;
                 continue;
@@ -186,6 +191,8 @@ impl Session<'_> {
                         biased;
                         verdict = self.gate.hold(&command, held, impact) => verdict.map_err(No::from),
                         () = cancel => Err(No { denial: canceled, state: error::CANCELED }),
+                        // Who answers may take longer than the daemon waits; the request lives on.
+                        denial = self.gate.leaving() => Err(No { denial, state: error::ENDED }),
                     }
                 };
                 self.legs.until(hold, false).await?.map(Leave::Permit)
@@ -231,9 +238,24 @@ impl Session<'_> {
             self.legs.analyst.confirmed(version);
             return Ok(());
         }
-        let rows = self.hidden(SESSION_QUERY).await?.ok();
+        let rows = self.session_names().await?;
         self.legs.analyst.resynced(rows, catalog);
         Ok(())
+    }
+
+    /// What the session's names mean; `None` where that cannot be had. In the agent's transaction a savepoint keeps a question
+    /// that fails from failing it: for a lock that another session holds, or for a function that it may not call.
+    async fn session_names(&mut self) -> Result<Option<Rows>, Stop> {
+        if !self.legs.machine.is_synced() || !self.legs.machine.in_block() {
+            return Ok(self.hidden(SESSION_QUERY).await?.ok());
+        }
+        if self.hidden("SAVEPOINT interceptor_names").await?.is_err() {
+            return Ok(None);
+        }
+        let rows = self.hidden(SESSION_QUERY).await?.ok();
+        let undone = self.hidden("ROLLBACK TO SAVEPOINT interceptor_names").await?.is_ok()
+            && self.hidden("RELEASE SAVEPOINT interceptor_names").await?.is_ok();
+        Ok(rows.filter(|_| undone))
     }
 
     async fn shared_catalog(&mut self, age: Duration) -> Result<Option<(Arc<Catalog>, u64)>, Stop> {
@@ -286,6 +308,9 @@ impl Session<'_> {
         let answered = async {
             loop {
                 if let Some(answer) = self.legs.machine.take_hidden() {
+                    if let Err(why) = &answer {
+                        tracing::warn!(session = %self.session, %why, "the target refused a question of interceptor's");
+                    }
                     return Ok(answer);
                 }
                 self.legs.turn().await?;

@@ -90,10 +90,13 @@ impl Machine {
         self.forwarded(Expect::Poison(refusal));
     }
 
-    /// Refuses what a failed transaction would refuse at the target.
+    /// Refuses what a failed transaction would refuse at the target, in the target's very words: why it failed the agent was
+    /// told.
     pub(super) fn refuse_failed(&mut self, simple: bool, legs: &mut Legs<'_>) -> Step {
         let message = "current transaction is aborted, commands ignored until end of transaction block";
-        self.refuse_with("25P02", message, None);
+        let mut refusal = BytesMut::new();
+        error::put(&mut refusal, Severity::Error, "25P02", message, None, None);
+        self.refused = Some(refusal.freeze());
         if simple { self.settle_simple(legs) } else { self.settle_extended(legs) }
     }
 }

@@ -1,5 +1,5 @@
 /* Many short connections, each from a child of its own, some of which are gone before anybody looks.
- * Child n connects to 10.77.(n >> 8).(n & 255). Prints a line a child: n, its process id, its start time (field 22). */
+ * Child n connects to 10.77.(n >> 8).(n & 255) at the given port. Prints a line a child: n, its process id, its start time (field 22). */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -25,11 +25,11 @@ static unsigned long long start_time(void) {
     return at ? strtoull(at, 0, 10) : 0;
 }
 
-static void child(unsigned n, struct child *me) {
+static void child(unsigned n, unsigned port, struct child *me) {
     alarm(20);
     me->pid = getpid();
     me->start = start_time();
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(7000)};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
     to.sin_addr.s_addr = htonl((10u << 24) | (77u << 16) | n);
     /* One in four does not even wait for the connection to be made. */
     int fd = socket(AF_INET, SOCK_STREAM | (n % 4 == 3 ? SOCK_NONBLOCK : 0), 0);
@@ -43,10 +43,11 @@ static void child(unsigned n, struct child *me) {
 
 int main(int argc, char **argv) {
     unsigned count = argc > 1 ? atoi(argv[1]) : 0, running = 0;
+    unsigned port = argc > 2 ? atoi(argv[2]) : 7000;
     struct child *children = mmap(0, (count + 1) * sizeof *children, 3, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     for (unsigned n = 0; n < count; n++) {
         while (running >= 48) running -= wait(0) > 0;
-        if (fork() == 0) child(n, &children[n]);
+        if (fork() == 0) child(n, port, &children[n]);
         running++;
     }
     while (wait(0) > 0);

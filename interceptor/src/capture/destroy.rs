@@ -1,0 +1,193 @@
+//! Ends the connections that processes had before they were governed.
+//!
+//! The kernel programs see every socket that is made from then on. Those that are older belong to the cgroup as well, and
+//! the fence drops what they send; but sockets that were made elsewhere and inherited belong to another cgroup, and pass no
+//! program. So all of the internet's sockets that processes of the cgroup hold, or that were made in it, are destroyed: by
+//! cgroup, and by the inodes of their descriptors, in each network namespace that one of the processes is in.
+//!
+//! A socket that a process outside holds as well is destroyed under it, too. Not promised: sockets of kinds that the kernel
+//! does not destroy (SCTP, MPTCP, other families), and those under way between processes (`SCM_RIGHTS`) at that moment.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockProtocol};
+
+use super::cgroup;
+use super::netlink::{ACKNOWLEDGED, DUMP, NLMSG_DONE, NLMSG_ERROR, Netlink, attributes, error_of, number};
+
+/// Processes, and descriptors of one, that are looked at.
+const MOST: usize = 65_536;
+/// Sockets of one kind in one namespace that are destroyed.
+const MOST_SOCKETS: usize = 65_536;
+/// Bytes of one piece of an answer.
+const PIECE: usize = 64 << 10;
+/// How often the kernel is asked for more of one answer.
+const ANSWERS: usize = 65_536;
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const SOCK_DESTROY: u16 = 21;
+/// Length of `inet_diag_sockid` and `inet_diag_msg`.
+const ID: usize = 48;
+const MESSAGE: usize = 72;
+/// `INET_DIAG_CGROUP_ID`.
+const CGROUP_ID: u16 = 21;
+const KINDS: [(AddressFamily, u8); 4] =
+    [(AddressFamily::Inet, 6), (AddressFamily::Inet6, 6), (AddressFamily::Inet, 17), (AddressFamily::Inet6, 17)];
+
+/// What processes of a cgroup hold.
+#[derive(Debug, Default)]
+struct Held {
+    cgroups: HashSet<u64>,
+    inodes: HashSet<u64>,
+    /// Namespaces by inode.
+    namespaces: HashMap<u64, File>,
+}
+
+/// Destroys the sockets at or below a cgroup, and gives how many there were. Blocks.
+///
+/// # Errors
+/// When the kernel does not destroy sockets (`CONFIG_INET_DIAG_DESTROY`), or a namespace cannot be entered.
+pub fn destroy(path: &str) -> io::Result<usize> {
+    let Held { cgroups, inodes, mut namespaces } = held(path)?;
+    let own = File::open("/proc/self/ns/net")?;
+    namespaces.entry(own.metadata()?.ino()).or_insert(own);
+    let mut destroyed = 0;
+    for namespace in namespaces.into_values() {
+        let (cgroups, inodes) = (cgroups.clone(), inodes.clone());
+        let thread = thread::Builder::new().name("destroy".to_owned()).spawn(move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+            within(&|socket| cgroups.contains(&socket.cgroup) || inodes.contains(&socket.inode))
+        })?;
+        destroyed += thread.join().map_err(|_| io::Error::other("the thread broke"))??;
+    }
+    Ok(destroyed)
+}
+
+fn held(path: &str) -> io::Result<Held> {
+    let mut held = Held::default();
+    let mut waiting: Vec<PathBuf> = vec![cgroup::directory(path)?];
+    let mut processes = 0;
+    while let Some(directory) = waiting.pop() {
+        // What vanishes meanwhile holds nothing.
+        let Ok(metadata) = fs::metadata(&directory) else { continue };
+        held.cgroups.insert(metadata.ino());
+        let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        for pid in listed.lines().filter_map(|line| line.parse::<u32>().ok()) {
+            processes += 1;
+            if processes > MOST {
+                return Err(io::Error::other(format!("{path} has more than {MOST} processes")));
+            }
+            look(pid, &mut held);
+        }
+        let below = fs::read_dir(&directory).into_iter().flatten().flatten();
+        waiting
+            .extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+    }
+    Ok(held)
+}
+
+fn look(pid: u32, held: &mut Held) {
+    if let Ok(namespace) = File::open(format!("/proc/{pid}/ns/net"))
+        && let Ok(metadata) = namespace.metadata()
+    {
+        held.namespaces.entry(metadata.ino()).or_insert(namespace);
+    }
+    for descriptor in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().take(MOST) {
+        let Ok(link) = fs::read_link(descriptor.path()) else { continue };
+        let inode: Option<u64> =
+            link.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        held.inodes.extend(inode);
+    }
+}
+
+/// A socket, as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Socket {
+    /// What names it.
+    id: Vec<u8>,
+    inode: u64,
+    cgroup: u64,
+}
+
+/// Destroys what is wanted, in this thread's namespace.
+fn within(wanted: &dyn Fn(&Socket) -> bool) -> io::Result<usize> {
+    let mut kernel = Netlink::open(SockProtocol::NetlinkSockDiag, PIECE)?;
+    let mut destroyed = 0;
+    for (family, protocol) in KINDS {
+        let all = list(&mut kernel, family, protocol)?;
+        for found in all.iter().filter(|found| wanted(found)).take(MOST_SOCKETS) {
+            kernel.ask(SOCK_DESTROY, ACKNOWLEDGED, &request(family, protocol, Some(&found.id)))?;
+            let answer = kernel.answer()?;
+            let acknowledged = answer.iter().find(|(kind, _)| *kind == NLMSG_ERROR);
+            match acknowledged.map_or(libc::EBADMSG, |(_, body)| error_of(body)) {
+                0 => destroyed += 1,
+                // It is gone by itself.
+                libc::ENOENT => {}
+                error => return Err(io::Error::from_raw_os_error(error)),
+            }
+        }
+    }
+    Ok(destroyed)
+}
+
+/// `inet_diag_req_v2`: every state, of one socket or of all.
+fn request(family: AddressFamily, protocol: u8, id: Option<&[u8]>) -> Vec<u8> {
+    let family = u8::try_from(family as i32).unwrap_or_default();
+    let mut bytes = vec![family, protocol, 0, 0];
+    bytes.extend(u32::MAX.to_ne_bytes());
+    match id {
+        Some(id) => bytes.extend(id),
+        None => bytes.resize(bytes.len() + ID, 0),
+    }
+    bytes
+}
+
+fn list(kernel: &mut Netlink, family: AddressFamily, protocol: u8) -> io::Result<Vec<Socket>> {
+    kernel.ask(SOCK_DIAG_BY_FAMILY, DUMP, &request(family, protocol, None))?;
+    let mut found = Vec::new();
+    for _ in 0..ANSWERS {
+        for (kind, body) in kernel.answer()? {
+            match kind {
+                // No such kind here: IPv6 may be missing.
+                NLMSG_DONE | NLMSG_ERROR => return Ok(found),
+                _ => found.extend(read(&body)),
+            }
+        }
+    }
+    Err(io::Error::other("the kernel lists sockets without end"))
+}
+
+fn read(body: &[u8]) -> Option<Socket> {
+    let cgroup = attributes(body.get(MESSAGE..)?).find(|(kind, _)| *kind == CGROUP_ID);
+    let cgroup = cgroup.and_then(|(_, value)| Some(u64::from_ne_bytes(value.try_into().ok()?)));
+    Some(Socket {
+        id: body.get(4..4 + ID)?.to_vec(),
+        inode: u64::from(number(body, MESSAGE - 4)?),
+        cgroup: cgroup.unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+
+    #[test]
+    fn sockets_are_listed_with_their_inode_and_what_is_cut_off_is_nothing() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+        let mut kernel = Netlink::open(SockProtocol::NetlinkSockDiag, PIECE).unwrap();
+        let all = list(&mut kernel, AddressFamily::Inet, 6).unwrap();
+        assert!(all.iter().any(|found| link.to_str().unwrap() == format!("socket:[{}]", found.inode)));
+        for length in 0..MESSAGE {
+            assert_eq!(read(&vec![0; length]), None);
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! Agents in other network namespaces: containers, and whoever makes a namespace of its own.
+//!
+//! The kernel programs follow a cgroup into every namespace, and send what connects there to the daemon's port on *that*
+//! namespace's loopback. So the daemon has a listener in each: made by a thread that enters the namespace, and ends. It is
+//! made when the container's runtime says so, when a governed process is found there, and otherwise after the first
+//! connect (or question to a resolver) was refused for want of it.
+//!
+//! What an agent can cause is bounded: how many there are, in all and for one cgroup, how fast, and one thread at a time.
+//! Beyond that its connects stay refused, and that is on record. A listener keeps its namespace in the kernel, so it is
+//! closed once no governed process is in there.
+//!
+//! An address that is a namespace's own (loopback, link-local, or configured in it) means a machine that the daemon cannot
+//! reach, whatever the host has at that address: [`Probe`] tells, and such connections lead to no target.
+//!
+//! Not promised: a listener for a socket that was made in one namespace and is connected from a process in another; one
+//! where somebody in the namespace has the daemon's port.
+
+mod enter;
+mod error;
+mod limits;
+mod live;
+mod probe;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use self::enter::{Made, Wanted};
+pub use self::error::NamespaceError;
+use self::limits::{Claims, Limits};
+pub(super) use self::probe::Probe;
+use super::listener::Likeness;
+use super::{Captured, Config, KernelEvent, Listener, Unrecorded, dns, loader};
+
+/// Descriptors of a namespace: two to listen, two that relay, one that probes.
+pub const NAMESPACE_DESCRIPTORS: usize = 5;
+/// Questions of all namespaces that are in flight at once.
+pub const QUESTIONS_IN_FLIGHT: usize = 512;
+/// A namespace that nobody is found in stays for so long after it was last of use.
+const IDLE: Duration = Duration::from_secs(10);
+/// Accepted connections that wait to be served: the kernel holds the others.
+const ARRIVALS: usize = 64;
+/// Pause after an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a listener is wanted in a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// A process was refused in the namespace with this cookie; it was in this cgroup.
+    Refused {
+        /// Process id in the initial pid namespace.
+        pid: u32,
+        /// Network namespace cookie.
+        cookie: u64,
+        /// cgroup v2 id.
+        cgroup: u64,
+    },
+    /// The operator, or a container's runtime, says that this process is an agent.
+    Announced {
+        /// Process id in the initial pid namespace.
+        pid: u32,
+    },
+    /// A governed process was found.
+    Found {
+        /// Process id in the initial pid namespace.
+        pid: u32,
+    },
+}
+
+impl Wish {
+    /// What a refusal asks for, where it is one for want of a listener.
+    #[must_use]
+    pub fn of(event: &KernelEvent) -> Option<Self> {
+        Some(Self::Refused { pid: event.pid?, cookie: event.netns?, cgroup: event.cgroup })
+    }
+
+    /// The process.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        match self {
+            Self::Refused { pid, .. } | Self::Announced { pid } | Self::Found { pid } => *pid,
+        }
+    }
+}
+
+/// A namespace in which the daemon listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Its cookie, as in records of connections.
+    pub cookie: u64,
+    /// Its inode number, as `lsns` and `/proc/PID/ns/net` have it.
+    pub inode: u64,
+    /// The process for which the listener was made.
+    pub pid: u32,
+    /// The cgroup of that process.
+    pub cgroup: String,
+    /// Connections captured so far.
+    pub captured: u64,
+}
+
+/// All namespaces in which the daemon listens, beside its own. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Namespaces(Arc<Inner>);
+
+/// Captured connections of all namespaces.
+pub type Arrivals = mpsc::Receiver<Result<Captured, Unrecorded>>;
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    home: u64,
+    listener: Likeness,
+    relay: Option<dns::Likeness>,
+    names: Arc<dyn dns::Names>,
+    questions: Arc<Semaphore>,
+    runtime: Handle,
+    arrivals: mpsc::Sender<Result<Captured, Unrecorded>>,
+    table: Mutex<Table>,
+    /// Held while a thread is in a namespace.
+    entering: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    open: HashMap<u64, Open>,
+    claims: Claims,
+}
+
+#[derive(Debug)]
+struct Open {
+    seen: Namespace,
+    /// The cgroup that counts it, where an agent has caused it.
+    cgroup: Option<u64>,
+    usage: Arc<Mutex<Usage>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Usage {
+    captured: u64,
+    last: Instant,
+}
+
+impl Open {
+    fn now(&self) -> Namespace {
+        Namespace { captured: self.usage.lock().captured, ..self.seen.clone() }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // The tasks own the sockets.
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Namespaces {
+    /// Listens nowhere yet. Call it inside the runtime that is to accept, with the listener and the relay of the daemon's
+    /// own namespace, which those of others are like.
+    ///
+    /// # Errors
+    /// When the system does not say which namespace this is.
+    pub fn new(
+        config: &Config,
+        listener: &Listener,
+        relay: Option<&dns::Relay>,
+        names: Arc<dyn dns::Names>,
+    ) -> io::Result<(Self, Arrivals)> {
+        let (arrivals, arriving) = mpsc::channel(ARRIVALS);
+        let inner = Inner {
+            config: config.clone(),
+            home: std::fs::metadata("/proc/self/ns/net")?.ino(),
+            listener: listener.likeness(),
+            relay: relay.map(dns::Relay::likeness),
+            names,
+            questions: Arc::new(Semaphore::new(QUESTIONS_IN_FLIGHT)),
+            runtime: Handle::current(),
+            arrivals,
+            table: Mutex::default(),
+            entering: tokio::sync::Mutex::default(),
+        };
+        Ok((Self(Arc::new(inner)), arriving))
+    }
+
+    /// Those that are open, in the order of their inodes.
+    #[must_use]
+    pub fn list(&self) -> Vec<Namespace> {
+        let table = self.0.table.lock();
+        let mut all: Vec<Namespace> = table.open.values().map(Open::now).collect();
+        all.sort_by_key(|one| one.inode);
+        all
+    }
+
+    /// Whether the namespace that a refusal names has a listener.
+    #[must_use]
+    pub fn is_open(&self, wish: Wish) -> bool {
+        matches!(wish, Wish::Refused { cookie, .. } if self.0.table.lock().open.contains_key(&cookie))
+    }
+
+    /// Listens in a namespace. One that is open already is given as it is.
+    ///
+    /// # Errors
+    /// When a bound is reached, the process is gone or elsewhere by now, is not governed, or the daemon's port is taken.
+    pub async fn open(&self, wish: Wish) -> Result<Namespace, NamespaceError> {
+        if let Wish::Refused { cookie, .. } = wish
+            && let Some(open) = self.0.table.lock().open.get(&cookie)
+        {
+            return Ok(open.seen.clone());
+        }
+        self.0.limits().claim(&mut self.0.table.lock().claims, wish, Instant::now())?;
+        let _alone = self.0.entering.lock().await;
+        let wanted = self.0.wanted(wish);
+        let made = tokio::task::spawn_blocking(move || enter::make(wanted)).await;
+        let made = made.map_err(|error| NamespaceError::Enter(io::Error::other(error)))??;
+        self.adopt(wish, made)
+    }
+
+    /// Takes note of what was made, and has it served.
+    fn adopt(&self, wish: Wish, made: Made) -> Result<Namespace, NamespaceError> {
+        let Made { cookie, inode, cgroup: (cgroup, cgroup_id), sockets } = made;
+        let _reactor = self.0.runtime.enter();
+        let mut table = self.0.table.lock();
+        let Some(sockets) = sockets else {
+            // The thread found it open already.
+            let open = table.open.get(&cookie).ok_or(NamespaceError::Elsewhere { pid: wish.pid() })?;
+            return Ok(open.seen.clone());
+        };
+        let counted = match wish {
+            Wish::Announced { .. } => None,
+            Wish::Refused { cgroup, .. } => Some(cgroup),
+            Wish::Found { .. } => Some(cgroup_id),
+        };
+        let of_cgroup = table.open.values().filter(|open| counted.is_some() && open.cgroup == counted).count();
+        self.0.limits().room(wish, table.open.len(), of_cgroup)?;
+        let listener = self.0.listener.within(sockets.tcp, sockets.probe).map_err(NamespaceError::Sockets)?;
+        let usage = Arc::new(Mutex::new(Usage { captured: 0, last: Instant::now() }));
+        let mut tasks = vec![self.0.runtime.spawn(serve(listener, self.0.arrivals.clone(), Arc::clone(&usage)))];
+        if let (Some(like), Some(udp)) = (&self.0.relay, sockets.udp) {
+            let marked =
+                self.0.listener.mark(&udp.0).and_then(|()| udp.1.iter().try_for_each(|v6| self.0.listener.mark(v6)));
+            marked.map_err(NamespaceError::Sockets)?;
+            let relay = like.within(udp, Arc::clone(&self.0.questions)).map_err(NamespaceError::Sockets)?;
+            let names = Arc::clone(&self.0.names);
+            tasks.push(self.0.runtime.spawn(async move { relay.run(names).await }));
+        }
+        let seen = Namespace { cookie, inode, pid: wish.pid(), cgroup, captured: 0 };
+        table.open.insert(cookie, Open { seen: seen.clone(), cgroup: counted, usage, tasks });
+        Ok(seen)
+    }
+
+    /// Closes those that no governed process is in any more, and opens those in which one is found. Gives what was closed.
+    /// Blocks on `/proc` away from the runtime.
+    ///
+    /// # Errors
+    /// When the cgroups cannot be walked: nothing is closed then.
+    pub async fn sweep(&self, discover: bool) -> io::Result<Vec<Namespace>> {
+        if !discover && self.0.table.lock().open.is_empty() {
+            return Ok(Vec::new());
+        }
+        let config = self.0.config.clone();
+        let live = tokio::task::spawn_blocking(move || {
+            let roots: Vec<String> = loader::governed(&config)?.into_iter().map(|(_, path)| path).collect();
+            live::walk(&roots)
+        });
+        let live = live.await.map_err(io::Error::other)??;
+        let closed = if live.complete { self.close_idle(&live) } else { Vec::new() };
+        if discover {
+            self.discover(&live).await;
+        }
+        Ok(closed)
+    }
+
+    fn close_idle(&self, live: &live::Live) -> Vec<Namespace> {
+        let now = Instant::now();
+        let mut table = self.0.table.lock();
+        let idle = |open: &Open| {
+            let unused = now.saturating_duration_since(open.usage.lock().last) >= IDLE;
+            unused && !live.namespaces.contains_key(&open.seen.inode)
+        };
+        let gone: Vec<u64> = table.open.iter().filter(|(_, open)| idle(open)).map(|(cookie, _)| *cookie).collect();
+        gone.iter().filter_map(|cookie| table.open.remove(cookie)).map(|open| open.now()).collect()
+    }
+
+    async fn discover(&self, live: &live::Live) {
+        let known: Vec<u64> = self.0.table.lock().open.values().map(|open| open.seen.inode).collect();
+        let new = live.namespaces.iter().filter(|(inode, _)| **inode != self.0.home && !known.contains(inode));
+        for (_, pid) in new {
+            match self.open(Wish::Found { pid: *pid }).await {
+                Ok(seen) => tracing::info!(inode = seen.inode, pid, "listens in a network namespace that was found"),
+                // Its first connect says so again, and that is on record.
+                Err(error) => tracing::debug!(pid, %error, "no listener in a network namespace that was found"),
+            }
+        }
+    }
+}
+
+impl Inner {
+    const fn limits(&self) -> Limits {
+        Limits::new(self.config.namespaces)
+    }
+
+    fn wanted(&self, wish: Wish) -> Wanted {
+        let known = self.table.lock().open.values().map(|open| (open.seen.inode, open.seen.cookie)).collect();
+        Wanted {
+            wish,
+            config: self.config.clone(),
+            home: self.home,
+            proxy_port: self.listener.port(),
+            dns_port: self.relay.as_ref().map(dns::Likeness::port),
+            known,
+        }
+    }
+}
+
+/// Accepts in one namespace until it is closed.
+async fn serve(listener: Listener, arrivals: mpsc::Sender<Result<Captured, Unrecorded>>, usage: Arc<Mutex<Usage>>) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => {
+                {
+                    let mut usage = usage.lock();
+                    usage.captured = usage.captured.saturating_add(u64::from(accepted.is_ok()));
+                    usage.last = Instant::now();
+                }
+                if arrivals.send(accepted).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "accepting failed in a network namespace");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `interceptor prepare`: what has to be done as root before the daemon runs as a user of its own.
+//!
+//! It runs in the daemon's cgroup, before each start: makes the governed cgroups, attaches the kernel programs of this
+//! version to them, and gives the daemon's user what it writes to. Afterwards the daemon needs none of these privileges.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::unistd::User;
+
+use super::{Context, Printer};
+use crate::identity::level::Registry;
+use crate::{capture, config, launch};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// User that the daemon runs as
+    #[arg(long, value_name = "USER", default_value = "interceptor")]
+    user: String,
+}
+
+pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -> Result<ExitCode, String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("prepare needs root: it makes cgroups, and attaches kernel programs".to_owned());
+    }
+    let config = config::read(&context.config)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    let user = User::from_name(&arguments.user).map_err(|error| format!("user {}: {error}", arguments.user))?;
+    let user = user.ok_or_else(|| format!("there is no user {}; systemd-sysusers makes it", arguments.user))?;
+    let governed = capture::prepare(&config.capture, Some(user.gid.as_raw())).map_err(|error| error.to_string())?;
+    let launched = Registry::beside(&config.admin.socket, &config.capture.pin_directory).launched;
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: io::Error| format!("{path}: {error}")
+    };
+    DirBuilder::new().recursive(true).mode(0o755).create(&launched).map_err(failed(&launched))?;
+    launch::sweep(&launched).map_err(failed(&launched))?;
+    for directory in [Some(&*config.record.spool), Some(&*config.approval.state), config.record.key.parent()] {
+        let Some(directory) = directory else { continue };
+        give(directory, &user).map_err(failed(directory))?;
+    }
+    out.line(&format!("{} cgroups are governed", governed.len()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a directory, and gives it with the files in it to the user, where it is root's. What is in a directory that
+/// somebody else can write to is left alone: it could be a link to anything.
+fn give(directory: &Path, user: &User) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let found = fs::symlink_metadata(directory)?;
+    if found.uid() != 0 || found.mode() & 0o022 != 0 || user.uid.is_root() {
+        return Ok(());
+    }
+    let (uid, gid) = (Some(user.uid.as_raw()), Some(user.gid.as_raw()));
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if fs::symlink_metadata(&path)?.is_file() {
+            lchown(&path, uid, gid)?;
+        }
+    }
+    lchown(directory, uid, gid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_roots_is_given_and_what_others_can_write_to_is_left_alone() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let user = User { uid: 54_321.into(), gid: 54_322.into(), ..User::from_uid(0.into()).unwrap().unwrap() };
+        let root = tempfile::tempdir().unwrap();
+        let owner = |name: &str| fs::symlink_metadata(root.path().join(name)).map(|found| found.uid()).unwrap();
+        give(&root.path().join("new"), &user).unwrap();
+        assert_eq!(owner("new"), 54_321);
+        fs::write(root.path().join("new/planted"), "").unwrap();
+        give(&root.path().join("new"), &user).unwrap();
+        assert_eq!(owner("new/planted"), 0);
+        fs::create_dir(root.path().join("old")).unwrap();
+        fs::write(root.path().join("old/segment"), "").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", root.path().join("old/link")).unwrap();
+        give(&root.path().join("old"), &user).unwrap();
+        assert_eq!(["old", "old/segment", "old/link"].map(owner), [54_321, 54_321, 0]);
+    }
+}

@@ -1,0 +1,132 @@
+"""`interceptor enroll` on a service, under a real systemd."""
+
+import json
+import pathlib
+
+from guest import AGENT, URL
+
+UNIT = pathlib.Path("/etc/systemd/system/billing.service")
+OUT = pathlib.Path("/var/lib/billing")
+
+# What the kernel programs do not see, tried by the unit itself.
+ATTEMPTS = r'''
+import ctypes, errno, json, os, socket, subprocess
+libc = ctypes.CDLL(None, use_errno=True)
+found = {}
+def call(name, number, *arguments):
+    result = libc.syscall(number, *arguments)
+    found[name] = "ok" if result >= 0 else errno.errorcode[ctypes.get_errno()]
+for name, family, kind in [("vsock", 40, 1), ("packet", 17, 3), ("xdp", 44, 3), ("rds", 21, 5), ("tipc", 30, 1), ("alg", 38, 5),
+                           ("unix", 1, 1), ("tcp", 2, 1), ("tcp6", 10, 1)]:
+    call(name, 41, family, kind, 0)
+call("io_uring", 425, 1, ctypes.create_string_buffer(120))
+call("clone3", 435, ctypes.create_string_buffer(88), 88)
+call("user namespace", 272, 0x10000000)
+call("ptrace", 101, 0, 0, 0, 0)
+call("pidfd_getfd", 438, 0, 0, 0)
+call("bpf", 321, 0, 0, 0)
+call("keyctl", 250, 0, -3, 0)
+found["status"] = {line.split(":")[0]: line.split(":")[1].strip() for line in open("/proc/self/status")
+                   if line.split(":")[0] in ("CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Groups")}
+found["cgroup"] = open("/proc/self/cgroup").read().strip()
+found["run"] = sorted(os.listdir("/run"))
+found["cgroups"] = os.access("/sys/fs/cgroup/agents.slice/cgroup.procs", os.W_OK)
+found["dbus"] = os.path.exists("/run/dbus/system_bus_socket")
+sql = lambda text: subprocess.run(["psql", "-X", URL, "-c", text], capture_output=True, text=True)
+read = sql("SELECT name, card FROM customers ORDER BY id")
+found["read"] = read.stdout + read.stderr
+json.dump(found, open("/var/lib/billing/found.json.new", "w"))
+os.rename("/var/lib/billing/found.json.new", "/var/lib/billing/found.json")
+import time
+time.sleep(3600)
+'''
+
+
+def run(guest):
+    guest.serve()
+    guest.ready()
+    OUT.mkdir(exist_ok=True)
+    guest.must(["chown", f"{AGENT}:", OUT])
+    program = OUT / "program.py"
+    program.write_text(f"URL = {URL!r}\n{ATTEMPTS}")
+    UNIT.write_text(f"[Service]\nUser={AGENT}\nRuntimeDirectory=billing\nExecStart=/usr/bin/python3 {program}\n")
+    guest.must(["systemctl", "daemon-reload"])
+    shown = guest.interceptor("enroll", "billing.service")
+    guest.check("without a yes nothing is changed", shown.code == 1 and "+ Slice=agents.slice" in shown.out, shown)
+    written = guest.interceptor("enroll", "--yes", "billing.service")
+    guest.check("the drop-in is written", written.code == 0, written)
+    again = guest.interceptor("enroll", "--yes", "billing.service")
+    guest.check("once", "nothing to change" in again.out, again)
+    verified = guest.run(["systemd-analyze", "verify", "billing.service"])
+    guest.check("systemd understands all of it", "50-interceptor.conf" not in verified.out, verified)
+    found = start(guest)
+    held(guest, found)
+    who = guest.interceptor("whoami", "--pid", guest.unit("MainPID", "billing.service"))
+    guest.check("whoami calls it enrolled", "enrolled" in who.out and "billing-bot" in who.out, who)
+    sessions = guest.interceptor("recordings", "export", "--format", "jsonl")
+    guest.check("its sessions are on record as enrolled", '"level":"enrolled"' in sessions.out, sessions.out[-2000:])
+    never_free(guest)
+    root = UNIT.with_name("rooted.service")
+    root.write_text("[Service]\nExecStart=/bin/sleep 1000\n")
+    guest.must(["systemctl", "daemon-reload"])
+    refused = guest.interceptor("enroll", "--yes", "rooted.service")
+    guest.check("a unit of root's is refused", refused.code != 0 and "runs as root" in refused.out, refused)
+    unknown = guest.interceptor("enroll", "--yes", "nothing.service")
+    guest.check("and one that is not there", unknown.code != 0 and "no such unit" in unknown.out, unknown)
+    undone = guest.interceptor("enroll", "--undo", "--yes", "billing.service")
+    guest.check("it can be undone", undone.code == 0, undone)
+    guest.check("nothing is left", not pathlib.Path("/etc/systemd/system/billing.service.d").exists())
+    guest.must(["systemctl", "stop", "billing.service"])
+    UNIT.unlink()
+    root.unlink()
+    guest.must(["systemctl", "daemon-reload"])
+
+
+def never_free(guest):
+    """Where nothing governs its slice, it does not start."""
+    guest.must(["systemctl", "stop", "billing.service", "interceptor.service"])
+    guest.must(["interceptor", "uninstall"])
+    guest.must(["systemctl", "mask", "--runtime", "interceptor.service"])
+    (OUT / "found.json").unlink()
+    free = guest.run(["systemctl", "start", "billing.service"])
+    guest.check("without the kernel programs it does not start", free.code != 0, free)
+    guest.check("and has run nothing", guest.unit("MainPID", "billing.service") == "0" and not (OUT / "found.json").exists())
+    guest.must(["systemctl", "unmask", "--runtime", "interceptor.service"])
+    # It brings the daemon with it.
+    found = start(guest)
+    guest.check("with them it does", "Ada Lovelace" in found["read"], found["read"])
+
+
+def start(guest):
+    path = OUT / "found.json"
+    path.unlink(missing_ok=True)
+    guest.must(["systemctl", "restart", "billing.service"])
+    try:
+        guest.wait("the unit has tried everything", path.exists, 60)
+    except Exception:
+        guest.say(guest.run(["systemctl", "status", "--no-pager", "billing.service"]))
+        guest.say(guest.run(["journalctl", "-b", "-u", "billing", "-n", "40", "--no-pager", "-o", "cat"]))
+        raise
+    found = json.loads(path.read_text())
+    guest.say(json.dumps(found))
+    return found
+
+
+def held(guest, found):
+    for family in ["vsock", "packet", "xdp", "rds", "tipc", "alg"]:
+        guest.check(f"no socket of {family}", found[family] == "EAFNOSUPPORT", found[family])
+    for family in ["unix", "tcp", "tcp6"]:
+        guest.check(f"sockets of {family}", found[family] == "ok", found[family])
+    for unknown in ["io_uring", "clone3"]:
+        guest.check(f"no {unknown}", found[unknown] == "ENOSYS", found[unknown])
+    for denied in ["user namespace", "ptrace", "pidfd_getfd", "bpf", "keyctl"]:
+        guest.check(f"no {denied}", found[denied] == "EPERM", found[denied])
+    for capabilities in ["CapPrm", "CapEff", "CapBnd"]:
+        guest.check(f"nothing in {capabilities}", int(found["status"][capabilities], 16) == 0, found["status"])
+    guest.check("no new privileges", found["status"]["NoNewPrivs"] == "1")
+    guest.check("a filter", found["status"]["Seccomp"] == "2")
+    guest.check("its slice", found["cgroup"] == "0::/agents.slice/billing.service", found["cgroup"])
+    guest.check("cgroups are not for it to change", not found["cgroups"])
+    guest.check("no message bus in sight", not found["dbus"], found["run"])
+    guest.check("its token and its own folder are", {"billing", "billing-token"} <= set(found["run"]), found["run"])
+    guest.check("it reads, masked", "Ada Lovelace" in found["read"] and "4111111111111111" not in found["read"], found["read"])

@@ -1,0 +1,172 @@
+//! `cargo xtask vm`: the package under a real systemd, on stock kernels, in virtual machines.
+//!
+//! A guest is a Debian with systemd (`system`), one of Debian's kernels with a small initrd (`kernel`, `initrd`), and a disk
+//! with the package, the test programs and the suites of `vm-tests/` (`payload`). QEMU emulates it in software, without any
+//! network (`guest`); what the suites say comes over a serial port (`report`). Everything is kept below `target/vm`, under
+//! names that tell its inputs. Nothing of it is installed on this machine but QEMU and debootstrap.
+
+mod guest;
+mod initrd;
+mod kernel;
+mod payload;
+mod report;
+mod system;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::install::{self, For};
+use crate::run::root;
+
+use kernel::Kernel;
+use report::Outcome;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Kernel to boot: 6.1, 6.12, newest, or all; may be given again
+    #[arg(long, value_name = "KERNEL", default_value = "all")]
+    kernel: Vec<String>,
+    /// Run only this suite (the package is installed in any case); may be given again
+    #[arg(long, value_name = "SUITE")]
+    only: Vec<String>,
+    /// The short set: one kernel, the service's life, an enrolled unit, and a part of the bypass suite
+    #[arg(long)]
+    short: bool,
+    /// Package what a release is made of, rather than the quicker build that tests use
+    #[arg(long)]
+    release: bool,
+    /// Write what doctor says, and how the bypass suite went, to docs/kernels
+    #[arg(long)]
+    publish: bool,
+    /// Boot nothing: write docs/doctor.md anew from docs/kernels
+    #[arg(long)]
+    document: bool,
+}
+
+/// A suite of `vm-tests/suites`.
+struct Suite {
+    name: &'static str,
+    /// Part of the short set.
+    short: bool,
+    /// Also without BPF among the security modules.
+    bare: bool,
+    /// How long it may take, in seconds.
+    seconds: u64,
+}
+
+/// In the order in which they run: each finds what those before it leave.
+const SUITES: &[Suite] = &[
+    Suite { name: "install", short: true, bare: true, seconds: 300 },
+    Suite { name: "doctor", short: true, bare: true, seconds: 120 },
+    Suite { name: "life", short: true, bare: true, seconds: 600 },
+    Suite { name: "enrolled", short: true, bare: true, seconds: 600 },
+    Suite { name: "container", short: false, bare: false, seconds: 600 },
+    Suite { name: "full_disk", short: false, bare: false, seconds: 600 },
+    Suite { name: "demo", short: false, bare: false, seconds: 900 },
+    Suite { name: "launch", short: false, bare: false, seconds: 1800 },
+    Suite { name: "bypass", short: true, bare: true, seconds: 5400 },
+    Suite { name: "upgrade", short: false, bare: false, seconds: 600 },
+    Suite { name: "reboot", short: false, bare: false, seconds: 600 },
+    Suite { name: "remove", short: false, bare: false, seconds: 600 },
+];
+
+/// Booting, and what is between the suites.
+const SPARE: Duration = Duration::from_secs(300);
+
+/// Security modules as Debian has them, with and without BPF.
+const WITH_BPF: &str = "lockdown,capability,landlock,yama,apparmor,bpf";
+const WITHOUT_BPF: &str = "lockdown,capability,landlock,yama,apparmor";
+
+/// One boot.
+struct Plan {
+    kernel: Kernel,
+    lsm: &'static str,
+    suites: Vec<&'static Suite>,
+}
+
+impl Plan {
+    fn name(&self) -> String {
+        let bare = if self.lsm == WITHOUT_BPF { "-without-bpf-lsm" } else { "" };
+        format!("{}{bare}", self.kernel.name)
+    }
+
+    fn limit(&self) -> Duration {
+        SPARE + Duration::from_secs(self.suites.iter().map(|suite| suite.seconds).sum())
+    }
+}
+
+/// Where everything is kept.
+fn folder() -> PathBuf {
+    root().join("target/vm")
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.document {
+        return report::doctor();
+    }
+    install::ensure(For::Guests)?;
+    std::fs::create_dir_all(folder())?;
+    let plans = plans(arguments)?;
+    if plans.is_empty() {
+        bail!("no kernel could be had: nothing was tested");
+    }
+    let system = system::image()?;
+    let payload = payload::build(arguments.release, arguments.short)?;
+    let mut all: Vec<(String, Vec<Outcome>)> = Vec::new();
+    for plan in plans {
+        let ran = guest::boot(&plan, &system, &payload)?;
+        if arguments.publish {
+            report::publish(&plan, &ran)?;
+        }
+        all.push((plan.name(), ran.outcomes));
+    }
+    if arguments.publish {
+        report::doctor()?;
+    }
+    report::table(&all);
+    if all.iter().any(|(_, outcomes)| outcomes.iter().any(Outcome::failed)) {
+        bail!("not every suite passed");
+    }
+    Ok(())
+}
+
+/// The short set, as a group of `cargo xtask test`.
+pub(crate) fn short() -> Result<()> {
+    run(&Arguments {
+        kernel: vec!["6.1".to_owned()],
+        only: Vec::new(),
+        short: true,
+        release: false,
+        publish: false,
+        document: false,
+    })
+}
+
+fn plans(arguments: &Arguments) -> Result<Vec<Plan>> {
+    for name in &arguments.only {
+        if !SUITES.iter().any(|suite| suite.name == name) {
+            let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+            bail!("no suite is called {name}; there are {}", known.join(", "));
+        }
+    }
+    let wanted = |suite: &&Suite| {
+        let named = arguments.only.is_empty() || arguments.only.iter().any(|only| only == suite.name);
+        suite.name == "install" || (named && (suite.short || !arguments.short))
+    };
+    let mut plans = Vec::new();
+    for kernel in kernel::wanted(&arguments.kernel, arguments.short)? {
+        // A suite that mirrors lack is said to be left out, and not counted as passed.
+        let Some(kernel) = kernel::fetch(kernel)? else { continue };
+        let suites: Vec<_> = SUITES.iter().filter(wanted).collect();
+        if !arguments.short {
+            let bare: Vec<_> = suites.iter().copied().filter(|suite| suite.bare).collect();
+            plans.push(Plan { kernel: kernel.clone(), lsm: WITH_BPF, suites });
+            plans.push(Plan { kernel, lsm: WITHOUT_BPF, suites: bare });
+        } else {
+            plans.push(Plan { kernel, lsm: WITH_BPF, suites });
+        }
+    }
+    Ok(plans)
+}

@@ -1,0 +1,78 @@
+//! The disk with what is tested: two packages that differ in their version, the test programs, and the suites.
+//!
+//! Test programs have the paths of their checkout built in: `paths` tells the guest what to put there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::{folder, system};
+use crate::deb::{self, Build};
+use crate::run::{root, run as execute, run_in, say};
+use crate::test;
+
+/// Test programs that run in guests.
+const TESTS: &[&str] = &["bypass", "launch"];
+
+/// What every guest gets.
+#[derive(Debug)]
+pub(super) struct Payload {
+    /// The disk.
+    pub(super) disk: PathBuf,
+}
+
+/// Builds all of it. `short`: without what the short set leaves out.
+pub(super) fn build(release: bool, short: bool) -> Result<Payload> {
+    let place = folder().join("payload");
+    let _old = fs::remove_dir_all(&place);
+    for part in ["bin", "suites", "policies"] {
+        fs::create_dir_all(place.join(part))?;
+    }
+    say("building the package");
+    let build = if release { Build::Release } else { Build::Quick };
+    let version = env!("CARGO_PKG_VERSION");
+    for (name, suffix) in [("old.deb", "~vm1"), ("new.deb", "~vm2")] {
+        deb::build(build, Some(&format!("{version}{suffix}")), &place.join(name))?;
+    }
+    say("building the test programs");
+    programs(&place.join("bin"))?;
+    copy(&root().join("vm-tests"), &place, "py")?;
+    copy(&root().join("vm-tests/suites"), &place.join("suites"), "py")?;
+    copy(&root().join("policies"), &place.join("policies"), "cedar")?;
+    fs::write(place.join("checkout"), root().display().to_string())?;
+    fs::write(place.join("short"), if short { "yes" } else { "no" })?;
+    let disk = folder().join("payload.img");
+    system::disk(&place, &disk, 16)?;
+    Ok(Payload { disk })
+}
+
+/// The test programs without what debuggers read, and what the bypass suite compiles.
+fn programs(into: &Path) -> Result<()> {
+    let built = test::programs(TESTS)?;
+    for (name, path) in &built {
+        strip(Path::new(path), &into.join(name))?;
+    }
+    strip(&root().join("target/debug/examples/demo"), &into.join("demo"))?;
+    // The daemon of the demo and of the launch suite is the installed one.
+    let (_, bypass) = built.iter().find(|(name, _)| name == "bypass").context("no bypass suite was built")?;
+    execute(std::process::Command::new(bypass).args(["--exact", "stage::compiles", "--ignored"]))?;
+    copy(&root().join("target/tmp/bypass"), into, "")
+}
+
+fn strip(from: &Path, to: &Path) -> Result<()> {
+    run_in(std::process::Command::new("strip").arg("-o").arg(to).arg(from), &folder())
+}
+
+/// The files of a folder that end so.
+fn copy(from: &Path, to: &Path, extension: &str) -> Result<()> {
+    let entries = fs::read_dir(from).with_context(|| format!("reading {}", from.display()))?;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let fits = path.extension().map_or("", |found| found.to_str().unwrap_or_default()) == extension
+            || (extension.is_empty() && path.extension().is_some_and(|found| found == "so"));
+        if let (true, Some(name)) = (fits && path.is_file(), path.file_name()) {
+            fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
+}
