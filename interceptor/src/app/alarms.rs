@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::namespaces::Wishes;
+use crate::capture::cgroup::cgroup_path;
 use crate::capture::{Events, KernelEvent, Refusal};
 use crate::record::Event;
 use crate::session::House;
@@ -28,7 +29,7 @@ pub(super) async fn watch(house: Arc<House>, mut events: Events, wishes: Wishes)
             event = events.next() => match event {
                 Ok(event) => {
                     wishes.ask(&event);
-                    let key = (event.refusal.to_string(), event.cgroup, event.pid);
+                    let key = (words(&event), event.cgroup, event.pid);
                     if let Some((_, count)) = waiting.get_mut(&key) {
                         *count = count.saturating_add(1);
                     } else if waiting.len() < KINDS {
@@ -56,6 +57,13 @@ pub(super) async fn watch(house: Arc<House>, mut events: Events, wishes: Wishes)
             },
         }
     }
+}
+
+/// What was refused, and whose it was, where it is another cgroup's.
+fn words(event: &KernelEvent) -> String {
+    let Some(other) = event.other else { return event.refusal.to_string() };
+    let whose = cgroup_path(other).unwrap_or_else(|_gone| format!("a cgroup that is gone ({other})"));
+    format!("{}: {whose}", event.refusal)
 }
 
 /// Whether it is what getaddrinfo does with each address of a target's name: it connects a UDP socket, sends nothing, and

@@ -198,9 +198,7 @@ impl fmt::Display for Refusal {
             Self::Descriptor => f.write_str("a socket that another cgroup handed over"),
             Self::Process => f.write_str("a look into a process of another cgroup"),
             Self::Bpf { command } => write!(f, "bpf(2), command {command}"),
-            Self::LocalSocket => {
-                f.write_str("a local socket of another cgroup; `[capture] local_peers` names those allowed")
-            }
+            Self::LocalSocket => f.write_str("a local socket of a cgroup that is not among `[capture] local_peers`"),
             Self::Device { major, minor } => {
                 write!(f, "the device {major}:{minor}; `[capture] devices` names those allowed")
             }

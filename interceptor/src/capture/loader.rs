@@ -13,8 +13,8 @@ use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use interceptor_ebpf::{
-    AGENT_PROGRAMS, DAEMON_PROGRAMS, Device, EVENT_BYTES, Event, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, Mark,
-    REASONS, Record, Settings, Tuple, map,
+    AGENT_PROGRAMS, DAEMON_PROGRAMS, Device, EVENT_BYTES, Event, LSM_PROGRAMS, MAX_DEVICES, MAX_HANDSHAKES,
+    MAX_LOCAL_PEERS, Mark, REASONS, Record, Settings, Tuple, map,
 };
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use parking_lot::Mutex;
@@ -26,7 +26,7 @@ use super::modules::{self, Modules};
 use super::own::Own;
 use super::pins::{Attached, Pins};
 use super::sys::Plain;
-use super::{Config, Counters, Events, Listener, btf, cgroup, dns, foreign};
+use super::{Config, Counters, Events, Listener, SecurityModules, btf, cgroup, dns, foreign};
 
 /// The kernel object, as committed and as `cargo xtask ebpf` rebuilds it.
 static OBJECT: &[u8] =
@@ -223,7 +223,6 @@ impl Capture {
     /// # Errors
     /// When a configured cgroup cannot be governed.
     pub fn refresh(&self) -> Result<Vec<Governed>, CaptureError> {
-        self.grants.lock().refresh(&self.config, self.agent_programs.is_some())?;
         let mut governed = Vec::new();
         for path in &self.config.cgroups {
             let id = if self.agent_programs.is_some() { make_cgroup(path)? } else { self.prepared(path)? };
@@ -254,6 +253,8 @@ impl Capture {
             self.attach(&one, self.agent_programs.as_deref().unwrap_or_default())?;
             governed.push(one);
         }
+        // Last: without what they may use agents are held all the same.
+        self.grants.lock().refresh(&self.config, self.agent_programs.is_some())?;
         Ok(governed)
     }
 
@@ -344,6 +345,11 @@ impl Capture {
             if done == Attached::Created {
                 tracing::debug!(cgroup = %cgroup.path, program, "attached");
             }
+        }
+        // Those of an earlier configuration; what may attach nothing may not remove them either.
+        if self.config.security_modules == SecurityModules::Off && self.agent_programs.is_some() {
+            let names = LSM_PROGRAMS.map(|(program, _)| program);
+            self.pins.detach_some(cgroup.id, &names).map_err(|source| self.pin_error(source))?;
         }
         Ok(())
     }

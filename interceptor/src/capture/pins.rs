@@ -144,17 +144,24 @@ impl Pins {
         }
     }
 
-    /// Removes all links of a cgroup: those named first go first. Gives the number removed.
-    pub(super) fn detach(&self, cgroup: u64, order: &[&str]) -> io::Result<usize> {
+    /// Removes these links of a cgroup, in this order, where they are there. Gives the number removed.
+    pub(super) fn detach_some(&self, cgroup: u64, names: &[&str]) -> io::Result<usize> {
         let directory = self.links(cgroup);
         let mut removed = 0;
-        for name in order {
+        for name in names {
             match fs::remove_file(directory.join(name)) {
                 Ok(()) => removed += 1,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(removed)
+    }
+
+    /// Removes all links of a cgroup: those named first go first. Gives the number removed.
+    pub(super) fn detach(&self, cgroup: u64, order: &[&str]) -> io::Result<usize> {
+        let directory = self.links(cgroup);
+        let mut removed = self.detach_some(cgroup, order)?;
         for entry in fs::read_dir(&directory)? {
             fs::remove_file(entry?.path())?;
             removed += 1;

@@ -9,6 +9,7 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lru::LruCache;
 
@@ -29,6 +30,9 @@ pub(super) const KEPT_TEXT_LIMIT: usize = 64 << 10;
 
 /// Bytes that the readings kept by text hold together, and those kept by shape.
 pub(super) const KEPT_BYTES_LIMIT: usize = 2 << 20;
+
+/// What names mean is not asked for again so soon after it could not be learned: meanwhile texts are opaque.
+const MISSED: Duration = Duration::from_secs(1);
 
 /// A session's analyst.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub(super) struct SessionAnalyst {
     /// A name was unknown or a result another one than was read, and a newer catalog could explain it.
     doubted: bool,
     blind: bool,
+    /// When what names mean was asked for last, where it could not be learned.
+    missed: Option<Duration>,
     shelf: Arc<Shelf>,
     /// The version of the shelf under which `catalog` holds.
     version: u64,
@@ -133,6 +139,7 @@ impl SessionAnalyst {
             stale_catalog: false,
             doubted: false,
             blind: false,
+            missed: None,
             shelf,
             version,
         }
@@ -183,7 +190,13 @@ impl SessionAnalyst {
             return;
         }
         let names = rows.as_ref().and_then(|rows| Names::from_rows(rows).ok());
-        self.blind = names.is_none() || !loaded;
+        let missed = names.is_none() || !loaded;
+        self.missed = missed.then(Shelf::now);
+        if missed && self.blind {
+            // Nothing was known before, and nothing is: what waits for a verdict is what it was.
+            return;
+        }
+        self.blind = missed;
         self.names = names.unwrap_or_default();
         self.rows = rows;
         if let Some(catalog) = catalog {
@@ -291,7 +304,8 @@ impl Analyst for SessionAnalyst {
     }
 
     fn is_stale(&self) -> bool {
-        self.stale_names || self.wanted() != Wanted::Nothing
+        let missed = self.missed.is_some_and(|at| Shelf::now().saturating_sub(at) < MISSED);
+        !missed && (self.stale_names || self.blind || self.wanted() != Wanted::Nothing)
     }
 
     fn names_nothing(&self, text: &str) -> bool {

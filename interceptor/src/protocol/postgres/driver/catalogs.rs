@@ -120,6 +120,11 @@ impl Shelf {
         }
     }
 
+    /// The clock that ages go by.
+    pub(in super::super) fn now() -> Duration {
+        CLOCK.monotonic()
+    }
+
     fn doubt(&self) {
         self.kept.lock().changed = Some(CLOCK.monotonic());
         self.version.fetch_add(1, Ordering::AcqRel);

@@ -22,6 +22,9 @@ const NAME: &[u8] = b"interceptor_hidden";
 /// Goes before a question that is a transaction of its own, and ends with it.
 const UNCOMPILED: &[u8] = b"SELECT pg_catalog.set_config('jit', 'off', true)";
 
+/// Answers to Close that end a question without a Sync of its own: two before it, two after it.
+const CLOSES: u8 = 4;
+
 /// Rows of one answer, at most; more end the session.
 const ROWS_LIMIT: usize = 500_000;
 
@@ -58,6 +61,8 @@ impl Machine {
         // Within the agent's transaction the setting would last to the end of that.
         let setting = synced && !self.in_block();
         outbox.hide(|out| {
+            // What an earlier one that failed has left: the target took no message after its error, and so closed nothing.
+            put_closes(out);
             if setting {
                 put_statement(out, UNCOMPILED);
             }
@@ -80,6 +85,10 @@ fn put_statement(out: &mut BytesMut, sql: &[u8]) {
     write::parse(out, NAME, sql);
     write::bind(out, NAME, NAME);
     write::execute(out, NAME, 0);
+    put_closes(out);
+}
+
+fn put_closes(out: &mut BytesMut) {
     write::close(out, Side::Portal, NAME);
     write::close(out, Side::Statement, NAME);
 }
@@ -104,7 +113,7 @@ impl Hidden {
             }
             Backend::CloseComplete => {
                 self.closes += 1;
-                if self.closes == 2 && !self.synced {
+                if self.closes == CLOSES && !self.synced {
                     return Ok(Progress::Answered(Ok(std::mem::take(&mut self.rows))));
                 }
             }

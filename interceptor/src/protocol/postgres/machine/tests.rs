@@ -518,8 +518,8 @@ fn questions_of_our_own_are_not_heard() {
     // Between pipelines.
     let mut scene = scene();
     scene.machine.hide("state", &mut scene.outbox);
-    assert_eq!(scene.sent(), "PBECCPBECCS");
-    assert_eq!(scene.target("1 2 Doff C 3 3 1 2 Dx C 3 3 N ZI"), "N");
+    assert_eq!(scene.sent(), "CCPBECCPBECCS");
+    assert_eq!(scene.target("3 3 1 2 Doff C 3 3 1 2 Dx C 3 3 N ZI"), "N");
     assert_eq!(scene.machine.take_hidden(), Some(Ok(vec![vec![Some("x".to_owned())]])));
     scene.machine.hide("state", &mut scene.outbox);
     assert_eq!(scene.target("E ZI"), "");
@@ -532,14 +532,14 @@ fn questions_of_our_own_are_not_heard() {
     assert_eq!(scene.says(&parse("", "select")), "resync");
     let _earlier = scene.sent();
     scene.machine.hide("state", &mut scene.outbox);
-    assert_eq!(scene.sent(), "PBECCH");
-    assert_eq!(scene.target("1 2 Dx C 3 3"), "");
+    assert_eq!(scene.sent(), "CCPBECCH");
+    assert_eq!(scene.target("3 3 1 2 Dx C 3 3"), "");
     assert!(matches!(scene.machine.take_hidden(), Some(Ok(_))));
     scene.machine.hide("state", &mut scene.outbox);
     assert_eq!(scene.target("E"), "E22012!");
     assert!(matches!(scene.machine.take_hidden(), Some(Err(_))));
     scene.says_all(&[parse("", "select"), sync()]);
-    assert_eq!(scene.sent(), "PBECCHS");
+    assert_eq!(scene.sent(), "CCPBECCHS");
     assert_eq!(scene.target("ZI"), "ZI");
 }
 

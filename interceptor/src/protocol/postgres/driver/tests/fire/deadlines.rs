@@ -222,7 +222,7 @@ async fn a_target_that_does_not_answer_our_own_question_ends_the_session() {
             .unwrap();
         assert_eq!(until(&mut agent, &mut heard, b'Z').await, ["C", "ZI"]);
         agent.write_all(&query("SELECT 1")).await.unwrap();
-        assert_eq!(reached(&mut target, &mut from, b'S').await, "PBECCPBECCS");
+        assert_eq!(reached(&mut target, &mut from, b'S').await, "CCPBECCPBECCS");
         while heard.is_empty() {
             agent.read_buf(&mut heard).await.unwrap();
         }
