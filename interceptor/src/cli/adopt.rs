@@ -42,9 +42,7 @@ pub(super) fn hook(context: &Context) -> Result<ExitCode, String> {
 }
 
 fn announce(context: &Context, pid: u32) -> Result<(), String> {
-    let lines =
-        |found: Vec<crate::config::Problem>| found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let config = crate::config::read(&context.config).map_err(lines)?;
+    let config = context.configuration()?;
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|error| error.to_string())?;
     let cgroup = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
     if !is_governed(&config.capture, cgroup).map_err(|error| format!("cgroup {cgroup}: {error}"))? {

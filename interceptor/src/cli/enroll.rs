@@ -76,6 +76,7 @@ fn running(arguments: &Arguments) -> Result<Option<String>, String> {
 /// Asks the daemon to govern a cgroup, or to let it go.
 fn govern(context: &Context, cgroup: String, arguments: &Arguments, out: &mut Printer) -> Result<ExitCode, String> {
     let what = if arguments.undo { "is let go" } else { "is governed, and its connections are ended" };
+    crate::capture::cgroup::cgroup_id(&cgroup).map_err(|error| format!("cgroup {cgroup}: {error}"))?;
     if !arguments.yes {
         out.line(&format!("{cgroup} {what}."))?;
         if !confirmed(out)? {
@@ -108,9 +109,7 @@ fn service(unit: &str) -> Result<String, String> {
 }
 
 fn wanted(context: &Context, name: &str, arguments: &Arguments) -> Result<String, String> {
-    let problems =
-        |found: Vec<crate::config::Problem>| found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    let config = crate::config::read(&context.config).map_err(problems)?;
+    let config = context.configuration()?;
     let unit = Unit::read(name, &systemctl(&["show", name, "--property", Unit::PROPERTIES])?);
     match unit.faults().as_slice() {
         [] => {

@@ -29,9 +29,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, 
     if !nix::unistd::geteuid().is_root() {
         return Err("exec needs root: it makes a cgroup, and takes rights away".to_owned());
     }
-    let problems =
-        |found: Vec<crate::config::Problem>| found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    let config = crate::config::read(&context.config).map_err(problems)?;
+    let config = context.configuration()?;
     let mut known = config.agents.iter().map(|agent| &agent.value);
     let agent = known.find(|agent| agent.name == arguments.agent);
     let agent = agent.ok_or_else(|| format!("the configuration has no agent {}", arguments.agent))?;

@@ -39,8 +39,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
 }
 
 fn governed(context: &Context, named: Option<&str>) -> Result<(String, bool), String> {
-    let config = crate::config::read(&context.config)
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    let config = context.configuration()?;
     let path = match named {
         Some(path) => path.to_owned(),
         None => cgroup::own().map_err(|error| error.to_string())?,

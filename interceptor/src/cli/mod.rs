@@ -133,6 +133,14 @@ pub fn main() -> ExitCode {
     code
 }
 
+impl Context {
+    /// The configuration; otherwise its problems, a line each.
+    fn configuration(&self) -> Result<crate::config::Config, String> {
+        crate::config::read(&self.config)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+}
+
 fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
     let socket = arguments.socket.unwrap_or_else(|| {
         crate::config::read(&arguments.config)

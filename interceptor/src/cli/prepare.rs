@@ -13,7 +13,7 @@ use nix::unistd::User;
 
 use super::{Context, Printer};
 use crate::identity::level::Registry;
-use crate::{capture, config, launch};
+use crate::{capture, launch};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -26,8 +26,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
     if !nix::unistd::geteuid().is_root() {
         return Err("prepare needs root: it makes cgroups, and attaches kernel programs".to_owned());
     }
-    let config = config::read(&context.config)
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    let config = context.configuration()?;
     let user = User::from_name(&arguments.user).map_err(|error| format!("user {}: {error}", arguments.user))?;
     let user = user.ok_or_else(|| format!("there is no user {}; systemd-sysusers makes it", arguments.user))?;
     let governed = capture::prepare(&config.capture, Some(user.gid.as_raw())).map_err(|error| error.to_string())?;

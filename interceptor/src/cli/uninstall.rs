@@ -8,11 +8,10 @@ use std::process::ExitCode;
 
 use super::{Context, Printer, REFUSED};
 use crate::identity::level::{DROP_IN, Registry};
-use crate::{capture, config, launch};
+use crate::{capture, launch};
 
 pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, String> {
-    let config = config::read(&context.config)
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    let config = context.configuration()?;
     // It would attach all of it again.
     if UnixStream::connect(&context.socket).is_ok() {
         out.line("the daemon runs: stop it first (`systemctl stop interceptor`), which also drops the sockets that are kept for it")?;
