@@ -7,20 +7,17 @@ use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_set_retval,
-    bpf_sk_lookup_tcp, bpf_sk_release,
-};
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
+use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use interceptor_ebpf::{Address, Reason, Record, STATE_CAPTURED, STATE_LOCAL, Settings};
+use interceptor_ebpf::{Address, Reason, STATE_CAPTURED, STATE_LOCAL, Settings};
 
-use crate::event;
+use crate::question::ask;
 use crate::sock_addr::{
-    self, Endpoint, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK4, LOOPBACK6, ask, is_mapped, is_resolver, loopback_of,
-    redirect4, redirect6,
+    self, Endpoint, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK4, LOOPBACK6, is_mapped, is_resolver, loopback_of, redirect4,
+    redirect6,
 };
+use crate::{caller, event};
 
 const ECONNREFUSED: i32 = 111;
 
@@ -83,7 +80,7 @@ fn tcp(ctx: &SockAddrContext, settings: &Settings, endpoint: &Endpoint) -> Verdi
         event::refuse(Reason::NoRecord, IPPROTO_TCP, Some(endpoint), None);
         return Verdict::Refuse;
     };
-    fill(ctx, settings, endpoint, record);
+    caller::fill(ctx, settings, endpoint, record);
     if let Some(loopback) = loopback_of(&endpoint.address)
         && listener(ctx, &loopback, endpoint.port, |found| serves(found, record.cgroup))
     {
@@ -100,48 +97,6 @@ fn tcp(ctx: &SockAddrContext, settings: &Settings, endpoint: &Endpoint) -> Verdi
     }
     record.state = STATE_CAPTURED;
     Verdict::Redirect(settings.proxy_port)
-}
-
-#[inline(always)]
-fn fill(ctx: &SockAddrContext, settings: &Settings, endpoint: &Endpoint, record: &mut Record) {
-    record.netns = sock_addr::netns(ctx);
-    // SAFETY: the helpers take the valid context, or nothing.
-    unsafe {
-        record.socket = bpf_get_socket_cookie(ctx.as_ptr());
-        record.current_cgroup = bpf_get_current_cgroup_id();
-    }
-    let task = bpf_get_current_pid_tgid();
-    record.tgid = (task >> 32) as u32;
-    record.tid = task as u32;
-    let user = bpf_get_current_uid_gid();
-    record.uid = user as u32;
-    record.gid = (user >> 32) as u32;
-    record.start_boottime = start_boottime(settings);
-    record.comm = bpf_get_current_comm().unwrap_or_default();
-    record.address = endpoint.address;
-    record.port = endpoint.port;
-}
-
-/// When the running process started; 0 where the daemon did not find the offsets.
-#[inline(always)]
-fn start_boottime(settings: &Settings) -> u64 {
-    if settings.start_boottime_offset == 0 || settings.group_leader_offset == 0 {
-        return 0;
-    }
-    // SAFETY: `task_struct` of the running task; the helper checks each address and fails on a bad one.
-    unsafe {
-        let task = bpf_get_current_task();
-        let leader = read_kernel(task + u64::from(settings.group_leader_offset));
-        if leader == 0 { 0 } else { read_kernel(leader + u64::from(settings.start_boottime_offset)) }
-    }
-}
-
-#[inline(always)]
-unsafe fn read_kernel(address: u64) -> u64 {
-    let mut value = 0u64;
-    // SAFETY: the caller's; eight bytes into a local.
-    let failed = unsafe { bpf_probe_read_kernel((&raw mut value).cast(), 8, address as *const _) };
-    if failed == 0 { value } else { 0 }
 }
 
 /// Whether this is a listener of an agent in `cgroup`. A child of such a listener has no storage of its own, so this is

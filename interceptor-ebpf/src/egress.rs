@@ -15,6 +15,7 @@ use interceptor_ebpf::{Fault, Reason, STATE_CAPTURED, STATE_CREATED, STATE_KNOWN
 
 use crate::event;
 use crate::packet::{self, LO, Packet, TCP_ACK, TCP_RST, TCP_SYN};
+use crate::question::publish;
 use crate::sock_addr::{self, Endpoint, IPPROTO_UDP, LOOPBACK4, LOOPBACK6, same};
 
 #[cgroup_skb(egress)]
@@ -61,7 +62,9 @@ fn reaches(ctx: &SkBuffContext, settings: &Settings, packet: &Packet, sk: *mut b
     if u32::from(packet.protocol) == IPPROTO_UDP {
         return settings.has_resolver == 1
             && packet.destination.port == settings.dns_port
-            && packet::owner(ctx, packet, &packet.source, &packet.destination).listens;
+            && packet::owner(ctx, packet, &packet.source, &packet.destination).listens
+            && is_own(packet, sk)
+            && publish(packet, sk);
     }
     let opening = packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
     let state = sock_addr::record(sk.cast()).map_or(STATE_CREATED, |record| record.state);
@@ -109,5 +112,7 @@ fn is_own(packet: &Packet, sk: *mut bpf_sock) -> bool {
     let address = if packet.six { six } else { mapped_word(four) };
     // A socket that is closed with something unread has given its port back by the time it says so.
     let last_word = port == 0 && packet.flags & TCP_RST != 0;
-    (last_word || u32::from(packet.source.port) == port) && same(&packet.source.address, &address)
+    // A socket of UDP may have none: then the kernel gives each packet the address of its way.
+    let any = u32::from(packet.protocol) == IPPROTO_UDP && (same(&address, &mapped_word(0)) || same(&address, &[0; 4]));
+    (last_word || u32::from(packet.source.port) == port) && (any || same(&packet.source.address, &address))
 }

@@ -4,7 +4,8 @@ use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use interceptor_ebpf::STATE_CAPTURED;
 
-use crate::sock_addr::{self, Endpoint, IPPROTO_TCP, asked, is_relay};
+use crate::question::asked;
+use crate::sock_addr::{self, Endpoint, IPPROTO_TCP, is_relay};
 
 #[cgroup_sock_addr(getpeername4)]
 pub fn getpeername4(ctx: SockAddrContext) -> i32 {

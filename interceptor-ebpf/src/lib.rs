@@ -6,7 +6,7 @@
 #![no_std]
 
 /// Version of every layout in this file and of the maps in `main.rs`.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// Names of the maps, as pinned.
 pub mod map {
@@ -20,6 +20,8 @@ pub mod map {
     pub const OWN: &str = "OWN";
     /// LRU hash of handshakes in flight: [`super::Tuple`] to [`super::Record`].
     pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// LRU hash of questions to the relay, by where they came from: [`super::Tuple`] to [`super::Record`].
+    pub const ASKERS: &str = "ASKERS";
     /// Ring of [`super::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// Counters by [`super::Reason`], one set a CPU.
@@ -30,7 +32,8 @@ pub mod map {
     pub const DEVICES: &str = "DEVICES";
 
     /// All of them.
-    pub const ALL: [&str; 9] = [SETTINGS, SOCKETS, ACCEPTED, OWN, HANDSHAKES, EVENTS, COUNTERS, LOCAL_PEERS, DEVICES];
+    pub const ALL: [&str; 10] =
+        [SETTINGS, SOCKETS, ACCEPTED, OWN, HANDSHAKES, ASKERS, EVENTS, COUNTERS, LOCAL_PEERS, DEVICES];
 }
 
 /// Entries of [`map::LOCAL_PEERS`] at most.
@@ -88,6 +91,8 @@ pub struct Offsets {
 
 /// Handshakes in flight at once; the oldest gives way, and its connection is then closed for want of a record.
 pub const MAX_HANDSHAKES: usize = 16_384;
+/// Sockets that asked the relay lately; the oldest gives way, and what it asked is then not answered.
+pub const MAX_ASKERS: usize = 4096;
 /// Bytes of the ring of events; when full, events are counted as lost.
 pub const EVENT_BYTES: usize = 1 << 20;
 
@@ -137,7 +142,7 @@ pub struct Record {
     pub current_cgroup: u64,
     /// Start of the process, nanoseconds since boot; 0 when unknown.
     pub start_boottime: u64,
-    /// Original destination, IPv4 as mapped; of UDP, the resolver that was asked last, outside of the daemon's namespace.
+    /// Original destination, IPv4 as mapped; of UDP, the resolver that was asked last.
     pub address: Address,
     /// Thread group (process) in the initial pid namespace.
     pub tgid: u32,
@@ -149,7 +154,7 @@ pub struct Record {
     pub gid: u32,
     /// Original destination port, host order.
     pub port: u16,
-    /// [`STATE_CREATED`], [`STATE_CAPTURED`], [`STATE_LOCAL`] or [`STATE_KNOWN`].
+    /// [`STATE_CREATED`], [`STATE_CAPTURED`], [`STATE_LOCAL`], [`STATE_KNOWN`] or [`STATE_ASKED`].
     pub state: u16,
     /// Zero.
     pub reserved: u32,
@@ -167,8 +172,10 @@ pub const STATE_LOCAL: u16 = 2;
 /// The socket was found to be connected with the daemon, or with a socket of its own cgroup: it was accepted, or is older
 /// than the programs.
 pub const STATE_KNOWN: u16 = 3;
+/// The socket (of UDP) was used to ask a resolver.
+pub const STATE_ASKED: u16 = 4;
 
-/// One TCP connection in one network namespace, seen from the agent.
+/// One TCP connection, or question over UDP, in one network namespace, seen from the agent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tuple {

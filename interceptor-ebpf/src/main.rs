@@ -6,6 +6,8 @@
 #[cfg(target_arch = "bpf")]
 mod bind;
 #[cfg(target_arch = "bpf")]
+mod caller;
+#[cfg(target_arch = "bpf")]
 mod connect;
 #[cfg(target_arch = "bpf")]
 mod device;
@@ -21,6 +23,8 @@ mod ingress;
 mod lsm;
 #[cfg(target_arch = "bpf")]
 mod packet;
+#[cfg(target_arch = "bpf")]
+mod question;
 #[cfg(target_arch = "bpf")]
 mod recvmsg;
 #[cfg(target_arch = "bpf")]
@@ -39,8 +43,8 @@ mod maps {
     use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage};
     use aya_ebpf::macros::btf_map;
     use interceptor_ebpf::{
-        Device, EVENT_BYTES, Event, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, Mark, REASONS, Record, Settings,
-        Tuple,
+        Device, EVENT_BYTES, Event, MAX_ASKERS, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, Mark, REASONS, Record,
+        Settings, Tuple,
     };
 
     #[btf_map]
@@ -53,6 +57,8 @@ mod maps {
     pub(crate) static OWN: SkStorage<Mark> = SkStorage::new();
     #[btf_map]
     pub(crate) static HANDSHAKES: LruHashMap<Tuple, Record, MAX_HANDSHAKES> = LruHashMap::new();
+    #[btf_map]
+    pub(crate) static ASKERS: LruHashMap<Tuple, Record, MAX_ASKERS> = LruHashMap::new();
     #[btf_map]
     pub(crate) static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
     #[btf_map]

@@ -3,7 +3,8 @@
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::sock_addr::{self, asked, is_mapped, is_relay};
+use crate::question::asked;
+use crate::sock_addr::{self, is_mapped, is_relay};
 
 #[cgroup_sock_addr(recvmsg4)]
 pub fn recvmsg4(ctx: SockAddrContext) -> i32 {

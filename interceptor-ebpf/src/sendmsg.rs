@@ -7,7 +7,8 @@ use aya_ebpf::programs::SockAddrContext;
 use interceptor_ebpf::Reason;
 
 use crate::event;
-use crate::sock_addr::{self, Endpoint, IPPROTO_UDP, ask, is_mapped, is_resolver, redirect4, redirect6};
+use crate::question::ask;
+use crate::sock_addr::{self, Endpoint, IPPROTO_UDP, is_mapped, is_resolver, redirect4, redirect6};
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(ctx: SockAddrContext) -> i32 {

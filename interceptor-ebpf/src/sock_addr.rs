@@ -7,12 +7,11 @@ use core::ffi::c_void;
 use core::ptr::{addr_of, addr_of_mut, null_mut, read_volatile, write_volatile};
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr, bpf_sock_tuple};
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get};
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get};
 use aya_ebpf::programs::SockAddrContext;
 use interceptor_ebpf::{Address, DNS_PORT, MAPPED_WORD, Record, Settings, mapped, mapped_word};
 
-use crate::event;
 use crate::maps::{OWN, SETTINGS, SOCKETS};
 
 pub(crate) const IPPROTO_TCP: u32 = 6;
@@ -211,64 +210,6 @@ pub(crate) fn is_resolver(ctx: &SockAddrContext, settings: &Settings, endpoint: 
     }
     let named = endpoint.port == settings.resolver_port && same(&endpoint.address, &settings.resolver);
     named || (endpoint.port == DNS_PORT && is_foreign(ctx, settings))
-}
-
-/// Keeps which resolver was asked, where there may be many, and says where the relay is missing: what is sent to it then
-/// ends at the fence.
-#[inline(always)]
-pub(crate) fn ask(ctx: &SockAddrContext, settings: &Settings, endpoint: &Endpoint) {
-    if !is_foreign(ctx, settings) {
-        return;
-    }
-    if let Some(record) = record(socket(ctx)) {
-        record.address = endpoint.address;
-        record.port = endpoint.port;
-    }
-    if !relayed(ctx, settings, is_mapped(&endpoint.address)) {
-        event::no_listener(endpoint, netns(ctx));
-    }
-}
-
-/// Whether the daemon receives at the relay's port.
-#[inline(always)]
-fn relayed(ctx: &SockAddrContext, settings: &Settings, four: bool) -> bool {
-    // SAFETY: an all-zero tuple is valid; the context is valid; a found socket is released on the only path.
-    unsafe {
-        let mut tuple: bpf_sock_tuple = core::mem::zeroed();
-        let length = if four {
-            let four = &mut tuple.__bindgen_anon_1.ipv4;
-            four.saddr = LOOPBACK4[3];
-            four.daddr = LOOPBACK4[3];
-            four.dport = settings.dns_port.to_be();
-            size_of_val(four)
-        } else {
-            let six = &mut tuple.__bindgen_anon_1.ipv6;
-            six.saddr = LOOPBACK6;
-            six.daddr = LOOPBACK6;
-            six.dport = settings.dns_port.to_be();
-            size_of_val(six)
-        };
-        let netns = BPF_F_CURRENT_NETNS as i64 as u64;
-        let found = bpf_sk_lookup_udp(ctx.as_ptr(), &raw mut tuple, length as u32, netns, 0);
-        if found.is_null() {
-            return false;
-        }
-        let marked = is_marked(found.cast());
-        bpf_sk_release(found.cast());
-        marked
-    }
-}
-
-/// What the agent asked when it hears from the relay.
-#[inline(always)]
-pub(crate) fn asked(ctx: &SockAddrContext, settings: &Settings) -> Endpoint {
-    if is_foreign(ctx, settings)
-        && let Some(record) = record(socket(ctx))
-        && record.port != 0
-    {
-        return Endpoint { address: record.address, port: record.port };
-    }
-    Endpoint { address: settings.resolver, port: settings.resolver_port }
 }
 
 /// Whether this endpoint is the daemon's DNS relay.

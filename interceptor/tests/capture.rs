@@ -9,6 +9,7 @@ mod tests {
     use std::process::{Child, Command, Stdio};
     use std::time::Duration;
 
+    use interceptor::capture::dns::Fate;
     use interceptor::capture::{
         Capture, CaptureError, Config, KernelEvent, Listener, Origin, Refusal, Resolver, cgroup, uninstall,
     };
@@ -311,6 +312,52 @@ out([plain(FAR4, INET), connected(), plain(MAPPED, INET6), socket.gethostbyname(
         assert_eq!(relayed[3], "10.99.0.42");
         let seen = wire.seen();
         assert!(!seen.is_empty() && seen.iter().all(|packet| (packet.protocol, packet.port) == (17, 53)), "{seen:?}");
+        server.kill().unwrap();
+        server.wait().unwrap();
+        daemon.kill();
+    }
+
+    #[test]
+    fn questions_belong_to_who_has_asked_them() {
+        let world = world();
+        let mut server = server(&world, Place::Far, DNS);
+        let daemon = Daemon::start(&world, &config(&world));
+        // Unconnected and connected, in both families; then as many as one may ask at once, and many more.
+        let flood = r#"
+def ask(s): s.settimeout(3); s.send(query()); return s.recv(600)[3] & 15
+def plain(host, family):
+    s = socket.socket(family, UDP); s.settimeout(3); s.sendto(query(), (host, 53)); return s.recv(600)[3] & 15
+def connected():
+    s = socket.socket(INET, UDP); s.connect((FAR4, 53)); return ask(s)
+codes = [plain(FAR4, INET), plain(MAPPED, INET6), connected()]
+s = socket.socket(INET, UDP); s.connect((FAR4, 53))
+for _ in range(3000): s.send(query())
+out(codes)"#;
+        assert_eq!(agent(&world, flood), serde_json::json!([0, 0, 0]));
+        let plain = r#"
+def plain():
+    s = socket.socket(INET, UDP); s.settimeout(10); s.sendto(query(), (FAR4, 53)); return s.recv(600)[3] & 15
+out([os.getpid(), plain()])"#;
+        let other = run(&world, Place::Agent("two"), Some(1001), plain);
+        assert_eq!(other[1], 0);
+        // Whoever is not governed has no business with the relay.
+        let stranger = r#"
+s = socket.socket(INET, UDP); s.settimeout(3); s.sendto(query(), ("127.0.0.1", 15053)); out(s.recv(600)[3] & 15)"#;
+        assert_eq!(run(&world, Place::Outside, Some(1001), stranger), 5);
+        let id = |name| cgroup::cgroup_id(&world.cgroup(Place::Agent(name))).unwrap();
+        let asked = daemon.0.asked(0);
+        let of = |cgroup: u64, uid: u32| {
+            let whose = asked.iter().filter_map(|asked| asked.asker.as_ref()).filter(move |who| who.cgroup == cgroup);
+            whose.map(move |who| (who.uid == uid, who.destination, who.comm.clone(), who.pid)).collect::<Vec<_>>()
+        };
+        let (one, two) = (of(id("one"), AGENT), of(id("two"), 1001));
+        assert!(one.len() > 100 && one.iter().all(|who| who.0 && who.1 == (FAR4, 53).into()), "{one:?}");
+        assert_eq!(
+            two,
+            [(true, (FAR4, 53).into(), "python3".to_owned(), other[0].as_u64().unwrap().try_into().unwrap())]
+        );
+        assert_eq!(asked.iter().filter(|asked| asked.asker.is_none()).count(), 1);
+        assert!(asked.iter().filter(|asked| asked.asker.is_none()).all(|asked| asked.fate == Fate::Unknown));
         server.kill().unwrap();
         server.wait().unwrap();
         daemon.kill();

@@ -1,42 +1,32 @@
 //! Refusals by the kernel programs, summed up and put on record.
 //!
 //! An agent can cause refusals as fast as it can call the kernel; what is written is bounded: one event a second for each
-//! kind, cgroup and process, [`KINDS`] of them at most, and one for all others.
+//! kind, cgroup and process, as many as a [`Tally`] keeps, and one for all others.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::namespaces::Wishes;
+use super::tally::{Line, Tally};
 use crate::capture::cgroup::cgroup_path;
 use crate::capture::{Events, KernelEvent, Refusal};
 use crate::record::Event;
 use crate::session::House;
 use crate::telemetry::SessionId;
 
-/// Kinds of refusals that are told apart within one period.
-const KINDS: usize = 256;
 /// How often refusals are put on record.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Watches until the ring cannot be read any more.
 pub(super) async fn watch(house: Arc<House>, mut events: Events, wishes: Wishes) {
-    let mut waiting: HashMap<(String, u64, Option<u32>), (KernelEvent, u64)> = HashMap::new();
-    let mut others = 0u64;
+    let mut tally: Tally<Kind, KernelEvent> = Tally::default();
     let mut period = tokio::time::interval(PERIOD);
     loop {
         tokio::select! {
             event = events.next() => match event {
                 Ok(event) => {
                     wishes.ask(&event);
-                    let key = (words(&event), event.cgroup, event.pid);
-                    if let Some((_, count)) = waiting.get_mut(&key) {
-                        *count = count.saturating_add(1);
-                    } else if waiting.len() < KINDS {
-                        waiting.insert(key, (event, 1));
-                    } else {
-                        others = others.saturating_add(1);
-                    }
+                    tally.count(event.cgroup, (words(&event), event.pid), event);
                 }
                 Err(error) => {
                     tracing::error!(%error, "refusals of the kernel programs cannot be read any more");
@@ -44,19 +34,26 @@ pub(super) async fn watch(house: Arc<House>, mut events: Events, wishes: Wishes)
                 }
             },
             _ = period.tick() => {
-                for ((what, ..), (event, count)) in waiting.drain() {
-                    report(&house, what, &event, count).await;
-                }
-                if others > 0 {
-                    let text = format!("{others} more refusals of the kernel programs, of too many kinds to list");
-                    others = 0;
-                    if let Err(error) = house.recorder.enqueue(SessionId::NONE, Event::Note { text }).await {
-                        tracing::error!(%error, "refusals are not on record");
+                for line in tally.take() {
+                    let event = match line {
+                        Line::Kind((what, _), event, count) => denied(&house, what, event, count),
+                        Line::OthersOf(cgroup, count) => others(count, &format!(" in cgroup {cgroup}")),
+                        Line::Others(count) => others(count, ""),
+                    };
+                    if let Err(error) = house.recorder.enqueue(SessionId::NONE, event).await {
+                        tracing::error!(%error, "a refusal is not on record");
                     }
                 }
             },
         }
     }
+}
+
+/// What was refused, and which process it was.
+type Kind = (String, Option<u32>);
+
+fn others(count: u64, place: &str) -> Event {
+    Event::Note { text: format!("{count} more refusals of the kernel programs{place}, of too many kinds to list") }
 }
 
 /// What was refused, and whose it was, where it is another cgroup's.
@@ -73,21 +70,12 @@ fn is_lookup(house: &House, event: &KernelEvent) -> bool {
     event.refusal == Refusal::Udp && event.address.is_some_and(|address| routes.find(address).is_some())
 }
 
-async fn report(house: &House, what: String, event: &KernelEvent, count: u64) {
-    if is_lookup(house, event) {
+fn denied(house: &House, what: String, event: KernelEvent, count: u64) -> Event {
+    if is_lookup(house, &event) {
         tracing::debug!(%what, cgroup = event.cgroup, pid = event.pid, count, destination = ?event.address, "refused in the kernel");
     } else {
         tracing::warn!(%what, cgroup = event.cgroup, pid = event.pid, count, destination = ?event.address, "refused in the kernel");
     }
-    let denied = Event::KernelDenied {
-        what,
-        cgroup: event.cgroup,
-        pid: event.pid,
-        comm: Some(event.comm.clone()),
-        destination: event.address,
-        count,
-    };
-    if let Err(error) = house.recorder.enqueue(SessionId::NONE, denied).await {
-        tracing::error!(%error, "a refusal is not on record");
-    }
+    let KernelEvent { cgroup, pid, comm, address, .. } = event;
+    Event::KernelDenied { what, cgroup, pid, comm: Some(comm), destination: address, count }
 }

@@ -11,6 +11,7 @@ mod load;
 mod names;
 mod namespaces;
 mod service;
+mod tally;
 mod workers;
 
 use std::path::Path;

@@ -1,22 +1,21 @@
 //! What agents look up: which names they may, what becomes of it on record, and where the answers lead.
 //!
-//! An agent can ask as fast as it can send; what is written is bounded: one event a second for each name, type and fate,
-//! [`KINDS`] of them at most, and one for all others.
+//! An agent can ask as fast as it can send; what is written is bounded: one event a second for each cgroup, name, type and
+//! fate, as many as a [`Tally`] keeps, and one for all others.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::tally::{Line, Tally};
+use crate::capture::Origin;
 use crate::capture::dns::{Asked, Fate, Names};
 use crate::record::Event;
 use crate::session::House;
 use crate::telemetry::SessionId;
 
-/// Questions that are told apart within one period.
-const KINDS: usize = 256;
 /// Questions that wait to be counted.
 const WAITING: usize = 4096;
 /// How often questions are put on record.
@@ -52,46 +51,51 @@ impl Names for HouseNames {
     }
 }
 
+/// What is asked, and what becomes of it.
+type Question = (String, u16, Fate);
+
 async fn keep(house: Arc<House>, mut asking: mpsc::Receiver<Asked>) {
-    let mut waiting: HashMap<Asked, u64> = HashMap::new();
-    let mut others = 0u64;
+    let mut tally: Tally<Question, Option<Origin>> = Tally::default();
     let mut period = tokio::time::interval(PERIOD);
     loop {
         tokio::select! {
             asked = asking.recv() => match asked {
-                Some(asked) => {
-                    if let Some(count) = waiting.get_mut(&asked) {
-                        *count = count.saturating_add(1);
-                    } else if waiting.len() < KINDS {
-                        waiting.insert(asked, 1);
-                    } else {
-                        others = others.saturating_add(1);
-                    }
+                Some(Asked { asker, name, kind, fate }) => {
+                    let cgroup = asker.as_ref().map_or(0, |asker| asker.cgroup);
+                    tally.count(cgroup, (name, kind, fate), asker);
                 }
                 None => return,
             },
             _ = period.tick() => {
-                for (asked, count) in waiting.drain() {
-                    record(&house, asked, count).await;
-                }
-                if others > 0 {
-                    let text = format!("{others} more names were asked for, too many to list");
-                    others = 0;
-                    note(&house, Event::Note { text }).await;
+                for line in tally.take() {
+                    record(&house, line).await;
                 }
             },
         }
     }
 }
 
-async fn record(house: &House, asked: Asked, count: u64) {
-    let Asked { name, kind, fate } = asked;
+async fn record(house: &House, line: Line<Question, Option<Origin>>) {
+    let event = match line {
+        Line::Kind(question, asker, count) => told(question, asker, count),
+        Line::OthersOf(cgroup, count) => {
+            Event::Note { text: format!("{count} more names were asked for in cgroup {cgroup}, too many to list") }
+        }
+        Line::Others(count) => Event::Note { text: format!("{count} more names were asked for, too many to list") },
+    };
+    note(house, event).await;
+}
+
+fn told((name, kind, fate): Question, asker: Option<Origin>, count: u64) -> Event {
+    let (cgroup, pid) = (asker.as_ref().map(|asker| asker.cgroup), asker.as_ref().map(|asker| asker.pid));
     if fate == Fate::PassedOn {
-        tracing::debug!(%name, kind, count, "a name was asked for");
+        tracing::debug!(%name, kind, count, cgroup, pid, "a name was asked for");
     } else {
-        tracing::warn!(%name, kind, count, why = fate.as_str(), "a name was not looked up for an agent");
+        tracing::warn!(%name, kind, count, cgroup, pid, why = fate.as_str(), "a name was not looked up for an agent");
     }
-    note(house, Event::NameAsked { name, kind, fate: fate.as_str().to_owned(), count }).await;
+    let uid = asker.as_ref().map(|asker| asker.uid);
+    let comm = asker.map(|asker| asker.comm);
+    Event::NameAsked { name, kind, fate: fate.as_str().to_owned(), count, cgroup, pid, uid, comm }
 }
 
 async fn note(house: &House, event: Event) {

@@ -3,33 +3,40 @@
 //! The kernel sends what agents address to their resolver here. A question about a name that is covered is asked anew, from
 //! a socket of its own: a random source port and id, connected, so that only the resolver can answer. All other names do
 //! not exist. So names carry nothing out: what the resolver sees are names that the operator has written, and how often.
-//! Bounded in size, number, rate and time. Addresses in answers lead to the target that the name is of ([`Names::learned`]).
+//! Bounded in size, number, rate and time (`room.rs`). Addresses in answers lead to the target that the name is of
+//! ([`Names::learned`]).
+//!
+//! Who asks is what the kernel recorded when the question left the agent's socket: a question that nobody of the governed
+//! has sent is refused.
 //!
 //! Not promised: DNS over TCP (that is a connection, and captured as one); secrecy of queries. When an agent asks, and for
 //! which of the names that it may ask for, is told to the resolver.
 
 mod query;
+mod room;
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aya::maps::MapError;
+use serde::{Deserialize, Serialize};
 use tokio::net::UdpSocket;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use self::query::{Code, Query, addresses};
-use super::budget::Budget;
+pub use self::room::MAX_IN_FLIGHT;
+use self::room::{Room, Shares};
 use super::kept::keep;
 use super::listener::has_no_v6;
+use super::maps::Askers;
 use super::own::Own;
-use super::{Config, Kept};
+use super::{Config, Kept, Origin, sys};
 
-/// Queries in flight at once; more are dropped, and clients ask again.
-pub const MAX_IN_FLIGHT: usize = 512;
 /// Bytes of a query at most; longer ones are dropped.
 pub const MAX_QUERY: usize = 1232;
 /// Bytes of an answer at most; longer ones are dropped.
@@ -42,12 +49,6 @@ const MAX_STRAYS: u32 = 16;
 const PORT_TRIES: u32 = 16;
 /// Pause after a receive error, so that a lasting one does not spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
-
-/// Questions a second that are passed on, on average, and at once; more are dropped, and clients ask again.
-const RATE: u32 = 100;
-const BURST: u32 = 400;
-/// Queries in flight at once in one network namespace that is not the daemon's.
-const NAMESPACE_IN_FLIGHT: usize = 32;
 
 /// Types of records that may be asked for: addresses, aliases, and where a service is.
 const KINDS: &[u16] = &[1, 28, 5, 33, 64, 65];
@@ -65,8 +66,10 @@ pub trait Names: fmt::Debug + Send + Sync {
 }
 
 /// A question of an agent's.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
+    /// Who asked, and which resolver it meant; nobody where that is not known.
+    pub asker: Option<Origin>,
     /// Lower case, without a last dot.
     pub name: String,
     /// Type of the records.
@@ -76,7 +79,7 @@ pub struct Asked {
 }
 
 /// What becomes of a question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Fate {
     /// The resolver is asked.
     PassedOn,
@@ -86,6 +89,8 @@ pub enum Fate {
     Kind,
     /// Too many questions.
     Limited,
+    /// Nobody who is governed has asked.
+    Unknown,
 }
 
 impl Fate {
@@ -97,6 +102,7 @@ impl Fate {
             Self::Uncovered => "not covered",
             Self::Kind => "not of that type",
             Self::Limited => "too many",
+            Self::Unknown => "asked by nobody who is known",
         }
     }
 }
@@ -106,37 +112,44 @@ impl Fate {
 pub struct Relay {
     v4: Arc<UdpSocket>,
     v6: Option<Arc<UdpSocket>>,
-    port: u16,
-    resolver: SocketAddr,
-    upstream: SocketAddr,
-    allowed: Vec<String>,
-    search: Vec<String>,
+    /// Cookie of its network namespace.
+    netns: u64,
     room: Room,
+    common: Likeness,
     /// What the service manager does not keep yet.
     unkept: Vec<&'static str>,
 }
 
-/// How many queries may be in flight.
-#[derive(Clone, Debug)]
-struct Room {
-    own: Arc<Semaphore>,
-    /// With the relays of other network namespaces together.
-    shared: Option<Arc<Semaphore>>,
-}
-
 /// The relays of all network namespaces, but for their sockets.
 #[derive(Clone, Debug)]
-pub(super) struct Likeness {
+pub(super) struct Likeness(Arc<Common>);
+
+#[derive(Debug)]
+struct Common {
     port: u16,
     resolver: SocketAddr,
     upstream: SocketAddr,
     allowed: Vec<String>,
     search: Vec<String>,
+    askers: OnceLock<Box<dyn Askers>>,
+    shares: Arc<Shares>,
 }
 
 impl Likeness {
-    pub(super) const fn port(&self) -> u16 {
-        self.port
+    fn new(config: &Config, resolver: SocketAddr, port: u16) -> Self {
+        Self(Arc::new(Common {
+            port,
+            resolver,
+            upstream: config.dns_upstream.unwrap_or(resolver),
+            allowed: config.dns_names.clone(),
+            search: config.search(),
+            askers: OnceLock::new(),
+            shares: Arc::default(),
+        }))
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.0.port
     }
 
     /// A relay of another network namespace, from sockets that were made there. It asks from the daemon's own. Call it
@@ -149,20 +162,9 @@ impl Likeness {
         (v4, v6): (std::net::UdpSocket, Option<std::net::UdpSocket>),
         questions: Arc<Semaphore>,
     ) -> io::Result<Relay> {
-        let Self { port, resolver, upstream, allowed, search } = self.clone();
         let v6 = v6.map(UdpSocket::from_std).transpose()?.map(Arc::new);
-        let room = Room { own: Arc::new(Semaphore::new(NAMESPACE_IN_FLIGHT)), shared: Some(questions) };
-        Ok(Relay {
-            v4: Arc::new(UdpSocket::from_std(v4)?),
-            v6,
-            port,
-            resolver,
-            upstream,
-            allowed,
-            search,
-            room,
-            unkept: Vec::new(),
-        })
+        let v4 = Arc::new(UdpSocket::from_std(v4)?);
+        Ok(Relay::of((v4, v6), Room::away(questions), self.clone(), Vec::new()))
     }
 }
 
@@ -178,30 +180,24 @@ impl Relay {
     /// When the port is taken, or the system's resolver cannot be found.
     pub fn bind(config: &Config) -> io::Result<Option<Self>> {
         let Some(resolver) = config.resolver()? else { return Ok(None) };
-        let upstream = config.dns_upstream.unwrap_or(resolver);
-        let search = config.search();
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..PORT_TRIES {
-            match Self::bind_port(config.dns_port, resolver, upstream) {
+            match bind_port(config.dns_port) {
                 Err(error) if config.dns_port == 0 && error.kind() == io::ErrorKind::AddrInUse => last = error,
                 Err(error) => return Err(error),
-                Ok(bound) => return Ok(Some(Self { allowed: config.dns_names.clone(), search, ..bound })),
+                Ok((sockets, port)) => {
+                    let common = Likeness::new(config, resolver, port);
+                    return Ok(Some(Self::of(sockets, Room::home(), common, vec![KEPT_V4, KEPT_V6])));
+                }
             }
         }
         Err(last)
     }
 
-    fn bind_port(port: u16, resolver: SocketAddr, upstream: SocketAddr) -> io::Result<Self> {
-        let v4 = Arc::new(socket((Ipv4Addr::LOCALHOST, port).into())?);
-        let port = v4.local_addr()?.port();
-        let v6 = match socket((Ipv6Addr::LOCALHOST, port).into()) {
-            Ok(socket) => Some(Arc::new(socket)),
-            Err(error) if has_no_v6(&error) => None,
-            Err(error) => return Err(error),
-        };
-        let unkept = vec![KEPT_V4, KEPT_V6];
-        let room = Room { own: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), shared: None };
-        Ok(Self { v4, v6, port, resolver, upstream, allowed: Vec::new(), search: Vec::new(), room, unkept })
+    fn of((v4, v6): Sockets, room: Room, common: Likeness, unkept: Vec<&'static str>) -> Self {
+        // Where the kernel (before 5.14) does not tell, no question is known to be anybody's.
+        let netns = sys::socket_option(v4.as_fd(), libc::SO_NETNS_COOKIE).unwrap_or(0);
+        Self { v4, v6, netns, room, common, unkept }
     }
 
     /// As [`Self::bind`], but goes on with the sockets that the service manager kept.
@@ -224,16 +220,16 @@ impl Relay {
                 Err(error) => return Err(error),
             },
         };
-        let upstream = config.dns_upstream.unwrap_or(resolver);
-        let (allowed, search) = (config.dns_names.clone(), config.search());
-        let room = Room { own: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), shared: None };
-        Ok(Some(Self { v4: Arc::new(v4), v6, port, resolver, upstream, allowed, search, room, unkept }))
+        let common = Likeness::new(config, resolver, port);
+        Ok(Some(Self::of((Arc::new(v4), v6), Room::home(), common, unkept)))
     }
 
-    /// Makes the sockets known to the kernel programs.
-    pub(super) fn arm(&self, own: &mut Own) -> Result<(), MapError> {
+    /// Makes the sockets known to the kernel programs, and lets those who ask be found from now on.
+    pub(super) fn arm(&self, own: &mut Own, askers: Box<dyn Askers>) -> Result<(), MapError> {
         own.mark(&*self.v4)?;
-        self.v6.iter().try_for_each(|v6| own.mark(&**v6))
+        self.v6.iter().try_for_each(|v6| own.mark(&**v6))?;
+        let _already = self.common.0.askers.set(askers);
+        Ok(())
     }
 
     /// Has the service manager keep the sockets from now on.
@@ -249,25 +245,19 @@ impl Relay {
 
     /// The port, in both families.
     #[must_use]
-    pub const fn port(&self) -> u16 {
-        self.port
+    pub fn port(&self) -> u16 {
+        self.common.port()
     }
 
     /// The resolver as agents know it.
     #[must_use]
-    pub const fn resolver(&self) -> SocketAddr {
-        self.resolver
+    pub fn resolver(&self) -> SocketAddr {
+        self.common.0.resolver
     }
 
     /// What relays of other network namespaces are to be like.
     pub(super) fn likeness(&self) -> Likeness {
-        Likeness {
-            port: self.port,
-            resolver: self.resolver,
-            upstream: self.upstream,
-            allowed: self.allowed.clone(),
-            search: self.search.clone(),
-        }
+        self.common.clone()
     }
 
     /// Relays until dropped.
@@ -283,7 +273,6 @@ impl Relay {
 
     async fn serve(&self, socket: &Arc<UdpSocket>, names: &Arc<dyn Names>) {
         let mut buffer = vec![0; MAX_QUERY + 1];
-        let mut budget = Budget::new(RATE, BURST, Instant::now());
         loop {
             let (length, client) = match socket.recv_from(&mut buffer).await {
                 Ok(received) => received,
@@ -296,54 +285,72 @@ impl Relay {
             let Some(query) = buffer.get(..length).filter(|_| length <= MAX_QUERY).and_then(Query::read) else {
                 continue;
             };
-            if !query.is_lookup() {
-                // A lost refusal is asked for again.
-                let _lost = socket.send_to(&query.refusal(Code::Refused), client).await;
-                continue;
-            }
-            let (fate, target) = self.judge(&query, names.as_ref(), &mut budget);
-            names.asked(Asked { name: query.name.clone(), kind: query.kind, fate });
-            let refused = match fate {
-                Fate::PassedOn => None,
-                Fate::Uncovered => Some(Code::NoName),
-                Fate::Kind => Some(Code::NoData),
-                Fate::Limited => continue,
-            };
-            if let Some(code) = refused {
-                let _lost = socket.send_to(&query.refusal(code), client).await;
-                continue;
-            }
-            // No room: the client asks again.
-            let Some(seat) = self.room.take() else { continue };
-            let (socket, upstream, names) = (Arc::clone(socket), self.upstream, Arc::clone(names));
-            tokio::spawn(async move {
-                match timeout(ANSWER_TIME, ask(upstream, &query)).await {
-                    Ok(Ok(answer)) => {
-                        if let Some(target) = target {
-                            names.learned(&target, &addresses(&answer));
-                        }
-                        // A client that is gone is no fault.
-                        let _lost = socket.send_to(&query.restored(answer), client).await;
+            self.answer(socket, query, client, names).await;
+        }
+    }
+
+    /// Answers itself, or has the resolver asked.
+    async fn answer(&self, socket: &Arc<UdpSocket>, query: Query, client: SocketAddr, names: &Arc<dyn Names>) {
+        let refuse = async |code| {
+            // A lost refusal is asked for again.
+            let _lost = socket.send_to(&query.refusal(code), client).await;
+        };
+        if !query.is_lookup() {
+            return refuse(Code::Refused).await;
+        }
+        let asker = socket.local_addr().ok().and_then(|relay| self.asker(client, relay));
+        let (fate, target) = self.judge(&query, names.as_ref(), asker.as_ref());
+        let cgroup = asker.as_ref().map_or(0, |asker| asker.cgroup);
+        names.asked(Asked { asker, name: query.name.clone(), kind: query.kind, fate });
+        match fate {
+            Fate::Uncovered => return refuse(Code::NoName).await,
+            Fate::Kind => return refuse(Code::NoData).await,
+            Fate::Unknown => return refuse(Code::Refused).await,
+            Fate::Limited => return,
+            Fate::PassedOn => {}
+        }
+        // No room: the client asks again.
+        let Some(seat) = self.room.take(&self.common.0.shares, cgroup) else { return };
+        let (socket, upstream, names) = (Arc::clone(socket), self.common.0.upstream, Arc::clone(names));
+        tokio::spawn(async move {
+            match timeout(ANSWER_TIME, ask(upstream, &query)).await {
+                Ok(Ok(answer)) => {
+                    if let Some(target) = target {
+                        names.learned(&target, &addresses(&answer));
                     }
-                    Ok(Err(error)) => tracing::debug!(%error, "DNS relay: asking"),
-                    Err(_) => tracing::debug!("DNS relay: no answer in time"),
+                    // A client that is gone is no fault.
+                    let _lost = socket.send_to(&query.restored(answer), client).await;
                 }
-                drop(seat);
-            });
+                Ok(Err(error)) => tracing::debug!(%error, "DNS relay: asking"),
+                Err(_) => tracing::debug!("DNS relay: no answer in time"),
+            }
+            drop(seat);
+        });
+    }
+
+    /// Who has asked, as the kernel says. What cannot be read is nobody.
+    fn asker(&self, client: SocketAddr, relay: SocketAddr) -> Option<Origin> {
+        match self.common.0.askers.get()?.of(self.netns, client, relay) {
+            Ok(asker) => asker,
+            Err(error) => {
+                tracing::error!(%error, "DNS relay: who asks cannot be read");
+                None
+            }
         }
     }
 
     /// What becomes of a question, and the name of the target's that it is about.
-    fn judge(&self, query: &Query, names: &dyn Names, budget: &mut Budget) -> (Fate, Option<String>) {
+    fn judge(&self, query: &Query, names: &dyn Names, asker: Option<&Origin>) -> (Fate, Option<String>) {
+        let Common { search, allowed, shares, .. } = &*self.common.0;
+        let Some(asker) = asker else { return (Fate::Unknown, None) };
         // A short name is asked for with each of the search domains, too.
-        let suffixes =
-            self.search.iter().filter_map(|suffix| query.name.strip_suffix(suffix.as_str())?.strip_suffix('.'));
+        let suffixes = search.iter().filter_map(|suffix| query.name.strip_suffix(suffix.as_str())?.strip_suffix('.'));
         let target = std::iter::once(query.name.as_str()).chain(suffixes).find(|name| names.covers(name));
-        let allowed = || self.allowed.iter().any(|pattern| matches(pattern, &query.name));
+        let is_allowed = || allowed.iter().any(|pattern| matches(pattern, &query.name));
         let fate = match () {
-            () if target.is_none() && !allowed() => Fate::Uncovered,
+            () if target.is_none() && !is_allowed() => Fate::Uncovered,
             () if !KINDS.contains(&query.kind) => Fate::Kind,
-            () if !budget.take(Instant::now()) => Fate::Limited,
+            () if !shares.spend(asker.cgroup, Instant::now()) => Fate::Limited,
             () => Fate::PassedOn,
         };
         (fate, target.map(str::to_owned))
@@ -358,16 +365,17 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-impl Room {
-    /// Room for one more, given back when dropped.
-    fn take(&self) -> Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)> {
-        let own = Arc::clone(&self.own).try_acquire_owned().ok()?;
-        let shared = match &self.shared {
-            Some(shared) => Some(Arc::clone(shared).try_acquire_owned().ok()?),
-            None => None,
-        };
-        Some((own, shared))
-    }
+type Sockets = (Arc<UdpSocket>, Option<Arc<UdpSocket>>);
+
+fn bind_port(port: u16) -> io::Result<(Sockets, u16)> {
+    let v4 = Arc::new(socket((Ipv4Addr::LOCALHOST, port).into())?);
+    let port = v4.local_addr()?.port();
+    let v6 = match socket((Ipv6Addr::LOCALHOST, port).into()) {
+        Ok(socket) => Some(Arc::new(socket)),
+        Err(error) if has_no_v6(&error) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(((v4, v6), port))
 }
 
 fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
@@ -452,6 +460,29 @@ mod tests {
         }
     }
 
+    /// Each client is an agent in a cgroup of its own, which has the number of its port; without an address, nobody.
+    #[derive(Debug)]
+    struct ByPort;
+
+    impl Askers for ByPort {
+        fn of(&self, _netns: u64, client: SocketAddr, relay: SocketAddr) -> Result<Option<Origin>, MapError> {
+            let origin = Origin {
+                destination: relay,
+                pid: 7,
+                tid: 7,
+                uid: 1000,
+                gid: 1000,
+                cgroup: client.port().into(),
+                current_cgroup: client.port().into(),
+                start_boottime: 0,
+                netns: 1,
+                socket: 1,
+                comm: "agent".to_owned(),
+            };
+            Ok((client.ip() == Ipv4Addr::LOCALHOST).then_some(origin))
+        }
+    }
+
     async fn relay(upstream: &UdpSocket, names: Arc<dyn Names>) -> UdpSocket {
         let config = Config {
             dns_port: 0,
@@ -460,11 +491,36 @@ mod tests {
             dns_names: vec!["api.example".into(), "*.corp.example".into()],
             ..Config::default()
         };
-        let relay = Relay { search: vec!["lan.example".into()], ..Relay::bind(&config).unwrap().unwrap() };
-        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        client.connect(("127.0.0.1", relay.port())).await.unwrap();
+        let mut relay = Relay::bind(&config).unwrap().unwrap();
+        Arc::get_mut(&mut relay.common.0).unwrap().search = vec!["lan.example".into()];
+        relay.common.0.askers.set(Box::new(ByPort)).unwrap();
+        let client = from(Ipv4Addr::LOCALHOST, relay.port()).await;
         tokio::spawn(async move { relay.run(names).await });
         client
+    }
+
+    async fn from(address: Ipv4Addr, relay: u16) -> UdpSocket {
+        let client = UdpSocket::bind((address, 0)).await.unwrap();
+        client.connect(("127.0.0.1", relay)).await.unwrap();
+        client
+    }
+
+    #[tokio::test]
+    async fn who_asks_is_told_and_what_nobody_asks_is_refused() {
+        let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let names = Arc::new(Two::default());
+        let client = relay(&upstream, Arc::clone(&names) as Arc<dyn Names>).await;
+        let stranger = from(Ipv4Addr::new(127, 0, 0, 2), client.peer_addr().unwrap().port()).await;
+        let mut buffer = [0; 600];
+        stranger.send(&query(5, 1, "db", 1)).await.unwrap();
+        stranger.recv(&mut buffer).await.unwrap();
+        assert_eq!((&buffer[..2], buffer[3] & 0x0f), (&[0, 5][..], 5));
+        client.send(&query(6, 1, "db", 1)).await.unwrap();
+        upstream.recv(&mut buffer).await.unwrap();
+        let asked = names.asked.lock();
+        let told: Vec<_> = asked.iter().map(|asked| (asked.fate, asked.asker.as_ref().map(|who| who.cgroup))).collect();
+        let own = client.local_addr().unwrap().port().into();
+        assert_eq!(told, [(Fate::Unknown, None), (Fate::PassedOn, Some(own))]);
     }
 
     #[tokio::test]
@@ -539,27 +595,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn queries_in_flight_and_their_rate_are_bounded() {
+    async fn one_agent_cannot_use_up_what_others_may_ask() {
         let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let client = relay(&upstream, Arc::new(AnyName)).await;
         let (mut arrived, mut buffer) = (0, [0; 600]);
-        for id in 0..u16::try_from(MAX_IN_FLIGHT + 64).unwrap() {
+        for id in 0..200 {
             client.send(&query(id, 1, "a", 1)).await.unwrap();
             // One at a time, so that no socket buffer is what bounds them.
             if timeout(Duration::from_millis(20), upstream.recv(&mut buffer)).await.is_ok() {
                 arrived += 1;
             }
         }
-        assert!((BURST..=MAX_IN_FLIGHT.try_into().unwrap()).contains(&arrived), "{arrived}");
-    }
-
-    #[test]
-    fn a_budget_is_refilled() {
-        let start = Instant::now();
-        let mut budget = Budget::new(RATE, BURST, start);
-        let taken = (0..1000).filter(|_| budget.take(start)).count();
-        assert_eq!(taken, usize::try_from(BURST).unwrap());
-        let later = start + Duration::from_secs(1);
-        assert_eq!((0..1000).filter(|_| budget.take(later)).count(), usize::try_from(RATE).unwrap());
+        assert_eq!(arrived, room::CGROUP_IN_FLIGHT);
+        let other = from(Ipv4Addr::LOCALHOST, client.peer_addr().unwrap().port()).await;
+        other.send(&query(1, 1, "a", 1)).await.unwrap();
+        timeout(ANSWER_TIME, upstream.recv(&mut buffer)).await.unwrap().unwrap();
     }
 }

@@ -9,11 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use interceptor_ebpf::{
-    AGENT_PROGRAMS, DAEMON_PROGRAMS, Device, EVENT_BYTES, Event, LSM_PROGRAMS, MAX_DEVICES, MAX_HANDSHAKES,
+    AGENT_PROGRAMS, DAEMON_PROGRAMS, Device, EVENT_BYTES, Event, LSM_PROGRAMS, MAX_ASKERS, MAX_DEVICES, MAX_HANDSHAKES,
     MAX_LOCAL_PEERS, Mark, REASONS, Record, Settings, Tuple, map,
 };
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use super::config::MAX_CGROUPS;
 use super::grants::Grants;
-use super::maps::Records;
+use super::maps::{KernelAskers, Records};
 use super::modules::{self, Modules};
 use super::own::Own;
 use super::pins::{Attached, Pins};
@@ -175,7 +175,10 @@ impl Capture {
         check_shapes(&pins)?;
         // Known to the programs before anybody is sent there.
         let mut own = Own::new(pinned_map(&pins, map::OWN)?)?;
-        relay.map_or(Ok(()), |relay| relay.arm(&mut own))?;
+        if let Some(relay) = relay {
+            let askers = KernelAskers::new(HashMap::try_from(pinned_map(&pins, map::ASKERS)?)?);
+            relay.arm(&mut own, Box::new(askers))?;
+        }
         listener.arm(Records::new(SkStorage::try_from(pinned_map(&pins, map::ACCEPTED)?)?), own)?;
         write_settings(&pins, &settings(daemon.id, listener, relay)?)?;
         let counters = PerCpuArray::try_from(pinned_map(&pins, map::COUNTERS)?)?;
@@ -584,13 +587,14 @@ fn check_shapes(pins: &Pins) -> Result<(), CaptureError> {
 }
 
 /// Key size, value size, entries of each map. A pin of the right name but another shape must not be taken up.
-const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 9] {
+const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 10] {
     [
         (map::SETTINGS, 4, size_of::<Settings>(), Some(1)),
         (map::SOCKETS, 4, size_of::<Record>(), None),
         (map::ACCEPTED, 4, size_of::<Record>(), None),
         (map::OWN, 4, size_of::<Mark>(), None),
         (map::HANDSHAKES, size_of::<Tuple>(), size_of::<Record>(), Some(MAX_HANDSHAKES)),
+        (map::ASKERS, size_of::<Tuple>(), size_of::<Record>(), Some(MAX_ASKERS)),
         (map::EVENTS, 0, 0, Some(EVENT_BYTES)),
         (map::COUNTERS, 4, 8, Some(REASONS)),
         (map::LOCAL_PEERS, 8, 4, Some(MAX_LOCAL_PEERS)),

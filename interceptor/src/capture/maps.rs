@@ -1,11 +1,12 @@
 //! The maps, typed: records of accepted sockets, settings, counters.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use aya::maps::{MapData, MapError, PerCpuArray, SkStorage};
-use interceptor_ebpf::{Address, REASONS, Reason, Record, STATE_CAPTURED, octets};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, SkStorage};
+use interceptor_ebpf::{Address, REASONS, Reason, Record, STATE_ASKED, STATE_CAPTURED, Tuple, address, mapped, octets};
 use serde::{Deserialize, Serialize};
 
 use super::Origin;
@@ -23,16 +24,59 @@ impl Records {
     /// What the kernel recorded for this accepted socket; nothing where it recorded nothing.
     pub(super) fn of(&self, socket: &impl AsRawFd) -> Result<Option<Origin>, MapError> {
         match self.0.get(socket, 0) {
-            Ok(Plain(record)) => Ok(origin(&record)),
+            Ok(Plain(record)) => Ok(origin(&record, STATE_CAPTURED)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-/// An [`Origin`] only from a record that is complete.
-fn origin(record: &Record) -> Option<Origin> {
-    (record.state == STATE_CAPTURED && record.tgid != 0 && record.cgroup != 0).then(|| Origin {
+/// Who asked the relay, by where a question came from.
+pub(super) trait Askers: fmt::Debug + Send + Sync {
+    /// Who asked from `client` at the relay's address, in the network namespace with this cookie; nothing where the kernel
+    /// recorded nobody.
+    fn of(&self, netns: u64, client: SocketAddr, relay: SocketAddr) -> Result<Option<Origin>, MapError>;
+}
+
+/// Askers as the kernel recorded them.
+#[derive(Debug)]
+pub(super) struct KernelAskers(HashMap<MapData, Plain<Tuple>, Plain<Record>>);
+
+impl KernelAskers {
+    pub(super) fn new(map: HashMap<MapData, Plain<Tuple>, Plain<Record>>) -> Self {
+        Self(map)
+    }
+}
+
+impl Askers for KernelAskers {
+    fn of(&self, netns: u64, client: SocketAddr, relay: SocketAddr) -> Result<Option<Origin>, MapError> {
+        let tuple = Tuple {
+            netns,
+            source: words(client.ip()),
+            destination: words(relay.ip()),
+            source_port: client.port(),
+            destination_port: relay.port(),
+            reserved: 0,
+        };
+        match self.0.get(&Plain(tuple), 0) {
+            Ok(Plain(record)) => Ok(origin(&record, STATE_ASKED)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// An address as the kernel side writes it.
+fn words(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V6(v6) => address(v6.octets()),
+    }
+}
+
+/// An [`Origin`] only from a record that is complete, and in the right state.
+fn origin(record: &Record, state: u16) -> Option<Origin> {
+    (record.state == state && record.tgid != 0 && record.cgroup != 0).then(|| Origin {
         destination: endpoint(record.address, record.port),
         pid: record.tgid,
         tid: record.tid,
@@ -150,7 +194,7 @@ const _: () = assert!(Reason::LostEvent as usize == 0 && Reason::Device as usize
 #[cfg(test)]
 mod tests {
     use super::*;
-    use interceptor_ebpf::{STATE_LOCAL, mapped};
+    use interceptor_ebpf::STATE_LOCAL;
 
     fn record() -> Record {
         Record {
@@ -166,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_record_becomes_an_origin_with_a_plain_address() {
-        let origin = origin(&record()).unwrap();
+        let origin = origin(&record(), STATE_CAPTURED).unwrap();
         assert_eq!(origin.destination, "10.0.0.1:5432".parse().unwrap());
         assert_eq!(origin.comm, "psql\u{fffd}");
         let six = interceptor_ebpf::address(Ipv6Addr::LOCALHOST.octets());
@@ -175,9 +219,11 @@ mod tests {
 
     #[test]
     fn an_incomplete_record_is_none() {
-        assert_eq!(origin(&Record { state: STATE_LOCAL, ..record() }), None);
-        assert_eq!(origin(&Record { tgid: 0, ..record() }), None);
-        assert_eq!(origin(&Record { cgroup: 0, ..record() }), None);
-        assert_eq!(origin(&Record::default()), None);
+        let captured = |record| origin(&record, STATE_CAPTURED);
+        assert_eq!(captured(Record { state: STATE_LOCAL, ..record() }), None);
+        assert_eq!(captured(Record { state: STATE_ASKED, ..record() }), None);
+        assert_eq!(captured(Record { tgid: 0, ..record() }), None);
+        assert_eq!(captured(Record { cgroup: 0, ..record() }), None);
+        assert_eq!(origin(&Record::default(), STATE_CAPTURED), None);
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aya::maps::{MapData, RingBuf};
-use interceptor_ebpf::{Device, Event, Offsets, Record, Settings};
+use interceptor_ebpf::{Device, Event, Offsets, Record, Settings, Tuple};
 use tokio::io::unix::AsyncFd;
 
 const BPF_OBJ_PIN: libc::c_int = 6;
@@ -31,6 +31,8 @@ pub(super) struct Plain<T: Copy>(pub(super) T);
 unsafe impl aya::Pod for Plain<Record> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Plain<Settings> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<Tuple> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Plain<Offsets> {}
 // SAFETY: as above.

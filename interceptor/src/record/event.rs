@@ -138,6 +138,18 @@ pub enum Event {
         fate: String,
         /// How often since the last such event.
         count: u64,
+        /// cgroup v2 id in which the socket was made, where known.
+        #[serde(default)]
+        cgroup: Option<u64>,
+        /// Process that asked last, in the initial pid namespace, where known.
+        #[serde(default)]
+        pid: Option<u32>,
+        /// Its real user id.
+        #[serde(default)]
+        uid: Option<u32>,
+        /// The thread's name, forgeable.
+        #[serde(default)]
+        comm: Option<String>,
     },
     /// The kernel programs denied something.
     KernelDenied {

@@ -99,7 +99,10 @@ impl dns::Names for NoTargets {
         false
     }
 
-    fn asked(&self, _question: dns::Asked) {}
+    #[expect(clippy::unwrap_used, clippy::print_stdout, reason = "a fixture fails by panicking, and speaks by lines")]
+    fn asked(&self, question: dns::Asked) {
+        println!("@asked {}", serde_json::to_string(&question).unwrap());
+    }
 
     fn learned(&self, _name: &str, _addresses: &[(IpAddr, Duration)]) {}
 }
@@ -176,6 +179,12 @@ impl Answering {
     #[must_use]
     pub fn origins(&self, mark: usize) -> Vec<Origin> {
         self.after(mark, |line| serde_json::from_str(line.strip_prefix("@origin ")?).ok())
+    }
+
+    /// Names that it was asked for since then.
+    #[must_use]
+    pub fn asked(&self, mark: usize) -> Vec<dns::Asked> {
+        self.after(mark, |line| serde_json::from_str(line.strip_prefix("@asked ")?).ok())
     }
 
     /// Connections that it closed since then: `none` had no record, `proxy PID` asked for the proxy itself.

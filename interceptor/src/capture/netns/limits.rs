@@ -3,11 +3,9 @@
 //! An agent can make namespaces in a loop. What it asks for is held per cgroup, so that it costs others nothing, and in all;
 //! a part of the room is kept for namespaces that the operator's runtime announces.
 
-use std::collections::HashMap;
-
 use tokio::time::Instant;
 
-use super::super::budget::Budget;
+use super::super::budget::{Budgets, Rate};
 use super::{NamespaceError, Wish};
 
 /// Namespaces of one cgroup that its agents may cause.
@@ -15,11 +13,9 @@ const SHARE: usize = 16;
 /// One part in so many is kept for those that are announced.
 const KEPT: usize = 4;
 /// Namespaces a second that one cgroup may cause on average, and at once.
-const CGROUP_RATE: (u32, u32) = (1, 8);
+const CGROUP_RATE: Rate = Rate { average: 1, burst: 8 };
 /// As above, all cgroups together.
-const RATE: (u32, u32) = (50, 200);
-/// cgroups whose rates are kept at once; while as many are busy, no other is served.
-const CGROUPS: usize = 1024;
+const RATE: Rate = Rate { average: 50, burst: 200 };
 
 /// The bounds.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +23,14 @@ pub(super) struct Limits {
     most: usize,
 }
 
-/// What was asked for lately.
-#[derive(Debug, Default)]
-pub(super) struct Claims {
-    all: Option<Budget>,
-    cgroups: HashMap<u64, Budget>,
+/// What may still be asked for.
+#[derive(Debug)]
+pub(super) struct Claims(Budgets);
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self(Budgets::new(CGROUP_RATE, RATE))
+    }
 }
 
 impl Limits {
@@ -54,17 +53,7 @@ impl Limits {
     /// Takes one from what may be asked for now. Announcements are the operator's, and not held.
     pub(super) fn claim(self, claims: &mut Claims, wish: Wish, now: Instant) -> Result<(), NamespaceError> {
         let Wish::Refused { cgroup, .. } = wish else { return Ok(()) };
-        if !claims.cgroups.contains_key(&cgroup) && claims.cgroups.len() >= CGROUPS {
-            claims.cgroups.retain(|_, budget| !budget.is_whole(now));
-            if claims.cgroups.len() >= CGROUPS {
-                return Err(NamespaceError::Rate);
-            }
-        }
-        let (rate, burst) = CGROUP_RATE;
-        let own = claims.cgroups.entry(cgroup).or_insert_with(|| Budget::new(rate, burst, now));
-        let all = claims.all.get_or_insert_with(|| Budget::new(RATE.0, RATE.1, now));
-        // Its own comes first: who has used that up takes nothing from others.
-        if own.take(now) && all.take(now) { Ok(()) } else { Err(NamespaceError::Rate) }
+        if claims.0.take(cgroup, now) { Ok(()) } else { Err(NamespaceError::Rate) }
     }
 }
 
@@ -102,18 +91,5 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(limits.claim(&mut claims, refused(1), Instant::now()).is_ok());
         assert!(limits.claim(&mut claims, refused(1), Instant::now()).is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_kept_of_cgroups_is_bounded_and_given_back() {
-        let (limits, mut claims) = (Limits::new(8), Claims::default());
-        let mut passed = 0;
-        for cgroup in 0..5000 {
-            passed += u32::from(limits.claim(&mut claims, refused(cgroup), Instant::now()).is_ok());
-        }
-        assert_eq!((passed, claims.cgroups.len()), (200, CGROUPS));
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert!(limits.claim(&mut claims, refused(9999), Instant::now()).is_ok());
-        assert_eq!(claims.cgroups.len(), 1);
     }
 }
