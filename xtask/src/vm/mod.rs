@@ -31,6 +31,9 @@ pub(crate) struct Arguments {
     /// Run only this suite (the package is installed in any case); may be given again
     #[arg(long, value_name = "SUITE")]
     only: Vec<String>,
+    /// Boot only with BPF among the security modules, or only without
+    #[arg(long, value_enum, default_value = "both")]
+    lsm: Lsm,
     /// The short set: one kernel, the service's life, an enrolled unit, and a part of the bypass suite
     #[arg(long)]
     short: bool,
@@ -43,6 +46,17 @@ pub(crate) struct Arguments {
     /// Boot nothing: write docs/doctor.md anew from docs/kernels
     #[arg(long)]
     document: bool,
+}
+
+/// Which boots of each kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Lsm {
+    /// With BPF among the security modules, and without.
+    Both,
+    /// With.
+    Bpf,
+    /// Without.
+    None,
 }
 
 /// A suite of `vm-tests/suites`.
@@ -137,6 +151,7 @@ pub(crate) fn short() -> Result<()> {
     run(&Arguments {
         kernel: vec!["6.1".to_owned()],
         only: Vec::new(),
+        lsm: Lsm::Bpf,
         short: true,
         release: false,
         publish: false,
@@ -160,12 +175,12 @@ fn plans(arguments: &Arguments) -> Result<Vec<Plan>> {
         // A suite that mirrors lack is said to be left out, and not counted as passed.
         let Some(kernel) = kernel::fetch(kernel)? else { continue };
         let suites: Vec<_> = SUITES.iter().filter(wanted).collect();
-        if !arguments.short {
-            let bare: Vec<_> = suites.iter().copied().filter(|suite| suite.bare).collect();
+        let bare: Vec<_> = suites.iter().copied().filter(|suite| suite.bare).collect();
+        if arguments.short || arguments.lsm != Lsm::None {
             plans.push(Plan { kernel: kernel.clone(), lsm: WITH_BPF, suites });
+        }
+        if !arguments.short && arguments.lsm != Lsm::Bpf {
             plans.push(Plan { kernel, lsm: WITHOUT_BPF, suites: bare });
-        } else {
-            plans.push(Plan { kernel, lsm: WITH_BPF, suites });
         }
     }
     Ok(plans)
