@@ -231,7 +231,9 @@ class Guest:
     def configure(self, more=""):
         self.token()
         if not self.run(["id", AGENT]).code == 0:
-            self.must(["useradd", "--uid", UID, "--user-group", "--no-create-home", "--shell", "/bin/sh", AGENT])
+            # User and group have one number, as in the tests of the checkout.
+            self.must(["groupadd", "--gid", UID, AGENT])
+            self.must(["useradd", "--uid", UID, "--gid", UID, "--no-create-home", "--shell", "/bin/sh", AGENT])
         CONFIG.write_text(CONFIGURATION + more)
         password = pathlib.Path("/etc/interceptor/orders_rw.password")
         password.write_text("known-to-interceptor")

@@ -59,7 +59,11 @@ pub(crate) fn build(build: Build, version: Option<&str>, output: &Path) -> Resul
     let mut deb = Command::new(tool);
     // As `cargo deb` would call it.
     deb.arg("deb").args(["--package", "interceptor", "--no-build", "--profile", profile, "--output"]).arg(output);
-    deb.args(["--quiet"]);
+    deb.arg("--quiet");
+    if build == Build::Quick {
+        // Packed and unpacked quickly, by emulated machines as well, rather than small.
+        deb.args(["--fast", "--compress-type", "gz"]);
+    }
     if let Some(version) = version {
         deb.args(["--deb-version", version]);
     }
