@@ -14,5 +14,7 @@ mod daemon;
 mod engine;
 #[path = "containers/listeners.rs"]
 mod listeners;
+#[path = "containers/packaged.rs"]
+mod packaged;
 #[path = "containers/scene.rs"]
 mod scene;

@@ -45,8 +45,8 @@ impl Default for Config {
     }
 }
 
-/// Governs a cgroup, or lets it go.
-pub type Enroll = Box<dyn Fn(EnrollBody) -> BoxFuture<'static, Result<Enrolled, String>> + Send + Sync>;
+/// Takes note of a cgroup that was enrolled, or let go.
+pub type Enroll = Box<dyn Fn(Enrolled) -> BoxFuture<'static, Result<Enrolled, String>> + Send + Sync>;
 
 /// What the API speaks for.
 pub struct Api {
@@ -60,7 +60,7 @@ pub struct Api {
     pub without_modules: Option<String>,
     /// Governed cgroups, as they were last looked at.
     pub governed: Arc<ArcSwap<Vec<String>>>,
-    /// Governs a cgroup, or lets it go.
+    /// Takes note of a cgroup that was enrolled, or let go.
     pub enroll: Enroll,
     /// Network namespaces of agents' own.
     pub namespaces: Namespaces,
@@ -112,18 +112,9 @@ pub struct AnswerBody {
     pub reason: Option<String>,
 }
 
-/// `POST /v1/cgroups`.
+/// `POST /v1/cgroups`: what root has done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EnrollBody {
-    /// Path below the cgroup2 mount.
-    pub cgroup: String,
-    /// Lets it go instead.
-    pub undo: bool,
-}
-
-/// What was done.
-#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Enrolled {
     /// Path below the cgroup2 mount.
     pub cgroup: String,

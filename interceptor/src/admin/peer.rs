@@ -1,18 +1,14 @@
 //! Who asks: the kernel's word on the other end of a Unix socket.
 
 use std::ffi::CString;
-use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Uid, User};
 use tokio::net::UnixListener;
-use tokio::net::unix::UCred;
 
 use crate::approval::Approver;
+use crate::capture::cgroup;
 
 /// The other end, as the kernel knew it when it came: what it does to itself afterwards changes nothing.
 #[derive(Clone, Debug)]
@@ -26,12 +22,7 @@ pub(super) struct Peer {
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let known = stream.io().peer_cred().ok();
-        let pid = known.as_ref().and_then(UCred::pid);
-        let process = getsockopt(stream.io(), sockopt::PeerPidfd).ok();
-        Self {
-            credentials: known.map(|known| (known.uid(), known.gid())),
-            cgroup: pid.and_then(|pid| cgroup_of(pid, process.as_ref())),
-        }
+        Self { credentials: known.map(|known| (known.uid(), known.gid())), cgroup: cgroup::of_peer(stream.io()) }
     }
 }
 
@@ -64,20 +55,6 @@ fn belongs(user: Option<&User>, wanted: u32) -> bool {
     groups.contains(&Gid::from_raw(wanted))
 }
 
-/// The cgroup of the process that came. `process` refers to that very one (Linux 6.5): an agent's process that ends at once
-/// must not be taken for whoever gets its number next.
-fn cgroup_of(pid: i32, process: Option<&OwnedFd>) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    if let Some(process) = process {
-        // Readable once it has ended.
-        let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut ended, PollTimeout::ZERO) != Ok(0) {
-            return None;
-        }
-    }
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,15 +69,5 @@ mod tests {
         assert!(Peer { credentials: None, ..root(Some("/")) }.admit(None, governed).is_err());
         let stranger = Peer { credentials: Some((65_534, 65_534)), ..root(Some("/")) };
         assert!(stranger.admit(None, governed).unwrap_err().contains("neither root nor"));
-    }
-
-    #[test]
-    fn a_process_that_is_there_has_a_cgroup() {
-        let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
-        let own = i32::try_from(std::process::id()).unwrap();
-        // Before Linux 6.5 there is no descriptor.
-        let process = getsockopt(&here, sockopt::PeerPidfd).ok();
-        assert!(cgroup_of(own, process.as_ref()).is_some());
-        assert_eq!(cgroup_of(i32::MAX, process.as_ref()), None);
     }
 }

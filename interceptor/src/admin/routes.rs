@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 
 use super::peer::Peer;
-use super::{AdoptBody, AnswerBody, Api, BODY_LIMIT, EnrollBody, Fault, Status};
+use super::{AdoptBody, AnswerBody, Api, BODY_LIMIT, Enrolled, Fault, Status};
 use crate::approval::{Answer, Approver, RequestId};
 use crate::capture::{self, Wish};
 use crate::telemetry::SessionId;
@@ -147,11 +147,11 @@ async fn adopt(
     }
 }
 
-/// Governs a cgroup that runs already, or lets it go.
+/// Root has enrolled a cgroup that runs already, or let it go: takes note, and listens where its processes are.
 async fn enroll(
     State(api): State<Arc<Api>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    body: Result<Json<EnrollBody>, JsonRejection>,
+    body: Result<Json<Enrolled>, JsonRejection>,
 ) -> Response {
     let asked_by = match admit(&api, &peer) {
         Ok(approver) => approver,
@@ -164,7 +164,7 @@ async fn enroll(
     if asked_by.uid != 0 {
         return fault(StatusCode::FORBIDDEN, "only root enrolls cgroups, and lets them go".to_owned());
     }
-    tracing::warn!(cgroup = %body.cgroup, undo = body.undo, %asked_by, "a cgroup is enrolled, or let go");
+    tracing::warn!(cgroup = %body.cgroup, governed = body.governed, %asked_by, "a cgroup is enrolled, or let go");
     (api.enroll)(body).await.map_or_else(|error| fault(StatusCode::CONFLICT, error), |enrolled| json(&enrolled))
 }
 

@@ -20,8 +20,8 @@ use crate::admin::{self, Api};
 use crate::approval;
 use crate::capture::dns::{Names, Relay};
 use crate::capture::{
-    Arrivals, Capture, CaptureError, Captured, Events, Kept, Listener, NAMESPACE_DESCRIPTORS, Namespaces,
-    QUESTIONS_IN_FLIGHT, Unrecorded,
+    Arrivals, Capture, Captured, Events, Kept, KeptNamespaces, Listener, NAMESPACE_DESCRIPTORS, Namespaces,
+    QUESTIONS_IN_FLIGHT, Refreshed, Unrecorded,
 };
 use crate::clock::Clock;
 use crate::config::{self, Config, Problem};
@@ -110,6 +110,7 @@ impl Captures {
         let listener = listener.map_err(|error| StartError::failed("listening for agents")(&error))?;
         let relay = Relay::take_over(config, &mut kept).await;
         let relay = relay.map_err(|error| StartError::failed("relaying DNS")(&error))?;
+        let of_namespaces = KeptNamespaces::take(&mut kept);
         drop(kept);
         let capture = Capture::start(config, &listener, relay.as_ref());
         let capture = capture.map_err(|error| StartError::failed("capturing")(&error))?;
@@ -117,6 +118,8 @@ impl Captures {
         let namespaces = Namespaces::new(config, &listener, relay.as_ref(), Arc::clone(&names) as Arc<dyn Names>);
         let (namespaces, arrivals) =
             namespaces.map_err(|error| StartError::failed("looking at network namespaces")(&error))?;
+        let taken = namespaces.take_over(of_namespaces).await;
+        taken.map_err(|error| StartError::failed("taking over what was kept of network namespaces")(&error))?;
         let governed = Arc::new(ArcSwap::from_pointee(config.cgroups.clone()));
         publish(&capture, &governed)?;
         Ok(Self { listener, relay, names, capture, events, namespaces, arrivals, governed, orders, launched })
@@ -240,8 +243,8 @@ async fn govern(
                 let _nobody_waits = question.send(());
             },
             Some(order) = orders.recv() => {
-                enroll::obey(order, &capture, house, &namespaces);
                 publish(&capture, &governed)?;
+                enroll::obey(order, capture.config(), house, &namespaces);
             },
             _ = expire.tick() => {
                 house.expire_approvals().await;
@@ -266,11 +269,14 @@ async fn govern(
 
 /// Looks at the governed cgroups again, and tells the admin socket.
 fn publish(capture: &Capture, governed: &ArcSwap<Vec<String>>) -> Result<(), StartError> {
-    match capture.refresh() {
-        Ok(all) => governed.store(Arc::new(all.into_iter().map(|one| one.path).collect())),
+    let Refreshed { governed: all, failures } = capture.refresh();
+    governed.store(Arc::new(all.into_iter().map(|one| one.path).collect()));
+    for error in failures {
+        tracing::error!(%error, "a governed cgroup cannot be governed");
         // The next start has it prepared, and who is in it meanwhile goes where it likes.
-        Err(error @ CaptureError::Unprepared(_)) => return Err(StartError::failed("governing")(&error)),
-        Err(error) => tracing::error!(%error, "a governed cgroup cannot be governed"),
+        if error.is_unprepared() {
+            return Err(StartError::failed("governing")(&error));
+        }
     }
     Ok(())
 }

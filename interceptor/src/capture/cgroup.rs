@@ -3,12 +3,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, OnceLock};
 
 use lru::LruCache;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
 use parking_lot::Mutex;
 
 use super::sys;
@@ -122,6 +124,26 @@ pub fn own() -> io::Result<String> {
     line.map(str::to_owned).ok_or_else(|| io::Error::other("/proc/self/cgroup names no cgroup v2"))
 }
 
+/// The cgroup of the process at the other end of a Unix socket; nothing where that has ended by then. Where the kernel refers to
+/// that very process (Linux 6.5), one that ends at once is not taken for whoever gets its number next.
+#[must_use]
+pub fn of_peer(socket: &impl AsFd) -> Option<String> {
+    let pid = getsockopt(socket, sockopt::PeerCredentials).ok()?.pid();
+    of_process(pid, getsockopt(socket, sockopt::PeerPidfd).ok().as_ref())
+}
+
+fn of_process(pid: i32, process: Option<&OwnedFd>) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    if let Some(process) = process {
+        // Readable once it has ended.
+        let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut ended, PollTimeout::ZERO) != Ok(0) {
+            return None;
+        }
+    }
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
 /// The cgroup above this one, and its owner, where it is not root's alone: who may write to the `cgroup.procs` of a common
 /// ancestor moves processes between all cgroups below it that he owns.
 ///
@@ -186,5 +208,17 @@ mod tests {
         assert_eq!(by_search(id).unwrap(), own);
         assert_eq!(by_search(u64::MAX).unwrap_err().raw_os_error(), Some(libc::ESTALE));
         assert!(search(&root, id, 0).is_none() || own.matches('/').count() == 1);
+    }
+
+    #[test]
+    fn a_process_that_is_there_has_a_cgroup() {
+        let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(of_peer(&here).is_some());
+        // Before Linux 6.5 there is no descriptor.
+        assert_eq!(of_process(i32::MAX, getsockopt(&here, sockopt::PeerPidfd).ok().as_ref()), None);
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let process = i32::try_from(child.id()).unwrap();
+        child.wait().unwrap();
+        assert_eq!(of_process(process, None), None);
     }
 }

@@ -48,6 +48,8 @@ pub struct Config {
     /// Network namespaces of agents' own (containers) that the daemon listens in at most; 0: in none, connects there are
     /// refused.
     pub namespaces: usize,
+    /// Where `interceptor namespaces` is asked to open them, for a daemon that may not enter them by itself.
+    pub namespaces_socket: PathBuf,
 }
 
 impl Default for Config {
@@ -66,6 +68,7 @@ impl Default for Config {
             dns_names: Vec::new(),
             dns_upstream: None,
             namespaces: 256,
+            namespaces_socket: PathBuf::from("/run/interceptor-namespaces.sock"),
         }
     }
 }
@@ -101,6 +104,9 @@ impl Config {
         }
         if !self.pin_directory.is_absolute() {
             faults.push(format!("pin_directory: `{}` is not absolute", self.pin_directory.display()));
+        }
+        if !self.namespaces_socket.is_absolute() {
+            faults.push(format!("namespaces_socket: `{}` is not absolute", self.namespaces_socket.display()));
         }
         if self.namespaces > MAX_NAMESPACES {
             faults.push(format!("namespaces: {} are too many, the limit is {MAX_NAMESPACES}", self.namespaces));

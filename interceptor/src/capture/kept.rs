@@ -54,6 +54,13 @@ impl Kept {
         Self { sockets: Vec::new(), pins: Pins::new(&config.pin_directory), refused: false }
     }
 
+    /// All whose names are meant.
+    pub(super) fn take_where(&mut self, meant: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
+        let (taken, left) = self.sockets.drain(..).partition(|(name, _)| meant(name));
+        self.sockets = left;
+        taken
+    }
+
     /// Drops what was kept under this name.
     pub(super) fn discard(&mut self, name: &str) {
         let before = self.sockets.len();
@@ -98,7 +105,9 @@ impl Kept {
                 others.push((other, socket));
                 continue;
             }
-            match check(&socket, kind, address, &self.pins) {
+            let here =
+                own_namespace().map_err(|error| Mismatch(format!("the network namespace is not known: {error}")));
+            match here.and_then(|here| check(&socket, kind, address, (here, &self.pins))) {
                 Ok(()) if taken.is_none() => taken = Some(socket),
                 Ok(()) => self.refused = true,
                 Err(why) => {
@@ -127,7 +136,7 @@ impl Drop for Kept {
 
 /// Why a descriptor is not the socket that it is said to be.
 #[derive(Debug)]
-struct Mismatch(String);
+pub(super) struct Mismatch(String);
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,7 +144,14 @@ impl fmt::Display for Mismatch {
     }
 }
 
-fn check(socket: &OwnedFd, kind: Kind, address: SocketAddr, pins: &Pins) -> Result<(), Mismatch> {
+/// Whether it is of this kind, at this address of the network namespace with this cookie, and marked. It does not block from
+/// then on.
+pub(super) fn check(
+    socket: &OwnedFd,
+    kind: Kind,
+    address: SocketAddr,
+    (namespace, pins): (u64, &Pins),
+) -> Result<(), Mismatch> {
     let wrong = |what: &str| Mismatch(what.to_owned());
     let option =
         |name| sys::socket_option(socket.as_fd(), name).map_err(|error| Mismatch(format!("no socket: {error}")));
@@ -155,8 +171,7 @@ fn check(socket: &OwnedFd, kind: Kind, address: SocketAddr, pins: &Pins) -> Resu
     if bound.ip() != address.ip() || (address.port() != 0 && bound.port() != address.port()) || bound.port() == 0 {
         return Err(Mismatch(format!("it is at {bound}, not at {address}")));
     }
-    let here = own_namespace().map_err(|error| Mismatch(format!("the network namespace is not known: {error}")))?;
-    if option(libc::SO_NETNS_COOKIE)? != here {
+    if option(libc::SO_NETNS_COOKIE)? != namespace {
         return Err(wrong("it is of another network namespace"));
     }
     if !Own::has_marked(pins, socket) {
@@ -190,7 +205,7 @@ pub(super) fn keep(name: &str, socket: &impl AsFd) {
 }
 
 /// Has the service manager drop what it keeps under this name.
-fn forget(name: &str) {
+pub(super) fn forget(name: &str) {
     if let Err(error) = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]) {
         tracing::warn!(name, %error, "the service manager was not told to drop a socket");
     }

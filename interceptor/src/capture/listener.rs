@@ -5,11 +5,10 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd as _, AsRawFd};
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, OnceLock};
 
 use aya::maps::MapError;
-use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::kept::keep;
@@ -35,7 +34,6 @@ pub struct Listener {
     v6: Option<TcpListener>,
     port: u16,
     records: Arc<OnceLock<Records>>,
-    marks: Marks,
     /// What the service manager does not keep yet.
     unkept: Vec<&'static str>,
     /// It was taken over from an earlier run.
@@ -44,15 +42,11 @@ pub struct Listener {
     own: Option<Probe>,
 }
 
-/// Where the daemon's sockets are marked, once that is known.
-type Marks = Arc<OnceLock<Mutex<Own>>>;
-
 /// What the listeners of all namespaces have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Likeness {
     port: u16,
     records: Arc<OnceLock<Records>>,
-    marks: Marks,
 }
 
 /// Why an accepted connection was closed instead of handed on.
@@ -115,7 +109,7 @@ impl Listener {
     }
 
     fn of((v4, v6): (TcpListener, Option<TcpListener>), port: u16, unkept: Vec<&'static str>, kept: bool) -> Self {
-        Self { v4, v6, port, records: Arc::default(), marks: Marks::default(), unkept, kept, own: None }
+        Self { v4, v6, port, records: Arc::default(), unkept, kept, own: None }
     }
 
     /// As [`Self::bind`], but goes on with the sockets that the service manager kept: what has connected since the last
@@ -197,7 +191,7 @@ impl Listener {
 
     /// What listeners of other network namespaces are to be like.
     pub(super) fn likeness(&self) -> Likeness {
-        Likeness { port: self.port, records: Arc::clone(&self.records), marks: Arc::clone(&self.marks) }
+        Likeness { port: self.port, records: Arc::clone(&self.records) }
     }
 
     /// Cookie of its network namespace; 0 where the kernel (before 5.14) does not tell.
@@ -209,14 +203,13 @@ impl Listener {
     pub(super) fn arm(&self, records: Records, mut own: Own) -> Result<(), MapError> {
         own.mark(&self.v4)?;
         self.v6.iter().try_for_each(|v6| own.mark(v6))?;
-        let _already = self.marks.set(Mutex::new(own));
         let _already = self.records.set(records);
         Ok(())
     }
 }
 
 impl Likeness {
-    /// A listener of another network namespace, from sockets that were made there. Call it inside a tokio runtime.
+    /// A listener of another network namespace, from sockets that were made and marked there. Call it inside a tokio runtime.
     ///
     /// # Errors
     /// When they cannot be waited for.
@@ -226,19 +219,8 @@ impl Likeness {
         own: Probe,
     ) -> io::Result<Listener> {
         let (v4, v6) = (TcpListener::from_std(v4)?, v6.map(TcpListener::from_std).transpose()?);
-        self.mark(&v4)?;
-        v6.iter().try_for_each(|v6| self.mark(v6))?;
-        let (records, marks) = (Arc::clone(&self.records), Arc::clone(&self.marks));
-        Ok(Listener { v4, v6, port: self.port, records, marks, unkept: Vec::new(), kept: false, own: Some(own) })
-    }
-
-    /// Makes a socket of the daemon's in another network namespace known to the kernel programs.
-    ///
-    /// # Errors
-    /// When they are not loaded yet, or the kernel refuses.
-    pub(super) fn mark(&self, socket: &impl AsRawFd) -> io::Result<()> {
-        let own = self.marks.get().ok_or_else(|| io::Error::other("the kernel programs are not loaded yet"))?;
-        own.lock().mark(socket).map_err(io::Error::other)
+        let records = Arc::clone(&self.records);
+        Ok(Listener { v4, v6, port: self.port, records, unkept: Vec::new(), kept: false, own: Some(own) })
     }
 
     pub(super) const fn port(&self) -> u16 {

@@ -3,6 +3,8 @@
 //! A start is safe at every step: the maps deny until the settings are written, the fence is attached before anything
 //! is redirected, a pinned link gets its new program in one step, and a failure removes nothing.
 
+mod prepare;
+
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +21,6 @@ use interceptor_ebpf::{
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use parking_lot::Mutex;
 
-use super::config::MAX_CGROUPS;
 use super::grants::Grants;
 use super::maps::{KernelAskers, Records};
 use super::modules::{self, Modules};
@@ -27,6 +28,8 @@ use super::own::Own;
 use super::pins::{Attached, Pins};
 use super::sys::Plain;
 use super::{Config, Counters, Events, Listener, SecurityModules, btf, cgroup, dns, foreign};
+
+pub use self::prepare::{govern, prepare, prepare_doorkeeper, release};
 
 /// The kernel object, as committed and as `cargo xtask ebpf` rebuilds it.
 static OBJECT: &[u8] =
@@ -116,9 +119,27 @@ pub enum CaptureError {
          this cgroup, before it (the unit does), or run the daemon as root"
     )]
     Unprepared(String),
+    /// Who has a running daemon enroll cgroups has to be of its version.
+    #[error("no daemon of this version runs here: start it, or restart it after an upgrade ({0})")]
+    NoDaemon(String),
+    /// More than one of them.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<CaptureError>),
     /// The kernel's type information cannot be read.
     #[error("reading the kernel's type information (BTF): {0}")]
     Btf(io::Error),
+}
+
+impl CaptureError {
+    /// Whether root has to prepare something before the daemon can go on.
+    #[must_use]
+    pub fn is_unprepared(&self) -> bool {
+        match self {
+            Self::Unprepared(_) => true,
+            Self::Several(all) => all.iter().any(Self::is_unprepared),
+            _ => false,
+        }
+    }
 }
 
 /// A governed cgroup, with its programs attached.
@@ -130,6 +151,36 @@ pub struct Governed {
     pub id: u64,
     /// False where this is only still governed because an earlier configuration said so: [`uninstall`] ends that.
     pub configured: bool,
+}
+
+/// What became of the governed cgroups.
+#[derive(Debug, Default)]
+pub struct Refreshed {
+    /// Those that are governed.
+    pub governed: Vec<Governed>,
+    /// Why others are not.
+    pub failures: Vec<CaptureError>,
+}
+
+impl Refreshed {
+    fn add(&mut self, one: Result<Governed, CaptureError>) {
+        match one {
+            Ok(governed) => self.governed.push(governed),
+            Err(error) => self.failures.push(error),
+        }
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// When one of them is not governed: every reason.
+    pub fn whole(mut self) -> Result<Vec<Governed>, CaptureError> {
+        match self.failures.len() {
+            0 => Ok(self.governed),
+            1 => Err(self.failures.remove(0)),
+            _ => Err(CaptureError::Several(self.failures)),
+        }
+    }
 }
 
 /// Capture in force. Dropping it changes nothing in the kernel: links are pinned.
@@ -205,7 +256,7 @@ impl Capture {
         // The hand-over comes first: a connection without it would be closed.
         self.attach(daemon, programs)?;
         self.hand_over(daemon.id, programs, kept)?;
-        for governed in self.refresh()?.iter().filter(|governed| !governed.configured) {
+        for governed in self.refresh().whole()?.iter().filter(|governed| !governed.configured) {
             tracing::warn!(cgroup = %governed.path, "no longer configured, but stays governed until uninstalled");
         }
         self.sweep()?;
@@ -217,48 +268,61 @@ impl Capture {
         if DAEMON_PROGRAMS.iter().any(|(program, _)| !self.pins.has(daemon.id, program)) {
             return Err(CaptureError::Unprepared(daemon.path.clone()));
         }
-        self.refresh().map(drop)
+        self.refresh().whole().map(drop)
     }
 
     /// Attaches governed cgroups that appeared (again) since the last time, and those that an earlier configuration
-    /// named. Cheap; call it now and then, since a removed and remade cgroup is another one to the kernel.
-    ///
-    /// # Errors
-    /// When a configured cgroup cannot be governed.
-    pub fn refresh(&self) -> Result<Vec<Governed>, CaptureError> {
-        let mut governed = Vec::new();
+    /// named. Cheap; call it now and then, since a removed and remade cgroup is another one to the kernel. One that cannot be
+    /// governed keeps no other from it.
+    pub fn refresh(&self) -> Refreshed {
+        let mut all = Refreshed::default();
         for path in &self.config.cgroups {
-            let id = if self.agent_programs.is_some() { make_cgroup(path)? } else { self.prepared(path)? };
-            let one = Governed { path: path.clone(), id, configured: true };
-            if !self.config.allow_delegated {
-                whole(path)?;
-            }
-            self.attach(&one, self.agent_programs.as_deref().unwrap_or_default())?;
-            governed.push(one);
+            all.add(self.configured(path));
         }
-        for id in self.pinned()? {
-            if governed.iter().any(|one| one.id == id) || !self.pins.has(id, FENCE) {
-                continue;
-            }
-            let path = match cgroup::cgroup_path(id) {
-                Ok(path) => path,
-                Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {
-                    // Whoever was in there is gone, and so is what it was attached to.
-                    // A daemon that may attach nothing removes nothing either: the next one is prepared without it.
-                    if self.agent_programs.is_some() {
-                        self.pins.detach(id, &[]).map_err(|source| self.pin_error(source))?;
+        match self.pinned() {
+            Ok(pinned) => {
+                for id in pinned.into_iter().filter(|id| self.pins.has(*id, FENCE)) {
+                    if !all.governed.iter().any(|one| one.id == id)
+                        && let Some(found) = self.still_pinned(id).transpose()
+                    {
+                        all.add(found);
                     }
-                    continue;
                 }
-                Err(_) => continue,
-            };
-            let one = Governed { path, id, configured: false };
-            self.attach(&one, self.agent_programs.as_deref().unwrap_or_default())?;
-            governed.push(one);
+            }
+            Err(error) => all.failures.push(error),
         }
         // Last: without what they may use agents are held all the same.
-        self.grants.lock().refresh(&self.config, self.agent_programs.is_some())?;
-        Ok(governed)
+        let granted = self.grants.lock().refresh(&self.config, self.agent_programs.is_some());
+        all.failures.extend(granted.err().map(CaptureError::from));
+        all
+    }
+
+    fn configured(&self, path: &str) -> Result<Governed, CaptureError> {
+        let id = if self.agent_programs.is_some() { make_cgroup(path)? } else { self.prepared(path)? };
+        let one = Governed { path: path.to_owned(), id, configured: true };
+        if !self.config.allow_delegated {
+            whole(path)?;
+        }
+        self.attach(&one, self.agent_programs.as_deref().unwrap_or_default())?;
+        Ok(one)
+    }
+
+    /// One that an earlier configuration named, or an operator. Nothing where it is gone.
+    fn still_pinned(&self, id: u64) -> Result<Option<Governed>, CaptureError> {
+        let path = match cgroup::cgroup_path(id) {
+            Ok(path) => path,
+            Err(error) => {
+                // Whoever was in there is gone, and so is what it was attached to.
+                // A daemon that may attach nothing removes nothing either: the next one is prepared without it.
+                if error.raw_os_error() == Some(libc::ESTALE) && self.agent_programs.is_some() {
+                    self.pins.detach(id, &[]).map_err(|source| self.pin_error(source))?;
+                }
+                return Ok(None);
+            }
+        };
+        let one = Governed { path, id, configured: false };
+        self.attach(&one, self.agent_programs.as_deref().unwrap_or_default())?;
+        Ok(Some(one))
     }
 
     /// Whether the hooks of security modules hold the governed cgroups as well.
@@ -267,55 +331,10 @@ impl Capture {
         &self.modules
     }
 
-    /// Governs one more cgroup, until it is gone, released, or all is uninstalled: also after a restart.
-    ///
-    /// # Errors
-    /// When it is none that may be governed, or too many are.
-    pub fn govern(&self, path: &str) -> Result<Governed, CaptureError> {
-        let mut wanted = Config { cgroups: vec![path.to_owned()], ..self.config.clone() };
-        wanted.daemon_cgroup =
-            Some(cgroup::own().map_err(|source| CaptureError::Cgroup { path: path.to_owned(), source })?);
-        if let Some(fault) = wanted.faults().into_iter().next() {
-            return Err(CaptureError::Config(fault));
-        }
-        if self.pinned()?.len() >= MAX_CGROUPS {
-            return Err(CaptureError::Config(format!("{MAX_CGROUPS} cgroups are governed, and no more can be")));
-        }
-        // It must be there: one that was made here would hold nobody.
-        let id = cgroup::cgroup_id(path).map_err(|source| CaptureError::Cgroup { path: path.to_owned(), source })?;
-        // Programs that ran twice would take the proxy for what the agent asked for.
-        let nested =
-            governed(&self.config).map_err(|source| self.pin_error(source))?.into_iter().find(|(other, known)| {
-                *other != id && (Path::new(path).starts_with(known) || Path::new(known).starts_with(path))
-            });
-        if let Some((_, known)) = nested {
-            return Err(CaptureError::Config(format!("{known} is governed already, and one contains the other")));
-        }
-        if !self.config.allow_delegated {
-            whole(path)?;
-        }
-        let one = Governed { path: path.to_owned(), id, configured: false };
-        let programs = self.agent_programs.as_deref();
-        self.attach(&one, programs.ok_or_else(|| CaptureError::Unprepared(path.to_owned()))?)?;
-        Ok(one)
-    }
-
-    /// Lets a cgroup go that [`Capture::govern`] governs. False where it does not.
-    ///
-    /// # Errors
-    /// When it is configured, or a link cannot be removed.
-    pub fn release(&self, path: &str) -> Result<bool, CaptureError> {
-        if self.config.cgroups.iter().any(|configured| configured == path) {
-            return Err(CaptureError::Config(format!("{path} is governed by the configuration: [capture] cgroups")));
-        }
-        let id = cgroup::cgroup_id(path).map_err(|source| CaptureError::Cgroup { path: path.to_owned(), source })?;
-        if !self.pins.has(id, FENCE) {
-            return Ok(false);
-        }
-        let mut order: Vec<&str> = AGENT_PROGRAMS.iter().map(|(name, _)| *name).collect();
-        order.reverse();
-        self.pins.detach(id, &order).map_err(|source| self.pin_error(source))?;
-        Ok(true)
+    /// What it was started with.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
     }
 
     /// A reader of refusals. One at a time; inside a tokio runtime.
@@ -517,31 +536,6 @@ fn make_pins(config: &Config, pins: &Pins) -> Result<(), CaptureError> {
         return Err(failed(io::Error::other("not on a bpffs; mount one: mount -t bpf bpf /sys/fs/bpf")));
     }
     pins.prepare().map_err(failed)
-}
-
-/// Does what needs privileges that the daemon has no use for afterwards: makes the governed cgroups, loads the programs, and
-/// attaches them, also to the cgroup that this process runs in, which is the daemon's. Maps that are new deny everything
-/// until the daemon writes to them, which members of `group` may.
-///
-/// # Errors
-/// As [`Capture::start`].
-pub fn prepare(config: &Config, group: Option<u32>) -> Result<Vec<Governed>, CaptureError> {
-    if let Some(fault) = config.faults().into_iter().next() {
-        return Err(CaptureError::Config(fault));
-    }
-    let daemon = daemon_cgroup(config)?;
-    let pins = Pins::new(&config.pin_directory);
-    let Programs { agents, daemons, modules } = Programs::load(config, &pins)?;
-    check_shapes(&pins)?;
-    let counters = PerCpuArray::try_from(pinned_map(&pins, map::COUNTERS)?)?;
-    let grants = Mutex::new(Grants::open(&pins)?);
-    let capture = Capture { config: config.clone(), pins, agent_programs: Some(agents), modules, grants, counters };
-    // Whether sockets were kept the daemon alone is told.
-    capture.install(&daemon, &daemons, true)?;
-    if let Some(group) = group {
-        capture.pins.share(group).map_err(|source| capture.pin_error(source))?;
-    }
-    capture.refresh()
 }
 
 /// Whether this process may load and attach kernel programs, and pin what it attaches: only root makes pins.

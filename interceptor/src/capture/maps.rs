@@ -3,10 +3,13 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::Arc;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, SkStorage};
-use interceptor_ebpf::{Address, REASONS, Reason, Record, STATE_ASKED, STATE_CAPTURED, Tuple, address, mapped, octets};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SkStorage};
+use interceptor_ebpf::{
+    Address, REASONS, Reason, Record, STATE_ASKED, STATE_CAPTURED, Settings, Tuple, address, mapped, octets,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Origin;
@@ -100,6 +103,16 @@ pub(super) fn endpoint(address: Address, port: u16) -> SocketAddr {
 pub(super) fn name(comm: &[u8; 16]) -> String {
     let text = comm.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// What the kernel programs go by, from the map that is pinned there.
+///
+/// # Errors
+/// When it is not there, or nobody has written any settings: the programs then refuse everything.
+pub(super) fn settings(pin: &Path) -> Result<Settings, MapError> {
+    let map: Array<MapData, Plain<Settings>> = Array::try_from(Map::from_map_data(MapData::from_pin(pin)?)?)?;
+    let Plain(settings) = map.get(&0, 0)?;
+    if settings.daemon_cgroup == 0 || settings.proxy_port == 0 { Err(MapError::KeyNotFound) } else { Ok(settings) }
 }
 
 /// How often the kernel programs refused, since they were first loaded.

@@ -44,11 +44,15 @@ pub use self::destroy::destroy;
 pub use self::events::{Events, KernelEvent, PacketFault, Refusal};
 pub use self::kept::Kept;
 pub use self::listener::{Listener, Unrecorded};
-pub use self::loader::{Capture, CaptureError, Governed, governs, is_governed, prepare, uninstall};
+pub use self::loader::{
+    Capture, CaptureError, Governed, Refreshed, govern, governs, is_governed, prepare, prepare_doorkeeper, release,
+    uninstall,
+};
 pub use self::maps::Counters;
 pub use self::modules::{Modules, are_held};
 pub use self::netns::{
-    Arrivals, NAMESPACE_DESCRIPTORS, Namespace, NamespaceError, Namespaces, QUESTIONS_IN_FLIGHT, Wish,
+    Arrivals, Doorkeeper, KeptNamespaces, NAMESPACE_DESCRIPTORS, Namespace, NamespaceError, Namespaces,
+    QUESTIONS_IN_FLIGHT, Wish,
 };
 pub use self::probe::{Finding, Scope, Verdict, probe};
 

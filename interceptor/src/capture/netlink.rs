@@ -1,7 +1,7 @@
 //! Questions to the kernel by netlink: framing, and no more.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket, sockopt,
@@ -33,8 +33,18 @@ pub(super) struct Netlink {
 impl Netlink {
     /// Opens one for this kind of question, whose answers come in pieces of so many bytes at most.
     pub(super) fn open(protocol: SockProtocol, piece: usize) -> io::Result<Self> {
-        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        Self::of(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?, piece)
+    }
+
+    /// A socket that was opened elsewhere. What is left of answers to whoever had it is dropped: the kernel gives each while it is
+    /// asked, so no more of them come.
+    pub(super) fn of(socket: OwnedFd, piece: usize) -> io::Result<Self> {
         setsockopt(&socket, sockopt::ReceiveTimeout, &PATIENCE)?;
+        for _ in 0..STRAYS {
+            if recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT).is_err() {
+                break;
+            }
+        }
         Ok(Self { socket, sequence: 0, buffer: vec![0; piece] })
     }
 
@@ -66,6 +76,18 @@ impl Netlink {
             }
         }
         Err(io::Error::other("the kernel answers other questions only"))
+    }
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl From<Netlink> for OwnedFd {
+    fn from(netlink: Netlink) -> Self {
+        netlink.socket
     }
 }
 
@@ -124,5 +146,16 @@ mod tests {
         );
         assert_eq!(error_of(&(-2i32).to_ne_bytes()), 2);
         assert_eq!(error_of(&[]), libc::EBADMSG);
+    }
+
+    #[test]
+    fn what_was_asked_before_is_not_answered_to_who_takes_over() {
+        let mut first = Netlink::open(SockProtocol::NetlinkRoute, 4096).unwrap();
+        // `RTM_GETLINK` of the loopback.
+        let question = [&[0; 4][..], &1i32.to_ne_bytes(), &[0; 8]].concat();
+        first.ask(18, REQUEST, &question).unwrap();
+        let mut second = Netlink::of(first.into(), 4096).unwrap();
+        let left = recv(second.socket.as_raw_fd(), &mut second.buffer, MsgFlags::MSG_DONTWAIT);
+        assert_eq!(left, Err(nix::Error::EAGAIN));
     }
 }

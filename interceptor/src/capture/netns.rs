@@ -1,8 +1,8 @@
 //! Agents in other network namespaces: containers, and whoever makes a namespace of its own.
 //!
 //! The kernel programs follow a cgroup into every namespace, and send what connects there to the daemon's port on *that*
-//! namespace's loopback. So the daemon has a listener in each: made by a thread that enters the namespace, and ends. It is
-//! made when the container's runtime says so, when a governed process is found there, and otherwise after the first
+//! namespace's loopback. So the daemon has a listener in each: made by a thread that enters the namespace, and ends; where the
+//! daemon may enter none, by one of the [`Doorkeeper`]'s. It is made when the container's runtime says so, when a governed process is found there, and otherwise after the first
 //! connect (or question to a resolver) was refused for want of it.
 //!
 //! What an agent can cause is bounded: how many there are, in all and for one cgroup, how fast, and one thread at a time.
@@ -15,11 +15,15 @@
 //! Not promised: a listener for a socket that was made in one namespace and is connected from a process in another; one
 //! where somebody in the namespace has the daemon's port.
 
+mod door;
+mod doorkeeper;
 mod enter;
 mod error;
+mod keeping;
 mod limits;
 mod live;
 mod probe;
+mod sockets;
 
 use std::collections::HashMap;
 use std::io;
@@ -34,10 +38,14 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use self::doorkeeper::Doorkeeper;
 use self::enter::{Made, Wanted};
 pub use self::error::NamespaceError;
+pub use self::keeping::KeptNamespaces;
+use self::keeping::Origin;
 use self::limits::{Claims, Limits};
 pub(super) use self::probe::Probe;
+use self::sockets::{Ports, Sockets};
 use super::listener::Likeness;
 use super::{Captured, Config, KernelEvent, Listener, Unrecorded, dns, loader};
 
@@ -90,6 +98,14 @@ impl Wish {
             Self::Refused { pid, .. } | Self::Announced { pid } | Self::Found { pid } => *pid,
         }
     }
+
+    /// The cookie of the namespace, where that one and no other is meant.
+    const fn cookie(&self) -> Option<u64> {
+        match self {
+            Self::Refused { cookie, .. } => Some(*cookie),
+            Self::Announced { .. } | Self::Found { .. } => None,
+        }
+    }
 }
 
 /// A namespace in which the daemon listens.
@@ -140,6 +156,8 @@ struct Open {
     seen: Namespace,
     /// The cgroup that counts it, where an agent has caused it.
     cgroup: Option<u64>,
+    /// Under which name the service manager keeps its sockets.
+    origin: Origin,
     usage: Arc<Mutex<Usage>>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -219,7 +237,7 @@ impl Namespaces {
         self.0.limits().claim(&mut self.0.table.lock().claims, wish, Instant::now())?;
         let _alone = self.0.entering.lock().await;
         let wanted = self.0.wanted(wish);
-        let made = tokio::task::spawn_blocking(move || enter::make(wanted)).await;
+        let made = tokio::task::spawn_blocking(move || door::make(wanted)).await;
         let made = made.map_err(|error| NamespaceError::Enter(io::Error::other(error)))??;
         self.adopt(wish, made)
     }
@@ -239,22 +257,46 @@ impl Namespaces {
             Wish::Refused { cgroup, .. } => Some(cgroup),
             Wish::Found { .. } => Some(cgroup_id),
         };
-        let of_cgroup = table.open.values().filter(|open| counted.is_some() && open.cgroup == counted).count();
-        self.0.limits().room(wish, table.open.len(), of_cgroup)?;
-        let listener = self.0.listener.within(sockets.tcp, sockets.probe).map_err(NamespaceError::Sockets)?;
-        let usage = Arc::new(Mutex::new(Usage { captured: 0, last: Instant::now() }));
-        let mut tasks = vec![self.0.runtime.spawn(serve(listener, self.0.arrivals.clone(), Arc::clone(&usage)))];
-        if let (Some(like), Some(udp)) = (&self.0.relay, sockets.udp) {
-            let marked =
-                self.0.listener.mark(&udp.0).and_then(|()| udp.1.iter().try_for_each(|v6| self.0.listener.mark(v6)));
-            marked.map_err(NamespaceError::Sockets)?;
-            let relay = like.within(udp, Arc::clone(&self.0.questions)).map_err(NamespaceError::Sockets)?;
-            let names = Arc::clone(&self.0.names);
-            tasks.push(self.0.runtime.spawn(async move { relay.run(names).await }));
-        }
+        let origin = Origin { cookie, inode, cgroup: cgroup_id };
+        origin.keep(&sockets);
         let seen = Namespace { cookie, inode, pid: wish.pid(), cgroup, captured: 0 };
-        table.open.insert(cookie, Open { seen: seen.clone(), cgroup: counted, usage, tasks });
-        Ok(seen)
+        let served = self.0.serve(&mut table, (wish, counted), (seen, origin), sockets);
+        served.inspect_err(|_| origin.forget())
+    }
+
+    /// Goes on with what the service manager kept of the last run: who has connected since then waits in it. What is not as it
+    /// was said, is of nobody any more, or is too many, is dropped, and made anew when it is wanted. Blocks on `/proc` away from
+    /// the runtime.
+    ///
+    /// # Errors
+    /// When the cgroups cannot be walked.
+    pub async fn take_over(&self, kept: KeptNamespaces) -> io::Result<()> {
+        if kept.0.is_empty() {
+            return Ok(());
+        }
+        let live = self.live().await?;
+        let _reactor = self.0.runtime.enter();
+        for (origin, parts) in kept.0 {
+            let Origin { cookie, inode, cgroup } = origin;
+            let taken = Sockets::from_parts(parts, (cookie, self.0.ports()), &self.0.config);
+            let pid = live.namespaces.get(&inode).copied().filter(|_| inode != self.0.home);
+            let taken = taken.map_err(|error| error.to_string()).and_then(|sockets| {
+                let pid = pid.ok_or_else(|| "no governed process is in it".to_owned())?;
+                let path = super::cgroup::cgroup_path(cgroup).unwrap_or_else(|_| "a cgroup that is gone".to_owned());
+                let seen = Namespace { cookie, inode, pid, cgroup: path, captured: 0 };
+                let wish = (Wish::Found { pid }, Some(cgroup));
+                let served = self.0.serve(&mut self.0.table.lock(), wish, (seen, origin), sockets);
+                served.map_err(|error| error.to_string())
+            });
+            match taken {
+                Ok(seen) => tracing::info!(inode = seen.inode, "still listens in a network namespace"),
+                Err(why) => {
+                    tracing::warn!(inode, %why, "what was kept of a network namespace is not used");
+                    origin.forget();
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Closes those that no governed process is in any more, and opens those in which one is found. Gives what was closed.
@@ -266,17 +308,22 @@ impl Namespaces {
         if !discover && self.0.table.lock().open.is_empty() {
             return Ok(Vec::new());
         }
-        let config = self.0.config.clone();
-        let live = tokio::task::spawn_blocking(move || {
-            let roots: Vec<String> = loader::governed(&config)?.into_iter().map(|(_, path)| path).collect();
-            live::walk(&roots)
-        });
-        let live = live.await.map_err(io::Error::other)??;
+        let live = self.live().await?;
         let closed = if live.complete { self.close_idle(&live) } else { Vec::new() };
         if discover {
             self.discover(&live).await;
         }
         Ok(closed)
+    }
+
+    /// Where governed processes are.
+    async fn live(&self) -> io::Result<live::Live> {
+        let config = self.0.config.clone();
+        let live = tokio::task::spawn_blocking(move || {
+            let roots: Vec<String> = loader::governed(&config)?.into_iter().map(|(_, path)| path).collect();
+            live::walk(&roots)
+        });
+        live.await.map_err(io::Error::other)?
     }
 
     fn close_idle(&self, live: &live::Live) -> Vec<Namespace> {
@@ -287,7 +334,8 @@ impl Namespaces {
             unused && !live.namespaces.contains_key(&open.seen.inode)
         };
         let gone: Vec<u64> = table.open.iter().filter(|(_, open)| idle(open)).map(|(cookie, _)| *cookie).collect();
-        gone.iter().filter_map(|cookie| table.open.remove(cookie)).map(|open| open.now()).collect()
+        let closed = gone.iter().filter_map(|cookie| table.open.remove(cookie));
+        closed.inspect(|open| open.origin.forget()).map(|open| open.now()).collect()
     }
 
     async fn discover(&self, live: &live::Live) {
@@ -310,14 +358,35 @@ impl Inner {
 
     fn wanted(&self, wish: Wish) -> Wanted {
         let known = self.table.lock().open.values().map(|open| (open.seen.inode, open.seen.cookie)).collect();
-        Wanted {
-            wish,
-            config: self.config.clone(),
-            home: self.home,
-            proxy_port: self.listener.port(),
-            dns_port: self.relay.as_ref().map(dns::Likeness::port),
-            known,
+        Wanted { wish, config: self.config.clone(), homes: vec![self.home], ports: self.ports(), known }
+    }
+
+    fn ports(&self) -> Ports {
+        Ports { proxy: self.listener.port(), dns: self.relay.as_ref().map(dns::Likeness::port) }
+    }
+
+    /// Has the sockets served, where there is room. Call it inside the runtime.
+    fn serve(
+        &self,
+        table: &mut Table,
+        (wish, counted): (Wish, Option<u64>),
+        (seen, origin): (Namespace, Origin),
+        sockets: Sockets,
+    ) -> Result<Namespace, NamespaceError> {
+        let of_cgroup = table.open.values().filter(|open| counted.is_some() && open.cgroup == counted).count();
+        self.limits().room(wish, table.open.len(), of_cgroup)?;
+        let listener = self.listener.within(sockets.tcp, sockets.probe).map_err(NamespaceError::Sockets)?;
+        let relay =
+            self.relay.as_ref().zip(sockets.udp).map(|(like, udp)| like.within(udp, Arc::clone(&self.questions)));
+        let relay = relay.transpose().map_err(NamespaceError::Sockets)?;
+        let usage = Arc::new(Mutex::new(Usage { captured: 0, last: Instant::now() }));
+        let mut tasks = vec![self.runtime.spawn(serve(listener, self.arrivals.clone(), Arc::clone(&usage)))];
+        if let Some(relay) = relay {
+            let names = Arc::clone(&self.names);
+            tasks.push(self.runtime.spawn(async move { relay.run(names).await }));
         }
+        table.open.insert(seen.cookie, Open { seen: seen.clone(), cgroup: counted, origin, usage, tasks });
+        Ok(seen)
     }
 }
 

@@ -33,11 +33,23 @@ impl Pins {
     pub(super) fn prepare(&self) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(self.maps())?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(self.root.join("links"))?;
+        self.are_roots()
+    }
+
+    /// Whether root alone makes pins here.
+    pub(super) fn are_roots(&self) -> io::Result<()> {
         let metadata = fs::metadata(&self.root)?;
         if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
             return Err(io::Error::other(format!("{} must be writable by root alone", self.root.display())));
         }
         Ok(())
+    }
+
+    /// Keeps others who lock from changing links, until the file is closed.
+    pub(super) fn lock(&self) -> io::Result<fs::File> {
+        let directory = fs::File::open(&self.root)?;
+        directory.lock()?;
+        Ok(directory)
     }
 
     /// Lets a group see the pins, and use the maps of this version. Only root makes or removes any.

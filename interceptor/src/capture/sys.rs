@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -159,6 +159,18 @@ pub(super) fn handed_over() -> io::Result<Vec<(String, OwnedFd)>> {
     // and the flag above lets that happen once.
     let owned = sd_notify::listen_fds_with_names()?.map(|(fd, name)| (name, unsafe { OwnedFd::from_raw_fd(fd) }));
     Ok(owned.collect())
+}
+
+/// A connection that was accepted, now owned.
+pub(super) fn accepted(descriptor: RawFd) -> OwnedFd {
+    // SAFETY: as below.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+/// Descriptors that came with a message, now owned.
+pub(super) fn received(descriptors: Vec<RawFd>) -> Vec<OwnedFd> {
+    // SAFETY: the kernel has just made them for this process, and nobody else knows of them.
+    descriptors.into_iter().map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }).collect()
 }
 
 /// A socket option that is a plain number, of four or eight bytes.

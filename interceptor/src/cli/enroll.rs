@@ -9,7 +9,8 @@ use std::process::{Command, ExitCode};
 use hyper::Method;
 
 use super::{Context, Printer, REFUSED, block_on};
-use crate::admin::{EnrollBody, Enrolled, client};
+use crate::admin::{Enrolled, client};
+use crate::capture;
 use crate::identity::container;
 use crate::launch::dropin::{self, Unit};
 
@@ -73,7 +74,8 @@ fn running(arguments: &Arguments) -> Result<Option<String>, String> {
     }
 }
 
-/// Asks the daemon to govern a cgroup, or to let it go.
+/// Governs a cgroup, or lets it go, and tells the daemon. In this order: the kernel programs, the end of the connections from
+/// before, the listeners.
 fn govern(context: &Context, cgroup: String, arguments: &Arguments, out: &mut Printer) -> Result<ExitCode, String> {
     let what = if arguments.undo { "is let go" } else { "is governed, and its connections are ended" };
     crate::capture::cgroup::cgroup_id(&cgroup).map_err(|error| format!("cgroup {cgroup}: {error}"))?;
@@ -84,15 +86,43 @@ fn govern(context: &Context, cgroup: String, arguments: &Arguments, out: &mut Pr
             return Ok(ExitCode::from(REFUSED));
         }
     }
-    let body = EnrollBody { cgroup, undo: arguments.undo };
-    let call = client::call::<Enrolled>(&context.socket, Method::POST, "/v1/cgroups", Some(&body));
-    let done = block_on(call)?.map_err(|error| error.to_string())?;
-    out.show(&done, |done| {
-        let Enrolled { cgroup, governed, destroyed } = done;
-        let ended = format!("{cgroup} is governed from now on; {destroyed} connections from before are ended");
-        Ok(if *governed { ended } else { format!("{cgroup} is not governed any more") })
-    })?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err("this needs root: it attaches kernel programs, and ends connections".to_owned());
+    }
+    let config = context.configuration()?.capture;
+    let done = if arguments.undo { release(&config, cgroup) } else { attach(&config, cgroup) }?;
+    let words = said(&done);
+    let call = client::call::<Enrolled>(&context.socket, Method::POST, "/v1/cgroups", Some(&done));
+    let told = block_on(call)?.map_err(|error| format!("{words}; but the daemon: {error}"))?;
+    out.show(&told, |told| Ok(said(told)))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn attach(config: &capture::Config, cgroup: String) -> Result<Enrolled, String> {
+    capture::govern(config, &cgroup).map_err(|error| error.to_string())?;
+    // Twice: a process that was starting another one may have handed it a socket meanwhile.
+    let ended = capture::destroy(&cgroup).and_then(|first| Ok(first + capture::destroy(&cgroup)?));
+    match ended {
+        Ok(destroyed) => Ok(Enrolled { cgroup, governed: true, destroyed }),
+        Err(error) => Err(format!("{cgroup} is governed, but its connections from before could not be ended: {error}")),
+    }
+}
+
+fn release(config: &capture::Config, cgroup: String) -> Result<Enrolled, String> {
+    match capture::release(config, &cgroup) {
+        Ok(true) => Ok(Enrolled { cgroup, governed: false, destroyed: 0 }),
+        Ok(false) => Err(format!("{cgroup} is not governed")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn said(done: &Enrolled) -> String {
+    let Enrolled { cgroup, governed, destroyed } = done;
+    if *governed {
+        format!("{cgroup} is governed from now on; {destroyed} connections from before are ended")
+    } else {
+        format!("{cgroup} is not governed any more")
+    }
 }
 
 /// Characters of a container's id that are asked for at least.

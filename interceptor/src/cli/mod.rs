@@ -10,6 +10,7 @@ mod doctor;
 mod enroll;
 mod exec;
 mod governs;
+mod namespaces;
 mod output;
 pub mod policy;
 mod prepare;
@@ -85,6 +86,8 @@ enum Command {
     },
     /// The same as a hook of a container's runtime (createRuntime), which sends the container's state
     OciHook,
+    /// Open network namespaces for a daemon that may not enter them (systemd: interceptor-namespaces.socket starts it)
+    Namespaces(namespaces::Arguments),
     /// Show the daemon's state
     Status,
     /// List live sessions, or end one
@@ -157,6 +160,7 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
         Command::Governs(arguments) => governs::run(&context, &arguments, out),
         Command::Adopt { pid } => adopt::run(&context, pid, out),
         Command::OciHook => adopt::hook(&context),
+        Command::Namespaces(arguments) => namespaces::run(&context, &arguments),
         Command::Status => status::run(&context, out),
         Command::Sessions(arguments) => sessions::run(&context, &arguments, out),
         Command::Approvals(arguments) => approvals::run(&context, &arguments, out),

@@ -2,6 +2,7 @@
 //!
 //! It runs in the daemon's cgroup, before each start: makes the governed cgroups, attaches the kernel programs of this
 //! version to them, and gives the daemon's user what it writes to. Afterwards the daemon needs none of these privileges.
+//! Of what opens network namespaces for the daemon (`interceptor namespaces`), it prepares the cgroup.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -20,6 +21,9 @@ pub(crate) struct Arguments {
     /// User that the daemon runs as
     #[arg(long, value_name = "USER", default_value = "interceptor")]
     user: String,
+    /// For `interceptor namespaces` instead, in its cgroup, while the daemon runs
+    #[arg(long)]
+    namespaces: bool,
 }
 
 pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -> Result<ExitCode, String> {
@@ -27,8 +31,11 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
         return Err("prepare needs root: it makes cgroups, and attaches kernel programs".to_owned());
     }
     let config = context.configuration()?;
-    let user = User::from_name(&arguments.user).map_err(|error| format!("user {}: {error}", arguments.user))?;
-    let user = user.ok_or_else(|| format!("there is no user {}; systemd-sysusers makes it", arguments.user))?;
+    if arguments.namespaces {
+        capture::prepare_doorkeeper(&config.capture).map_err(|error| error.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let user = user(&arguments.user)?;
     let governed = capture::prepare(&config.capture, Some(user.gid.as_raw())).map_err(|error| error.to_string())?;
     let launched = Registry::beside(&config.admin.socket, &config.capture.pin_directory).launched;
     let failed = |path: &Path| {
@@ -43,6 +50,12 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
     }
     out.line(&format!("{} cgroups are governed", governed.len()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A user by name.
+pub(super) fn user(name: &str) -> Result<User, String> {
+    let found = User::from_name(name).map_err(|error| format!("user {name}: {error}"))?;
+    found.ok_or_else(|| format!("there is no user {name}; systemd-sysusers makes it"))
 }
 
 /// Makes a directory, and gives it with the files in it to the user, where it is root's. What is in a directory that

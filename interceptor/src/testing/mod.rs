@@ -2,6 +2,7 @@
 
 pub mod answering;
 pub mod certificates;
+pub mod doorkeeper;
 pub mod draw;
 pub mod faults;
 pub mod forks;
@@ -11,4 +12,5 @@ pub mod masks;
 pub mod postgres;
 pub mod proxy;
 pub mod stage;
+pub mod units;
 pub mod world;

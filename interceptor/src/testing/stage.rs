@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::doorkeeper::Doorkeeper;
 use super::issuer::{KeyKind, TestIssuer};
 use super::manager::Manager;
 use super::postgres::{Options, Postgres, ServerTls};
+use super::units;
 use super::world::{FAR4, FAR6, Place, World};
 use crate::clock::{Clock as _, SystemClock};
 
@@ -58,6 +60,8 @@ pub struct Script {
 #[derive(Debug)]
 pub struct Stage {
     daemon: Option<Child>,
+    /// What opens network namespaces for it, once that is started.
+    pub doorkeeper: Option<Doorkeeper>,
     /// The server, which agents may not reach but through interceptor.
     pub server: Postgres,
     /// The issuer of tokens.
@@ -94,7 +98,8 @@ impl Stage {
             manager.watchdog = script.watchdog;
         }
         let (binary, capabilities) = (binary.to_path_buf(), script.capabilities.clone());
-        let mut stage = Self { daemon: None, server, issuer, directory, manager, capabilities, binary, world };
+        let mut stage =
+            Self { daemon: None, doorkeeper: None, server, issuer, directory, manager, capabilities, binary, world };
         stage.write_files(&password, script)?;
         stage.write_token("svc:billing", script.token_seconds.unwrap_or(3600))?;
         stage.start_daemon()?;
@@ -168,6 +173,21 @@ impl Stage {
         let _ends = daemon.kill();
         let _status = daemon.wait();
         Err(format!("the daemon is not ready in time:\n{}", self.log()).into())
+    }
+
+    /// Starts what opens network namespaces for a daemon without that right, as its unit has it; beside a daemon that runs.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_doorkeeper(&mut self) -> Result<(), Failure> {
+        self.doorkeeper = None;
+        let (path, log) = (self.path("namespaces.sock"), self.path("doorkeeper.log"));
+        let daemon = (NOBODY_ID.parse()?, NOBODY);
+        let capabilities = units::capabilities(units::DOORKEEPER);
+        let program = |arguments: &[&str]| self.interceptor(arguments);
+        let started = Doorkeeper::start(&self.world, program, &capabilities, (&path, &log), daemon)?;
+        self.doorkeeper = Some(started);
+        Ok(())
     }
 
     /// Does as root what the daemon may not, in its cgroup.
@@ -327,6 +347,7 @@ cgroups = ["{agents}"]
 daemon_cgroup = "{daemon}"
 pin_directory = "{pins}"
 resolver = "none"
+namespaces_socket = "{directory}/namespaces.sock"
 
 [[issuer]]
 name = "corp"

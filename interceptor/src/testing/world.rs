@@ -47,6 +47,8 @@ pub enum Place<'a> {
     Agent(&'a str),
     /// In the daemon's cgroup, in the near namespace.
     Daemon,
+    /// In the cgroup of what opens namespaces for the daemon, in the near namespace.
+    Doorkeeper,
     /// In a cgroup that nobody governs, in the near namespace.
     Outside,
     /// With the servers.
@@ -80,7 +82,8 @@ impl World {
         fs::create_dir_all(&world.directory)?;
         world.write_names(names)?;
         fs::create_dir_all(world.pins())?;
-        mount(Some("bpf"), &world.pins(), Some("bpf"), MsFlags::empty(), None::<&str>)?;
+        // As systemd mounts it.
+        mount(Some("bpf"), &world.pins(), Some("bpf"), MsFlags::empty(), Some("mode=700"))?;
         for place in ["daemon", "agents", "outside", "far"] {
             fs::create_dir_all(world.cgroup_directory()?.join(place))?;
         }
@@ -100,6 +103,7 @@ impl World {
         match place {
             Place::Agent(name) => format!("/{}/agents/{name}", self.name),
             Place::Daemon => format!("/{}/daemon", self.name),
+            Place::Doorkeeper => format!("/{}/doorkeeper", self.name),
             Place::Outside => format!("/{}/outside", self.name),
             Place::Far => format!("/{}/far", self.name),
         }

@@ -6,7 +6,6 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use interceptor::capture::cgroup;
 use interceptor::testing::stage::{AGENT_UID, DATABASE, HOST, Script, Stage};
@@ -16,14 +15,14 @@ use serde_json::{Value, json};
 use super::scene::Agent;
 
 /// As a container's engine draws it.
-const ID: &str = "4f1b6c0e6a2d9c8b7a6f5e4d3c2b1a09876543210fedcba9876543210abcdef0";
-const OTHER: &str = "00000c0e6a2d9c8b7a6f5e4d3c2b1a09876543210fedcba9876543210abcdef0";
+pub(super) const ID: &str = "4f1b6c0e6a2d9c8b7a6f5e4d3c2b1a09876543210fedcba9876543210abcdef0";
+pub(super) const OTHER: &str = "00000c0e6a2d9c8b7a6f5e4d3c2b1a09876543210fedcba9876543210abcdef0";
 const BINARY: &str = env!("CARGO_BIN_EXE_interceptor");
 /// Nobody stays longer.
 const SECONDS: &str = "90";
 
 /// One container: an agent whom its id names, and whose token lies inside.
-struct Container<'a> {
+pub(super) struct Container<'a> {
     stage: &'a Stage,
     bundle: PathBuf,
     id: &'a str,
@@ -35,7 +34,7 @@ fn stage() -> Stage {
     stage_with(Script::default())
 }
 
-fn stage_with(script: Script) -> Stage {
+pub(super) fn stage_with(script: Script) -> Stage {
     let configuration = format!(
         r#"
 [[agent]]
@@ -56,7 +55,7 @@ credential = {{ user = "nobody", password = "file:/nonexistent" }}
 }
 
 impl<'a> Container<'a> {
-    fn new(stage: &'a Stage, id: &'a str, announced: bool) -> Self {
+    pub(super) fn new(stage: &'a Stage, id: &'a str, announced: bool) -> Self {
         let bundle = stage.path(&format!("bundle-{}", id.get(..8).unwrap()));
         let root = bundle.join("rootfs");
         for folder in ["usr", "bin", "sbin", "lib", "lib64", "etc", "proc", "dev", "tmp", "run"] {
@@ -103,7 +102,7 @@ impl<'a> Container<'a> {
         command
     }
 
-    fn cgroup(&self) -> String {
+    pub(super) fn cgroup(&self) -> String {
         format!("{}/{}", self.stage.world.agents_cgroup(), self.id)
     }
 
@@ -113,13 +112,13 @@ impl<'a> Container<'a> {
     }
 
     /// Runs psql in the container, against this host.
-    fn psql(&self, host: &str, statement: &str) -> Output {
+    pub(super) fn psql(&self, host: &str, statement: &str) -> Output {
         let url = format!("postgres://billing:the-shared-password@{host}:5432/{DATABASE}?sslmode=disable");
         self.output(&[&psql(), "-X", "-t", "-A", &url, "-c", statement])
     }
 
     /// Starts a program of Python in the container, which talks in lines.
-    fn start(&self, code: &str) -> Agent {
+    pub(super) fn start(&self, code: &str) -> Agent {
         let shared = include_str!("agent.py");
         let mut command = self.run(&["/usr/bin/python3", "-c", &format!("{shared}\n{code}")]);
         command.stderr(Stdio::inherit());
@@ -134,22 +133,22 @@ fn psql() -> String {
     found.pop().unwrap().join("bin/psql").display().to_string()
 }
 
-fn said(output: &Output) -> String {
+pub(super) fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn operate(stage: &Stage, code: i32, arguments: &[&str]) -> String {
+pub(super) fn operate(stage: &Stage, code: i32, arguments: &[&str]) -> String {
     let output = stage.operate(arguments).unwrap();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", said(&output));
     said(&output)
 }
 
-fn status(stage: &Stage) -> Value {
+pub(super) fn status(stage: &Stage) -> Value {
     serde_json::from_str(&operate(stage, 0, &["status", "--json"])).unwrap()
 }
 
 /// Pid of the first process in a cgroup.
-fn process_of(cgroup: &str) -> u32 {
+pub(super) fn process_of(cgroup: &str) -> u32 {
     let procs = cgroup::directory(cgroup).unwrap().join("cgroup.procs");
     let listed = fs::read_to_string(procs).unwrap();
     listed.lines().next().unwrap().parse().unwrap()
@@ -166,29 +165,6 @@ fn a_container_is_known_by_its_id_and_its_own_token_from_its_first_connect_on() 
     assert!(operate(&stage, 0, &["status"]).contains("1 captured"));
     let sessions = operate(&stage, 0, &["recordings", "list", "--json"]);
     assert!(sessions.contains("contained-bot"), "{sessions}");
-}
-
-#[test]
-fn a_daemon_of_its_own_user_enters_namespaces_where_it_is_given_that() {
-    let given = |names: &[&str]| Script {
-        managed: true,
-        capabilities: Some(names.iter().map(|name| (*name).to_owned()).collect()),
-        ..Script::default()
-    };
-    let stage = stage_with(given(&["sys_ptrace", "dac_read_search", "sys_admin"]));
-    let output = Container::new(&stage, ID, true).psql(HOST, "SELECT 1");
-    assert_eq!(said(&output), "1\n", "{}", stage.log());
-    drop(stage);
-    // As its unit has it, it says what is missing, and the container reaches nothing.
-    let stage = stage_with(given(&["sys_ptrace", "dac_read_search"]));
-    let container = Container::new(&stage, ID, true);
-    let agent = container.start("out(until(lambda: socket.create_connection((FAR4, 5432)), 100))\ngo()");
-    assert_eq!(agent.value(), json!({ "errno": 111 }));
-    let told = (0..200).any(|_| {
-        std::thread::sleep(Duration::from_millis(50));
-        stage.log().contains("cannot be entered (that takes CAP_SYS_ADMIN")
-    });
-    assert!(told, "{}", stage.log());
 }
 
 #[test]

@@ -9,12 +9,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use interceptor::testing::stage::{AGENT_UID, CARD, Script, Stage};
+use interceptor::testing::units;
 use interceptor::testing::world::Place;
 
-use super::unit;
-
 fn script() -> Script {
-    Script { managed: true, capabilities: Some(unit::capabilities()), ..Script::default() }
+    Script { managed: true, capabilities: Some(units::capabilities(units::DAEMON)), ..Script::default() }
 }
 
 fn stage(script: &Script) -> Stage {
@@ -56,7 +55,7 @@ fn it_serves_as_a_user_of_its_own_with_what_its_unit_gives_and_no_more() {
     let mut stage = stage(&script);
     close_token(&stage);
     for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-        assert_eq!(status(&stage, set), mask(&unit::capabilities()), "{set}");
+        assert_eq!(status(&stage, set), mask(&units::capabilities(units::DAEMON)), "{set}");
     }
     assert_eq!(status(&stage, "Uid:"), "65534\t65534\t65534\t65534");
     assert_eq!((status(&stage, "NoNewPrivs:"), status(&stage, "Groups:")), ("1".to_owned(), String::new()));
@@ -91,12 +90,13 @@ fn it_serves_as_a_user_of_its_own_with_what_its_unit_gives_and_no_more() {
 
 #[test]
 fn each_capability_is_needed() {
-    for missing in unit::capabilities() {
+    for missing in units::capabilities(units::DAEMON) {
         let mut stage = stage(&script());
         close_token(&stage);
         assert!(psql(&stage).status.success());
         stage.kill_daemon().unwrap();
-        stage.capabilities = Some(unit::capabilities().into_iter().filter(|one| *one != missing).collect());
+        stage.capabilities =
+            Some(units::capabilities(units::DAEMON).into_iter().filter(|one| *one != missing).collect());
         // It does not start, or it lets nobody in.
         if stage.start_daemon().is_ok() {
             let output = psql(&stage);
@@ -132,4 +132,26 @@ fn what_root_has_not_prepared_is_not_governed_and_the_daemon_says_so() {
     stage.kill_daemon().unwrap();
     stage.start_daemon().unwrap();
     assert!(psql(&stage).status.success());
+}
+
+#[test]
+fn a_cgroup_that_cannot_be_governed_keeps_no_other_from_it() {
+    let mut stage = stage(&script());
+    stage.kill_daemon().unwrap();
+    let agents = stage.world.agents_cgroup();
+    let world = agents.strip_suffix("/agents").unwrap();
+    // Somebody may move processes out of what lies in here.
+    let given = interceptor::capture::cgroup::directory(&format!("{world}/given")).unwrap();
+    fs::create_dir(&given).unwrap();
+    chown(given.join("cgroup.procs"), Some(AGENT_UID), None).unwrap();
+    let path = stage.path("interceptor.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let four = format!("cgroups = [\"{world}/given/a\", \"{agents}\", \"{world}/given/b\", \"{world}/later\"]");
+    fs::write(&path, text.replace(&format!("cgroups = [\"{agents}\"]"), &four)).unwrap();
+    let failed = stage.prepare().unwrap_err().to_string();
+    assert!(["given/a", "given/b"].iter().all(|one| failed.contains(one)) && !failed.contains("later"), "{failed}");
+    for (cgroup, code) in [("later", 0), ("agents", 0), ("given/a", 1), ("given/b", 1)] {
+        let output = stage.operate(&["governs", &format!("{world}/{cgroup}")]).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{cgroup}: {}", said(&output));
+    }
 }

@@ -1,44 +1,36 @@
 //! The unit file: what it says is what the daemon is tested with, and what systemd thinks of it.
 
-use std::path::PathBuf;
 use std::process::Command;
+
+use interceptor::testing::units::{DAEMON, DOORKEEPER, path, values as of};
 
 /// Exposure above which the unit counts as not hardened, as systemd counts it: a tenth of what it prints.
 const EXPOSURE: &str = "19";
 
-fn path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../packaging/interceptor.service")
-}
-
-/// The values of a setting, in order.
+/// Of the daemon's unit.
 fn values(name: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(path()).unwrap();
-    let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    lines.flat_map(str::split_whitespace).map(str::to_owned).collect()
-}
-
-/// The daemon's capabilities, as setpriv names them.
-pub(crate) fn capabilities() -> Vec<String> {
-    let ambient = values("AmbientCapabilities");
-    assert_eq!(ambient, values("CapabilityBoundingSet"), "what it has, and what it could get");
-    ambient.iter().map(|name| name.strip_prefix("CAP_").unwrap().to_ascii_lowercase()).collect()
+    of(DAEMON, name)
 }
 
 #[test]
-fn systemd_counts_the_unit_as_hardened() {
+fn systemd_counts_both_units_as_hardened() {
+    [DAEMON, DOORKEEPER].into_iter().for_each(is_hardened);
+}
+
+fn is_hardened(unit: &str) {
     let mut analyze = Command::new("systemd-analyze");
-    analyze.args(["security", "--offline=true", "--no-pager", "--threshold", EXPOSURE]).arg(path());
+    analyze.args(["security", "--offline=true", "--no-pager", "--threshold", EXPOSURE]).arg(path(unit));
     let output = analyze.output().expect("this test needs systemd-analyze");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     // The threshold counts: with half of what the unit takes away it fails.
     let weak = tempfile::tempdir().unwrap();
-    let text = std::fs::read_to_string(path()).unwrap();
+    let text = std::fs::read_to_string(path(unit)).unwrap();
     let kept: Vec<&str> =
         text.lines().filter(|line| !line.starts_with("Protect") && !line.starts_with("User=")).collect();
-    std::fs::write(weak.path().join("interceptor.service"), kept.join("\n")).unwrap();
+    std::fs::write(weak.path().join(unit), kept.join("\n")).unwrap();
     let mut analyze = Command::new("systemd-analyze");
     analyze.args(["security", "--offline=true", "--no-pager", "--threshold", EXPOSURE]);
-    assert!(!analyze.arg(weak.path().join("interceptor.service")).output().unwrap().status.success());
+    assert!(!analyze.arg(weak.path().join(unit)).output().unwrap().status.success());
 }
 
 #[test]
@@ -46,8 +38,9 @@ fn the_unit_keeps_what_the_daemon_counts_on() {
     assert_eq!(values("Type"), ["notify"]);
     // Nobody else in its cgroup may hand in sockets to be kept, or speak for it.
     assert_eq!(values("NotifyAccess"), ["main"]);
-    // All that the daemon keeps, and room for two more versions of it while they are exchanged.
-    assert!(values("FileDescriptorStoreMax")[0].parse::<u32>().unwrap() >= 12);
+    // All that the daemon keeps, and room for two more versions of the host's while they are exchanged.
+    let namespaces = interceptor::capture::Config::default().namespaces * interceptor::capture::NAMESPACE_DESCRIPTORS;
+    assert!(values("FileDescriptorStoreMax")[0].parse::<usize>().unwrap() >= 12 + namespaces);
     assert_eq!(values("Restart"), ["always"]);
     // What `interceptor exec` has registered outlives the daemon.
     assert_eq!(values("RuntimeDirectoryPreserve"), ["yes"]);
@@ -55,4 +48,21 @@ fn the_unit_keeps_what_the_daemon_counts_on() {
     let drain = interceptor::session::Limits::default().drain_seconds;
     assert!(seconds("TimeoutStopSec") > drain + 5, "sessions have their time, and last words");
     assert!(values("ExecStartPre")[0].starts_with('+'), "prepared by root");
+}
+
+#[test]
+fn whoever_opens_namespaces_is_reached_by_the_daemon_alone_and_is_another_user() {
+    const SOCKET: &str = "interceptor-namespaces.socket";
+    let default = interceptor::capture::Config::default();
+    assert_eq!(of(SOCKET, "ListenSequentialPacket"), [default.namespaces_socket.display().to_string()]);
+    assert_eq!((of(SOCKET, "SocketUser"), of(SOCKET, "SocketMode")), (values("User"), vec!["0600".to_owned()]));
+    assert_ne!(of(DOORKEEPER, "User"), values("User"), "neither writes to the other's memory");
+    assert_eq!(of(DOORKEEPER, "Group"), values("Group"), "it sees the pins");
+    assert!(of(DOORKEEPER, "ExecStartPre").join(" ").starts_with("+/usr/bin/interceptor prepare --namespaces"));
+    assert!(of(DOORKEEPER, "ExecStart").join(" ").ends_with(&format!("--user {}", values("User")[0])));
+    assert_eq!(
+        (of(DOORKEEPER, "PartOf"), of(DOORKEEPER, "RestrictNamespaces")),
+        (vec![DAEMON.to_owned()], vec!["net".to_owned()])
+    );
+    assert!(values("Wants").contains(&SOCKET.to_owned()) && values("After").contains(&SOCKET.to_owned()));
 }

@@ -7,21 +7,18 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::thread;
 
 use nix::fcntl::{OFlag, open, openat};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
 
-use super::super::listener::{BACKLOG, has_no_v6};
 use super::super::{Config, cgroup, loader, sys};
-use super::{NamespaceError, Probe, Wish};
+use super::sockets::{Ports, Sockets};
+use super::{NamespaceError, Wish};
 
 /// Threads of a process that are looked at, where its first one is elsewhere than the one that was refused.
 const THREADS: usize = 64;
@@ -35,10 +32,9 @@ const CGROUP_FILE: u64 = 16 * 1024;
 pub(super) struct Wanted {
     pub(super) wish: Wish,
     pub(super) config: Config,
-    /// Inode of the daemon's own namespace.
-    pub(super) home: u64,
-    pub(super) proxy_port: u16,
-    pub(super) dns_port: Option<u16>,
+    /// Inodes of the namespaces that are no agent's own: the daemon's.
+    pub(super) homes: Vec<u64>,
+    pub(super) ports: Ports,
     /// Cookies of the namespaces that have a listener, by inode.
     pub(super) known: HashMap<u64, u64>,
 }
@@ -54,52 +50,67 @@ pub(super) struct Made {
     pub(super) sockets: Option<Sockets>,
 }
 
-/// Sockets on a namespace's loopback: of IPv4, and of IPv6 where it has that.
+/// What there is to enter.
 #[derive(Debug)]
-pub(super) struct Sockets {
-    pub(super) tcp: (TcpListener, Option<TcpListener>),
-    pub(super) udp: Option<(UdpSocket, Option<UdpSocket>)>,
-    pub(super) probe: Probe,
+pub(super) struct Doors {
+    cgroup: (String, u64),
+    namespaces: Vec<(File, u64)>,
 }
 
-/// Makes the sockets. Blocks until the thread has ended.
-pub(super) fn make(wanted: Wanted) -> Result<Made, NamespaceError> {
-    let thread = thread::Builder::new().name("namespace".to_owned()).spawn(move || within(&wanted));
-    let ended = thread.map_err(NamespaceError::Enter)?.join();
-    ended.unwrap_or_else(|_| Err(NamespaceError::Enter(io::Error::other("the thread broke"))))
-}
-
-/// On a thread of its own: it never comes back to where it was.
-fn within(wanted: &Wanted) -> Result<Made, NamespaceError> {
+/// Looks where the process is, without going there. Something was made already where that namespace has a listener.
+pub(super) fn look(wanted: &Wanted) -> Result<Result<Doors, Made>, NamespaceError> {
     let pid = wanted.wish.pid();
     let gone = |error| process_error(pid, error);
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let process = open(format!("/proc/{pid}").as_str(), flags, Mode::empty()).map_err(gone)?;
     let cgroup = governed(&process, wanted)?;
-    let expected = match wanted.wish {
-        Wish::Refused { cookie, .. } => Some(cookie),
-        Wish::Announced { .. } | Wish::Found { .. } => None,
-    };
+    let expected = wanted.wish.cookie();
+    let mut new = Vec::new();
     for (namespace, inode) in namespaces(&process, expected.is_some()).map_err(gone)? {
         match (wanted.known.get(&inode), expected) {
-            (None, None) if inode == wanted.home => return Err(NamespaceError::Home { pid }),
+            (None, None) if wanted.homes.contains(&inode) => return Err(NamespaceError::Home { pid }),
             // Somebody else's wish was the same.
             (Some(cookie), _) if expected.is_none_or(|expected| expected == *cookie) => {
-                return Ok(Made { cookie: *cookie, inode, cgroup, sockets: None });
+                return Ok(Err(Made { cookie: *cookie, inode, cgroup, sockets: None }));
             }
-            (Some(_), _) => continue,
-            (None, Some(_)) if inode == wanted.home => continue,
-            (None, _) => {}
+            (Some(_), _) => {}
+            (None, Some(_)) if wanted.homes.contains(&inode) => {}
+            (None, _) => new.push((namespace, inode)),
         }
+    }
+    Ok(Ok(Doors { cgroup, namespaces: new }))
+}
+
+/// Makes the sockets. Blocks until the thread has ended.
+pub(super) fn make(wanted: Wanted) -> Result<Made, NamespaceError> {
+    match look(&wanted)? {
+        Err(open) => Ok(open),
+        Ok(doors) => enter(wanted, doors),
+    }
+}
+
+/// As [`make`], once it was looked.
+pub(super) fn enter(wanted: Wanted, doors: Doors) -> Result<Made, NamespaceError> {
+    let thread = thread::Builder::new().name("namespace".to_owned()).spawn(move || within(&wanted, doors));
+    let ended = thread.map_err(NamespaceError::Enter)?.join();
+    ended.unwrap_or_else(|_| Err(NamespaceError::Enter(io::Error::other("the thread broke"))))
+}
+
+/// On a thread of its own: it never comes back to where it was.
+fn within(wanted: &Wanted, doors: Doors) -> Result<Made, NamespaceError> {
+    let Doors { cgroup, namespaces } = doors;
+    let expected = wanted.wish.cookie();
+    for (namespace, inode) in namespaces {
         setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|error| NamespaceError::Enter(error.into()))?;
         let any = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
         let any = any.map_err(|error| NamespaceError::Sockets(error.into()))?;
         let cookie = sys::socket_option(any.as_fd(), libc::SO_NETNS_COOKIE).map_err(NamespaceError::Sockets)?;
         if expected.is_none_or(|expected| expected == cookie) {
-            return Ok(Made { cookie, inode, cgroup, sockets: Some(sockets(wanted)?) });
+            let sockets = Sockets::make(wanted.ports, &wanted.config)?;
+            return Ok(Made { cookie, inode, cgroup, sockets: Some(sockets) });
         }
     }
-    Err(NamespaceError::Elsewhere { pid })
+    Err(NamespaceError::Elsewhere { pid: wanted.wish.pid() })
 }
 
 fn process_error(pid: u32, error: nix::Error) -> NamespaceError {
@@ -145,46 +156,4 @@ fn namespaces(process: &OwnedFd, threads: bool) -> nix::Result<Vec<(File, u64)>>
         }
     }
     Ok(found)
-}
-
-fn sockets(wanted: &Wanted) -> Result<Sockets, NamespaceError> {
-    let taken = |port| move |source| NamespaceError::Port { port, source };
-    let pair =
-        |port: u16| -> [SocketAddr; 2] { [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()] };
-    let [v4, v6] = pair(wanted.proxy_port);
-    let tcp = |address| bound(address, SockType::Stream).map(TcpListener::from);
-    let listening = (tcp(v4).map_err(taken(wanted.proxy_port))?, where_v6(tcp(v6)).map_err(taken(wanted.proxy_port))?);
-    let relaying = match wanted.dns_port {
-        None => None,
-        Some(port) => {
-            let [v4, v6] = pair(port);
-            let udp = |address| bound(address, SockType::Datagram).map(UdpSocket::from);
-            Some((udp(v4).map_err(taken(port))?, where_v6(udp(v6)).map_err(taken(port))?))
-        }
-    };
-    Ok(Sockets { tcp: listening, udp: relaying, probe: Probe::open().map_err(NamespaceError::Sockets)? })
-}
-
-/// Nothing, where the namespace has no IPv6.
-fn where_v6<T>(made: io::Result<T>) -> io::Result<Option<T>> {
-    match made {
-        Err(error) if has_no_v6(&error) => Ok(None),
-        other => other.map(Some),
-    }
-}
-
-/// A socket on the loopback, also where that is not up yet: a container's may come up later than it is announced.
-fn bound(address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let made = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-    setsockopt(&made, sockopt::IpFreebind, &true)?;
-    if kind == SockType::Stream {
-        // Connections of the last run may still be in TIME_WAIT.
-        setsockopt(&made, sockopt::ReuseAddr, &true)?;
-    }
-    bind(made.as_raw_fd(), &SockaddrStorage::from(address))?;
-    if kind == SockType::Stream {
-        listen(&made, Backlog::new(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?)?;
-    }
-    Ok(made)
 }

@@ -2,8 +2,10 @@
 
 use std::io;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// Why the daemon does not listen in a namespace. Connects there stay refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum NamespaceError {
     /// The process ended.
     #[error("process {pid} has ended")]
@@ -52,14 +54,20 @@ pub enum NamespaceError {
         /// Which.
         port: u16,
         /// Why.
+        #[serde(with = "number")]
         source: io::Error,
     },
     /// The namespace cannot be entered.
-    #[error("the network namespace cannot be entered (that takes CAP_SYS_ADMIN and CAP_SYS_PTRACE): {0}")]
-    Enter(io::Error),
+    #[error(
+        "the network namespace cannot be entered (that takes CAP_SYS_ADMIN and CAP_SYS_PTRACE, or interceptor-namespaces.socket): {0}"
+    )]
+    Enter(#[serde(with = "number")] io::Error),
     /// Sockets cannot be made, or waited for.
     #[error("sockets for the network namespace: {0}")]
-    Sockets(io::Error),
+    Sockets(#[serde(with = "number")] io::Error),
+    /// Who opens namespaces for the daemon does not answer, or not as it should.
+    #[error("interceptor-namespaces does not open it: {0}")]
+    Door(#[serde(with = "number")] io::Error),
 }
 
 impl NamespaceError {
@@ -67,5 +75,18 @@ impl NamespaceError {
     #[must_use]
     pub const fn is_bound(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::Share { .. } | Self::Rate)
+    }
+}
+
+/// Of an error, its number is told: words of others are not taken over.
+mod number {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, io};
+
+    pub(super) fn serialize<S: Serializer>(error: &io::Error, to: S) -> Result<S::Ok, S::Error> {
+        error.raw_os_error().unwrap_or(libc::EIO).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<io::Error, D::Error> {
+        i32::deserialize(from).map(io::Error::from_raw_os_error)
     }
 }

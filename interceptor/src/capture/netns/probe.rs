@@ -7,11 +7,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::sys::socket::SockProtocol;
 use parking_lot::Mutex;
 
 use super::super::netlink::{NLMSG_ERROR, Netlink, REQUEST, error_of};
+use super::super::sys;
 
 /// Bytes of a route at most.
 const ROUTE: usize = 4096;
@@ -32,11 +34,39 @@ impl Probe {
         Ok(Self(Mutex::new(Netlink::open(SockProtocol::NetlinkRoute, ROUTE)?)))
     }
 
+    /// One that somebody else has opened, in the namespace with this cookie.
+    ///
+    /// # Errors
+    /// When it is no such socket.
+    pub(super) fn take_over(socket: OwnedFd, cookie: u64) -> io::Result<Self> {
+        let is = |name, value: libc::c_int| Ok::<_, io::Error>(u64::try_from(value) == Ok(option(&socket, name)?));
+        let routes = is(libc::SO_DOMAIN, libc::AF_NETLINK)? && is(libc::SO_PROTOCOL, libc::NETLINK_ROUTE)?;
+        if !routes || option(&socket, libc::SO_NETNS_COOKIE)? != cookie {
+            return Err(io::Error::other("what should ask for routes does not, or does elsewhere"));
+        }
+        Ok(Self(Mutex::new(Netlink::of(socket, ROUTE)?)))
+    }
+
+    /// The same socket once more.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.0.lock().as_fd().try_clone_to_owned()
+    }
+
     /// Whether an address means a machine of the namespace's own. What cannot be told is.
     pub(crate) fn is_own(&self, destination: SocketAddr) -> bool {
         let address = destination.ip().to_canonical();
         is_always_own(address) || is_local(&mut self.0.lock(), address).unwrap_or(true)
     }
+}
+
+impl From<Probe> for OwnedFd {
+    fn from(probe: Probe) -> Self {
+        probe.0.into_inner().into()
+    }
+}
+
+fn option(socket: &OwnedFd, name: libc::c_int) -> io::Result<u64> {
+    sys::socket_option(socket.as_fd(), name)
 }
 
 /// Addresses that never mean the same machine in two namespaces.
