@@ -107,7 +107,7 @@ impl Kept {
             }
             let here =
                 own_namespace().map_err(|error| Mismatch(format!("the network namespace is not known: {error}")));
-            match here.and_then(|here| check(&socket, kind, address, (here, &self.pins))) {
+            match here.and_then(|here| check(&socket, kind, address, (here, Some(&self.pins)))) {
                 Ok(()) if taken.is_none() => taken = Some(socket),
                 Ok(()) => self.refused = true,
                 Err(why) => {
@@ -144,13 +144,13 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Whether it is of this kind, at this address of the network namespace with this cookie, and marked. It does not block from
-/// then on.
+/// Whether it is of this kind, at this address of the network namespace with this cookie, and marked, where there are pins that
+/// say so. It does not block from then on.
 pub(super) fn check(
     socket: &OwnedFd,
     kind: Kind,
     address: SocketAddr,
-    (namespace, pins): (u64, &Pins),
+    (namespace, pins): (u64, Option<&Pins>),
 ) -> Result<(), Mismatch> {
     let wrong = |what: &str| Mismatch(what.to_owned());
     let option =
@@ -174,7 +174,7 @@ pub(super) fn check(
     if option(libc::SO_NETNS_COOKIE)? != namespace {
         return Err(wrong("it is of another network namespace"));
     }
-    if !Own::has_marked(pins, socket) {
+    if pins.is_some_and(|pins| !Own::has_marked(pins, socket)) {
         return Err(wrong("the daemon has not marked it"));
     }
     nix::fcntl::fcntl(socket, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))

@@ -47,6 +47,7 @@ use self::limits::{Claims, Limits};
 pub(super) use self::probe::Probe;
 use self::sockets::{Ports, Sockets};
 use super::listener::Likeness;
+use super::pins::Pins;
 use super::{Captured, Config, KernelEvent, Listener, Unrecorded, dns, loader};
 
 /// Descriptors of a namespace: two to listen, two that relay, one that probes.
@@ -258,10 +259,8 @@ impl Namespaces {
             Wish::Found { .. } => Some(cgroup_id),
         };
         let origin = Origin { cookie, inode, cgroup: cgroup_id };
-        origin.keep(&sockets);
         let seen = Namespace { cookie, inode, pid: wish.pid(), cgroup, captured: 0 };
-        let served = self.0.serve(&mut table, (wish, counted), (seen, origin), sockets);
-        served.inspect_err(|_| origin.forget())
+        self.0.serve(&mut table, (wish, counted), (seen, origin), sockets)
     }
 
     /// Goes on with what the service manager kept of the last run: who has connected since then waits in it. What is not as it
@@ -275,10 +274,11 @@ impl Namespaces {
             return Ok(());
         }
         let live = self.live().await?;
+        let pins = Pins::new(&self.0.config.pin_directory);
         let _reactor = self.0.runtime.enter();
         for (origin, parts) in kept.0 {
             let Origin { cookie, inode, cgroup } = origin;
-            let taken = Sockets::from_parts(parts, (cookie, self.0.ports()), &self.0.config);
+            let taken = Sockets::from_parts(parts, (cookie, self.0.ports()), Some(&pins));
             let pid = live.namespaces.get(&inode).copied().filter(|_| inode != self.0.home);
             let taken = taken.map_err(|error| error.to_string()).and_then(|sockets| {
                 let pid = pid.ok_or_else(|| "no governed process is in it".to_owned())?;
@@ -375,6 +375,11 @@ impl Inner {
     ) -> Result<Namespace, NamespaceError> {
         let of_cgroup = table.open.values().filter(|open| counted.is_some() && open.cgroup == counted).count();
         self.limits().room(wish, table.open.len(), of_cgroup)?;
+        // Only then is anybody sent there.
+        sockets.mark(&self.config).map_err(NamespaceError::Sockets)?;
+        if !sockets.kept {
+            origin.keep(&sockets);
+        }
         let listener = self.listener.within(sockets.tcp, sockets.probe).map_err(NamespaceError::Sockets)?;
         let relay =
             self.relay.as_ref().zip(sockets.udp).map(|(like, udp)| like.within(udp, Arc::clone(&self.questions)));

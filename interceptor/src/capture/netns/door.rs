@@ -95,7 +95,7 @@ fn ask(wanted: &Wanted) -> Result<Made, NamespaceError> {
         return Err(NamespaceError::Door(io::Error::other("the answer is not to the question")));
     }
     let parts = parts.into_iter().zip(sockets).collect();
-    let sockets = Sockets::from_parts(parts, (cookie, wanted.ports), &wanted.config).map_err(NamespaceError::Door)?;
+    let sockets = Sockets::from_parts(parts, (cookie, wanted.ports), None).map_err(NamespaceError::Door)?;
     Ok(Made { cookie, inode, cgroup, sockets: Some(sockets) })
 }
 

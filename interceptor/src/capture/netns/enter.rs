@@ -106,7 +106,7 @@ fn within(wanted: &Wanted, doors: Doors) -> Result<Made, NamespaceError> {
         let any = any.map_err(|error| NamespaceError::Sockets(error.into()))?;
         let cookie = sys::socket_option(any.as_fd(), libc::SO_NETNS_COOKIE).map_err(NamespaceError::Sockets)?;
         if expected.is_none_or(|expected| expected == cookie) {
-            let sockets = Sockets::make(wanted.ports, &wanted.config)?;
+            let sockets = Sockets::make(wanted.ports)?;
             return Ok(Made { cookie, inode, cgroup, sockets: Some(sockets) });
         }
     }

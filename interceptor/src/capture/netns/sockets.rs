@@ -1,4 +1,5 @@
-//! What is made in a namespace: sockets on its loopback, marked as the daemon's, and one that asks its routes.
+//! What is made in a namespace: sockets on its loopback, and one that asks its routes. Nobody is sent to them before they are
+//! marked as the daemon's.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -32,6 +33,8 @@ pub(super) struct Sockets {
     pub(super) tcp: (TcpListener, Option<TcpListener>),
     pub(super) udp: Option<(UdpSocket, Option<UdpSocket>)>,
     pub(super) probe: Probe,
+    /// The service manager keeps them already.
+    pub(super) kept: bool,
 }
 
 /// One of them.
@@ -67,8 +70,8 @@ impl Part {
 }
 
 impl Sockets {
-    /// Makes them in the namespace that the calling thread is in, and marks them.
-    pub(super) fn make(ports: Ports, config: &Config) -> Result<Self, NamespaceError> {
+    /// Makes them in the namespace that the calling thread is in.
+    pub(super) fn make(ports: Ports) -> Result<Self, NamespaceError> {
         let taken = |port| move |source| NamespaceError::Port { port, source };
         let [v4, v6] = loopback(ports.proxy);
         let tcp = |address| bound(address, SockType::Stream).map(TcpListener::from);
@@ -81,13 +84,11 @@ impl Sockets {
                 Some((udp(v4).map_err(taken(port))?, where_v6(udp(v6)).map_err(taken(port))?))
             }
         };
-        let made = Self { tcp, udp, probe: Probe::open().map_err(NamespaceError::Sockets)? };
-        made.mark(config).map_err(NamespaceError::Sockets)?;
-        Ok(made)
+        Ok(Self { tcp, udp, probe: Probe::open().map_err(NamespaceError::Sockets)?, kept: false })
     }
 
     /// Makes them known to the kernel programs, which send nobody to any other.
-    fn mark(&self, config: &Config) -> io::Result<()> {
+    pub(super) fn mark(&self, config: &Config) -> io::Result<()> {
         let map = loader::pinned_map(&Pins::new(&config.pin_directory), map::OWN).map_err(io::Error::other)?;
         let mut own = Own::new(map).map_err(io::Error::other)?;
         own.mark(&self.tcp.0).map_err(io::Error::other)?;
@@ -98,7 +99,7 @@ impl Sockets {
 
     /// Each of them once more, to be kept elsewhere.
     pub(super) fn duplicates(&self) -> io::Result<Vec<(Part, OwnedFd)>> {
-        let Self { tcp, udp, probe } = self;
+        let Self { tcp, udp, probe, .. } = self;
         let mut all = vec![(Part::Probe, probe.duplicate()?), (Part::Proxy4, tcp.0.try_clone()?.into())];
         if let Some(proxy6) = &tcp.1 {
             all.push((Part::Proxy6, proxy6.try_clone()?.into()));
@@ -126,16 +127,16 @@ impl Sockets {
         all.into_iter().filter_map(|(part, socket)| Some((part, socket?))).collect()
     }
 
-    /// What somebody else has made in the namespace with this cookie: only where each is what it is said to be.
+    /// What somebody else has made in the namespace with this cookie: only where each is what it is said to be, and marked, where
+    /// there are pins that say so.
     ///
     /// # Errors
     /// When one is not, is there twice, or is missing.
     pub(super) fn from_parts(
         parts: Vec<(Part, OwnedFd)>,
         (cookie, ports): (u64, Ports),
-        config: &Config,
+        pins: Option<&Pins>,
     ) -> io::Result<Self> {
-        let pins = Pins::new(&config.pin_directory);
         let [mut proxy4, mut proxy6, mut dns4, mut dns6] = [const { None::<OwnedFd> }; 4];
         let mut probe = None;
         for (part, socket) in parts {
@@ -151,7 +152,7 @@ impl Sockets {
             };
             let [address4, address6] = loopback(port);
             let address = if v6 { address6 } else { address4 };
-            check(&socket, kind, address, (cookie, &pins))
+            check(&socket, kind, address, (cookie, pins))
                 .map_err(|why| io::Error::other(format!("{part:?}: {why}")))?;
             if port == 0 || place.replace(socket).is_some() {
                 return Err(io::Error::other(format!("{part:?} is one too many")));
@@ -165,6 +166,7 @@ impl Sockets {
             tcp: (proxy4.map(TcpListener::from).ok_or_else(missing)?, proxy6.map(TcpListener::from)),
             udp: dns4.map(|v4| (UdpSocket::from(v4), dns6.map(UdpSocket::from))),
             probe: probe.ok_or_else(missing)?,
+            kept: pins.is_some(),
         })
     }
 }
