@@ -95,6 +95,8 @@ pub struct Counters {
     pub local_sockets: u64,
     /// Devices.
     pub devices: u64,
+    /// New network interfaces.
+    pub interfaces: u64,
 }
 
 impl Counters {
@@ -121,6 +123,7 @@ impl Counters {
             bpf,
             local_sockets,
             devices,
+            interfaces,
         ] = sums;
         Ok(Self {
             lost_events,
@@ -140,12 +143,13 @@ impl Counters {
             bpf,
             local_sockets,
             devices,
+            interfaces,
         })
     }
 }
 
 // The destructuring above follows this order.
-const _: () = assert!(Reason::LostEvent as usize == 0 && Reason::Device as usize == REASONS - 1);
+const _: () = assert!(Reason::LostEvent as usize == 0 && Reason::Interface as usize == REASONS - 1);
 
 #[cfg(test)]
 mod tests {
