@@ -85,8 +85,16 @@ pub struct Offsets {
     pub inode_mode: u32,
     /// `file.private_data`
     pub file_private: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// `sock.sk_net`
+    pub sock_net: u32,
+    /// `net.user_ns`
+    pub net_owner: u32,
+    /// `user_namespace.level`
+    pub owner_level: u32,
+    /// `sk_buff.len`
+    pub message_length: u32,
+    /// `sk_buff.data`
+    pub message_data: u32,
 }
 
 /// Handshakes in flight at once; the oldest gives way, and its connection is then closed for want of a record.
@@ -264,6 +272,8 @@ pub enum Reason {
     LocalSocket = 15,
     /// A device that is not among those that agents may use.
     Device = 16,
+    /// A new network interface, by whoever has rights in a user namespace of his own alone.
+    Interface = 17,
 }
 
 /// What is wrong with a packet that was refused.
@@ -293,7 +303,7 @@ pub enum Fault {
 }
 
 /// Number of [`Reason`]s.
-pub const REASONS: usize = 17;
+pub const REASONS: usize = 18;
 
 /// The kernel programs, in the order in which they are attached: the boundary first, redirection last, so that at no
 /// moment something is redirected that is not also fenced in.
@@ -321,13 +331,14 @@ pub const LSM_CGROUP: u32 = 43;
 
 /// The programs that are attached where the kernel takes them (BPF among its security modules, Linux 6.0), each with its
 /// hook. The kernel has room for ten hooks in all.
-pub const LSM_PROGRAMS: [(&str, &str); 6] = [
+pub const LSM_PROGRAMS: [(&str, &str); 7] = [
     ("lsm_socket", "socket_create"),
     ("lsm_receive", "file_receive"),
     ("lsm_ptrace", "ptrace_access_check"),
     ("lsm_bpf", "bpf"),
     ("lsm_connect", "unix_stream_connect"),
     ("lsm_send", "unix_may_send"),
+    ("lsm_netlink", "netlink_send"),
 ];
 
 /// The program at the daemon's own cgroup, with its attach type.
@@ -338,7 +349,7 @@ const _: () = assert!(size_of::<Record>() == 96);
 const _: () = assert!(size_of::<Tuple>() == 48);
 const _: () = assert!(size_of::<Event>() == 88);
 const _: () = assert!(size_of::<Device>() == 12);
-const _: () = assert!(size_of::<Offsets>() == 40);
+const _: () = assert!(size_of::<Offsets>() == 56);
 
 /// An IPv6 address as the four words that its sixteen octets are in memory; IPv4 as mapped (`::ffff:a.b.c.d`). Words, since
 /// kernel programs may not read their context in bytes.

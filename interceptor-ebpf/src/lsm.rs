@@ -6,6 +6,7 @@
 
 mod bpf;
 mod file_receive;
+mod netlink;
 mod ptrace;
 mod socket_create;
 mod unix;
@@ -28,7 +29,11 @@ static OFFSETS: Offsets = Offsets {
     file_inode: 0,
     inode_mode: 0,
     file_private: 0,
-    reserved: 0,
+    sock_net: 0,
+    net_owner: 0,
+    owner_level: 0,
+    message_length: 0,
+    message_data: 0,
 };
 
 /// The offsets, or nothing where the loader knew none.

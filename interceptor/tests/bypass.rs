@@ -91,6 +91,24 @@ mod tests {
         }
     }
 
+    /// The hooks of security modules must leave what leads nowhere: interfaces that are there, and those of the host's root.
+    #[test]
+    fn interfaces_that_lead_nowhere_are_made() {
+        const OWN: &str = "unshare(0x50000000)
+map_ids()
+for words in ('link set lo up', 'addr add 127.0.0.5/8 dev lo'): subprocess.run(['ip', *words.split()], check=True)
+shown = subprocess.run(['ip', 'addr', 'show'], stdout=subprocess.PIPE).stdout
+return 'done' if b'127.0.0.5' in shown else shown.decode()";
+        const ROOTS: &str =
+            "subprocess.run(['ip', 'link', 'add', 'one', 'type', 'veth', 'peer', 'name', 'two'], check=True)
+return 'done'";
+        let stage = Stage::governed(Site::Four);
+        for (by, body) in [(By::User, OWN), (By::Root, ROOTS)] {
+            let value = stage.start_agent(Level::Adopted, "one", by, attempt(by, body)).value();
+            assert_eq!(value["ok"], "done", "{value}");
+        }
+    }
+
     /// The fence must not keep the last packets of connections within a cgroup: their sockets would stay for minutes.
     #[test]
     fn connections_of_its_own_end() {

@@ -61,8 +61,8 @@ pub(crate) fn build(build: Build, version: Option<&str>, output: &Path) -> Resul
     deb.arg("deb").args(["--package", "interceptor", "--no-build", "--profile", profile, "--output"]).arg(output);
     deb.arg("--quiet");
     if build == Build::Quick {
-        // Packed and unpacked quickly, by emulated machines as well, rather than small.
-        deb.args(["--fast", "--compress-type", "gz"]);
+        // Packed quickly, rather than small.
+        deb.arg("--fast");
     }
     if let Some(version) = version {
         deb.args(["--deb-version", version]);

@@ -78,7 +78,11 @@ impl<'a> Types<'a> {
             file_inode: self.offset("file", "f_inode")?,
             inode_mode: self.offset("inode", "i_mode")?,
             file_private: self.offset("file", "private_data")?,
-            reserved: 0,
+            sock_net: self.offset("sock", "__sk_common")?.checked_add(self.offset("sock_common", "skc_net")?)?,
+            net_owner: self.offset("net", "user_ns")?,
+            owner_level: self.offset("user_namespace", "level")?,
+            message_length: self.offset("sk_buff", "len")?,
+            message_data: self.offset("sk_buff", "data")?,
         })
     }
 

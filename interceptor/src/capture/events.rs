@@ -105,6 +105,8 @@ pub enum Refusal {
         /// Minor number.
         minor: u32,
     },
+    /// A new network interface in a network of the agent's own: its other end could be in one of somebody else's.
+    Interface,
     /// A reason that this version does not know.
     Unknown {
         /// Its number.
@@ -202,6 +204,7 @@ impl fmt::Display for Refusal {
             Self::Device { major, minor } => {
                 write!(f, "the device {major}:{minor}; `[capture] devices` names those allowed")
             }
+            Self::Interface => f.write_str("a network interface, by rights in a user namespace of its own"),
             Self::Unknown { reason } => write!(f, "reason {reason} of a newer kernel object"),
         }
     }
@@ -262,6 +265,7 @@ fn kernel_event(event: &Event) -> KernelEvent {
             let [upper, lower] = halves(event.other);
             Refusal::Device { major: upper, minor: lower }
         }
+        17 => Refusal::Interface,
         reason => Refusal::Unknown { reason },
     };
     let known = event.tgid != 0;

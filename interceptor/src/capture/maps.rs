@@ -152,6 +152,8 @@ pub struct Counters {
     pub local_sockets: u64,
     /// Devices.
     pub devices: u64,
+    /// New network interfaces.
+    pub interfaces: u64,
 }
 
 impl Counters {
@@ -178,6 +180,7 @@ impl Counters {
             bpf,
             local_sockets,
             devices,
+            interfaces,
         ] = sums;
         Ok(Self {
             lost_events,
@@ -197,12 +200,13 @@ impl Counters {
             bpf,
             local_sockets,
             devices,
+            interfaces,
         })
     }
 }
 
 // The destructuring above follows this order.
-const _: () = assert!(Reason::LostEvent as usize == 0 && Reason::Device as usize == REASONS - 1);
+const _: () = assert!(Reason::LostEvent as usize == 0 && Reason::Interface as usize == REASONS - 1);
 
 #[cfg(test)]
 mod tests {

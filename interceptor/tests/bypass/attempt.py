@@ -3,6 +3,7 @@ import ctypes, errno, fcntl, json, os, select, socket, struct, subprocess, sys, 
 
 FAR4, FAR6, MAPPED, NEAR4, NEAR6 = "10.99.0.2", "fd99::2", "::ffff:10.99.0.2", "10.99.0.1", "fd99::1"
 TCP, UDP, RAW, INET, INET6, UNIX = 1, 2, 3, socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
+UDP_PROTOCOL = 17
 DIR, CGROUPS, FAR_PID, HELPER_PID, ELSEWHERE = (os.environ.get("BYPASS_" + name, "") for name in ("DIR", "CGROUPS", "FAR", "HELPER", "ELSEWHERE"))
 SHM = "/dev/shm/" + os.path.basename(DIR)
 # What container runtimes leave to root: among others CAP_NET_RAW, and neither CAP_NET_ADMIN nor CAP_SYS_ADMIN.
@@ -71,6 +72,15 @@ def address6(host, port, family=10, flow=0, scope=0):
 
 def query(name=b"asked"):
     return b"\x12\x34\x01\0\0\1\0\0\0\0\0\0" + bytes([len(name)]) + name + b"\0\0\1\0\1"
+
+def datagram6(source, to, port, data):
+    """A UDP packet with its IPv6 header."""
+    ends, length = socket.inet_pton(INET6, source) + socket.inet_pton(INET6, to), 8 + len(data)
+    def udp(checksum): return struct.pack("!4H", port, port, length, checksum) + data
+    padded = ends + struct.pack("!II", length, UDP_PROTOCOL) + udp(0) + bytes(len(data) % 2)
+    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    while total >> 16: total = (total & 0xffff) + (total >> 16)
+    return struct.pack("!IHBB", 0x60000000, length, UDP_PROTOCOL, 64) + ends + udp(total ^ 0xffff or 0xffff)
 
 def near(): return socket.if_nametoindex("near")
 

@@ -52,21 +52,31 @@ fn own() -> Vec<Row> {
         .closed_by("the kernel: it leads to no other namespace")
         .without_control(),
         Row::python("a pid namespace of its own: the daemon is told the true process", PID_NAMESPACE).captured(FAR).launched(Expected::Errno(EPERM)).may_be_absent(),
-        wire(),
     ]
+    .into_iter()
+    .chain(wires())
+    .collect()
 }
 
-/// An interface in this namespace that an agent has the other end of, in one of its own: from there frames come by AF_PACKET.
-fn wire() -> Row {
-    let row = Row::python("a wire from a namespace of its own into this one", WIRE)
-        .helper(Place::Outside, "out('ready')\ntime.sleep(60)")
-        .launched(Expected::Errno(EPERM))
-        .without_control();
-    if peers_are_made_unasked() {
-        row.open("a kernel that wants rights in both namespaces; sysctl user.max_user_namespaces=0")
-    } else {
-        row.in_vain().closed_by("the kernel")
-    }
+/// An interface in this namespace that an agent has the other end of, in one of its own: what it sends there has no socket
+/// that the fence could look at.
+fn wires() -> [Row; 3] {
+    let unasked = peers_are_made_unasked();
+    [
+        Row::scene("a wire from a namespace of its own into the host's, and a datagram to a server there", wired),
+        Row::scene("the same, and a datagram to the servers, where the host forwards", forwarded),
+        Row::python("the wire alone, as the second of two requests in one message", TWO_REQUESTS)
+            .helper(Place::Outside, "out('ready')\ntime.sleep(60)")
+            .without_control(),
+    ]
+    .map(|row| {
+        let row = row.launched(Expected::Errno(EPERM)).modules(Refusal::Interface);
+        if unasked {
+            row.open("a kernel that wants rights in both namespaces; no user namespaces; lsm netlink_send")
+        } else {
+            row.in_vain().closed_by("the kernel")
+        }
+    })
 }
 
 /// Whether this kernel lets everybody make the other end of a wire in a namespace where he has no rights, as Linux 6.1 does.
@@ -210,6 +220,36 @@ fn mirrored(level: Level) -> Played {
     Played { stage, value, seen }
 }
 
+fn wired(level: Level) -> Played {
+    let stage = Stage::governed(Site::Four);
+    let (value, seen) = lay_wire(&stage, level);
+    Played { stage, value, seen }
+}
+
+/// As hosts with containers do.
+fn forwarded(level: Level) -> Played {
+    let stage = Stage::governed(Site::Four);
+    let forward = "open('/proc/sys/net/ipv6/conf/all/forwarding', 'w').write('1')";
+    stage.python(Place::Outside, By::Root, forward);
+    let (mut value, seen) = lay_wire(&stage, level);
+    // What counts is what is on the wire to the servers.
+    if value["ok"] == "heard" {
+        value["ok"] = Value::Null;
+    }
+    Played { stage, value, seen }
+}
+
+fn lay_wire(stage: &Stage, level: Level) -> (Value, u64) {
+    let mut server = stage.start(Place::Outside, By::Root, attempt(By::Root, HEARS));
+    server.ready();
+    let mut command = attempt(By::User, WIRE);
+    command.env("BYPASS_HELPER", server.id().to_string());
+    let wire = stage.world.sniff().unwrap();
+    let value = stage.start_agent(level, "one", By::User, command).value();
+    // A host that has begun to forward says more on its own.
+    (value, wire.seen().iter().filter(|seen| seen.port == 7301).count() as u64)
+}
+
 const READ_ONLY: Expected = Expected::Errno(libc::EROFS);
 
 /// Should it work, the process is none the less in no other namespace.
@@ -242,11 +282,45 @@ if SELF == 0:
 os.waitpid(SELF, 0)
 return json.loads(os.read(theirs, 4096))";
 
+/// Both ends up, and frames by AF_PACKET: no address is needed on either.
 const WIRE: &str = "
+global SELF
 unshare(0x50000000)
 map_ids()
-made = subprocess.run(['ip', 'link', 'add', 'here', 'type', 'veth', 'peer', 'name', 'there', 'netns', HELPER_PID], stderr=subprocess.DEVNULL)
-return made.returncode == 0";
+words = 'link add here address 02:00:00:00:00:01 up type veth peer name there address 02:00:00:00:00:02 up netns ' + HELPER_PID
+ip = subprocess.Popen(['ip', *words.split()], stderr=subprocess.DEVNULL)
+SELF = ip.pid
+if ip.wait(): raise OSError(errno.EPERM, 'no wire')
+SELF = None
+s = socket.socket(17, RAW, socket.htons(3))
+s.bind(('here', 0))
+ethernet = bytes.fromhex('020000000002' '020000000001' '86dd')
+for _ in range(100):
+    for to in (NEAR6, FAR6): s.send(ethernet + datagram6('fd99::77', to, 7301, b'by wire'))
+    time.sleep(0.02)
+    if os.path.exists(DIR + '/open/heard'): return 'heard'
+return False";
+
+/// A question first, then the pair.
+const TWO_REQUESTS: &str = "
+unshare(0x50000000)
+map_ids()
+def attribute(kind, data): return struct.pack('=HH', 4 + len(data), kind) + data + bytes(-len(data) % 4)
+def request(kind, flags, data): return struct.pack('=IHHII', 16 + len(data), kind, flags, 1, 0) + data
+link = bytes(16)
+peer = attribute(1, link + attribute(3, b'there') + attribute(19, struct.pack('=I', int(HELPER_PID))))
+pair = attribute(3, b'here') + attribute(18, attribute(1, b'veth') + attribute(2, peer))
+socket.socket(16, RAW, 0).send(request(18, 1, link) + request(16, 0x601, link + pair))
+return 'here' in [name for _, name in socket.if_nameindex()]";
+
+/// A server of the host's, that tells what it hears.
+const HEARS: &str = "
+s = new(INET6, UDP, None)
+s.bind(('::', 7301))
+out('ready')
+s.recv(100)
+open(DIR + '/open/heard', 'w').close()
+time.sleep(60)";
 
 const CLONE3: &str = "
 directory = os.open(CGROUPS + '/outside', os.O_RDONLY)

@@ -26,18 +26,24 @@ pub(crate) fn results(table: &Themes) -> String {
     serde_json::to_string_pretty(&Kernel { release: release(), rows }).unwrap()
 }
 
-/// What `cargo xtask vm --publish` has kept of other kernels, the oldest first.
-fn others() -> Vec<Kernel> {
+/// How the names of files about guests without BPF among their security modules end.
+const BARE: &str = "-without-bpf-lsm-bypass.json";
+
+/// What `cargo xtask vm --publish` has kept of other kernels, each with its title: the oldest first, and first with BPF
+/// among the security modules.
+fn others() -> Vec<(String, Kernel)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kernels");
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let files = files.filter(|entry| entry.file_name().to_string_lossy().ends_with("-bypass.json"));
-    let mut found: Vec<Kernel> =
-        files.map(|file| serde_json::from_str(&std::fs::read_to_string(file.path()).unwrap()).unwrap()).collect();
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let named = |path: &Path, ending: &str| path.to_string_lossy().ends_with(ending);
+    let mut found: Vec<(bool, Kernel)> = files
+        .filter(|path| named(path, "-bypass.json"))
+        .map(|path| (named(&path, BARE), serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap()))
+        .collect();
     let version =
         |kernel: &Kernel| kernel.release.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
-    found.sort_by_key(version);
-    found.dedup_by_key(|kernel| kernel.release.clone());
-    found
+    found.sort_by_key(|(bare, kernel)| (version(kernel), *bare));
+    let title = |bare, release: &str| format!("Linux {release}{}", if bare { ", without L" } else { "" });
+    found.into_iter().map(|(bare, kernel)| (title(bare, &kernel.release), kernel)).collect()
 }
 
 /// All lines, one a row.
@@ -45,17 +51,17 @@ pub(crate) fn table(table: &Themes) -> String {
     rows(table, &[])
 }
 
-fn rows(table: &Themes, others: &[Kernel]) -> String {
+fn rows(table: &Themes, others: &[(String, Kernel)]) -> String {
     let mut text = String::new();
     for (theme, lines) in table.iter().filter(|(_, lines)| !lines.is_empty()) {
-        let titles: String = others.iter().map(|kernel| format!(" Linux {} |", kernel.release)).collect();
+        let titles: String = others.iter().map(|(title, _)| format!(" {title} |")).collect();
         let _ = write!(
             text,
             "\n## {theme}\n\n| attempt | adopted | launched | closed by | event |{titles}\n|---|---|---|---|---|{}\n",
             "---|".repeat(others.len())
         );
         for line in lines {
-            let more: String = others.iter().map(|kernel| format!(" {} |", elsewhere(line, kernel))).collect();
+            let more: String = others.iter().map(|(_, kernel)| format!(" {} |", elsewhere(line, kernel))).collect();
             let _ = writeln!(text, "{}{more}", columns(line));
         }
     }
@@ -72,10 +78,14 @@ fn elsewhere(line: &Line, kernel: &Kernel) -> String {
     }
 }
 
-/// The upstream version: what distributions and builders append says nothing here.
+/// The upstream version: what distributions and builders append says nothing here. Debian's older kernels name it only among
+/// the words about the build.
 fn release() -> String {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    release.trim().split(['-', '+']).next().unwrap_or_default().to_owned()
+    let said = |name: &str| std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+    let (release, build) = (said("osrelease"), said("version"));
+    let is_version = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.');
+    let version = build.split_whitespace().find(is_version).unwrap_or(release.trim());
+    version.split(['-', '+']).next().unwrap_or_default().to_owned()
 }
 
 /// The whole document.

@@ -11,7 +11,8 @@ const CORE: Question = Question {
 };
 const USERS: Question = Question {
     name: "user namespaces",
-    cost: "adopted agents get all rights within one of their own: they stay governed, and more of the kernel is in reach",
+    cost: "adopted agents get all rights within one of their own, and more of the kernel is in reach: they stay governed, but on \
+           kernels of before April 2026 without LSM programs, where a wire leads out of it (docs/guarantees.md)",
     remedy: "sysctl user.max_user_namespaces=0, where nothing needs them; launched and enrolled agents get none",
 };
 const PING: Question = Question {
