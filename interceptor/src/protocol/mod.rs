@@ -50,6 +50,8 @@ pub struct Registration {
     pub name: &'static str,
     /// Port where a target's host names none.
     pub default_port: u16,
+    /// What it is called inside of TLS (ALPN), as far as it has a name there; the one that is liked best first.
+    pub alpn: &'static [&'static [u8]],
     /// The protocol itself.
     pub protocol: &'static dyn Protocol,
 }
@@ -128,7 +130,7 @@ pub struct Target {
     /// The configured host that the destination address belongs to.
     pub host: String,
     /// TLS towards the agent, where it is offered.
-    pub agent_tls: Option<Arc<rustls::ServerConfig>>,
+    pub agent_tls: Option<tls::Agents>,
     /// TLS towards the target.
     pub upstream_tls: tls::Upstream,
 }
@@ -274,6 +276,9 @@ pub enum Failure {
     /// The agent broke the protocol.
     #[error("the agent broke the protocol: {0}")]
     Agent(String),
+    /// No TLS towards the agent.
+    #[error("no TLS with the agent: {0}")]
+    Handshake(tls::HandshakeError),
     /// The target broke the protocol.
     #[error("the target broke the protocol: {0}")]
     Upstream(String),

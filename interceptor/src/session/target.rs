@@ -67,11 +67,14 @@ struct Host {
 }
 
 impl BoundTarget {
-    /// Checks a configured target.
+    /// Checks a configured target. `authority` is the host CA, where there is one.
     ///
     /// # Errors
     /// A sentence for each thing that is wrong with it.
-    pub fn bind(config: &TargetConfig) -> Result<Self, Vec<String>> {
+    pub fn bind(
+        config: &TargetConfig,
+        authority: Option<&Arc<tls::authority::Authority>>,
+    ) -> Result<Self, Vec<String>> {
         let mut wrong = Vec::new();
         let registration = PROTOCOLS.iter().find(|known| known.name == config.protocol);
         if registration.is_none() {
@@ -84,7 +87,7 @@ impl BoundTarget {
         if config.hosts.is_empty() {
             wrong.push("a target needs at least one entry in `hosts`".to_owned());
         }
-        let default_port = registration.map_or(0, |known| known.default_port);
+        let (default_port, alpn) = registration.map_or((0, &[][..]), |known| (known.default_port, known.alpn));
         let mut hosts = Vec::new();
         for text in &config.hosts {
             match Host::parse(text, default_port) {
@@ -93,7 +96,8 @@ impl BoundTarget {
             }
         }
         let credential = config.credential.credential().map_err(|error| wrong.push(error.to_string())).ok();
-        let hosts = views(config, hosts).map_err(|error| wrong.push(error.to_string())).unwrap_or_default();
+        let hosts =
+            views(config, hosts, alpn, authority).map_err(|error| wrong.push(error.to_string())).unwrap_or_default();
         match (registration, credential) {
             (Some(registration), Some(credential)) if wrong.is_empty() => {
                 Ok(Self { name: config.name.as_str().into(), registration, credential, level: config.level, hosts })
@@ -141,17 +145,32 @@ impl BoundTarget {
     }
 }
 
-fn views(config: &TargetConfig, hosts: Vec<Host>) -> Result<Vec<(Host, Arc<Target>)>, tls::SetupError> {
-    let agent_tls = config.tls.agent(&[])?;
+fn views(
+    config: &TargetConfig,
+    hosts: Vec<Host>,
+    alpn: &[&[u8]],
+    authority: Option<&Arc<tls::authority::Authority>>,
+) -> Result<Vec<(Host, Arc<Target>)>, tls::SetupError> {
+    let names = config.tls.names(hosts.iter().map(|host| host.name.as_str()))?;
+    let agents = config.tls.agents(tls::Known { target: &config.name, names: &names, alpn }, authority)?;
     let name: Arc<str> = config.name.as_str().into();
     let mut views = Vec::new();
     for host in hosts {
         let upstream_tls = config.tls.upstream(&host.name, &[])?;
-        let target =
-            Target { name: Arc::clone(&name), host: host.name.clone(), agent_tls: agent_tls.clone(), upstream_tls };
+        let agent_tls = agents.as_ref().map(|agents| agents.for_host(&host.name));
+        let target = Target { name: Arc::clone(&name), host: host.name.clone(), agent_tls, upstream_tls };
         views.push((host, Arc::new(target)));
     }
     Ok(views)
+}
+
+impl TargetConfig {
+    /// The names by which agents ask for it inside of TLS; none where its hosts are wrong, which [`BoundTarget::bind`] says.
+    #[must_use]
+    pub fn names(&self) -> Vec<tls::authority::Name> {
+        let hosts: Vec<Host> = self.hosts.iter().filter_map(|text| Host::parse(text, 1)).collect();
+        self.tls.names(hosts.iter().map(|host| host.name.as_str())).unwrap_or_default()
+    }
 }
 
 impl Host {
