@@ -61,6 +61,13 @@ impl Stream {
         end_point(session.peer_certificates()?.first()?)
     }
 
+    /// The name that an agent has asked for inside of TLS (SNI), where it did.
+    #[must_use]
+    pub fn asked_name(&self) -> Option<&str> {
+        let Self::Server(stream) = self else { return None };
+        stream.get_ref().1.server_name()
+    }
+
     /// What ALPN settled on.
     #[must_use]
     pub fn alpn(&self) -> Option<&[u8]> {

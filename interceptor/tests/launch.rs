@@ -13,6 +13,7 @@ mod tests {
     use interceptor::capture::{Scope, Verdict, probe};
     use interceptor::testing::stage::{AGENT_UID, CARD, HOST, Script, Stage};
     use interceptor::testing::world::Place;
+    use interceptor::tls::authority::ENVIRONMENT;
     use serde_json::Value;
 
     const LIMIT: Duration = Duration::from_secs(60);
@@ -24,6 +25,10 @@ mod tests {
 
     fn exec(stage: &Stage, more: &[&str], command: &[&str]) -> Output {
         let mut exec = stage.interceptor(&[&["exec", "--agent", "billing-bot"], more, &["--"], command].concat());
+        // Whoever runs the tests may have some of their own, which would stay.
+        for (name, _) in ENVIRONMENT {
+            exec.env_remove(name);
+        }
         exec.current_dir("/");
         stage.world.output(Place::Outside, None, exec, LIMIT).unwrap()
     }

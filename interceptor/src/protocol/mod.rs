@@ -4,6 +4,7 @@
 //! never pass-through. A driver asks its [`Gate`] before anything is forwarded and tells it what was delivered; it
 //! knows nothing of sessions, approvals or recordings.
 
+pub mod http;
 pub mod postgres;
 pub mod sql;
 
@@ -57,7 +58,7 @@ pub struct Registration {
 }
 
 /// Every protocol that a target can name.
-pub static PROTOCOLS: &[Registration] = &[postgres::REGISTRATION];
+pub static PROTOCOLS: &[Registration] = &[postgres::REGISTRATION, http::REGISTRATION];
 
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +134,8 @@ pub struct Target {
     pub agent_tls: Option<tls::Agents>,
     /// TLS towards the target.
     pub upstream_tls: tls::Upstream,
+    /// What the protocol `http` has beside.
+    pub http: Option<Arc<http::Settings>>,
 }
 
 /// Opens a connection to the target. Bounded in time by the implementation.
