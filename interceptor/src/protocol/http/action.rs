@@ -23,6 +23,20 @@ pub(super) enum Body {
 
 /// Fields by which some servers take another method than the one that stands there.
 const OVERRIDES: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
+/// Fields by which some servers take another path or another host than those that stand there.
+const DETOURS: &[&str] = &[
+    "forwarded",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-forwarded-uri",
+    "x-host",
+    "x-original-host",
+    "x-original-uri",
+    "x-original-url",
+    "x-override-url",
+    "x-rewrite-url",
+];
 /// Fields whose values are secrets: policies, people and recordings do not see them.
 pub(super) const SECRET: &[&str] = &[
     "authorization",
@@ -64,6 +78,9 @@ pub(super) fn command(
     };
     if let Some(name) = OVERRIDES.iter().find(|name| head.fields.get(name).is_some()) {
         opaque.push(format!("`{name}` asks for another method"));
+    }
+    if let Some(name) = DETOURS.iter().find(|name| head.fields.get(name).is_some()) {
+        opaque.push(format!("`{name}` may lead to another path or host"));
     }
     let asked = |pairs: &[(String, String)]| pairs.iter().any(|(name, _)| name == "_method");
     if asked(&location.query) || fields.iter().any(|field| field.starts_with("_method=")) {

@@ -404,6 +404,9 @@ async fn what_cannot_be_read_is_opaque() {
         ("Content-Type: application/json\r\nContent-Encoding: gzip", "xx", true),
         ("Content-Type: text/csv", "a,b", true),
         ("X-HTTP-Method-Override: DELETE", "", true),
+        ("X-Original-URL: /admin", "", true),
+        ("X-Forwarded-Host: other.test", "", true),
+        ("X-Request-Id: 7", "", false),
         ("Content-Type: application/x-www-form-urlencoded", "_method=DELETE", true),
         ("Content-Type: application/x-www-form-urlencoded", "a=1", false),
     ] {
