@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use crate::{admin, approval, capture, identity, mask, record, session};
+use crate::{admin, approval, capture, identity, mask, record, session, tls};
 
 /// Where the daemon looks when it is not told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/interceptor/interceptor.toml";
@@ -45,6 +45,8 @@ pub struct Config {
     pub limits: session::Limits,
     /// `[admin]`.
     pub admin: admin::Config,
+    /// `[ca]`: the host CA, where there is one.
+    pub ca: Option<tls::authority::Config>,
 }
 
 /// `[policy]`.
@@ -138,6 +140,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
             "record" => reader.section(value, &mut config.record),
             "limits" => reader.section(value, &mut config.limits),
             "admin" => reader.section(value, &mut config.admin),
+            "ca" => reader.section(value, config.ca.get_or_insert_default()),
             "masking" => reader.section(value, &mut config.masking),
             "issuer" => reader.list("issuer", value, &mut config.issuers),
             "agent" => reader.list("agent", value, &mut config.agents),
@@ -146,7 +149,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
             unknown => {
                 let message = format!(
                     "unknown section `{unknown}`; there are capture, issuer, agent, target, mask, masking, policy, \
-                     approval, record, limits and admin"
+                     approval, record, limits, ca and admin"
                 );
                 reader.problem(Some(key.span()), &message);
             }

@@ -1,16 +1,18 @@
 //! TLS on both legs, and the one stream type that drivers read and write.
 //!
 //! Owns the [`Stream`], its two handshakes, and what channel binding needs to know of a server's certificate. How a leg
-//! is configured stands in [`setup`]. Does not promise revocation checks (neither CRL nor OCSP is read), nor resumption:
-//! each upstream session is a full handshake, so that each one verifies the certificate.
+//! is configured stands in [`setup`], what agents are shown in `agents`, and where that comes from in [`authority`]. Does
+//! not promise revocation checks (neither CRL nor OCSP is read), nor resumption:
+//! each upstream session is a full handshake, so that each one verifies the certificate, and so is each of an agent's.
 
+mod agents;
+pub mod authority;
 mod setup;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,7 +23,8 @@ use tokio::time::timeout;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::signature_algorithm::SignatureAlgorithm;
 
-pub use setup::{Config, Mode, SetupError, Unverified, Upstream};
+pub use agents::{Agents, Known};
+pub use setup::{Agent, Config, Mode, SetupError, Unverified, Upstream};
 
 /// How long a TLS handshake may take, on either leg.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,6 +61,13 @@ impl Stream {
         end_point(session.peer_certificates()?.first()?)
     }
 
+    /// The name that an agent has asked for inside of TLS (SNI), where it did.
+    #[must_use]
+    pub fn asked_name(&self) -> Option<&str> {
+        let Self::Server(stream) = self else { return None };
+        stream.get_ref().1.server_name()
+    }
+
     /// What ALPN settled on.
     #[must_use]
     pub fn alpn(&self) -> Option<&[u8]> {
@@ -89,6 +99,30 @@ pub enum HandshakeError {
         "the other side refused TLS ({0}): it may want another client certificate (tls.cert), or other versions of TLS"
     )]
     Alert(String),
+    /// An agent asks for another name than those of the target that it has connected to.
+    #[error("it asks for `{asked}` (SNI), which is no name of {target}, the target that it has connected to")]
+    WrongName {
+        /// What it asks for.
+        asked: String,
+        /// Where the kernel says that it goes.
+        target: String,
+    },
+    /// An agent does not accept the certificate that it was shown.
+    #[error(
+        "the agent does not trust the certificate that it was shown for `{name}`, issued by {issuer} (alert {alert}): \
+         either it does not know that authority, or it has pinned another certificate"
+    )]
+    Distrusted {
+        /// What it says about it.
+        alert: String,
+        /// What it was shown a certificate for.
+        name: String,
+        /// Who has issued that.
+        issuer: String,
+    },
+    /// There is no certificate that could be shown to an agent.
+    #[error("{0}")]
+    Authority(#[from] authority::AuthorityError),
     /// Anything else that rustls or the operating system reported.
     #[error("the TLS handshake failed: {0}")]
     Failed(io::Error),
@@ -112,13 +146,12 @@ pub async fn connect(stream: Stream, upstream: &Upstream) -> Result<Stream, Hand
 /// Starts TLS as the server, on a connection on which nothing is left unread.
 ///
 /// # Errors
-/// [`HandshakeError`]; the connection is gone then.
-pub async fn accept(stream: Stream, config: Arc<rustls::ServerConfig>) -> Result<Stream, HandshakeError> {
+/// [`HandshakeError`]; the connection is gone then. An agent that asks for another target's name has been told so.
+pub async fn accept(stream: Stream, agents: &Agents) -> Result<Stream, HandshakeError> {
     let Stream::Tcp(tcp) = stream else { return Err(HandshakeError::NotPlain) };
-    match timeout(HANDSHAKE_TIMEOUT, tokio_rustls::TlsAcceptor::from(config).accept(tcp)).await {
+    match timeout(HANDSHAKE_TIMEOUT, agents.accept(tcp)).await {
         Err(_elapsed) => Err(HandshakeError::TimedOut),
-        Ok(Err(error)) => Err(HandshakeError::Failed(error)),
-        Ok(Ok(stream)) => Ok(Stream::Server(Box::new(stream))),
+        Ok(accepted) => Ok(Stream::Server(Box::new(accepted?))),
     }
 }
 

@@ -14,7 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("telemetry", &["clock"]),
     ("wire", &[]),
-    ("tls", &["wire", "secret"]),
+    ("tls", &["wire", "secret", "clock"]),
     ("capture", ROW_1),
     ("launch", &["identity", "capture"]),
     ("identity", &["capture", "clock", "secret", "telemetry", "tls", "wire"]),

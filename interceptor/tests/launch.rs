@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::{BufRead as _, BufReader};
     use std::os::unix::net::UnixListener;
     use std::path::Path;
@@ -10,8 +11,9 @@ mod tests {
     use std::time::Duration;
 
     use interceptor::capture::{Scope, Verdict, probe};
-    use interceptor::testing::stage::{AGENT_UID, CARD, Script, Stage};
+    use interceptor::testing::stage::{AGENT_UID, CARD, HOST, Script, Stage};
     use interceptor::testing::world::Place;
+    use interceptor::tls::authority::ENVIRONMENT;
     use serde_json::Value;
 
     const LIMIT: Duration = Duration::from_secs(60);
@@ -23,6 +25,10 @@ mod tests {
 
     fn exec(stage: &Stage, more: &[&str], command: &[&str]) -> Output {
         let mut exec = stage.interceptor(&[&["exec", "--agent", "billing-bot"], more, &["--"], command].concat());
+        // Whoever runs the tests may have some of their own, which would stay.
+        for (name, _) in ENVIRONMENT {
+            exec.env_remove(name);
+        }
         exec.current_dir("/");
         stage.world.output(Place::Outside, None, exec, LIMIT).unwrap()
     }
@@ -61,6 +67,43 @@ def attempt(name, work):
         assert!(said(&denied).contains("agents may not change customers"), "{}", said(&denied));
         let events = stage.operate(&["recordings", "export", "--format", "jsonl"]).unwrap();
         assert!(said(&events).contains("billing-bot"), "{}", said(&events));
+    }
+
+    /// With nothing but what `exec` gives it, Python trusts what it is shown; what it was given otherwise stays.
+    #[test]
+    fn a_launched_agent_trusts_the_host_ca() {
+        let stage = stage();
+        let path = stage.path("interceptor.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{text}\n[ca]\ndir = \"{}\"\n", stage.path("ca").display())).unwrap();
+        for arguments in [&["ca", "init", "--user", "root"][..], &["reload"]] {
+            let output = stage.operate(arguments).unwrap();
+            assert!(output.status.success(), "{}", said(&output));
+        }
+        let script = format!(
+            r#"
+import ssl
+def meet():
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["postgresql"])
+    results["version"] = context.wrap_socket(socket.create_connection(("{HOST}", 5432)), server_hostname="{HOST}").version()
+attempt("verified", meet)
+results["variables"] = {{name: os.environ.get(name) for name in ["NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE"]}}
+results["in sight"] = [open(os.environ[name]).read().count("BEGIN") > 0 for name in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"]]
+attempt("the key", lambda: open(os.environ["SSL_CERT_FILE"].replace("bundle.pem", "ca.key")))
+"#
+        );
+        let results = attempts(&stage, &script);
+        assert_eq!((&results["verified"], &results["version"]), (&"ok".into(), &"TLSv1.3".into()), "{results}");
+        assert_eq!(results["in sight"], serde_json::json!([true, true]));
+        assert_eq!(results["variables"]["NODE_EXTRA_CA_CERTS"], stage.path("ca/ca.pem").to_str().unwrap());
+        assert_ne!(results["the key"], "ok");
+
+        let mut exec =
+            stage.interceptor(&["exec", "--agent", "billing-bot", "--", "/usr/bin/printenv", "CURL_CA_BUNDLE"]);
+        exec.current_dir("/").env("CURL_CA_BUNDLE", "/own.pem");
+        let kept = stage.world.output(Place::Outside, None, exec, LIMIT).unwrap();
+        assert_eq!(said(&kept).trim(), "/own.pem");
     }
 
     #[cfg(target_arch = "x86_64")]

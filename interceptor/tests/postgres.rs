@@ -26,6 +26,9 @@ mod faults;
 #[path = "postgres/hold.rs"]
 mod hold;
 #[cfg(test)]
+#[path = "postgres/host_ca.rs"]
+mod host_ca;
+#[cfg(test)]
 #[path = "postgres/identity.rs"]
 mod identity;
 #[cfg(test)]

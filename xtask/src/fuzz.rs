@@ -210,6 +210,7 @@ fn seed(target: &str) -> Result<()> {
     let seeds = match target {
         "postgres_analysis" => statements()?,
         "config" => blocks("README.md", "```toml\n")?,
+        "http_codec" => REQUESTS.iter().map(|request| request.to_vec()).collect(),
         "postgres_codec" => MESSAGES.iter().map(|message| message.to_vec()).collect(),
         "postgres_startup" => PACKETS.iter().map(|packet| packet.to_vec()).collect(),
         "mask_rows" | "mask_copy" => VALUES.iter().map(|value| value.to_vec()).collect(),
@@ -246,6 +247,12 @@ const MESSAGES: &[&[u8]] = &[
     b"E\0\0\0\x0ap\0\0\0\0\0C\0\0\0\x07Sa\0D\0\0\0\x07Pp\0S\0\0\0\x04",
     b"T\0\0\0\x1a\0\x01c\0\0\0\0\x01\0\x01\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0D\0\0\0\x0b\0\x01\0\0\0\x01vZ\0\0\0\x05I",
     b"E\0\0\0\x1aSERROR\0C42601\0Mno\0\0\0S\0\0\0\x08a\0b\0K\0\0\0\x0c\0\0\0\x01\0\0\0\x02",
+];
+const REQUESTS: &[&[u8]] = &[
+    b"POST /v1/a%20b?x=1 HTTP/1.1\r\nHost: h:80\r\nContent-Length: 2\r\nX-A: b\r\n\r\n{}",
+    b"GET / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n4\r\nWiki\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\n\r\nhi",
+    b"4\r\nWiki\r\n5\r\npedia\r\n0\r\nX-Trailer: y\r\n\r\n",
 ];
 const PACKETS: &[&[u8]] = &[
     b"\0\0\0\x08\x04\xd2\x16\x2f",

@@ -36,6 +36,8 @@ const TEST: &[Package] = &[
     Package { name: "crun", proof: &["/usr/bin/crun", "/usr/local/bin/crun"] },
     Package { name: "default-jdk-headless", proof: &["/usr/bin/javac"] },
     Package { name: "libpostgresql-jdbc-java", proof: &["/usr/share/java/postgresql.jar"] },
+    Package { name: "nginx-light", proof: &["/usr/sbin/nginx"] },
+    Package { name: "curl", proof: &["/usr/bin/curl"] },
     Package { name: "nodejs", proof: &["/usr/bin/node", "/usr/local/bin/node"] },
     Package { name: "npm", proof: &["/usr/bin/npm", "/usr/local/bin/npm"] },
     Package { name: "golang-go", proof: &["/usr/bin/go", "/usr/local/go/bin/go"] },
@@ -112,6 +114,7 @@ pub(crate) fn ensure(what: For) -> Result<()> {
     }
     if what == For::Tests {
         python("orms", &["psycopg[binary]>=3.2", "psycopg2-binary", "sqlalchemy>=2", "django>=4.2,<6"])?;
+        python("web", &["requests", "httpx", "aiohttp"])?;
         node(&["pg"])?;
     }
     Ok(())

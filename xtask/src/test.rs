@@ -11,7 +11,7 @@ use crate::install::{self, For};
 use crate::run::{as_root, cargo, output, run as execute, say};
 
 /// Test binaries that make namespaces and cgroups, attach kernel programs, or start servers as another user.
-const ROOT_GROUPS: &[&str] = &["capture", "bypass", "containers", "launch", "service", "postgres", "fire"];
+const ROOT_GROUPS: &[&str] = &["capture", "bypass", "containers", "launch", "service", "postgres", "http", "fire"];
 
 /// Storms, floods and faults: the whole daemon, and before it both legs of the driver.
 const FIRE: &str = "fire";

@@ -90,6 +90,9 @@ pub struct Status {
     /// Network namespaces of agents' own in which the daemon listens.
     #[serde(default)]
     pub namespaces: Vec<Namespace>,
+    /// The host CA that signs, and until when; `None` where there is none.
+    #[serde(default)]
+    pub ca: Option<String>,
     /// Digest of the policies in force.
     pub policies: String,
     /// Configured targets.

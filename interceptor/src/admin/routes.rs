@@ -42,6 +42,10 @@ async fn status(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
         governed: api.governed.load().to_vec(),
         without_modules: api.without_modules.clone(),
         namespaces: api.namespaces.list(),
+        ca: loaded.authority.as_ref().map(|authority| {
+            let certificate = authority.certificate();
+            format!("{} until {}", certificate.subject, certificate.not_after)
+        }),
         policies: loaded.policies.digest().to_owned(),
         targets: loaded.targets.iter().map(|target| target.name.to_string()).collect(),
         sessions: api.house.registry.len(),

@@ -14,6 +14,7 @@ use crate::mask::{MaskError, Rules};
 use crate::policy::{Policies, PolicyError};
 use crate::secret::{self, Secret};
 use crate::session::{BoundTarget, Loaded};
+use crate::tls::authority::Store;
 
 /// Policy files larger than this, all together, are refused.
 const POLICY_BYTES: u64 = 16 << 20;
@@ -51,9 +52,16 @@ pub fn load(path: &Path, config: &Config, means: &Means) -> Result<Loaded, Vec<P
     };
     unique("target", config.targets.iter().map(|target| (target.value.name.as_str(), target.line)), &mut wrong);
     let attestor = attestor(config, &means.clock, &mut wrong);
+    let authority = match config.ca.as_ref().map(|ca| Store::new(ca).load(Arc::clone(&means.clock))).transpose() {
+        Ok(authority) => authority.map(Arc::new),
+        Err(error) => {
+            wrong(0, format!("[ca] {error}"));
+            None
+        }
+    };
     let mut targets = Vec::new();
     for Located { value: target, line } in &config.targets {
-        match BoundTarget::bind(target) {
+        match BoundTarget::bind(target, authority.as_ref()) {
             Ok(target) => targets.push(Arc::new(target)),
             Err(messages) => messages.into_iter().for_each(|message| wrong(*line, message)),
         }
@@ -83,7 +91,7 @@ pub fn load(path: &Path, config: &Config, means: &Means) -> Result<Loaded, Vec<P
     }
     match (policies, rules, attestor) {
         (Some(policies), Some(rules), Some(attestor)) if problems.is_empty() => {
-            Ok(Loaded { attestor, policies: Arc::new(policies), rules: Arc::new(rules), targets })
+            Ok(Loaded { attestor, policies: Arc::new(policies), rules: Arc::new(rules), targets, authority })
         }
         _ => Err(problems),
     }

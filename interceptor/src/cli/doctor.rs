@@ -20,7 +20,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
         capture: Some(&config.capture),
         spool: Some((&config.record.spool, config.record.free_space_floor)),
     });
-    let findings = capture::probe(scope);
+    let mut findings = capture::probe(scope);
+    findings.extend(config.as_ref().map(super::ca::findings).unwrap_or_default());
     out.show(&findings, |findings| Ok(shown(findings)))?;
     let runs = findings.iter().all(|found| found.verdict != Verdict::Missing);
     Ok(if runs { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })

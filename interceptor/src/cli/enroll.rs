@@ -12,7 +12,7 @@ use super::{Context, Printer, REFUSED, block_on};
 use crate::admin::{Enrolled, client};
 use crate::capture;
 use crate::identity::container;
-use crate::launch::dropin::{self, Unit};
+use crate::launch::dropin::{self, Sight, Unit};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -145,7 +145,9 @@ fn wanted(context: &Context, name: &str, arguments: &Arguments) -> Result<String
         [] => {
             let mut keep = dropin::tokens(&unit, config.agents.iter().map(|agent| &agent.value), &config.capture);
             keep.extend_from_slice(&arguments.keep);
-            dropin::text(&unit, &config.capture, &program(&context.config)?, &keep)
+            let environment = super::exec::trust(&config, &mut keep)?;
+            let sight = Sight { keep: &keep, environment: &environment };
+            dropin::text(&unit, &config.capture, &program(&context.config)?, sight)
         }
         faults => Err(faults.join("\n")),
     }
@@ -164,7 +166,7 @@ fn program(config: &Path) -> Result<String, String> {
     Ok(if config == crate::config::DEFAULT_PATH { own } else { format!("{own} --config {config}") })
 }
 
-fn confirmed(out: &mut Printer) -> Result<bool, String> {
+pub(super) fn confirmed(out: &mut Printer) -> Result<bool, String> {
     if !io::stdin().is_terminal() {
         return Ok(false);
     }

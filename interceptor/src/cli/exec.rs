@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
+use crate::config::Config;
 use crate::identity::level::Registry;
 use crate::launch::{self, Request, Spec};
+use crate::tls::authority::{ENVIRONMENT, Store, Trust};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -24,6 +26,20 @@ pub(crate) struct Arguments {
     command: Vec<OsString>,
 }
 
+/// The variables that have an agent trust the host CA, where there is one; what they point to is brought up to date, and
+/// stays in sight.
+pub(super) fn trust(config: &Config, keep: &mut Vec<PathBuf>) -> Result<Vec<(&'static str, PathBuf)>, String> {
+    let Some(ca) = &config.ca else { return Ok(Vec::new()) };
+    let store = Store::new(ca);
+    store.refresh_bundle().map_err(|error| format!("[ca] {error}"))?;
+    let (bundle, extra) = (store.bundle_path(), store.certificates_path());
+    if launch::is_covered(&bundle) {
+        keep.extend([bundle.clone(), extra.clone()]);
+    }
+    let path = |trust| if trust == Trust::Bundle { bundle.clone() } else { extra.clone() };
+    Ok(ENVIRONMENT.iter().map(|(name, trust)| (*name, path(*trust))).collect())
+}
+
 /// Returns only where the program was not started.
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, String> {
     if !nix::unistd::geteuid().is_root() {
@@ -33,7 +49,10 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, 
     let mut known = config.agents.iter().map(|agent| &agent.value);
     let agent = known.find(|agent| agent.name == arguments.agent);
     let agent = agent.ok_or_else(|| format!("the configuration has no agent {}", arguments.agent))?;
-    let request = Request { user: arguments.user.clone(), keep: arguments.keep.clone() };
+    let mut keep = arguments.keep.clone();
+    let mut environment = trust(&config, &mut keep)?;
+    environment.retain(|(name, _)| std::env::var_os(name).is_none());
+    let request = Request { user: arguments.user.clone(), keep, environment };
     let spec = Spec::new(agent, &config.capture, &request, std::process::id())?;
     let (program, rest) = arguments.command.split_first().ok_or("a command is needed")?;
     let registry = Registry::beside(&config.admin.socket, &config.capture.pin_directory).launched;

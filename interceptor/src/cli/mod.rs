@@ -5,6 +5,7 @@
 
 mod adopt;
 mod approvals;
+mod ca;
 mod check;
 mod doctor;
 mod enroll;
@@ -99,6 +100,8 @@ enum Command {
     Recordings(recordings::Arguments),
     /// Test and explain policies
     Policy(policy::PolicyArgs),
+    /// The host's certificate authority, which agents trust: make, show, rotate, install
+    Ca(ca::Arguments),
     /// Load configuration and policies again; a mistake changes nothing
     Reload,
     /// Do as root what the daemon, as a user of its own, may not: before each start, in its cgroup (systemd: ExecStartPre=+)
@@ -167,6 +170,7 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
 
         Command::Recordings(arguments) => recorded(&context, &arguments, out),
         Command::Policy(arguments) => policies(&context, arguments, out),
+        Command::Ca(arguments) => ca::run(&context, &arguments, out),
         Command::Reload => reload::run(&context, out),
         Command::Prepare(arguments) => prepare::run(&context, &arguments, out),
         Command::Uninstall => uninstall::run(&context, out),

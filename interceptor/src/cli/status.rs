@@ -16,6 +16,7 @@ pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, Stri
             ["security modules".to_owned(), status.without_modules.clone().unwrap_or_else(|| "held".to_owned())],
             ["network namespaces".to_owned(), namespaces(&status.namespaces)],
             ["targets".to_owned(), status.targets.join(", ")],
+            ["host CA".to_owned(), status.ca.clone().unwrap_or_else(|| "none".to_owned())],
             ["policies".to_owned(), status.policies.clone()],
             ["live sessions".to_owned(), status.sessions.to_string()],
             ["waiting for approval".to_owned(), status.waiting.to_string()],

@@ -22,8 +22,7 @@ pub struct Unit {
 
 impl Unit {
     /// Properties that [`Unit::read`] needs.
-    pub const PROPERTIES: &str =
-        "LoadState,User,DynamicUser,TriggeredBy,Delegate,AmbientCapabilities,RuntimeDirectory,ExecCondition";
+    pub const PROPERTIES: &str = "LoadState,User,DynamicUser,TriggeredBy,Delegate,AmbientCapabilities,RuntimeDirectory,ExecCondition,Environment";
 
     /// Reads what `systemctl show` printed.
     #[must_use]
@@ -93,19 +92,32 @@ pub fn tokens<'a>(
 /// What a unit asks before it starts.
 const GOVERNED: &str = "governs --unit";
 
-/// The text of the drop-in. `program` is this one, with the options by which it finds its configuration; `keep`: what the
-/// unit sees below `/run` and `/tmp`, beside its own.
+/// What a unit sees beside its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sight<'a> {
+    /// Paths below `/run` and `/tmp`.
+    pub keep: &'a [PathBuf],
+    /// Variables, where it sets none of that name itself.
+    pub environment: &'a [(&'static str, PathBuf)],
+}
+
+/// The text of the drop-in. `program` is this one, with the options by which it finds its configuration.
 ///
 /// # Errors
 /// When no slice is governed that a unit could be put into.
-pub fn text(unit: &Unit, capture: &capture::Config, program: &str, keep: &[PathBuf]) -> Result<String, String> {
+pub fn text(unit: &Unit, capture: &capture::Config, program: &str, sight: Sight<'_>) -> Result<String, String> {
     let slice = slice(capture)?;
     let unknown: Vec<String> = UNKNOWN.iter().map(|(call, _)| format!("{}:ENOSYS", bare(call))).collect();
     let denied: Vec<&str> = DENIED.iter().map(|(call, _)| bare(call)).collect();
     let own = unit.get("RuntimeDirectory").split_whitespace().map(|name| PathBuf::from("/run").join(name));
     let mut binds = String::new();
-    for path in own.chain(keep.iter().cloned()) {
+    for path in own.chain(sight.keep.iter().cloned()) {
         binds.push_str(&format!("BindPaths=-{}\n", path.display()));
+    }
+    let set = unit.get("Environment");
+    let is_set = |name: &str| set.split_whitespace().any(|word| word.trim_matches('"').split('=').next() == Some(name));
+    for (name, path) in sight.environment.iter().filter(|(name, _)| !is_set(name)) {
+        binds.push_str(&format!("Environment=\"{name}={}\"\n", path.display()));
     }
     Ok(format!(
         "\
@@ -212,7 +224,17 @@ mod tests {
         let unit = Unit::read("billing.service", GOOD);
         let keep = [PathBuf::from("/run/tokens/billing")];
         let governed = config(&["/plain", "/agents.slice/agents-bots.slice"]);
-        let text = text(&unit, &governed, "/usr/bin/interceptor", &keep).unwrap();
+        let unit = Unit {
+            properties: [("Environment".to_owned(), "A=b CURL_CA_BUNDLE=/own.pem".to_owned())]
+                .into_iter()
+                .chain(unit.properties)
+                .collect(),
+            ..unit
+        };
+        let environment = ["SSL_CERT_FILE", "CURL_CA_BUNDLE"].map(|name| (name, PathBuf::from("/etc/ca/bundle.pem")));
+        let sight = Sight { keep: &keep, environment: &environment };
+        let text = text(&unit, &governed, "/usr/bin/interceptor", sight).unwrap();
+        assert!(!text.contains("CURL_CA_BUNDLE"), "what the unit sets itself stays");
         for line in [
             "Slice=agents-bots.slice",
             "ExecCondition=+/usr/bin/interceptor governs --unit",
@@ -220,12 +242,13 @@ mod tests {
             "BindPaths=-/run/billing",
             "BindPaths=-/run/cache",
             "BindPaths=-/run/tokens/billing",
+            "Environment=\"SSL_CERT_FILE=/etc/ca/bundle.pem\"",
             "SystemCallFilter=~io_uring_setup:ENOSYS io_uring_enter:ENOSYS io_uring_register:ENOSYS clone3:ENOSYS",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
         assert!(text.contains("~ptrace pidfd_getfd"));
-        assert!(super::text(&unit, &config(&["/plain"]), "x", &[]).is_err());
+        assert!(super::text(&unit, &config(&["/plain"]), "x", Sight::default()).is_err());
     }
 
     #[test]

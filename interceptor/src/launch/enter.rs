@@ -40,7 +40,7 @@ pub fn enter(
     fence_off(scoped, &spec.keep).map_err(step("a domain of its own (Landlock)"))?;
     seccomp::apply().map_err(step("the filter of system calls (seccomp)"))?;
     let mut command = Command::new(program);
-    command.args(arguments).env("HOME", &spec.home);
+    command.args(arguments).env("HOME", &spec.home).envs(spec.environment.iter().map(|(name, path)| (name, path)));
     if let Some(user) = &spec.user {
         command.env("USER", user).env("LOGNAME", user);
     }

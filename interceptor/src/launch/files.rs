@@ -34,6 +34,12 @@ const RESOLVER: &[&str] = &[
     "/run/NetworkManager/resolv.conf",
 ];
 
+/// Whether an agent sees it only where it is kept.
+#[must_use]
+pub fn is_covered(path: &Path) -> bool {
+    COVERED.iter().any(|(folder, _)| path.starts_with(folder)) || path.starts_with("/var/run")
+}
+
 /// Gives the calling process a view of its own, in which of the covered folders only `keep` is left.
 ///
 /// # Errors

@@ -17,5 +17,6 @@ mod sweep;
 mod sys;
 
 pub use enter::enter;
+pub use files::is_covered;
 pub use spec::{Request, Spec};
 pub use sweep::sweep;

@@ -16,6 +16,8 @@ pub struct Request {
     pub user: Option<String>,
     /// Paths below `/run` and `/tmp` that it shall see.
     pub keep: Vec<PathBuf>,
+    /// Variables that its programs are given.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 /// What an agent is started with.
@@ -35,6 +37,8 @@ pub struct Spec {
     pub home: PathBuf,
     /// What it sees of `/run` and `/tmp`.
     pub keep: Vec<PathBuf>,
+    /// Variables that it is given.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Spec {
@@ -70,6 +74,7 @@ impl Spec {
             user: (!user.name.is_empty()).then_some(user.name),
             home: user.dir,
             keep,
+            environment: request.environment.clone(),
         })
     }
 }
@@ -187,7 +192,7 @@ mod tests {
     fn spec(matches: &str, user: Option<&str>) -> Result<Spec, String> {
         let capture =
             capture::Config { cgroups: vec!["/agents.slice".into(), "/bots".into()], ..capture::Config::default() };
-        let request = Request { user: user.map(str::to_owned), keep: Vec::new() };
+        let request = Request { user: user.map(str::to_owned), ..Request::default() };
         Spec::new(&agent(matches), &capture, &request, 42)
     }
 
@@ -235,7 +240,7 @@ mod tests {
         agent.token.from = "file:/run/{unit}/{uid}/token".parse().unwrap();
         let folder = token_folder(&agent, Uid::from_raw(7), Some("a.service"));
         assert_eq!(folder, Some(PathBuf::from("/run/a.service/7")));
-        let request = Request { user: None, keep: vec!["/run/a/../b".into()] };
+        let request = Request { keep: vec!["/run/a/../b".into()], ..Request::default() };
         let detour = Spec::new(&agent, &capture::Config::default(), &request, 42).unwrap_err();
         assert!(detour.contains("without `..`"), "{detour}");
     }

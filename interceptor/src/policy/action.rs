@@ -57,6 +57,22 @@ impl ActionName {
     pub const SQL_REPLICATE: Self = Self("sql:replicate");
     /// Anything whose effect cannot be known before it runs.
     pub const SQL_OPAQUE: Self = Self("sql:opaque");
+    /// Ask for a resource of a web service.
+    pub const HTTP_GET: Self = Self("http:GET");
+    /// Ask for what stands about a resource.
+    pub const HTTP_HEAD: Self = Self("http:HEAD");
+    /// Ask what may be done with a resource.
+    pub const HTTP_OPTIONS: Self = Self("http:OPTIONS");
+    /// Have a resource process something.
+    pub const HTTP_POST: Self = Self("http:POST");
+    /// Put a resource in its place.
+    pub const HTTP_PUT: Self = Self("http:PUT");
+    /// Change a resource.
+    pub const HTTP_PATCH: Self = Self("http:PATCH");
+    /// Remove a resource.
+    pub const HTTP_DELETE: Self = Self("http:DELETE");
+    /// A request of which not everything is known that a target may read in it.
+    pub const HTTP_OPAQUE: Self = Self("http:opaque");
     /// See values of a tag in clear.
     pub const UNMASK: Self = Self("unmask");
 
@@ -86,10 +102,34 @@ impl ActionName {
         Self::SQL_OPAQUE,
     ];
 
+    /// Every action of the HTTP family.
+    pub const HTTP: &'static [Self] = &[
+        Self::HTTP_GET,
+        Self::HTTP_HEAD,
+        Self::HTTP_OPTIONS,
+        Self::HTTP_POST,
+        Self::HTTP_PUT,
+        Self::HTTP_PATCH,
+        Self::HTTP_DELETE,
+        Self::HTTP_OPAQUE,
+    ];
+
+    /// Every action that there is.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::SQL.iter().chain(Self::HTTP).chain([&Self::UNMASK]).copied()
+    }
+
     /// The action of that name, where the schema has one.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        Self::SQL.iter().chain([&Self::UNMASK]).copied().find(|known| known.0 == name)
+        Self::all().find(|known| known.0 == name)
+    }
+
+    /// The action of a method of HTTP, as it stands in a request, where policies know it.
+    #[must_use]
+    pub fn http(method: &str) -> Option<Self> {
+        let named = |known: &&Self| known.0.strip_prefix("http:") == Some(method) && **known != Self::HTTP_OPAQUE;
+        Self::HTTP.iter().find(named).copied()
     }
 
     /// The name as Cedar writes it.
@@ -134,6 +174,8 @@ pub enum ResourceKind {
     Path,
     /// A notification channel.
     Channel,
+    /// A pattern of paths of a web service.
+    Route,
     /// A class of sensitive data.
     Tag,
 }
@@ -151,6 +193,7 @@ impl ResourceKind {
         Self::Role,
         Self::Path,
         Self::Channel,
+        Self::Route,
         Self::Tag,
     ];
 
@@ -174,6 +217,7 @@ impl ResourceKind {
             Self::Role => "Role",
             Self::Path => "Path",
             Self::Channel => "Channel",
+            Self::Route => "Route",
             Self::Tag => "Tag",
         }
     }
@@ -189,6 +233,8 @@ impl ResourceKind {
             Self::Setting | Self::Role | Self::Path | Self::Channel => 2..=4,
             // A trigger, rule or policy also names its table.
             Self::Object => 2..=5,
+            // The target, and the steps of the pattern.
+            Self::Route => 2..=33,
         }
     }
 }
@@ -300,6 +346,27 @@ pub struct Facts {
     pub filters_on_masked: bool,
     /// Statements in the command.
     pub statements: u32,
+    /// Of a request to a web service: what stands in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<Arc<HttpFacts>>,
+}
+
+/// What stands in a request to a web service, decoded; that policies see as `context.http`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpFacts {
+    /// `Host`, in lower case.
+    pub host: String,
+    /// The path.
+    pub path: String,
+    /// The query, as `name=value`.
+    pub query: BTreeSet<String>,
+    /// The fields of the head, as `name: value`, the names in lower case; no secrets.
+    pub headers: BTreeSet<String>,
+    /// The values of the body, as `customer.name=Ada`.
+    pub fields: BTreeSet<String>,
+    /// Bytes of the body; as many as there can be where that is not known.
+    pub size: u64,
 }
 
 /// A bind value, as the agent sent it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cedar_policy::RestrictedExpression as Value;
 
-use super::action::{Action, Resource, ResourceKind};
+use super::action::{Action, HttpFacts, Resource, ResourceKind};
 use super::evaluate::Request;
 use super::load::Policies;
 use crate::clock::Timestamp;
@@ -70,6 +70,9 @@ pub(super) fn circumstances<'a>(request: &'a Request<'_>) -> Pairs<'a> {
             }),
         ),
     ];
+    if let Some(http) = &facts.http {
+        pairs.push(("http", Box::new(|| request_of(http))));
+    }
     if let Some(limit) = facts.row_limit {
         pairs.push(("row_limit", Box::new(move || long(limit))));
     }
@@ -92,6 +95,14 @@ pub(super) fn of_action(action: &Action, approved: bool) -> Pairs<'_> {
 /// Attributes of the resource.
 pub(super) fn attributes_of(resource: &Resource) -> Pairs<'_> {
     let mut pairs: Pairs<'_> = Vec::new();
+    if resource.kind == ResourceKind::Route {
+        let steps = resource.path.get(1..).unwrap_or_default();
+        pairs.push(("name", Box::new(|| text(&format!("/{}", steps.join("/"))))));
+        if let Some(target) = resource.path.first() {
+            pairs.push(("target", Box::new(|| text(target))));
+        }
+        return pairs;
+    }
     if let Some(name) = resource.path.last() {
         pairs.push(("name", Box::new(|| text(name))));
     }
@@ -108,6 +119,17 @@ fn in_which(resource: &Resource) -> impl Iterator<Item = &Arc<str>> {
     let own = matches!(resource.kind, ResourceKind::Target | ResourceKind::Database | ResourceKind::Schema);
     let above = if own { resource.path.len() } else { resource.path.len().saturating_sub(1) };
     resource.path.iter().take(above)
+}
+
+fn request_of(http: &HttpFacts) -> Value {
+    record([
+        ("host", text(&http.host)),
+        ("path", text(&http.path)),
+        ("query", texts(&http.query)),
+        ("headers", texts(&http.headers)),
+        ("fields", texts(&http.fields)),
+        ("size", long(http.size)),
+    ])
 }
 
 fn time(now: Timestamp) -> Value {

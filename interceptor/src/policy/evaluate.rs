@@ -358,6 +358,8 @@ impl<'a> Asker<'a> {
             return None;
         }
         let ladder = [ResourceKind::Target, ResourceKind::Database, ResourceKind::Schema];
+        // The steps of a route are no databases.
+        let ladder = ladder.into_iter().take(if kind == ResourceKind::Route { 1 } else { 3 });
         let parents = (1..path.len())
             .zip(ladder)
             .map(|(length, kind)| vocabulary.resource(kind, &Resource::join(path.get(..length)?)))

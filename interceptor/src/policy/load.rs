@@ -260,7 +260,7 @@ fn validate(
 fn slice(vocabulary: &Vocabulary, rules: &[Rule]) -> Result<HashMap<(ActionName, ResourceKind), Arc<Slice>>, String> {
     let mut shared: HashMap<Vec<usize>, Arc<Slice>> = HashMap::new();
     let mut slices = HashMap::new();
-    for action in ActionName::SQL.iter().chain([&ActionName::UNMASK]).copied() {
+    for action in ActionName::all() {
         let of_action: Vec<_> =
             rules.iter().enumerate().filter(|(_, rule)| rule.concerns_action(vocabulary, action)).collect();
         for kind in ResourceKind::ALL.iter().copied() {

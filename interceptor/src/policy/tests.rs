@@ -132,6 +132,65 @@ fn a_command_without_actions_or_with_too_many_is_refused() {
 }
 
 #[test]
+fn a_permit_for_a_group_of_requests_does_not_give_opaque_ones() {
+    let groups = ["http:read", "http:write"].map(|group| format!("Action::\"{group}\""));
+    let policies = load(&format!("permit (principal, action in [{}], resource);", groups.join(", ")));
+    for name in ActionName::HTTP.iter().copied() {
+        for (kind, path) in [(ResourceKind::Route, &["db", "v1", "{id}"][..]), (ResourceKind::Target, &["db"])] {
+            let decision = ask(&policies, &command(vec![act(name, kind, path)]));
+            assert_eq!(matches!(decision, Decision::Deny(_)), name == ActionName::HTTP_OPAQUE, "{name}");
+        }
+    }
+}
+
+/// The steps of a route look like a database and a schema, and are none.
+#[test]
+fn a_route_lies_in_its_target_alone() {
+    let asked = command(vec![act(ActionName::HTTP_GET, ResourceKind::Route, &["db", "orders", "public", "t"])]);
+    for (scope, given) in [
+        ("resource in Target::\"db\"", true),
+        ("resource == Route::\"db/orders/public/t\"", true),
+        ("resource in Target::\"other\"", false),
+        ("resource == Route::\"db/orders/public\"", false),
+        ("resource in Database::\"db/orders\"", false),
+        ("resource in Schema::\"db/orders/public\"", false),
+    ] {
+        let decision = ask(&load(&format!("permit (principal, action, {scope});")), &asked);
+        assert_eq!(matches!(decision, Decision::Permit(_)), given, "{scope}");
+    }
+}
+
+#[test]
+fn policies_see_what_stands_in_a_request() {
+    let http = HttpFacts {
+        host: "api".into(),
+        path: "/v1/7".into(),
+        query: ["x=1".to_owned()].into(),
+        headers: ["accept: a".to_owned()].into(),
+        fields: ["a.b=c".to_owned()].into(),
+        size: 12,
+    };
+    let asked = command(vec![act(ActionName::HTTP_POST, ResourceKind::Route, &["db", "v1", "{id}"])]);
+    let facts = Facts { http: Some(Arc::new(http)), ..Facts::default() };
+    let with = Command { facts: Arc::new(facts), ..asked.clone() };
+    for (condition, holds) in [
+        ("context.http.host == \"api\"", true),
+        ("context.http.path like \"/v1/*\"", true),
+        ("context.http.query.contains(\"x=1\")", true),
+        ("context.http.headers.contains(\"accept: a\")", true),
+        ("context.http.fields.contains(\"a.b=c\")", true),
+        ("context.http.size < 13", true),
+        ("context.http.size < 12", false),
+        ("resource is Route && resource.name == \"/v1/{id}\"", true),
+    ] {
+        let policies =
+            load(&format!("permit (principal, action, resource) when {{ context has http && {condition} }};"));
+        assert_eq!(matches!(ask(&policies, &with), Decision::Permit(_)), holds, "{condition}");
+        assert!(matches!(ask(&policies, &asked), Decision::Deny(_)), "{condition}");
+    }
+}
+
+#[test]
 fn a_permit_for_a_group_of_actions_gives_neither_opaque_nor_set() {
     let groups = ["sql:read", "sql:write", "sql:ddl", "sql:admin"].map(|group| format!("Action::\"{group}\""));
     let policies = load(&format!("permit (principal, action in [{}], resource);", groups.join(", ")));

@@ -4,6 +4,7 @@
 //! never pass-through. A driver asks its [`Gate`] before anything is forwarded and tells it what was delivered; it
 //! knows nothing of sessions, approvals or recordings.
 
+pub mod http;
 pub mod postgres;
 pub mod sql;
 
@@ -50,12 +51,14 @@ pub struct Registration {
     pub name: &'static str,
     /// Port where a target's host names none.
     pub default_port: u16,
+    /// What it is called inside of TLS (ALPN), as far as it has a name there; the one that is liked best first.
+    pub alpn: &'static [&'static [u8]],
     /// The protocol itself.
     pub protocol: &'static dyn Protocol,
 }
 
 /// Every protocol that a target can name.
-pub static PROTOCOLS: &[Registration] = &[postgres::REGISTRATION];
+pub static PROTOCOLS: &[Registration] = &[postgres::REGISTRATION, http::REGISTRATION];
 
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,9 +131,11 @@ pub struct Target {
     /// The configured host that the destination address belongs to.
     pub host: String,
     /// TLS towards the agent, where it is offered.
-    pub agent_tls: Option<Arc<rustls::ServerConfig>>,
+    pub agent_tls: Option<tls::Agents>,
     /// TLS towards the target.
     pub upstream_tls: tls::Upstream,
+    /// What the protocol `http` has beside.
+    pub http: Option<Arc<http::Settings>>,
 }
 
 /// Opens a connection to the target. Bounded in time by the implementation.
@@ -274,6 +279,9 @@ pub enum Failure {
     /// The agent broke the protocol.
     #[error("the agent broke the protocol: {0}")]
     Agent(String),
+    /// No TLS towards the agent.
+    #[error("no TLS with the agent: {0}")]
+    Handshake(tls::HandshakeError),
     /// The target broke the protocol.
     #[error("the target broke the protocol: {0}")]
     Upstream(String),

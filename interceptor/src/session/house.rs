@@ -73,6 +73,8 @@ pub struct Loaded {
     pub rules: Arc<Rules>,
     /// Targets.
     pub targets: Vec<Arc<BoundTarget>>,
+    /// The host CA, where there is one.
+    pub authority: Option<Arc<tls::authority::Authority>>,
 }
 
 impl House {
@@ -289,12 +291,46 @@ impl House {
             bytes_from_agent: read(&live.counters.from_agent),
             bytes_to_agent: read(&live.counters.to_agent),
         };
+        if let Err(Failure::Handshake(error)) = &ended {
+            self.no_tls(live.id, &live.target, error).await;
+        }
         match &ended {
             Ok(_) => tracing::info!(session = %live.id, %reason, "closed"),
             Err(_) => tracing::warn!(session = %live.id, %reason, "closed"),
         }
         if let Err(error) = self.recorder.append(live.id, Event::SessionClosed { reason, counters }).await {
             tracing::error!(session = %live.id, %error, "the end of a session is not on record");
+        }
+    }
+
+    /// TLS that did not come about, as an event of its own: an agent that asks for another target than the one it went to,
+    /// or one that does not trust what it is shown, is not to be looked for among closed sessions.
+    async fn no_tls(&self, id: SessionId, target: &str, error: &tls::HandshakeError) {
+        use tls::HandshakeError as No;
+        let (fault, remedy) = match error {
+            No::WrongName { .. } => {
+                (Fault::Agent, "a name that agents use for this target belongs into tls.agent_names")
+            }
+            No::Distrusted { .. } => (
+                Fault::Operator,
+                "`interceptor ca install`, or agents that are launched; where the program has pinned a certificate, give \
+                 the target one that it accepts (tls.agent_cert)",
+            ),
+            No::Authority(_) => (Fault::Operator, "`interceptor ca show` says what the host CA may attest to"),
+            _ => return,
+        };
+        let denial = Denial {
+            fault,
+            what: format!("TLS at {target}"),
+            rule: None,
+            reason: error.to_string(),
+            remedy: Some(remedy.to_owned()),
+            retry: Retry::Never,
+            session: id,
+        };
+        tracing::error!(session = %id, %target, %error, remedy, "an agent has no TLS");
+        if let Err(error) = self.recorder.append(id, Event::Refused { denial }).await {
+            tracing::error!(session = %id, %error, "a refusal is not on record");
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::credential::{self, Credential};
 use crate::identity::Level;
 use crate::mask::Rules;
 use crate::policy::Command;
-use crate::protocol::{Login, PROTOCOLS, Question, Registration, Target};
+use crate::protocol::{Login, PROTOCOLS, Question, Registration, Target, http};
 use crate::tls;
 
 /// How often host names are looked up again.
@@ -43,6 +43,8 @@ pub struct TargetConfig {
     /// How well an agent has to be held to get a session: `adopted`, `enrolled` or `launched`.
     #[serde(default)]
     pub level: Level,
+    /// What the protocol `http` wants to know beside.
+    pub http: Option<http::Config>,
 }
 
 /// A target that is ready to be served.
@@ -67,11 +69,14 @@ struct Host {
 }
 
 impl BoundTarget {
-    /// Checks a configured target.
+    /// Checks a configured target. `authority` is the host CA, where there is one.
     ///
     /// # Errors
     /// A sentence for each thing that is wrong with it.
-    pub fn bind(config: &TargetConfig) -> Result<Self, Vec<String>> {
+    pub fn bind(
+        config: &TargetConfig,
+        authority: Option<&Arc<tls::authority::Authority>>,
+    ) -> Result<Self, Vec<String>> {
         let mut wrong = Vec::new();
         let registration = PROTOCOLS.iter().find(|known| known.name == config.protocol);
         if registration.is_none() {
@@ -84,7 +89,7 @@ impl BoundTarget {
         if config.hosts.is_empty() {
             wrong.push("a target needs at least one entry in `hosts`".to_owned());
         }
-        let default_port = registration.map_or(0, |known| known.default_port);
+        let (default_port, alpn) = registration.map_or((0, &[][..]), |known| (known.default_port, known.alpn));
         let mut hosts = Vec::new();
         for text in &config.hosts {
             match Host::parse(text, default_port) {
@@ -92,8 +97,11 @@ impl BoundTarget {
                 None => wrong.push(format!("`{text}` is no host, address, or either with a port")),
             }
         }
+        let http = config.http_settings(registration).map_err(|why| wrong.extend(why)).unwrap_or_default();
         let credential = config.credential.credential().map_err(|error| wrong.push(error.to_string())).ok();
-        let hosts = views(config, hosts).map_err(|error| wrong.push(error.to_string())).unwrap_or_default();
+        let hosts = views(config, hosts, (alpn, http), authority)
+            .map_err(|error| wrong.push(error.to_string()))
+            .unwrap_or_default();
         match (registration, credential) {
             (Some(registration), Some(credential)) if wrong.is_empty() => {
                 Ok(Self { name: config.name.as_str().into(), registration, credential, level: config.level, hosts })
@@ -141,17 +149,45 @@ impl BoundTarget {
     }
 }
 
-fn views(config: &TargetConfig, hosts: Vec<Host>) -> Result<Vec<(Host, Arc<Target>)>, tls::SetupError> {
-    let agent_tls = config.tls.agent(&[])?;
+fn views(
+    config: &TargetConfig,
+    hosts: Vec<Host>,
+    (alpn, http): (&[&[u8]], Option<Arc<http::Settings>>),
+    authority: Option<&Arc<tls::authority::Authority>>,
+) -> Result<Vec<(Host, Arc<Target>)>, tls::SetupError> {
+    let names = config.tls.names(hosts.iter().map(|host| host.name.as_str()))?;
+    let agents = config.tls.agents(tls::Known { target: &config.name, names: &names, alpn }, authority)?;
     let name: Arc<str> = config.name.as_str().into();
     let mut views = Vec::new();
     for host in hosts {
         let upstream_tls = config.tls.upstream(&host.name, &[])?;
+        let agent_tls = agents.as_ref().map(|agents| agents.for_host(&host.name));
         let target =
-            Target { name: Arc::clone(&name), host: host.name.clone(), agent_tls: agent_tls.clone(), upstream_tls };
+            Target { name: Arc::clone(&name), host: host.name.clone(), agent_tls, upstream_tls, http: http.clone() };
         views.push((host, Arc::new(target)));
     }
     Ok(views)
+}
+
+impl TargetConfig {
+    /// The names by which agents ask for it inside of TLS; none where its hosts are wrong, which [`BoundTarget::bind`] says.
+    #[must_use]
+    pub fn names(&self) -> Vec<tls::authority::Name> {
+        let hosts: Vec<Host> = self.hosts.iter().filter_map(|text| Host::parse(text, 1)).collect();
+        self.tls.names(hosts.iter().map(|host| host.name.as_str())).unwrap_or_default()
+    }
+
+    fn http_settings(&self, registration: Option<&Registration>) -> Result<Option<Arc<http::Settings>>, Vec<String>> {
+        let is_http = registration.is_some_and(|known| known.name == http::REGISTRATION.name);
+        match (&self.http, is_http) {
+            (Some(_), false) => Err(vec!["[target.http] is for targets with protocol = \"http\"".to_owned()]),
+            (None, false) => Ok(None),
+            (given, true) => {
+                let config = given.clone().unwrap_or_default();
+                config.settings(self.names()).map(|settings| Some(Arc::new(settings)))
+            }
+        }
+    }
 }
 
 impl Host {

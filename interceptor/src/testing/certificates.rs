@@ -1,13 +1,18 @@
 //! A throw-away certificate authority for tests.
 
+use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fs, io};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SignatureAlgorithm,
 };
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A certificate authority.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -81,6 +86,20 @@ impl Authority {
 }
 
 impl Issued {
+    /// A server that shows it to whoever comes, with these ALPN ids.
+    ///
+    /// # Errors
+    /// The certificate or the key cannot be used.
+    pub fn server(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, Box<dyn Error + Send + Sync>> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let chain = CertificateDer::pem_slice_iter(self.cert.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;
+        let mut config = builder.with_no_client_auth().with_single_cert(chain, key)?;
+        config.alpn_protocols = alpn.iter().map(|id| id.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+
     /// Writes `NAME.crt` and `NAME.key` (mode 0600).
     ///
     /// # Errors

@@ -47,6 +47,7 @@ pub async fn serve(server: u16, name: &str, rules: Arc<Rules>, gate: Arc<dyn Gat
         name: name.into(),
         host: "localhost".into(),
         agent_tls: None,
+        http: None,
         upstream_tls: tls::Upstream::default(),
     });
     let dial: Arc<dyn Dial> = Arc::new(Local(server));

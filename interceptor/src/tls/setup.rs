@@ -13,10 +13,11 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde::Deserialize;
 
-use super::HandshakeError;
+use super::authority::{Authority, AuthorityError, Name};
+use super::{Agents, HandshakeError, Known};
 use crate::secret::{self, Unreadable};
 
 /// The `tls` table of a target.
@@ -35,7 +36,12 @@ pub struct Config {
     pub server_name: Option<String>,
     /// What a target may learn of a password when its certificate was not verified.
     pub unverified_password: Unverified,
-    /// PEM file with the certificate (chain) that is shown to agents; without it agents are answered in clear.
+    /// Whether agents may have TLS.
+    pub agent: Agent,
+    /// Names beside those in `hosts` by which agents ask for the target (SNI).
+    pub agent_names: Vec<String>,
+    /// PEM file with the certificate (chain) that is shown to agents; without it one of the host CA (`[ca]`), and without
+    /// that they are answered in clear.
     pub agent_cert: Option<PathBuf>,
     /// PEM file with the key of `agent_cert`.
     pub agent_key: Option<PathBuf>,
@@ -54,6 +60,17 @@ pub enum Mode {
     /// The certificate comes from `ca` (or the system's) and is valid for the host.
     #[default]
     VerifyFull,
+}
+
+/// Whether agents may have TLS at a target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Agent {
+    /// Where there is a certificate to show: `agent_cert`, or the host CA's.
+    #[default]
+    Offer,
+    /// Never: they are answered in clear.
+    Off,
 }
 
 /// The least proof that a password is used for, towards a target whose certificate was not verified. (Where it was
@@ -112,6 +129,9 @@ pub enum SetupError {
         /// What to write instead.
         advice: String,
     },
+    /// The host CA cannot be used for this target.
+    #[error("{0}")]
+    Authority(#[from] AuthorityError),
     /// The system has no usable certificate authorities.
     #[error("the system's certificate authorities cannot be read ({0}): name a file in tls.ca")]
     SystemRoots(String),
@@ -238,26 +258,47 @@ impl Config {
         })
     }
 
-    /// The agents' side: `None` where no certificate is configured. Reads files; blocks.
+    /// The agents' side, at a target with these hosts and names; `None` where they are answered in clear. Reads files;
+    /// blocks.
     ///
     /// # Errors
-    /// One of the two files is missing, or cannot be used.
-    pub fn agent(&self, alpn: &[&[u8]]) -> Result<Option<Arc<ServerConfig>>, SetupError> {
-        let (cert, key) = match (&self.agent_cert, &self.agent_key) {
-            (None, None) => return Ok(None),
-            (Some(cert), Some(key)) => (cert, key),
+    /// One of the two files is missing, or cannot be used; or the host CA may not attest to a name.
+    pub fn agents(&self, known: Known<'_>, authority: Option<&Arc<Authority>>) -> Result<Option<Agents>, SetupError> {
+        let given = match (&self.agent_cert, &self.agent_key) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some((cert, key)),
             (Some(_), None) => return Err(setting("agent_key", "agent_cert needs its key")),
             (None, Some(_)) => return Err(setting("agent_cert", "agent_key needs its certificate")),
         };
-        let (chain, key_der) = (certificates(cert)?, private_key(key)?);
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| setting("agent_cert", error))?
-            .with_no_client_auth()
-            .with_single_cert(chain, key_der)
-            .map_err(|error| unusable(key, error))?;
-        config.alpn_protocols = alpn.iter().map(|id| id.to_vec()).collect();
-        Ok(Some(Arc::new(config)))
+        match (self.agent, given, authority) {
+            (Agent::Off, Some(_), _) => Err(setting("agent", "`off` shows no certificate: remove agent_cert")),
+            (Agent::Off, None, _) | (Agent::Offer, None, None) => Ok(None),
+            (Agent::Offer, Some((cert, key)), _) => {
+                Agents::given(known, certificates(cert)?, private_key(key)?).map_err(|error| unusable(key, error))
+            }
+            (Agent::Offer, None, Some(authority)) => {
+                if let Some(name) = known.names.iter().find(|name| !authority.permits(name)) {
+                    return Err(AuthorityError::NotPermitted(name.to_string()).into());
+                }
+                Ok(Agents::minted(known, Arc::clone(authority)))
+            }
+        }
+    }
+
+    /// The names by which agents ask for a target with these hosts, hosts first.
+    ///
+    /// # Errors
+    /// One is neither a name nor an address.
+    pub fn names<'a>(&'a self, hosts: impl Iterator<Item = &'a str>) -> Result<Vec<Name>, SetupError> {
+        let mut names = Vec::new();
+        for text in hosts.chain(self.agent_names.iter().map(String::as_str)) {
+            let name = Name::parse(text)
+                .ok_or_else(|| setting("agent_names", format!("`{text}` is neither a DNS name nor an IP address")))?;
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 
     /// Refuses what libpq would quietly ignore, or read as something else.

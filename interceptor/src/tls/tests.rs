@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -36,14 +37,39 @@ impl Pki {
     }
 
     fn serve(&self, issued: &Issued) -> Arc<rustls::ServerConfig> {
-        let (cert, key) = issued.write(self.dir.path(), "agent").unwrap();
-        let config = Config { agent_cert: Some(cert), agent_key: Some(key), ..Config::default() };
-        config.agent(&[b"postgresql"]).unwrap().unwrap()
+        issued.server(&[b"postgresql"]).unwrap()
     }
 
     fn config(&self, upstream: Mode) -> Config {
         Config { upstream, ca: Some(self.ca.clone()), ..Config::default() }
     }
+}
+
+fn names(config: &Config) -> Vec<authority::Name> {
+    config.names(["a.test"].into_iter()).unwrap()
+}
+
+fn known(names: &[authority::Name]) -> Known<'_> {
+    Known { target: "t", names, alpn: &[b"postgresql"] }
+}
+
+/// The host CA is used where the operator gave no certificate, and has to be for every name of the target.
+#[test]
+fn the_host_ca_is_for_targets_without_a_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = authority::Store::new(&authority::Config { dir: dir.path().join("ca") });
+    let clock = crate::clock::SystemClock::new();
+    store.init("h", &names(&Config::default()), None, crate::clock::Clock::now(&clock)).unwrap();
+    let host = Arc::new(store.load(Arc::new(clock)).unwrap());
+    let agents = |config: &Config| config.agents(known(&names(config)), Some(&host)).map(|found| format!("{found:?}"));
+    assert!(agents(&Config::default()).unwrap().contains("minted: true"));
+    assert_eq!(agents(&Config { agent: Agent::Off, ..Config::default() }).unwrap(), "None");
+    let (cert, key) =
+        Pki::new().authority.issue("a", &["a.test"], Validity::Now).unwrap().write(dir.path(), "a").unwrap();
+    let given = Config { agent_cert: Some(cert), agent_key: Some(key), ..Config::default() };
+    assert!(agents(&given).unwrap().contains("minted: false"));
+    let beyond = Config { agent_names: vec!["b.test".into()], ..Config::default() };
+    assert!(agents(&beyond).unwrap_err().to_string().contains("ca rotate"));
 }
 
 async fn pair() -> (Stream, Stream) {
@@ -52,11 +78,18 @@ async fn pair() -> (Stream, Stream) {
     (Stream::Tcp(client.unwrap()), Stream::Tcp(server.unwrap().0))
 }
 
+/// A server's part of a handshake, whatever it is asked for.
+async fn serve(stream: Stream, server: Arc<rustls::ServerConfig>) -> Result<Stream, HandshakeError> {
+    let Stream::Tcp(tcp) = stream else { return Err(HandshakeError::NotPlain) };
+    let accepted = tokio_rustls::TlsAcceptor::from(server).accept(tcp).await;
+    Ok(Stream::Server(Box::new(accepted.map_err(HandshakeError::Failed)?)))
+}
+
 /// Both handshakes; the client's outcome after one byte each way.
 async fn handshake(server: Arc<rustls::ServerConfig>, upstream: &Upstream) -> Result<Stream, HandshakeError> {
     let (client, far) = pair().await;
     let serving = tokio::spawn(async move {
-        let mut stream = accept(far, server).await?;
+        let mut stream = serve(far, server).await?;
         let byte = stream.read_u8().await.map_err(HandshakeError::Failed)?;
         stream.write_u8(byte).await.map_err(HandshakeError::Failed)?;
         stream.flush().await.map_err(HandshakeError::Failed)
@@ -188,7 +221,10 @@ async fn a_silent_peer_is_given_up() {
     let (client, _silent) = pair().await;
     assert!(matches!(connect(client, &upstream).await, Err(HandshakeError::TimedOut)));
     let (_silent, server) = pair().await;
-    assert!(matches!(accept(server, pki.server(&["a.test"])).await, Err(HandshakeError::TimedOut)));
+    let (cert, key) = pki.authority.issue("a", &["a.test"], Validity::Now).unwrap().write(pki.dir.path(), "a").unwrap();
+    let config = Config { agent_cert: Some(cert), agent_key: Some(key), ..Config::default() };
+    let agents = config.agents(known(&names(&config)), None).unwrap().unwrap();
+    assert!(matches!(accept(server, &agents).await, Err(HandshakeError::TimedOut)));
 }
 
 #[tokio::test]
@@ -241,9 +277,19 @@ fn settings_that_contradict_each_other_are_refused() {
     ] {
         assert!(matches!(config.upstream("db.test", &[]), Err(SetupError::Setting { .. })), "{config:?}");
     }
-    assert!(matches!(Config { agent_cert: path(), ..base() }.agent(&[]), Err(SetupError::Setting { .. })));
-    assert!(matches!(Config { agent_key: path(), ..base() }.agent(&[]), Err(SetupError::Setting { .. })));
-    assert!(base().agent(&[]).unwrap().is_none());
+    let both = || Config { agent_cert: path(), agent_key: path(), ..base() };
+    for config in [
+        Config { agent_cert: path(), ..base() },
+        Config { agent_key: path(), ..base() },
+        Config { agent: Agent::Off, ..both() },
+    ] {
+        let refused = config.agents(known(&names(&config)), None);
+        assert!(matches!(refused, Err(SetupError::Setting { .. })), "{config:?}");
+    }
+    assert!(matches!(both().agents(known(&names(&both())), None), Err(SetupError::File { .. })));
+    assert!(base().agents(known(&names(&base())), None).unwrap().is_none());
+    let odd = Config { agent_names: vec!["not a name".into()], ..base() };
+    assert!(matches!(odd.names(["a.test"].into_iter()), Err(SetupError::Setting { .. })));
 }
 
 #[test]

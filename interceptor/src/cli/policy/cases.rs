@@ -16,7 +16,7 @@ use crate::identity::{Attested, Container, Guarantee, Level, ProcessFacts, Token
 use crate::policy::evaluate::Verdict;
 use crate::policy::load::MAX_FILE;
 use crate::policy::{
-    Action, ActionName, Command, Explanation, Facts, Policies, PolicyError, Request, Resource, ResourceKind,
+    Action, ActionName, Command, Explanation, Facts, HttpFacts, Policies, PolicyError, Request, Resource, ResourceKind,
     SessionFacts, TagSet,
 };
 
@@ -172,6 +172,8 @@ pub struct AskedFacts {
     pub filters_on_masked: bool,
     /// Statements; 1 where absent.
     pub statements: Option<u32>,
+    /// Of a request to a web service.
+    pub http: Option<HttpFacts>,
 }
 
 /// Counters of a session.
@@ -379,14 +381,16 @@ impl Ask {
 
     fn command(&self, actions: Vec<Action>, target: &str, analyse: Option<Analyse<'_>>) -> Result<Command, String> {
         let Some(text) = &self.statement else {
-            let AskedFacts { has_where, row_limit, functions, filters_on_masked, statements } = self.facts.clone();
+            let AskedFacts { has_where, row_limit, functions, filters_on_masked, statements, http } =
+                self.facts.clone();
+            let http = http.map(Arc::new);
             let statements = statements.unwrap_or(1);
             return Ok(Command {
                 analysis: 0,
                 statement: "".into(),
                 parameters: Arc::from([]),
                 actions: actions.into(),
-                facts: Arc::new(Facts { has_where, row_limit, functions, filters_on_masked, statements }),
+                facts: Arc::new(Facts { has_where, row_limit, functions, filters_on_masked, statements, http }),
                 in_transaction: self.in_transaction,
             });
         };

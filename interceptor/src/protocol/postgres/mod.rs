@@ -63,7 +63,11 @@ use crate::tls;
 pub mod fuzz;
 
 /// The registry line.
-pub const REGISTRATION: Registration = Registration { name: "postgres", default_port: 5432, protocol: &Postgres };
+pub const REGISTRATION: Registration =
+    Registration { name: "postgres", default_port: 5432, alpn: &[ALPN], protocol: &Postgres };
+
+/// What PostgreSQL is called in ALPN.
+const ALPN: &[u8] = b"postgresql";
 
 /// The protocol.
 #[derive(Clone, Copy, Debug)]

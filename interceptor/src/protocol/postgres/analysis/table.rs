@@ -262,6 +262,7 @@ impl<'a> Walker<'a> {
         }
         let opaque = self.actions.keys().any(|(name, _, _)| *name == ActionName::SQL_OPAQUE);
         let facts = Facts {
+            http: None,
             has_where: !self.unrestricted,
             row_limit,
             functions: self.functions,

@@ -275,6 +275,7 @@ mod tests {
             name: "two servers".into(),
             host: "h".into(),
             agent_tls: None,
+            http: None,
             upstream_tls: tls::Upstream::default(),
         });
         let login = Login { user: "u".to_owned(), password: None };

@@ -10,6 +10,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::super::ALPN;
 use super::super::analyst::SessionAnalyst;
 use super::super::cancel::{Handle, Key};
 use super::super::catalog::{Names, SESSION_QUERY};
@@ -109,9 +110,6 @@ pub(super) async fn open(conn: Conn, gate: &dyn Gate) -> Result<Opened<'_>, Fail
     Ok(Opened::Session(Box::new(Session { gate, legs, library, session, waiting })))
 }
 
-/// What PostgreSQL is called in ALPN.
-const ALPN: &[u8] = b"postgresql";
-
 enum Wanted {
     /// It closed without a word: a health check.
     Nothing,
@@ -133,7 +131,7 @@ impl Agent {
     }
 
     /// Answers the requests for encryption, and reads what the agent came for.
-    async fn wants(&mut self, tls: Option<&Arc<rustls::ServerConfig>>, session: SessionId) -> Result<Wanted, Failure> {
+    async fn wants(&mut self, tls: Option<&tls::Agents>, session: SessionId) -> Result<Wanted, Failure> {
         let (mut asked_tls, mut asked_gss) = (self.begins_with_tls(tls).await?, false);
         loop {
             if matches!(codec::startup(&self.input), Ok(None)) {
@@ -188,37 +186,34 @@ impl Agent {
 
     /// Takes an agent that starts TLS without asking (PostgreSQL 17, chapter 53.2.11). It has to name the protocol inside
     /// (ALPN), so that a connection that was meant for another service is not taken for one that was meant for this one.
-    async fn begins_with_tls(&mut self, tls: Option<&Arc<rustls::ServerConfig>>) -> Result<bool, Failure> {
+    async fn begins_with_tls(&mut self, tls: Option<&tls::Agents>) -> Result<bool, Failure> {
         let tls::Stream::Tcp(stream) = &self.stream else { return Ok(false) };
         let mut first = [0];
         let seen = stream.peek(&mut first).await.map_err(|source| Failure::Io { leg: "agent", source })?;
         if seen == 0 || first != [TLS_HANDSHAKE[0]] {
             return Ok(false);
         }
-        let Some(config) = tls else {
+        let Some(agents) = tls else {
             return Err(agent_fault("it starts TLS, for which this target has no certificate"));
         };
-        let mut named = rustls::ServerConfig::clone(config);
-        named.alpn_protocols = vec![ALPN.to_vec()];
-        self.start_tls(Arc::new(named)).await?;
+        self.start_tls(agents).await?;
         if self.stream.alpn() != Some(ALPN) {
             return Err(agent_fault("it starts TLS without naming the protocol inside (ALPN)"));
         }
         Ok(true)
     }
 
-    async fn accept_tls(&mut self, tls: Option<&Arc<rustls::ServerConfig>>) -> Result<(), Failure> {
-        let Some(config) = tls else { return self.send(b"N").await };
+    async fn accept_tls(&mut self, tls: Option<&tls::Agents>) -> Result<(), Failure> {
+        let Some(agents) = tls else { return self.send(b"N").await };
         self.send(b"S").await?;
-        self.start_tls(Arc::clone(config)).await
+        self.start_tls(agents).await
     }
 
-    async fn start_tls(&mut self, config: Arc<rustls::ServerConfig>) -> Result<(), Failure> {
+    async fn start_tls(&mut self, agents: &tls::Agents) -> Result<(), Failure> {
         // The stream is taken by value; what stands in its place meanwhile is never used.
         let (placeholder, _) = tokio::io::duplex(1);
         let plain = std::mem::replace(&mut self.stream, tls::Stream::Memory(placeholder));
-        let accepted = tls::accept(plain, config).await;
-        self.stream = accepted.map_err(|error| Failure::Agent(error.to_string()))?;
+        self.stream = tls::accept(plain, agents).await.map_err(Failure::Handshake)?;
         Ok(())
     }
 

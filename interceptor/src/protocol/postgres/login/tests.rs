@@ -10,7 +10,7 @@ use crate::secret::Secret;
 use crate::tls::{Config, Mode, Unverified, Upstream};
 
 fn target(upstream_tls: Upstream) -> Target {
-    Target { name: Arc::from("orders-db"), host: "localhost".into(), agent_tls: None, upstream_tls }
+    Target { name: Arc::from("orders-db"), host: "localhost".into(), agent_tls: None, http: None, upstream_tls }
 }
 
 fn clear(unverified_password: Unverified) -> Target {

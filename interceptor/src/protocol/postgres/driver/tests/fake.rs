@@ -74,6 +74,7 @@ fn session_over(gate: &ScriptedGate, rules: Rules, room: usize) -> (Session<'_>,
         name: "t".into(),
         host: "h".into(),
         agent_tls: None,
+        http: None,
         upstream_tls: tls::Upstream::default(),
     });
     let session = Session {

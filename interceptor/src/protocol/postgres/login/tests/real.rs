@@ -220,9 +220,7 @@ async fn relayed(strip: bool) -> String {
     let required = world.config(Mode::Require);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let issued = Authority::new("impostor").unwrap().issue("i", &["db.test"], Validity::Now).unwrap();
-    let (cert, key) = issued.write(world.dir.path(), "impostor").unwrap();
-    let config = Config { agent_cert: Some(cert), agent_key: Some(key), ..Config::default() };
-    let server = config.agent(&[ALPN]).unwrap().unwrap();
+    let server = issued.server(&[ALPN]).unwrap();
     let (far, upstream) = (world.dial().await, required.upstream("db.test", &[ALPN]).unwrap());
     let address = listener.local_addr().unwrap();
     let impostor = async {
@@ -230,7 +228,7 @@ async fn relayed(strip: bool) -> String {
         let mut request = [0; 8];
         victim.read_exact(&mut request).await.unwrap();
         victim.write_all(b"S").await.unwrap();
-        let mut near = tls::accept(Stream::Tcp(victim), server).await.unwrap();
+        let mut near = tokio_rustls::TlsAcceptor::from(server).accept(victim).await.unwrap();
         let mut far = secure(far, &upstream).await.unwrap();
         if strip {
             let length = near.read_u32().await.unwrap();

@@ -42,7 +42,7 @@ impl Dial for Hangs {
 
 fn target() -> Arc<Target> {
     let upstream_tls = tls::Upstream::default();
-    Arc::new(Target { name: "slow".into(), host: "h".into(), agent_tls: None, upstream_tls })
+    Arc::new(Target { name: "slow".into(), host: "h".into(), agent_tls: None, http: None, upstream_tls })
 }
 
 fn conn(agent: tokio::io::DuplexStream) -> Conn {

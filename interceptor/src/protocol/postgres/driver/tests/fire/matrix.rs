@@ -80,6 +80,7 @@ impl Scene {
             name: format!("f{}", server.port()).into(),
             host: "localhost".into(),
             agent_tls: None,
+            http: None,
             upstream_tls: tls::Upstream::default(),
         });
         Self { server, target, rules: Arc::new(rules()) }

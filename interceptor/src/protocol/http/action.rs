@@ -1,0 +1,175 @@
+//! From a request to what it would do, as policies see it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use sha2::Digest as _;
+
+use super::codec::{Field, RequestHead};
+use super::content;
+use super::route::{Location, Routes};
+use crate::policy::{Action, ActionName, Command, Facts, HttpFacts, Parameter, Resource, ResourceKind};
+
+/// What is known of the body when its request is judged.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    /// All of it.
+    Whole(Bytes),
+    /// It is too long to be held: only how long it says it is, where it does.
+    Long(Option<u64>),
+}
+
+/// Fields by which some servers take another method than the one that stands there.
+const OVERRIDES: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
+/// Fields by which some servers take another path or another host than those that stand there.
+const DETOURS: &[&str] = &[
+    "forwarded",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-forwarded-uri",
+    "x-host",
+    "x-original-host",
+    "x-original-uri",
+    "x-original-url",
+    "x-override-url",
+    "x-rewrite-url",
+];
+/// Fields whose values are secrets: policies, people and recordings do not see them.
+pub(super) const SECRET: &[&str] = &[
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "x-api-key",
+    "x-auth-token",
+    "x-amz-security-token",
+];
+
+/// The command of a request.
+#[must_use]
+pub(super) fn command(
+    target: &Arc<str>,
+    routes: &Routes,
+    head: &RequestHead,
+    location: &Location,
+    body: &Body,
+) -> Command {
+    let host = head.fields.text("host").unwrap_or_default().to_ascii_lowercase();
+    let encoded = head.fields.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+    let mut opaque: Vec<String> = Vec::new();
+    let (fields, size) = match body {
+        Body::Whole(bytes) => {
+            let read = content::fields(head.fields.text("content-type"), encoded, bytes);
+            (
+                read.unwrap_or_else(|why| {
+                    opaque.push(why);
+                    Vec::new()
+                }),
+                bytes.len() as u64,
+            )
+        }
+        Body::Long(size) => {
+            opaque.push("its body is too long to be looked into".to_owned());
+            (Vec::new(), size.unwrap_or(u64::MAX))
+        }
+    };
+    if let Some(name) = OVERRIDES.iter().find(|name| head.fields.get(name).is_some()) {
+        opaque.push(format!("`{name}` asks for another method"));
+    }
+    if let Some(name) = DETOURS.iter().find(|name| head.fields.get(name).is_some()) {
+        opaque.push(format!("`{name}` may lead to another path or host"));
+    }
+    let asked = |pairs: &[(String, String)]| pairs.iter().any(|(name, _)| name == "_method");
+    if asked(&location.query) || fields.iter().any(|field| field.starts_with("_method=")) {
+        opaque.push("`_method` asks for another method".to_owned());
+    }
+    let name = ActionName::http(&head.method);
+    if name.is_none() {
+        opaque.push(format!("its method is {}", head.method));
+    }
+    let resource = resource(target, routes, location);
+    let act = |name, note: Option<String>| Action {
+        name,
+        resource: resource.clone(),
+        columns: BTreeSet::new(),
+        tags: Arc::default(),
+        note: note.map(Into::into),
+    };
+    let mut actions: Vec<Action> = name.map(|name| act(name, None)).into_iter().collect();
+    if !opaque.is_empty() {
+        actions.push(act(ActionName::HTTP_OPAQUE, Some(opaque.join("; "))));
+    }
+    let http = HttpFacts {
+        host,
+        path: location.path(),
+        query: location.query.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        headers: shown(head).collect(),
+        fields: fields.into_iter().collect(),
+        size,
+    };
+    Command {
+        analysis: number(),
+        statement: statement(head).into(),
+        parameters: parameters(body),
+        actions: actions.into(),
+        facts: Arc::new(Facts { has_where: true, statements: 1, http: Some(Arc::new(http)), ..Facts::default() }),
+        in_transaction: false,
+    }
+}
+
+/// The route, or the target as a whole where none was configured that it is on.
+fn resource(target: &Arc<str>, routes: &Routes, location: &Location) -> Resource {
+    match routes.find(&location.segments) {
+        None => Resource { kind: ResourceKind::Target, path: vec![Arc::clone(target)] },
+        Some(route) => {
+            let steps = route.parts().map(Arc::from);
+            Resource { kind: ResourceKind::Route, path: std::iter::once(Arc::clone(target)).chain(steps).collect() }
+        }
+    }
+}
+
+/// All that the target reads of it, but for secrets: the agent's own are replaced, and never those that were judged.
+fn statement(head: &RequestHead) -> String {
+    let mut text = format!("{} {}", head.method, head.target);
+    for line in shown(head).chain(sealed(head)) {
+        text.push('\n');
+        text.push_str(&line);
+    }
+    text
+}
+
+/// What stands for the agent's own secrets, so that a grant is for these and no others.
+fn sealed(head: &RequestHead) -> impl Iterator<Item = String> {
+    let secret = |field: &&Field| SECRET.contains(&field.name.as_str()) && field.name != "authorization";
+    head.fields.0.iter().filter(secret).map(|field| {
+        let digest = sha2::Sha256::digest(&field.value);
+        let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}: sha256 {short}", field.name)
+    })
+}
+
+/// The fields that go to the target, as `name: value`.
+fn shown(head: &RequestHead) -> impl Iterator<Item = String> {
+    let fields = head.fields.0.iter().filter(|field| !SECRET.contains(&field.name.as_str()));
+    fields.map(|field| format!("{}: {}", field.name, String::from_utf8_lossy(&field.value)))
+}
+
+fn parameters(body: &Body) -> Arc<[Parameter]> {
+    match body {
+        Body::Whole(bytes) if !bytes.is_empty() => {
+            let binary = std::str::from_utf8(bytes).is_err();
+            Arc::from([Parameter { type_oid: 0, binary, value: Some(bytes.clone()) }])
+        }
+        _ => Arc::from([]),
+    }
+}
+
+/// Requests differ in what policies may look at: each has a number of its own, between those of texts, which go up, and
+/// those of log-ins, which come down.
+fn number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1 << 62);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

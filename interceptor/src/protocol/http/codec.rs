@@ -1,0 +1,345 @@
+//! Bytes to heads and bodies, and back: HTTP/1.1 as RFC 9112 has it, without anything that two readers could read in two
+//! ways.
+//!
+//! Where the specification lets a reader be lenient, this one refuses: what is judged here has to be what the target reads.
+//! So: lines end with CRLF, a field line is not folded, no space stands before a colon, no name but for a few stands twice,
+//! `Content-Length` stands alone and is digits, `Transfer-Encoding` is `chunked` and nothing else, and there is one `Host`.
+//! `None` means that more bytes are needed, `Err` that it was the peer's fault.
+//!
+//! Not promised: HTTP/1.0, upgrades, trailers (they are dropped), and extensions of chunks (they are refused).
+
+mod body;
+#[cfg(test)]
+mod tests;
+
+pub use body::{Chunked, Piece};
+
+/// The most that a head may have, in bytes.
+pub const HEAD_LIMIT: usize = 64 * 1024;
+/// The most field lines that a head may have.
+pub const FIELDS_LIMIT: usize = 128;
+/// The longest request target.
+pub const TARGET_LIMIT: usize = 8 * 1024;
+
+/// What is wrong with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// The head does not fit.
+    #[error("its head is larger than {HEAD_LIMIT} bytes, or has more than {FIELDS_LIMIT} fields")]
+    TooLarge,
+    /// The request line.
+    #[error("its request line is no `METHOD target HTTP/1.1`")]
+    RequestLine,
+    /// The status line.
+    #[error("its status line is no `HTTP/1.1 200 reason`")]
+    StatusLine,
+    /// Another version.
+    #[error("it is of another version than HTTP/1.1")]
+    Version,
+    /// A line that does not end as lines do.
+    #[error("a line of its head does not end with CRLF")]
+    LineEnd,
+    /// A field line.
+    #[error("a field of its head is folded, has no name, or characters that fields have not")]
+    Field,
+    /// A field that may stand once stands again.
+    #[error("a field stands twice that has one value")]
+    Twice,
+    /// `Host`.
+    #[error("it has no `Host`, or one that is no host")]
+    Host,
+    /// How long the body is.
+    #[error("how long its body is can be read in more than one way")]
+    Framing,
+    /// A chunk.
+    #[error("a chunk of its body is not framed as chunks are")]
+    Chunk,
+}
+
+/// How long a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// So many bytes.
+    Known(u64),
+    /// In chunks.
+    Chunked,
+    /// Until the peer closes: answers alone.
+    UntilClose,
+}
+
+/// One field line: the name in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name, in lower case.
+    pub name: String,
+    /// Its value, without white space around it. Bytes above 127 are kept.
+    pub value: Vec<u8>,
+}
+
+/// Field lines, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields(pub Vec<Field>);
+
+impl Fields {
+    /// The first value of that name (lower case).
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+
+    /// The first value of that name as text, where it is.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.get(name)?).ok()
+    }
+
+    /// Every value of that name.
+    pub fn all<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        self.0.iter().filter(move |field| field.name == name).map(|field| field.value.as_slice())
+    }
+
+    /// Whether some value of that name lists this token, in whatever case.
+    #[must_use]
+    pub fn lists(&self, name: &str, token: &str) -> bool {
+        let is = |part: &[u8]| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes());
+        self.all(name).any(|value| value.split(|byte| *byte == b',').any(is))
+    }
+
+    /// Takes every field of that name away.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|field| field.name != name);
+    }
+
+    /// Puts a field in the place of all of that name.
+    pub fn set(&mut self, name: &str, value: impl Into<Vec<u8>>) {
+        self.remove(name);
+        self.0.push(Field { name: name.to_owned(), value: value.into() });
+    }
+
+    /// Takes away what belongs to one connection alone (RFC 9110, section 7.6.1), with what `Connection` names.
+    pub fn end_to_end(&mut self) {
+        let named: Vec<String> = self
+            .all("connection")
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .map(|part| String::from_utf8_lossy(part.trim_ascii()).to_ascii_lowercase())
+            .collect();
+        self.0.retain(|field| !HOP_BY_HOP.contains(&field.name.as_str()) && !named.contains(&field.name));
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        for field in &self.0 {
+            out.extend_from_slice(field.name.as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(&field.value);
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Fields that belong to one connection, and those that say how a body is framed on it.
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
+/// Fields whose first and second value two readers could choose between.
+const ONCE: &[&str] = &[
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "content-range",
+    "transfer-encoding",
+    "authorization",
+    "proxy-authorization",
+    "expect",
+    "location",
+    "origin",
+    "range",
+    "user-agent",
+    "x-http-method-override",
+];
+
+/// What an agent asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    /// The method, as it stands.
+    pub method: String,
+    /// The request target, as it stands.
+    pub target: String,
+    /// The fields.
+    pub fields: Fields,
+    /// How long its body is.
+    pub length: Length,
+}
+
+/// What a target answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// The status.
+    pub status: u16,
+    /// The reason, as it stands.
+    pub reason: String,
+    /// The fields.
+    pub fields: Fields,
+    /// How long its body is, unless what was asked for leaves it out.
+    pub length: Length,
+}
+
+/// Reads the head of a request, and how many bytes it has.
+///
+/// # Errors
+/// [`Malformed`].
+pub fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Malformed> {
+    let Some((first, fields, length)) = head(bytes)? else { return Ok(None) };
+    let mut words = first.split(' ');
+    let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(Malformed::RequestLine);
+    };
+    if !is_token(method) || target.is_empty() || target.len() > TARGET_LIMIT {
+        return Err(Malformed::RequestLine);
+    }
+    // What a path may hold is looked at later; here, only that a line is what it seems.
+    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Malformed::RequestLine);
+    }
+    if version != VERSION {
+        return Err(if version.starts_with("HTTP/") { Malformed::Version } else { Malformed::RequestLine });
+    }
+    if fields.get("host").is_none_or(|host| host.is_empty() || !host.iter().all(|byte| is_host(*byte))) {
+        return Err(Malformed::Host);
+    }
+    let body = framing(&fields)?.unwrap_or(Length::Known(0));
+    let head = RequestHead { method: method.to_owned(), target: target.to_owned(), fields, length: body };
+    Ok(Some((head, length)))
+}
+
+/// Reads the head of an answer, and how many bytes it has.
+///
+/// # Errors
+/// [`Malformed`].
+pub fn response(bytes: &[u8]) -> Result<Option<(ResponseHead, usize)>, Malformed> {
+    let Some((first, fields, length)) = head(bytes)? else { return Ok(None) };
+    let rest = first.strip_prefix(VERSION).and_then(|rest| rest.strip_prefix(' ')).ok_or(Malformed::StatusLine)?;
+    // A space stands behind the status even where no reason does; many leave it out.
+    let (status, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+    if status.len() != 3 || !status.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Malformed::StatusLine);
+    }
+    let status: u16 = status.parse().map_err(|_| Malformed::StatusLine)?;
+    if !(100..600).contains(&status) {
+        return Err(Malformed::StatusLine);
+    }
+    let body = framing(&fields)?.unwrap_or(Length::UntilClose);
+    Ok(Some((ResponseHead { status, reason: reason.to_owned(), fields, length: body }, length)))
+}
+
+impl RequestHead {
+    /// Writes it, followed by nothing: the body is the caller's.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        for part in [&self.method, " ", &self.target, " ", VERSION, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        self.fields.write(out);
+    }
+}
+
+impl ResponseHead {
+    /// Writes it, followed by nothing: the body is the caller's.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        for part in [VERSION, " ", &self.status.to_string(), " ", &self.reason, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        self.fields.write(out);
+    }
+}
+
+const VERSION: &str = "HTTP/1.1";
+
+/// The first line, the fields, and the length of a head.
+fn head(bytes: &[u8]) -> Result<Option<(String, Fields, usize)>, Malformed> {
+    let Some(end) = bytes.windows(4).take(HEAD_LIMIT).position(|window| window == b"\r\n\r\n") else {
+        // A line feed without a carriage return would end a line for others, and never does here.
+        if bare_line_feed(bytes) {
+            return Err(Malformed::LineEnd);
+        }
+        if bytes.iter().filter(|byte| **byte == b'\n').count() > FIELDS_LIMIT + 1 {
+            return Err(Malformed::TooLarge);
+        }
+        return if bytes.len() >= HEAD_LIMIT { Err(Malformed::TooLarge) } else { Ok(None) };
+    };
+    let text = bytes.get(..end).unwrap_or_default();
+    if bare_line_feed(text) {
+        return Err(Malformed::LineEnd);
+    }
+    let mut lines = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let first = lines.next().unwrap_or_default();
+    if !first.iter().all(|byte| *byte == b' ' || *byte == b'\t' || byte.is_ascii_graphic() || *byte > 127) {
+        return Err(Malformed::Field);
+    }
+    let first = String::from_utf8(first.to_vec()).map_err(|_| Malformed::RequestLine)?;
+    let mut fields = Vec::new();
+    for line in lines {
+        if fields.len() == FIELDS_LIMIT {
+            return Err(Malformed::TooLarge);
+        }
+        fields.push(field(line)?);
+    }
+    let fields = Fields(fields);
+    if ONCE.iter().any(|name| fields.all(name).nth(1).is_some()) {
+        return Err(Malformed::Twice);
+    }
+    Ok(Some((first, fields, end + 4)))
+}
+
+fn bare_line_feed(bytes: &[u8]) -> bool {
+    let before = std::iter::once(&0u8).chain(bytes);
+    // A carriage return that is no line's end is as bad; the very last byte may still become one.
+    let bare_return = bytes.windows(2).any(|pair| matches!(pair, [b'\r', next] if *next != b'\n'));
+    bare_return || before.zip(bytes).any(|(before, byte)| *byte == b'\n' && *before != b'\r')
+}
+
+fn field(line: &[u8]) -> Result<Field, Malformed> {
+    let colon = line.iter().position(|byte| *byte == b':').ok_or(Malformed::Field)?;
+    let (name, value) = line.split_at_checked(colon).ok_or(Malformed::Field)?;
+    let value = value.get(1..).unwrap_or_default().trim_ascii();
+    let name = std::str::from_utf8(name).ok().filter(|name| is_token(name)).ok_or(Malformed::Field)?;
+    if !value.iter().all(|byte| *byte == b'\t' || *byte == b' ' || byte.is_ascii_graphic() || *byte > 127) {
+        return Err(Malformed::Field);
+    }
+    Ok(Field { name: name.to_ascii_lowercase(), value: value.to_vec() })
+}
+
+/// How long the body is, where the fields say so. Both ways at once are the oldest smuggler's trick.
+fn framing(fields: &Fields) -> Result<Option<Length>, Malformed> {
+    let (encoding, length) = (fields.get("transfer-encoding"), fields.get("content-length"));
+    match (encoding, length) {
+        (None, None) => Ok(None),
+        (Some(encoding), None) if encoding.eq_ignore_ascii_case(b"chunked") => Ok(Some(Length::Chunked)),
+        (None, Some(digits)) if digits.iter().all(u8::is_ascii_digit) && (1..=15).contains(&digits.len()) => {
+            let text = std::str::from_utf8(digits).map_err(|_| Malformed::Framing)?;
+            text.parse().map(|length| Some(Length::Known(length))).map_err(|_| Malformed::Framing)
+        }
+        _ => Err(Malformed::Framing),
+    }
+}
+
+/// RFC 9110, section 5.6.2.
+pub(super) fn is_token(text: &str) -> bool {
+    let other = |byte: u8| b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || other(byte))
+}
+
+fn is_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte)
+}

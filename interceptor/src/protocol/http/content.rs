@@ -1,0 +1,200 @@
+//! What stands in the body of a request, as far as it can be read: the fields of JSON and of forms.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::route;
+
+/// The most values that a body may have to be looked into.
+pub(super) const FIELDS_LIMIT: usize = 512;
+/// The deepest that JSON may be nested to be looked into.
+const DEPTH_LIMIT: usize = 32;
+/// The longest value that is told to policies, in bytes; a longer one is cut, and the body opaque.
+const VALUE_LIMIT: usize = 4 * 1024;
+
+/// What the body says, as `customer.name=Ada`, `items.0.price=3`; or why nobody knows.
+///
+/// # Errors
+/// A sentence: another reader may find something else in it, or nothing is known of its type.
+pub(super) fn fields(content_type: Option<&str>, encoded: bool, body: &[u8]) -> Result<Vec<String>, String> {
+    if body.is_empty() {
+        return Ok(Vec::new());
+    }
+    if encoded {
+        return Err("its body is compressed".to_owned());
+    }
+    let kind = content_type.unwrap_or_default();
+    let (kind, parameters) = kind.split_once(';').unwrap_or((kind, ""));
+    let parameters = parameters.trim().to_ascii_lowercase();
+    if !matches!(parameters.as_str(), "" | "charset=utf-8" | "charset=\"utf-8\"") {
+        return Err(format!("its body is {kind} with parameters of its own"));
+    }
+    let kind = kind.trim().to_ascii_lowercase();
+    match kind.as_str() {
+        "application/x-www-form-urlencoded" => form(body),
+        json if json == "application/json" || json.ends_with("+json") => values(body),
+        "" => Err("its body has no type".to_owned()),
+        other => Err(format!("its body is {other}")),
+    }
+}
+
+fn form(body: &[u8]) -> Result<Vec<String>, String> {
+    let text = std::str::from_utf8(body).map_err(|_| "its form is no text".to_owned())?;
+    let pairs = route::pairs(text).map_err(|why| format!("its form can be read in more than one way: {why}"))?;
+    Ok(pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
+}
+
+fn values(body: &[u8]) -> Result<Vec<String>, String> {
+    let mut found = Found { values: Vec::new(), path: Vec::new() };
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let read = (&mut found).deserialize(&mut reader).and_then(|()| reader.end());
+    read.map_err(|error| format!("its JSON cannot be read in one way: {error}"))?;
+    Ok(found.values)
+}
+
+struct Found {
+    values: Vec<String>,
+    path: Vec<String>,
+}
+
+impl Found {
+    fn value<E: serde::de::Error>(&mut self, value: &str) -> Result<(), E> {
+        if self.values.len() == FIELDS_LIMIT {
+            return Err(E::custom(format!("it has more than {FIELDS_LIMIT} values")));
+        }
+        if value.len() > VALUE_LIMIT {
+            return Err(E::custom(format!("a value has more than {VALUE_LIMIT} bytes")));
+        }
+        self.values.push(format!("{}={value}", self.path.join(".")));
+        Ok(())
+    }
+
+    fn within<E: serde::de::Error>(&mut self, step: String) -> Result<(), E> {
+        if self.path.len() == DEPTH_LIMIT {
+            return Err(E::custom(format!("it is nested deeper than {DEPTH_LIMIT}")));
+        }
+        self.path.push(step);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Found {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Found {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
+        self.value(&value.to_string())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
+        self.value(&value.to_string())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
+        self.value(&value.to_string())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
+        self.value(&value.to_string())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
+        self.value(value)
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        self.value("null")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        for index in 0usize.. {
+            self.within(index.to_string())?;
+            let more = items.next_element_seed(&mut *self)?;
+            self.path.pop();
+            if more.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            // Which of two values counts is the reader's taste.
+            if !seen.insert(key.clone()) {
+                return Err(A::Error::custom("a key stands twice in one object"));
+            }
+            self.within(key)?;
+            entries.next_value_seed(&mut *self)?;
+            self.path.pop();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> Result<Vec<String>, String> {
+        fields(Some("application/json; charset=utf-8"), false, text.as_bytes())
+    }
+
+    #[test]
+    fn values_are_told_with_where_they_stand() {
+        let text = r#"{"a": {"b": [1, "x", null, true, -2, 1.5]}, "c": ""}"#;
+        let expected = ["a.b.0=1", "a.b.1=x", "a.b.2=null", "a.b.3=true", "a.b.4=-2", "a.b.5=1.5", "c="];
+        assert_eq!(json(text).unwrap(), expected);
+        assert_eq!(json("3").unwrap(), ["=3"]);
+        let form = fields(Some("application/x-www-form-urlencoded"), false, b"a=1&b=x+y").unwrap();
+        assert_eq!(form, ["a=1", "b=x y"]);
+        assert_eq!(fields(None, false, b"").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_others_could_read_in_another_way_is_opaque() {
+        let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
+        let many = format!("[{}1]", "1,".repeat(FIELDS_LIMIT));
+        let long = format!("\"{}\"", "x".repeat(VALUE_LIMIT + 1));
+        for text in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            "{",
+            "{} x",
+            "{'a':1}",
+            "\u{feff}{}",
+            "NaN",
+            &deep,
+            &many,
+            &long,
+        ] {
+            assert!(json(text).is_err(), "{text:.40}");
+        }
+        assert!(json("\"\\ud800\"").is_err());
+        for kind in [
+            "",
+            "text/plain",
+            "application/json; charset=utf-16",
+            "application/json; charset=utf-8; x=y",
+            "multipart/form-data; boundary=x",
+        ] {
+            assert!(fields(Some(kind), false, b"{}").is_err(), "{kind}");
+        }
+        assert!(fields(Some("application/json"), true, b"{}").is_err());
+        assert!(fields(Some("application/x-www-form-urlencoded"), false, b"a=1;b=2").is_err());
+    }
+}

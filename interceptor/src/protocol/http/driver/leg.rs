@@ -1,0 +1,184 @@
+//! One leg: bytes in, heads and pieces of bodies out. Both directions are bounded in time and memory.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use crate::protocol::http::codec::{Chunked, HEAD_LIMIT, Length, Malformed, Piece};
+use crate::tls;
+
+/// The most that is read at once, in bytes, and that a piece of a body has.
+const READ_SIZE: usize = 32 * 1024;
+
+/// What went wrong with a leg.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LegError {
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    #[error("it closed within a message")]
+    Closed,
+    #[error("nothing moved for {0:?}")]
+    Stalled(Duration),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// What is left of a body.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Left {
+    Known(u64),
+    Chunked(Chunked),
+    UntilClose,
+    Nothing,
+}
+
+impl From<Length> for Left {
+    fn from(length: Length) -> Self {
+        match length {
+            Length::Known(0) => Self::Nothing,
+            Length::Known(length) => Self::Known(length),
+            Length::Chunked => Self::Chunked(Chunked::default()),
+            Length::UntilClose => Self::UntilClose,
+        }
+    }
+}
+
+/// One leg.
+#[derive(Debug)]
+pub(super) struct Leg {
+    pub(super) stream: tls::Stream,
+    input: BytesMut,
+    /// How long it may take to move a byte.
+    stalled: Duration,
+}
+
+impl Leg {
+    pub(super) fn new(stream: tls::Stream, stalled: Duration) -> Self {
+        Self { stream, input: BytesMut::with_capacity(4096), stalled }
+    }
+
+    /// Whether nothing waits to be read that was received already.
+    pub(super) fn is_empty(&self) -> bool {
+        self.input.is_empty()
+    }
+
+    /// The next head; `None` where it closed between two messages. Waits as long as the caller lets it.
+    pub(super) async fn head<T>(
+        &mut self,
+        read: impl Fn(&[u8]) -> Result<Option<(T, usize)>, Malformed>,
+    ) -> Result<Option<T>, LegError> {
+        loop {
+            if let Some((head, length)) = read(&self.input)? {
+                self.input.advance(length);
+                return Ok(Some(head));
+            }
+            // Only the end of a line can end a head: whoever sends byte by byte does not have it read each time.
+            loop {
+                let seen = self.input.len();
+                if self.fill().await? == 0 {
+                    return if self.input.is_empty() { Ok(None) } else { Err(LegError::Closed) };
+                }
+                if self.input.len() >= HEAD_LIMIT || self.input.iter().skip(seen).any(|byte| *byte == b'\n') {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The next piece of a body; `None` where it has ended.
+    pub(super) async fn piece(&mut self, left: &mut Left) -> Result<Option<Bytes>, LegError> {
+        loop {
+            match left {
+                Left::Nothing => return Ok(None),
+                Left::Known(more) => {
+                    if self.more().await? == 0 {
+                        return Err(LegError::Closed);
+                    }
+                    let here = usize::try_from(*more).unwrap_or(usize::MAX).min(self.input.len());
+                    *more -= here as u64;
+                    if *more == 0 {
+                        *left = Left::Nothing;
+                    }
+                    return Ok(Some(self.input.split_to(here).freeze()));
+                }
+                Left::Chunked(reader) => match reader.next(&self.input)? {
+                    Piece::Data(count) => return Ok(Some(self.input.split_to(count).freeze())),
+                    Piece::Skip(count) => self.input.advance(count),
+                    Piece::End => *left = Left::Nothing,
+                    Piece::More => {
+                        if timeout(self.stalled, self.fill()).await.map_err(|_| LegError::Stalled(self.stalled))?? == 0
+                        {
+                            return Err(LegError::Closed);
+                        }
+                    }
+                },
+                Left::UntilClose => {
+                    if self.more().await? == 0 {
+                        *left = Left::Nothing;
+                        return Ok(None);
+                    }
+                    return Ok(Some(self.input.split().freeze()));
+                }
+            }
+        }
+    }
+
+    /// Reads a body as a whole, up to so many bytes. What was read, and whether that is all of it.
+    pub(super) async fn body(&mut self, left: &mut Left, limit: usize) -> Result<(BytesMut, bool), LegError> {
+        let mut whole = BytesMut::new();
+        while let Some(piece) = self.piece(left).await? {
+            whole.extend_from_slice(&piece);
+            if whole.len() > limit {
+                return Ok((whole, false));
+            }
+        }
+        Ok((whole, true))
+    }
+
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), LegError> {
+        let stalled = self.stalled;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let written = timeout(stalled, self.stream.write(rest)).await.map_err(|_| LegError::Stalled(stalled))??;
+            if written == 0 {
+                return Err(LegError::Closed);
+            }
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        timeout(stalled, self.stream.flush()).await.map_err(|_| LegError::Stalled(stalled))??;
+        Ok(())
+    }
+
+    /// Resolves when the peer has closed, or broken; reads ahead as far as a head may go meanwhile.
+    pub(super) async fn gone(&mut self) {
+        while self.input.len() < HEAD_LIMIT {
+            if !matches!(self.fill().await, Ok(1..)) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    pub(super) async fn shut(&mut self) {
+        let _best_effort = timeout(FAREWELL_TIMEOUT, self.stream.shutdown()).await;
+    }
+
+    /// What is there to be read, after waiting for it where there was nothing.
+    async fn more(&mut self) -> Result<usize, LegError> {
+        if self.input.is_empty() {
+            timeout(self.stalled, self.fill()).await.map_err(|_| LegError::Stalled(self.stalled))??;
+        }
+        Ok(self.input.len())
+    }
+
+    async fn fill(&mut self) -> Result<usize, LegError> {
+        self.input.reserve(READ_SIZE);
+        Ok(self.stream.read_buf(&mut self.input).await?)
+    }
+}
+
+/// How long the last words may take.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,165 @@
+//! The credential in a request: put in, in the place of whatever the agent has there.
+
+use base64::Engine as _;
+use serde::Deserialize;
+
+use super::codec::{self, Fields, RequestHead};
+use super::route;
+use crate::protocol::Login;
+
+/// How a target is shown its credential.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogIn {
+    /// `Authorization: Bearer`, with the password as the token (RFC 6750).
+    #[default]
+    Bearer,
+    /// `Authorization: Basic`, with user and password (RFC 7617).
+    Basic,
+    /// A field of that name, with the password as it is.
+    Header(String),
+    /// A parameter of the query of that name, with the password.
+    Query(String),
+}
+
+impl LogIn {
+    pub(super) fn check(&self) -> Result<(), String> {
+        let framing =
+            ["host", "content-length", "connection", "transfer-encoding", "expect", "te", "upgrade", "trailer"];
+        match self {
+            Self::Header(name) if !codec::is_token(name) || framing.contains(&name.to_ascii_lowercase().as_str()) => {
+                Err(format!("http.log_in: `{name}` is no name of a field that a credential could stand in"))
+            }
+            Self::Query(name) if name.is_empty() => Err("http.log_in: the parameter has no name".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts the credential in. Whatever the agent has in its place, and in `Authorization`, goes.
+    ///
+    /// # Errors
+    /// A sentence: it cannot stand there.
+    pub(super) fn put(&self, head: &mut RequestHead, login: &Login) -> Result<(), String> {
+        head.fields.remove("authorization");
+        let secret = login.password.as_ref().map(|password| password.expose());
+        match self {
+            Self::Bearer => set(&mut head.fields, "authorization", secret.map(|secret| [b"Bearer ", secret].concat())),
+            Self::Basic => {
+                let pair = secret.map(|secret| [login.user.as_bytes(), b":", secret].concat());
+                let coded = pair.map(|pair| base64::engine::general_purpose::STANDARD.encode(pair));
+                set(&mut head.fields, "authorization", coded.map(|coded| format!("Basic {coded}").into_bytes()))
+            }
+            Self::Header(name) => {
+                let name = name.to_ascii_lowercase();
+                head.fields.remove(&name);
+                set(&mut head.fields, &name, secret.map(<[u8]>::to_vec))
+            }
+            Self::Query(name) => {
+                head.target = replaced(&head.target, name, secret);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes away what recordings are not to show of a request that goes to the target.
+    pub(super) fn redact(&self, head: &mut RequestHead) {
+        redact(&mut head.fields);
+        match self {
+            Self::Header(name) => hide(&mut head.fields, &name.to_ascii_lowercase()),
+            Self::Query(name) => head.target = replaced(&head.target, name, Some(REDACTED.as_bytes())),
+            Self::Bearer | Self::Basic => {}
+        }
+    }
+}
+
+/// Takes away what recordings are not to show of any head.
+pub(super) fn redact(fields: &mut Fields) {
+    for name in super::action::SECRET {
+        hide(fields, name);
+    }
+}
+
+const REDACTED: &str = "REDACTED";
+
+fn hide(fields: &mut Fields, name: &str) {
+    for field in fields.0.iter_mut().filter(|field| field.name == name) {
+        field.value = REDACTED.as_bytes().to_vec();
+    }
+}
+
+fn set(fields: &mut Fields, name: &str, value: Option<Vec<u8>>) -> Result<(), String> {
+    let Some(value) = value else { return Ok(()) };
+    // A line break in a secret would be another field.
+    if !value.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ' || *byte > 127) {
+        return Err("the credential has characters that no field can have".to_owned());
+    }
+    fields.set(name, value);
+    Ok(())
+}
+
+/// The target with this parameter, and no other of its name however that is written.
+fn replaced(target: &str, name: &str, value: Option<&[u8]>) -> String {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let is_it = |part: &str| route::pairs(part).is_ok_and(|pairs| pairs.iter().any(|(found, _)| found == name));
+    let mut parts: Vec<String> =
+        query.split('&').filter(|part| !part.is_empty() && !is_it(part)).map(str::to_owned).collect();
+    if let Some(value) = value {
+        parts.push(format!("{}={}", escaped(name.as_bytes()), escaped(value)));
+    }
+    if parts.is_empty() { path.to_owned() } else { format!("{path}?{}", parts.join("&")) }
+}
+
+fn escaped(bytes: &[u8]) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    bytes.iter().map(|byte| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn head(text: &str) -> RequestHead {
+        codec::request(text.as_bytes()).unwrap().unwrap().0
+    }
+
+    fn login(password: &str) -> Login {
+        Login { user: "svc".into(), password: Some(Secret::from(password)) }
+    }
+
+    #[test]
+    fn the_agents_own_goes_and_ours_stands_in_its_place() {
+        let asked = "GET /a?x=1&%6bey=theirs&key=theirs HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer theirs\r\nX-Key: theirs\r\n\r\n";
+        for (log_in, name, value) in [
+            (LogIn::Bearer, "authorization", "Bearer s3cret"),
+            (LogIn::Basic, "authorization", "Basic c3ZjOnMzY3JldA=="),
+            (LogIn::Header("X-Key".into()), "x-key", "s3cret"),
+        ] {
+            let mut head = head(asked);
+            log_in.put(&mut head, &login("s3cret")).unwrap();
+            assert_eq!(head.fields.all(name).collect::<Vec<_>>(), [value.as_bytes()]);
+            assert_eq!(head.fields.get("authorization").is_some(), name == "authorization");
+            log_in.redact(&mut head);
+            assert!(!format!("{head:?}").contains("s3cret"));
+            let mut out = Vec::new();
+            head.write(&mut out);
+            assert!(!String::from_utf8_lossy(&out).contains("s3cret"));
+        }
+        let mut head = head(asked);
+        let query = LogIn::Query("key".into());
+        query.put(&mut head, &login("s3 cret&")).unwrap();
+        assert_eq!(head.target, "/a?x=1&key=s3%20cret%26");
+        query.redact(&mut head);
+        assert_eq!(head.target, "/a?x=1&key=REDACTED");
+    }
+
+    #[test]
+    fn a_secret_is_no_field_of_its_own() {
+        let mut head = head("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(LogIn::Bearer.put(&mut head, &login("a\r\nX-Admin: 1")).is_err());
+        for name in ["Host", "content-length", "a b", ""] {
+            assert!(LogIn::Header(name.into()).check().is_err(), "{name}");
+        }
+        assert!(LogIn::Query(String::new()).check().is_err());
+    }
+}

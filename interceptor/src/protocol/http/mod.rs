@@ -1,0 +1,162 @@
+//! HTTP/1.1, in clear and over TLS.
+//!
+//! # A primer
+//!
+//! **A connection** carries requests one after the other, and their answers in the same order. Either side may keep it open
+//! or close it behind an answer (`Connection: close`).
+//!
+//! **A request** is a head and a body. The head is a line `METHOD target HTTP/1.1`, then fields `Name: value`, then an empty
+//! line; all lines end with CRLF. `Host` says whom the agent means, beside the address that it has connected to and the name
+//! that it gave inside of TLS (SNI). How long the body is, the head says: `Content-Length`, or `Transfer-Encoding: chunked`,
+//! and then each chunk says its own length. An answer has a line `HTTP/1.1 200 reason` in the place of the first.
+//!
+//! **Smuggling** lives from two readers that see the end of a body, a field or a path in two places. `codec` refuses what can
+//! be framed in two ways, `route` what can be a path in two ways, and what is passed on is written anew from what was read.
+//!
+//! # What is done with it
+//!
+//! Every request is judged: `action` makes `http:GET` on a route of the target of it (`/v1/customers/{id}`), with the host,
+//! path, query, fields and, where it is JSON or a form, the body as context. A body that is too long or cannot be read is
+//! `http:opaque` as well. `driver` reads, asks the gate, and passes on; `inject` puts the credential in the place of whatever
+//! the agent has; `denial` words refusals as problem documents (RFC 9457).
+//!
+//! Not promised: HTTP/1.0, HTTP/2, upgrades (WebSocket), CONNECT, TRACE: they are refused. Trailers are dropped. An answer
+//! that has to be masked is held as a whole ([`MASK_LIMIT`]); what cannot be looked into is refused then.
+//!
+//! # Specification
+//!
+//! - <https://www.rfc-editor.org/rfc/rfc9110>: semantics
+//! - <https://www.rfc-editor.org/rfc/rfc9112>: HTTP/1.1
+//! - <https://www.rfc-editor.org/rfc/rfc9457>: problem documents
+
+mod action;
+pub mod codec;
+mod content;
+mod denial;
+mod driver;
+mod inject;
+mod replay;
+pub mod route;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+
+use super::{Close, Conn, Failure, Gate, Protocol, Question, Registration, Replayer, Sniff, Target};
+use crate::policy::{Command, Denial};
+use crate::tls;
+use crate::tls::authority::Name;
+
+/// The registry line.
+pub const REGISTRATION: Registration = Registration { name: "http", default_port: 443, alpn: &[ALPN], protocol: &Http };
+
+/// What HTTP/1.1 is called in ALPN.
+const ALPN: &[u8] = b"http/1.1";
+
+/// The most that is held of a request's body to be looked into, in bytes.
+pub const BODY_LIMIT: usize = 1 << 20;
+/// The most that an answer may have that has to be masked, in bytes.
+pub const MASK_LIMIT: usize = 4 << 20;
+
+/// `[target.http]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Patterns of paths that policies can name: `/v1/customers/{id}`, `/files/{path*}`.
+    pub routes: Vec<String>,
+    /// How the password of `credential` is shown to the target.
+    pub log_in: inject::LogIn,
+}
+
+/// What a target says beside what all have.
+#[derive(Debug, Default)]
+pub struct Settings {
+    routes: route::Routes,
+    log_in: inject::LogIn,
+    /// What the target may be called in `Host`.
+    names: Vec<Name>,
+}
+
+impl Config {
+    /// Checks the settings of a target that has these names.
+    ///
+    /// # Errors
+    /// A sentence for each thing that is wrong.
+    pub fn settings(&self, names: Vec<Name>) -> Result<Settings, Vec<String>> {
+        let routes = route::Routes::parse(&self.routes)?;
+        self.log_in.check().map_err(|why| vec![why])?;
+        Ok(Settings { routes, log_in: self.log_in.clone(), names })
+    }
+}
+
+/// The protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Http;
+
+impl Protocol for Http {
+    fn sniff(&self, first: &[u8]) -> Sniff {
+        sniff(first)
+    }
+
+    fn serve<'a>(&'a self, conn: Conn, gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Failure>> {
+        Box::pin(driver::serve(conn, gate))
+    }
+
+    fn refuse(&self, agent: tls::Stream, target: Arc<Target>, denial: Denial) -> BoxFuture<'static, ()> {
+        Box::pin(driver::refuse(agent, target, denial))
+    }
+
+    fn understand(&self, question: Question) -> BoxFuture<'static, Result<Command, String>> {
+        Box::pin(async move { driver::understand(&question) })
+    }
+
+    fn replayer(&self) -> Box<dyn Replayer> {
+        Box::new(replay::Replay::default())
+    }
+}
+
+/// A handshake of TLS, or a method and a space.
+fn sniff(first: &[u8]) -> Sniff {
+    const LONGEST_METHOD: usize = 24;
+    match first {
+        [0x16, 3, ..] => return Sniff::Match,
+        [] | [0x16] => return Sniff::NeedMore,
+        // The preface of HTTP/2 looks like a method.
+        _ if first.starts_with(b"PRI *") => return Sniff::Mismatch,
+        _ => {}
+    }
+    let method: Vec<u8> = first.iter().copied().take_while(|byte| *byte != b' ').collect();
+    let upper = method.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-');
+    match (upper && method.len() <= LONGEST_METHOD, method.len() < first.len()) {
+        (false, _) => Sniff::Mismatch,
+        // Whether it is the preface shows with the fifth byte.
+        (true, true) if !(first.starts_with(b"PRI") && first.len() < 5) => Sniff::Match,
+        (true, _) => Sniff::NeedMore,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_protocols_are_told_apart() {
+        for (first, said) in [
+            (&b"GET / HTTP/1.1"[..], Sniff::Match),
+            (b"M-SEARCH /", Sniff::Match),
+            (b"GE", Sniff::NeedMore),
+            (b"", Sniff::NeedMore),
+            (b"PRI ", Sniff::NeedMore),
+            (b"PRI * HTTP/2.0\r\n", Sniff::Mismatch),
+            (b"\x16\x03\x01", Sniff::Match),
+            (b"\x16", Sniff::NeedMore),
+            (b"\0\0\0\x08\x04\xd2\x16\x2f", Sniff::Mismatch),
+            (b"SSH-2.0-x\r\n", Sniff::Mismatch),
+            (b"get / HTTP/1.1", Sniff::Mismatch),
+            (b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", Sniff::Mismatch),
+        ] {
+            assert_eq!(sniff(first), said, "{:?}", String::from_utf8_lossy(first));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What stands in the certificate of a host CA: pure, but for the randomness of the key.
+
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose, NameConstraints, date_time_ymd,
+};
+
+use super::{AUTHORITY_LIFE, AuthorityError, BACKDATED, Name, crypto, micros};
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+
+/// A new certificate authority, in PEM.
+pub(super) struct Made {
+    pub(super) certificate: String,
+    pub(super) key: Secret,
+}
+
+/// A DNS name that exists nowhere (RFC 6761), for an authority whose targets have addresses only: an empty list would permit
+/// every name.
+const NOWHERE: &str = "invalid";
+
+/// Makes a certificate authority that can attest to these names, and names below them, alone.
+pub(super) fn make(host: &str, names: &[Name], now: Timestamp) -> Result<Made, AuthorityError> {
+    if names.is_empty() {
+        return Err(AuthorityError::NoNames);
+    }
+    let key = KeyPair::generate().map_err(crypto)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "interceptor");
+    // Two of one host must differ in their names: clients look an issuer up by name. The most that a common name holds is 64.
+    let host: String = host.trim().chars().filter(char::is_ascii_graphic).take(24).collect();
+    params.distinguished_name.push(DnType::CommonName, format!("interceptor CA of {host} {}", now.unix()));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.name_constraints = Some(constraints(names));
+    params.not_before = date(Timestamp(now.0.saturating_sub(micros(BACKDATED))));
+    params.not_after = date(now.plus(AUTHORITY_LIFE));
+    let certificate = params.self_signed(&key).map_err(crypto)?;
+    Ok(Made { certificate: certificate.pem(), key: Secret::new(key.serialize_pem().into_bytes()) })
+}
+
+fn constraints(names: &[Name]) -> NameConstraints {
+    let mut permitted = Vec::new();
+    for name in names {
+        permitted.push(match name {
+            Name::Dns(name) => GeneralSubtree::DnsName(name.clone()),
+            Name::Address(address) => {
+                let bits = if address.is_ipv4() { 32 } else { 128 };
+                GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(*address, bits))
+            }
+        });
+    }
+    // A kind of name of which nothing is listed is not constrained at all.
+    let mut excluded = Vec::new();
+    if !names.iter().any(|name| matches!(name, Name::Dns(_))) {
+        permitted.push(GeneralSubtree::DnsName(NOWHERE.to_owned()));
+    }
+    if !names.iter().any(|name| matches!(name, Name::Address(_))) {
+        excluded.push(GeneralSubtree::IpAddress(CidrSubnet::V4([0; 4], [0; 4])));
+        excluded.push(GeneralSubtree::IpAddress(CidrSubnet::V6([0; 16], [0; 16])));
+    }
+    permitted.push(GeneralSubtree::Rfc822Name(NOWHERE.to_owned()));
+    NameConstraints { permitted_subtrees: permitted, excluded_subtrees: excluded }
+}
+
+/// A stamp as certificates have it: whole seconds, not before 1970.
+pub(super) fn date(at: Timestamp) -> DateTime {
+    date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(at.unix()).unwrap_or(0))
+}
+
+type DateTime = time::OffsetDateTime;

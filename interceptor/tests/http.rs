@@ -1,0 +1,374 @@
+//! HTTP end to end: real clients, a real nginx, the real kernel programs, the real daemon, TLS on both legs.
+//!
+//! Needs root, nginx, curl, Node, Go, and the Python clients that `cargo xtask test` installs; run with `--test-threads=1`.
+//! nginx's own log proves what arrived, and what did not.
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::{Path, PathBuf};
+    use std::process::{Child, Command, Output, Stdio};
+    use std::time::Duration;
+
+    use interceptor::testing::certificates::{Authority, Validity};
+    use interceptor::testing::stage::{CARD, IDP as API, Script, Stage};
+    use interceptor::testing::world::{FAR4, FAR6, Place};
+    use interceptor::tls::authority::{ENVIRONMENT, Trust};
+    use serde_json::Value;
+
+    /// What the target wants to see, and agents never do.
+    const SECRET: &str = "the-real-token-of-the-target";
+    const PORT: u16 = 8443;
+
+    const POLICIES: &str = r#"
+@id("api-reads")
+permit (principal in Group::"finance", action in Action::"http:read", resource in Target::"api");
+
+@id("api-writes")
+permit (principal in Group::"finance", action in Action::"http:write", resource in Target::"api");
+
+@id("customers-are-kept")
+@reason("customers are never removed")
+@remedy("mark the customer as closed")
+forbid (principal, action == Action::"http:DELETE", resource == Route::"api/v1/customers/{id}");
+
+@id("orders-in-euro")
+@reason("orders are placed in EUR alone")
+forbid (principal, action == Action::"http:POST", resource == Route::"api/v1/orders")
+unless { context has http && context.http.fields.contains("currency=EUR") };
+"#;
+
+    struct Scene {
+        stage: Stage,
+        nginx: Child,
+    }
+
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            let _gone = self.nginx.kill();
+            let _reaped = self.nginx.wait();
+        }
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let files = tempfile::tempdir().unwrap().keep();
+            fs::set_permissions(&files, fs::Permissions::from_mode(0o755)).unwrap();
+            let authority = Authority::new("the target's CA").unwrap();
+            authority.issue("api", &[API], Validity::Now).unwrap().write(&files, "nginx").unwrap();
+            fs::write(files.join("upstream.pem"), authority.pem()).unwrap();
+            fs::write(files.join("secret"), SECRET).unwrap();
+            fs::set_permissions(files.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+            let directory = files.display();
+            let configuration = format!(
+                r#"
+[ca]
+dir = "{directory}/ca"
+
+[[target]]
+name = "api"
+protocol = "http"
+hosts = ["{API}:{PORT}"]
+tls = {{ upstream = "verify-full", ca = "{directory}/upstream.pem" }}
+credential = {{ user = "svc", password = "file:{directory}/secret" }}
+
+[target.http]
+routes = ["/v1/customers/{{id}}", "/v1/orders", "/v1/{{rest*}}"]
+"#
+            );
+            let init = format!(
+                "[ca]\ndir = \"{directory}/ca\"\n[[target]]\nname = \"api\"\nprotocol = \"http\"\nhosts = [\"{API}\", \"orders-db.internal\"]\ncredential = {{ user = \"svc\" }}\n"
+            );
+            fs::write(files.join("init.toml"), init).unwrap();
+            let made = Command::new(env!("CARGO_BIN_EXE_interceptor"))
+                .args(["ca", "init", "--user", "root", "--config"])
+                .arg(files.join("init.toml"))
+                .output()
+                .unwrap();
+            assert!(made.status.success(), "{}", said(&made));
+            let script = Script { policies: POLICIES.to_owned(), configuration, ..Script::default() };
+            let stage = Stage::set(Path::new(env!("CARGO_BIN_EXE_interceptor")), &script)
+                .unwrap_or_else(|error| panic!("no stage: {error}"));
+            let nginx = serve(&stage, &files);
+            let scene = Self { stage, nginx };
+            // It is ready when it has written its process id.
+            for _ in 0..100 {
+                if files.join("nginx.pid").exists() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            fs::write(scene.stage.path("files"), files.display().to_string()).unwrap();
+            scene
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            Path::new(&fs::read_to_string(self.stage.path("files")).unwrap()).join(name)
+        }
+
+        /// Runs a client as the agent, that looks for certificate authorities where it always does.
+        fn run(&self, mut command: Command) -> String {
+            for (name, trust) in ENVIRONMENT {
+                let file = if *trust == Trust::Bundle { "ca/bundle.pem" } else { "ca/ca.pem" };
+                command.env(name, self.file(file));
+            }
+            let mut bounded = Command::new("timeout");
+            bounded.args(["--kill-after=5", "120"]).arg(command.get_program()).args(command.get_args());
+            for (name, value) in command.get_envs() {
+                bounded.env(name, value.unwrap_or_default());
+            }
+            said(&self.stage.run_agent(bounded).unwrap())
+        }
+
+        fn curl(&self, arguments: &[&str]) -> String {
+            let mut curl = Command::new("curl");
+            curl.args(["-sS", "-i", "--http1.1"]).args(arguments);
+            self.run(curl)
+        }
+
+        /// What reached the target.
+        fn arrived(&self) -> String {
+            fs::read_to_string(self.file("access.log")).unwrap_or_default()
+        }
+
+        fn operate(&self, arguments: &[&str]) -> String {
+            let output = self.stage.operate(arguments).unwrap();
+            assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+            said(&output)
+        }
+    }
+
+    fn said(output: &Output) -> String {
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
+    fn url(path: &str) -> String {
+        format!("https://{API}:{PORT}{path}")
+    }
+
+    fn serve(stage: &Stage, files: &Path) -> Child {
+        let directory = files.display();
+        let text = format!(
+            r#"
+daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log;
+events {{ }}
+http {{
+    log_format all '$request_method $request_uri auth="$http_authorization" body="$request_body"';
+    access_log {directory}/access.log all;
+    client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+    server {{
+        listen {FAR4}:{PORT} ssl; listen [{FAR6}]:{PORT} ssl;
+        ssl_certificate {directory}/nginx.crt; ssl_certificate_key {directory}/nginx.key;
+        default_type application/json;
+        add_header Alt-Svc 'h3=":443"' always;
+        if ($http_authorization != "Bearer {SECRET}") {{ return 401 '{{"error":"who are you"}}'; }}
+        location /v1/customers/ {{ return 200 '{{"id":7,"name":"Ada","card":"{CARD}"}}'; }}
+        location /v1/orders {{ return 201 '{{"ok":true}}'; }}
+        location /v1/file {{ default_type application/octet-stream; alias {directory}/file; }}
+        location / {{ return 404 '{{"error":"nothing here"}}'; }}
+    }}
+}}
+"#
+        );
+        fs::write(files.join("nginx.conf"), text).unwrap();
+        fs::write(files.join("file"), "x".repeat(3 << 20)).unwrap();
+        let mut nginx = Command::new("/usr/sbin/nginx");
+        nginx.arg("-c").arg(files.join("nginx.conf")).arg("-e").arg(files.join("error.log"));
+        nginx.stdout(Stdio::null()).stderr(Stdio::null());
+        stage.world.spawn_in(Place::Far, nginx).unwrap()
+    }
+
+    /// One scene for all, as it takes seconds to set.
+    #[test]
+    fn agents_reach_web_services_as_policy_has_it() {
+        let scene = Scene::new();
+        what_is_permitted_passes_masked_and_with_our_credential(&scene);
+        what_is_denied_is_told_natively_and_never_arrives(&scene);
+        bodies_decide(&scene);
+        names_that_do_not_agree_are_refused(&scene);
+        smuggled_requests_never_arrive(&scene);
+        for (name, client) in clients(&scene) {
+            let told = scene.run(client);
+            assert!(told.contains("read 200 ************1111"), "{name}: {told}\n{}", scene.stage.log());
+            assert!(told.contains("denied 403 customers-are-kept"), "{name}: {told}");
+        }
+        assert!(!scene.arrived().contains("DELETE"), "{}", scene.arrived());
+        recordings_hold_pairs_without_secrets(&scene);
+    }
+
+    fn what_is_permitted_passes_masked_and_with_our_credential(scene: &Scene) {
+        let told = scene.curl(&["-H", "Authorization: Bearer placeholder", &url("/v1/customers/7")]);
+        assert!(told.starts_with("HTTP/1.1 200") && told.contains("************1111"), "{told}\n{}", scene.stage.log());
+        assert!(!told.contains(CARD) && !told.to_ascii_lowercase().contains("alt-svc"), "{told}");
+        let arrived = scene.arrived();
+        assert!(arrived.contains(SECRET) && !arrived.contains("placeholder"), "{arrived}");
+        // Many requests on one connection, and an answer that is none of nginx's business to explain.
+        let several = [url("/v1/customers/1"), url("/v1/customers/2"), url("/nowhere")];
+        let told = scene.curl(&several.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!((told.matches("HTTP/1.1 200").count(), told.matches("HTTP/1.1 404").count()), (2, 1), "{told}");
+        // What has to be masked and cannot be looked into does not pass.
+        let told = scene.curl(&[&url("/v1/file")]);
+        assert!(told.starts_with("HTTP/1.1 502") && told.contains("cannot be looked into"), "{told}");
+    }
+
+    fn what_is_denied_is_told_natively_and_never_arrives(scene: &Scene) {
+        let told = scene.curl(&["-X", "DELETE", &url("/v1/customers/7")]);
+        assert!(told.starts_with("HTTP/1.1 403") && told.contains("application/problem+json"), "{told}");
+        let document: Value = serde_json::from_str(told.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        assert_eq!(document["rule"], "customers-are-kept");
+        assert_eq!(document["remedy"], "mark the customer as closed");
+        let told = scene.curl(&["-X", "DELETE", "--path-as-is", &url("/v1/x/../customers/7")]);
+        assert!(told.starts_with("HTTP/1.1 403"), "{told}");
+        let told = scene.curl(&["-X", "POST", "-H", "X-HTTP-Method-Override: DELETE", &url("/v1/customers/7")]);
+        assert!(told.starts_with("HTTP/1.1 403") && told.contains("asks for another method"), "{told}");
+        assert!(!scene.arrived().contains("DELETE") && !scene.arrived().contains("POST"), "{}", scene.arrived());
+    }
+
+    fn bodies_decide(scene: &Scene) {
+        let post = |body: &str| scene.curl(&["-H", "Content-Type: application/json", "-d", body, &url("/v1/orders")]);
+        assert!(post(r#"{"currency":"EUR","amount":3}"#).starts_with("HTTP/1.1 201"));
+        assert!(post(r#"{"currency":"USD","note":"currency=EUR"}"#).contains("orders-in-euro"));
+        assert!(post(r#"{"currency":"USD","currency":"EUR"}"#).starts_with("HTTP/1.1 403"));
+        let arrived = scene.arrived();
+        assert!(!arrived.contains("USD") && arrived.matches("POST /v1/orders").count() == 1, "{arrived}");
+    }
+
+    fn names_that_do_not_agree_are_refused(scene: &Scene) {
+        let before = scene.arrived();
+        let told = scene.curl(&["-H", "Host: other.internal", &url("/v1/customers/7")]);
+        assert!(told.starts_with("HTTP/1.1 403") && told.contains("is no name of api"), "{told}");
+        // The same address, under a name that the host CA may attest to, of another target.
+        let resolve = format!("orders-db.internal:{PORT}:{FAR4}");
+        let told = scene.curl(&["--resolve", &resolve, &format!("https://orders-db.internal:{PORT}/v1/customers/7")]);
+        assert!(told.contains("unrecognized name"), "{told}");
+        let events = scene.operate(&["recordings", "export", "--format", "jsonl"]);
+        assert!(events.contains("asks for `orders-db.internal` (SNI)"), "{events}");
+        assert_eq!(scene.arrived(), before);
+    }
+
+    /// Raw bytes inside of TLS, by Python's own ssl.
+    fn smuggled_requests_never_arrive(scene: &Scene) {
+        let before = scene.arrived();
+        let code = format!(
+            r#"
+import socket, ssl
+def send(*lines):
+    context = ssl.create_default_context()
+    s = context.wrap_socket(socket.create_connection(("{API}", {PORT})), server_hostname="{API}")
+    s.settimeout(10)
+    s.sendall("\r\n".join(lines).encode("latin-1"))
+    told = b""
+    try:
+        while part := s.recv(65536): told += part
+    except OSError as error: told += str(error).encode()
+    return told.decode("latin-1")
+inner = ["GET /v1/customers/666 HTTP/1.1", "Host: {API}:{PORT}", "", ""]
+for name, lines in {{
+    "CL.TE": ["POST /v1/orders HTTP/1.1", "Host: {API}:{PORT}", "Content-Length: 60", "Transfer-Encoding: chunked", "", "0", ""],
+    "TE.TE": ["POST /v1/orders HTTP/1.1", "Host: {API}:{PORT}", "Transfer-Encoding: chunked", "Transfer-Encoding: x", "", "0", ""],
+    "CL.CL": ["POST /v1/orders HTTP/1.1", "Host: {API}:{PORT}", "Content-Length: 0", "Content-Length: 60", ""],
+    "fold": ["POST /v1/orders HTTP/1.1", "Host: {API}:{PORT}", "X: y", " Content-Length: 60", ""],
+    "space": ["POST /v1/orders HTTP/1.1", "Host: {API}:{PORT}", "Content-Length : 60", ""],
+    "hosts": ["GET /v1/orders HTTP/1.1", "Host: {API}:{PORT}", "Host: other", ""],
+    "absolute": ["GET https://other/v1/orders HTTP/1.1", "Host: {API}:{PORT}", "Connection: close", ""],
+    "upgrade": ["GET /v1/orders HTTP/1.1", "Host: {API}:{PORT}", "Connection: Upgrade, HTTP2-Settings, close", "Upgrade: h2c", "HTTP2-Settings: x", ""],
+}}.items():
+    told = send(*lines, *inner) if name not in ("absolute", "upgrade") else send(*lines, "")
+    print(name, told.split("\r\n")[0], told.count("HTTP/1.1 "))
+"#
+        );
+        let mut python = Command::new("/usr/bin/python3");
+        python.args(["-c", &code]);
+        let told = scene.run(python);
+        assert_eq!(told.lines().count(), 8, "{told}");
+        for line in told.lines() {
+            let refused = line.contains("HTTP/1.1 400") || line.contains("HTTP/1.1 403");
+            assert!(refused && line.ends_with(" 1"), "{told}");
+        }
+        assert_eq!(scene.arrived(), before, "{told}");
+    }
+
+    /// Each reads a customer, tries to remove one, and prints what came of it. None is told of any certificate authority.
+    fn clients(scene: &Scene) -> Vec<(&'static str, Command)> {
+        let (customer, web) = (url("/v1/customers/7"), installed().join("web/bin/python"));
+        let python = |code: &str| {
+            let mut command = Command::new(&web);
+            command.args(["-c", &code.replace("URL", &format!("{customer:?}"))]);
+            command
+        };
+        let requests = "import requests\ns = requests.Session()\nr = s.get(URL); print('read', r.status_code, r.json()['card'])\n\
+                        r = s.delete(URL); print('denied', r.status_code, r.json()['rule'])";
+        let httpx = "import httpx, ssl\nwith httpx.Client(verify=ssl.create_default_context()) as s:\n    \
+                     r = s.get(URL); print('read', r.status_code, r.json()['card'])\n    \
+                     r = s.delete(URL); print('denied', r.status_code, r.json()['rule'])";
+        let aiohttp = "import aiohttp, asyncio\nasync def main():\n    async with aiohttp.ClientSession() as s:\n        \
+                       r = await s.get(URL); print('read', r.status, (await r.json())['card'])\n        \
+                       r = await s.delete(URL); print('denied', r.status, (await r.json(content_type=None))['rule'])\n\
+                       asyncio.run(main())";
+        let mut node = Command::new("node");
+        let fetch = "(async () => { let r = await fetch(URL); console.log('read', r.status, (await r.json()).card);\
+                     r = await fetch(URL, { method: 'DELETE' }); console.log('denied', r.status, (await r.json()).rule); })()";
+        node.args(["-e", &fetch.replace("URL", &format!("{customer:?}"))]);
+        let mut go = Command::new(go_client(scene));
+        go.arg(&customer);
+        vec![
+            ("requests", python(requests)),
+            ("httpx", python(httpx)),
+            ("aiohttp", python(aiohttp)),
+            ("node", node),
+            ("go", go),
+        ]
+    }
+
+    /// Built by root, as the agent has no home to build in.
+    fn go_client(scene: &Scene) -> PathBuf {
+        const SOURCE: &str = r#"package main
+import ("encoding/json"; "fmt"; "net/http"; "os")
+func do(method string) (int, map[string]any) {
+    request, _ := http.NewRequest(method, os.Args[1], nil)
+    response, err := http.DefaultClient.Do(request)
+    if err != nil { fmt.Println(err); os.Exit(1) }
+    defer response.Body.Close()
+    var document map[string]any
+    json.NewDecoder(response.Body).Decode(&document)
+    return response.StatusCode, document
+}
+func main() {
+    status, document := do("GET"); fmt.Println("read", status, document["card"])
+    status, document = do("DELETE"); fmt.Println("denied", status, document["rule"])
+}
+"#;
+        let (source, program) = (scene.file("client.go"), scene.file("client"));
+        fs::write(&source, SOURCE).unwrap();
+        let mut go = Command::new("go");
+        go.args(["build", "-o"]).arg(&program).arg(&source).env("GO111MODULE", "off");
+        go.env("GOCACHE", scene.file("go-cache")).env("CGO_ENABLED", "0");
+        let built = go.output().unwrap();
+        assert!(built.status.success(), "{}", said(&built));
+        program
+    }
+
+    fn recordings_hold_pairs_without_secrets(scene: &Scene) {
+        let events = scene.operate(&["recordings", "export", "--format", "jsonl"]);
+        for absent in [SECRET, CARD, "placeholder"] {
+            assert!(!events.contains(absent), "{absent} is on record");
+        }
+        assert!(events.contains("http:DELETE") && events.contains("customers-are-kept"));
+        scene.operate(&["recordings", "verify"]);
+        let listed: Value = serde_json::from_str(&scene.operate(&["--json", "recordings", "list"])).unwrap();
+        let sessions = listed.as_array().unwrap();
+        let ids = sessions.iter().filter(|one| one["target"] == "api").filter_map(|one| one["id"].as_str());
+        let replayed: Vec<String> = ids.map(|id| scene.operate(&["recordings", "replay", id, "--no-wait"])).collect();
+        assert!(
+            replayed.iter().any(|text| text.contains("GET /v1/customers/7") && text.contains("************1111")),
+            "{replayed:#?}"
+        );
+    }
+
+    fn installed() -> PathBuf {
+        let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients");
+        std::env::var_os("INTERCEPTOR_CLIENTS").map_or_else(default, PathBuf::from)
+    }
+}
