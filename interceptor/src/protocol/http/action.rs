@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use sha2::Digest as _;
 
-use super::codec::{Field, RequestHead};
+use super::codec::{Field, RequestHead, is_alike};
 use super::content;
 use super::route::{Location, Routes};
 use crate::policy::{Action, ActionName, Command, Facts, HttpFacts, Parameter, Resource, ResourceKind};
@@ -141,9 +141,13 @@ fn statement(head: &RequestHead) -> String {
     text
 }
 
+fn is_secret(name: &str) -> bool {
+    SECRET.iter().any(|secret| is_alike(name, secret))
+}
+
 /// What stands for the agent's own secrets, so that a grant is for these and no others.
 fn sealed(head: &RequestHead) -> impl Iterator<Item = String> {
-    let secret = |field: &&Field| SECRET.contains(&field.name.as_str()) && field.name != "authorization";
+    let secret = |field: &&Field| is_secret(&field.name) && field.name != "authorization";
     head.fields.0.iter().filter(secret).map(|field| {
         let digest = sha2::Sha256::digest(&field.value);
         let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -153,8 +157,9 @@ fn sealed(head: &RequestHead) -> impl Iterator<Item = String> {
 
 /// The fields that go to the target, as `name: value`.
 fn shown(head: &RequestHead) -> impl Iterator<Item = String> {
-    let fields = head.fields.0.iter().filter(|field| !SECRET.contains(&field.name.as_str()));
-    fields.map(|field| format!("{}: {}", field.name, String::from_utf8_lossy(&field.value)))
+    let fields = head.fields.0.iter().filter(|field| !is_secret(&field.name));
+    // As servers read it that see no difference.
+    fields.map(|field| format!("{}: {}", field.name.replace('_', "-"), String::from_utf8_lossy(&field.value)))
 }
 
 fn parameters(body: &Body) -> Arc<[Parameter]> {

@@ -95,7 +95,7 @@ impl Fields {
 
     /// Every value of that name.
     pub fn all<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        self.0.iter().filter(move |field| field.name == name).map(|field| field.value.as_slice())
+        self.0.iter().filter(move |field| is_alike(&field.name, name)).map(|field| field.value.as_slice())
     }
 
     /// Whether some value of that name lists this token, in whatever case.
@@ -107,7 +107,7 @@ impl Fields {
 
     /// Takes every field of that name away.
     pub fn remove(&mut self, name: &str) {
-        self.0.retain(|field| field.name != name);
+        self.0.retain(|field| !is_alike(&field.name, name));
     }
 
     /// Puts a field in the place of all of that name.
@@ -116,14 +116,18 @@ impl Fields {
         self.0.push(Field { name: name.to_owned(), value: value.into() });
     }
 
+    /// Fields that `Connection` names, in lower case, beside those that belong to one connection in any case.
+    pub fn named_by_connection(&self) -> impl Iterator<Item = String> {
+        let named = self.all("connection").flat_map(|value| value.split(|byte| *byte == b','));
+        let named = named.map(|part| String::from_utf8_lossy(part.trim_ascii()).to_ascii_lowercase());
+        named.filter(|name| !name.is_empty() && name != "close" && !is_hop_by_hop(name))
+    }
+
     /// Takes away what belongs to one connection alone (RFC 9110, section 7.6.1), with what `Connection` names.
     pub fn end_to_end(&mut self) {
-        let named: Vec<String> = self
-            .all("connection")
-            .flat_map(|value| value.split(|byte| *byte == b','))
-            .map(|part| String::from_utf8_lossy(part.trim_ascii()).to_ascii_lowercase())
-            .collect();
-        self.0.retain(|field| !HOP_BY_HOP.contains(&field.name.as_str()) && !named.contains(&field.name));
+        let named: Vec<String> = self.named_by_connection().collect();
+        let belongs = |name: &str| is_hop_by_hop(name) || named.iter().any(|other| is_alike(name, other));
+        self.0.retain(|field| !belongs(&field.name));
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -150,6 +154,17 @@ const HOP_BY_HOP: &[&str] = &[
     "upgrade",
     "http2-settings",
 ];
+
+fn is_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP.iter().any(|known| is_alike(name, known))
+}
+
+/// Whether two names (lower case) are one to some servers: those that hand fields on as variables take `_` for `-`
+/// (RFC 3875, section 4.1.18).
+pub(super) fn is_alike(one: &str, other: &str) -> bool {
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    one.len() == other.len() && one.bytes().map(dashed).eq(other.bytes().map(dashed))
+}
 
 /// Fields whose first and second value two readers could choose between.
 const ONCE: &[&str] = &[
@@ -296,10 +311,16 @@ fn head(bytes: &[u8]) -> Result<Option<(String, Fields, usize)>, Malformed> {
         fields.push(field(line)?);
     }
     let fields = Fields(fields);
-    if ONCE.iter().any(|name| fields.all(name).nth(1).is_some()) {
+    if ONCE.iter().any(|name| fields.all(name).nth(1).is_some()) || is_spelt_twice(&fields) {
         return Err(Malformed::Twice);
     }
     Ok(Some((first, fields, end + 4)))
+}
+
+/// Whether a name stands there in two spellings: which of them counts, or both, depends on the server.
+fn is_spelt_twice(fields: &Fields) -> bool {
+    let odd = fields.0.iter().filter(|field| field.name.contains('_'));
+    odd.into_iter().any(|odd| fields.0.iter().any(|other| other.name != odd.name && is_alike(&other.name, &odd.name)))
 }
 
 fn bare_line_feed(bytes: &[u8]) -> bool {

@@ -134,16 +134,21 @@ impl<'de> Visitor<'de> for &mut Found {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(key) = entries.next_key::<String>()? {
-            // Which of two values counts is the reader's taste.
-            if !seen.insert(key.clone()) {
+            // Which of two values counts is the reader's taste; and some (Go's) see no difference between A and a.
+            if !seen.insert(key.to_lowercase()) {
                 return Err(A::Error::custom("a key stands twice in one object"));
             }
-            self.within(key)?;
+            self.within(step(key))?;
             entries.next_value_seed(&mut *self)?;
             self.path.pop();
         }
         Ok(())
     }
+}
+
+/// A key as a step of a path. One that could be taken for more than a step, or for a value, stands in quotes.
+fn step(key: String) -> String {
+    if key.is_empty() || key.contains(['.', '=', '"']) { serde_json::Value::String(key).to_string() } else { key }
 }
 
 #[cfg(test)]
@@ -160,6 +165,9 @@ mod tests {
         let expected = ["a.b.0=1", "a.b.1=x", "a.b.2=null", "a.b.3=true", "a.b.4=-2", "a.b.5=1.5", "c="];
         assert_eq!(json(text).unwrap(), expected);
         assert_eq!(json("3").unwrap(), ["=3"]);
+        // No key passes for a path, nor for a path with a value.
+        let text = r#"{"a.b": 7, "a": {"b": 8, "": 9}, "a.b=7": 0, "\"x\"": 1}"#;
+        assert_eq!(json(text).unwrap(), [r#""a.b"=7"#, "a.b=8", r#"a.""=9"#, r#""a.b=7"=0"#, r#""\"x\""=1"#]);
         let form = fields(Some("application/x-www-form-urlencoded"), false, b"a=1&b=x+y").unwrap();
         assert_eq!(form, ["a=1", "b=x y"]);
         assert_eq!(fields(None, false, b"").unwrap(), Vec::<String>::new());
@@ -173,6 +181,7 @@ mod tests {
         for text in [
             r#"{"a":1,"a":2}"#,
             r#"{"a":1,"\u0061":2}"#,
+            r#"{"amount":1,"Amount":2}"#,
             "{",
             "{} x",
             "{'a':1}",

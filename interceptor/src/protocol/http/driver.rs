@@ -288,6 +288,10 @@ impl Served<'_> {
         if head.fields.get("upgrade").is_some() || head.fields.lists("connection", "upgrade") {
             return Err(refused("upgrades to other protocols are not understood, and so not passed on"));
         }
+        // It would be judged with such a field, and reach the target without.
+        if let Some(name) = head.fields.named_by_connection().next() {
+            return Err(refused(&format!("`Connection` names {name:.100}, which is no field of one connection alone")));
+        }
         if head.fields.get("expect").is_some() && !head.fields.lists("expect", "100-continue") {
             return Err(refused("what it expects is not understood"));
         }

@@ -82,7 +82,7 @@ pub(super) fn redact(fields: &mut Fields) {
 const REDACTED: &str = "REDACTED";
 
 fn hide(fields: &mut Fields, name: &str) {
-    for field in fields.0.iter_mut().filter(|field| field.name == name) {
+    for field in fields.0.iter_mut().filter(|field| codec::is_alike(&field.name, name)) {
         field.value = REDACTED.as_bytes().to_vec();
     }
 }

@@ -76,6 +76,11 @@ fn what_smugglers_send_is_refused() {
         // Whom it is for.
         ("Host: other", Twice),
         ("Content-Type: a\r\nContent-Type: b", Twice),
+        // One name to servers that hand fields on as variables.
+        ("Content-Length: 3\r\nContent_Length: 30", Twice),
+        ("Transfer_Encoding: chunked\r\nContent-Length: 3", Framing),
+        ("X-Tenant: mine\r\nX_Tenant: theirs", Twice),
+        ("X_My-Tenant: mine\r\nX-My_Tenant: theirs", Twice),
         (&many, TooLarge),
     ] {
         let text = format!("POST / HTTP/1.1\r\nHost: h\r\n{}\r\n\r\n", head.trim_end());

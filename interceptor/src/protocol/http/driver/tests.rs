@@ -384,6 +384,10 @@ async fn who_means_another_target_or_another_protocol_is_refused() {
         ("GET /v1//admin", "Host: api.test"),
         ("GET /v1/a;b", "Host: api.test"),
         ("GET /v1/x", "Host: api.test\r\nExpect: something"),
+        // What the target would not get, though it was judged.
+        ("GET /v1/x", "Host: api.test\r\nX-Tenant: mine\r\nConnection: keep-alive, X-Tenant"),
+        ("GET /v1/x", "Host: api.test\r\nConnection: close, content-type"),
+        ("GET /v1/x", "Host: api.test\r\nConnection: host"),
     ] {
         let mut scene = Scene::new(Answer::Permit(&[]), OK);
         let (head, _) = scene.ask(format!("{line} HTTP/1.1\r\n{fields}\r\n\r\n")).await;
@@ -406,6 +410,8 @@ async fn what_cannot_be_read_is_opaque() {
         ("X-HTTP-Method-Override: DELETE", "", true),
         ("X-Original-URL: /admin", "", true),
         ("X-Forwarded-Host: other.test", "", true),
+        ("X_Original_URL: /admin", "", true),
+        ("X_HTTP_Method_Override: DELETE", "", true),
         ("X-Request-Id: 7", "", false),
         ("Content-Type: application/x-www-form-urlencoded", "_method=DELETE", true),
         ("Content-Type: application/x-www-form-urlencoded", "a=1", false),
