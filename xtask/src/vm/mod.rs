@@ -75,7 +75,7 @@ struct Suite {
 
 /// In the order in which they run: each finds what those before it leave.
 const SUITES: &[Suite] = &[
-    Suite { name: "install", short: true, bare: true, seconds: 300 },
+    Suite { name: "install", short: true, bare: true, seconds: 600 },
     Suite { name: "doctor", short: true, bare: true, seconds: 120 },
     Suite { name: "life", short: true, bare: true, seconds: 600 },
     Suite { name: "enrolled", short: true, bare: true, seconds: 600 },
