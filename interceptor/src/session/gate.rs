@@ -192,6 +192,7 @@ impl SessionGate {
     }
 
     async fn decide(&self, command: &Command) -> Result<Verdict, Denial> {
+        self.goes_on().await?;
         let attested = self.attested()?;
         let number = self.live.counters.commands.fetch_add(1, Ordering::Relaxed);
         let now = self.house.clock.now();
@@ -209,6 +210,7 @@ impl SessionGate {
         drop(loaded);
         self.live.remember(&command.statement);
         let recorded = self.append(Event::command(command, recorded_verdict(&decision))).await?;
+        self.goes_on().await?;
         match decision {
             Decision::Permit(permitted) => Ok(Verdict::Permit(permitted.into_permit(recorded))),
             Decision::Hold(held) => {
@@ -299,7 +301,16 @@ impl SessionGate {
             reason: Some(format!("approved by request {request}").into()),
         };
         let recorded = self.append(Event::Decision(verdict)).await?;
+        self.goes_on().await?;
         Ok(permitted.into_permit(recorded))
+    }
+
+    /// Whether the session has not been ended. Its driver learns of that when it is next woken, which may be after it has read
+    /// another command: whoever was told that the session is ended has to be right.
+    async fn goes_on(&self) -> Result<(), Denial> {
+        let Some(why) = self.live.end_reason() else { return Ok(()) };
+        self.record(Event::Denied { denial: why.clone() }).await?;
+        Err(why)
     }
 
     async fn note_end(&self, why: Denial) -> Denial {

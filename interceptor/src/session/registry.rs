@@ -236,6 +236,11 @@ impl Live {
         self.end.send_if_modified(|end| end.is_none() && end.replace(why).is_none());
     }
 
+    /// Why the session has to end, where it has to.
+    pub fn end_reason(&self) -> Option<Denial> {
+        self.end.borrow().clone()
+    }
+
     /// Resolves when the session has to end.
     pub async fn ended(&self) -> Denial {
         first(&self.end).await
@@ -587,7 +592,9 @@ mod tests {
     async fn a_killed_session_learns_why_once() {
         let registry = Arc::new(Registry::default());
         let enrolled = registry.enroll(&Limits::default(), id(1), "t".into(), origin(1), Timestamp::default()).unwrap();
+        assert!(enrolled.live().end_reason().is_none());
         assert!(registry.kill(id(1), "alice"));
+        assert!(enrolled.live().end_reason().unwrap().reason.contains("alice"));
         assert!(!registry.kill(id(2), "alice"));
         registry.drain();
         registry.end_all();
