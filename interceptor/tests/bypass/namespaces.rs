@@ -61,22 +61,22 @@ fn own() -> Vec<Row> {
 /// An interface in this namespace that an agent has the other end of, in one of its own: what it sends there has no socket
 /// that the fence could look at.
 fn wires() -> [Row; 3] {
-    let unasked = peers_are_made_unasked();
-    [
-        Row::scene("a wire from a namespace of its own into the host's, and a datagram to a server there", wired),
-        Row::scene("the same, and a datagram to the servers, where the host forwards", forwarded),
-        Row::python("the wire alone, as the second of two requests in one message", TWO_REQUESTS)
+    let alone =
+        Row::python("a wire from a namespace of its own into the host's, alone, asked for second", TWO_REQUESTS)
             .helper(Place::Outside, "out('ready')\ntime.sleep(60)")
-            .without_control(),
+            .without_control();
+    let alone = if peers_are_made_unasked() {
+        alone.open("a kernel that wants rights in both namespaces; no user namespaces; lsm netlink_send")
+    } else {
+        alone.in_vain().closed_by("the kernel")
+    };
+    let sent = |name, scene| Row::scene(name, scene).in_vain().closed_by("the kernel: the other end stays down");
+    [
+        alone,
+        sent("by such a wire, a datagram to a server of the host's", wired),
+        sent("by such a wire, a datagram to the servers, where the host forwards", forwarded),
     ]
-    .map(|row| {
-        let row = row.launched(Expected::Errno(EPERM)).modules(Refusal::Interface);
-        if unasked {
-            row.open("a kernel that wants rights in both namespaces; no user namespaces; lsm netlink_send")
-        } else {
-            row.in_vain().closed_by("the kernel")
-        }
-    })
+    .map(|row| row.launched(Expected::Errno(EPERM)).modules(Refusal::Interface))
 }
 
 /// Whether this kernel lets everybody make the other end of a wire in a namespace where he has no rights, as Linux 6.1 does.
@@ -282,16 +282,18 @@ if SELF == 0:
 os.waitpid(SELF, 0)
 return json.loads(os.read(theirs, 4096))";
 
-/// Both ends up, and frames by AF_PACKET: no address is needed on either.
+/// Frames by AF_PACKET: no address is needed at either end. The kernel opens no end while it is being made, and afterwards the
+/// other one is the host's to open.
 const WIRE: &str = "
 global SELF
 unshare(0x50000000)
 map_ids()
-words = 'link add here address 02:00:00:00:00:01 up type veth peer name there address 02:00:00:00:00:02 up netns ' + HELPER_PID
+words = 'link add here address 02:00:00:00:00:01 type veth peer name there address 02:00:00:00:00:02 netns ' + HELPER_PID
 ip = subprocess.Popen(['ip', *words.split()], stderr=subprocess.DEVNULL)
 SELF = ip.pid
 if ip.wait(): raise OSError(errno.EPERM, 'no wire')
 SELF = None
+subprocess.run(['ip', 'link', 'set', 'here', 'up'], check=True)
 s = socket.socket(17, RAW, socket.htons(3))
 s.bind(('here', 0))
 ethernet = bytes.fromhex('020000000002' '020000000001' '86dd')

@@ -213,6 +213,10 @@ fn visited(stage: &Stage, row: &Row, process: &mut Process) -> Value {
 /// What the attempt says, and how many packets reached the servers meanwhile. Without a level it is nobody's agent.
 fn watched(stage: &Stage, row: &Row, level: Option<Level>) -> (Value, u64) {
     let helper = helper(stage, row);
+    if helper.is_some() {
+        // What it says to the servers, and what the one before it left there, is nobody's attempt.
+        quiet(stage);
+    }
     let wire = stage.world.sniff().unwrap();
     // What a launched agent could give up is gone already.
     let by = if level == Some(Level::Launched) { By::User } else { row.by };
