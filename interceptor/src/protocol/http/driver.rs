@@ -21,6 +21,7 @@ use super::action::{self, Body};
 use super::codec::{self, Length, RequestHead};
 use super::denial;
 use super::route::Location;
+use super::scrub::Spellings;
 use super::{ALPN, BODY_LIMIT, Settings};
 use crate::mask::{Masker, Rules};
 use crate::policy::{Command, Denial, Fault, Permit, Retry};
@@ -49,6 +50,7 @@ pub(super) async fn serve(conn: Conn, gate: &dyn Gate) -> Result<Close, Failure>
         agent,
         upstream: None,
         admitted: None,
+        spellings: None,
         target,
         settings,
         dial,
@@ -135,6 +137,8 @@ struct Served<'a> {
     agent: Leg,
     upstream: Option<Leg>,
     admitted: Option<Admitted>,
+    /// How the credential may be written, where answers are looked through for it.
+    spellings: Option<Arc<Spellings>>,
     target: Arc<Target>,
     settings: Arc<Settings>,
     dial: Arc<dyn Dial>,
@@ -204,7 +208,11 @@ impl Served<'_> {
         if self.admitted.is_none() {
             let presented = self.gate.wants_token().then(|| presented(&head)).flatten();
             match self.gate.attest(presented).await {
-                Ok(admitted) => self.admitted = Some(admitted),
+                Ok(admitted) => {
+                    let secret = admitted.login.password.as_ref().filter(|_| !self.settings.unscrubbed);
+                    self.spellings = secret.and_then(|secret| Spellings::of(secret.expose())).map(Arc::new);
+                    self.admitted = Some(admitted);
+                }
                 Err(denial) => {
                     self.tell(&denial, true, &head).await?;
                     return Err(Failure::Denied(denial));
@@ -353,9 +361,12 @@ impl Served<'_> {
             Left::Known(length) => head.fields.set("content-length", length.to_string()),
             Left::Chunked(_) | Left::UntilClose => head.fields.set("transfer-encoding", "chunked"),
         }
-        if scans {
-            // What is to be masked has to come as it is, and whole.
+        if scans || self.spellings.is_some() {
+            // What is looked through has to come as it is.
             head.fields.set("accept-encoding", "identity");
+        }
+        if scans {
+            // And what is to be masked whole.
             ["range", "if-range"].into_iter().for_each(|name| head.fields.remove(name));
         }
         match &self.admitted {

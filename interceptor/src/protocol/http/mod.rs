@@ -18,7 +18,7 @@
 //! Every request is judged: `action` makes `http:GET` on a route of the target of it (`/v1/customers/{id}`), with the host,
 //! path, query, fields and, where it is JSON or a form, the body as context. A body that is too long or cannot be read is
 //! `http:opaque` as well. `driver` reads, asks the gate, and passes on; `inject` puts the credential in the place of whatever
-//! the agent has; `denial` words refusals as problem documents (RFC 9457).
+//! the agent has; `scrub` takes it out of answers that echo it; `denial` words refusals as problem documents (RFC 9457).
 //!
 //! Not promised: HTTP/1.0, HTTP/2, upgrades (WebSocket), CONNECT, TRACE: they are refused. Trailers are dropped. An answer
 //! that has to be masked is held as a whole ([`MASK_LIMIT`]); what cannot be looked into is refused then.
@@ -37,6 +37,7 @@ mod driver;
 mod inject;
 mod replay;
 pub mod route;
+mod scrub;
 
 use std::sync::Arc;
 
@@ -60,13 +61,22 @@ pub const BODY_LIMIT: usize = 1 << 20;
 pub const MASK_LIMIT: usize = 4 << 20;
 
 /// `[target.http]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Patterns of paths that policies can name: `/v1/customers/{id}`, `/files/{path*}`.
     pub routes: Vec<String>,
     /// How the password of `credential` is shown to the target.
     pub log_in: inject::LogIn,
+    /// Blot out the password where an answer echoes it. The target is then asked for answers that are not compressed, and
+    /// one that is does not pass.
+    pub scrub: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { routes: Vec::new(), log_in: inject::LogIn::default(), scrub: true }
+    }
 }
 
 /// What a target says beside what all have.
@@ -74,6 +84,8 @@ pub struct Config {
 pub struct Settings {
     routes: route::Routes,
     log_in: inject::LogIn,
+    /// Answers are not looked through for the credential.
+    unscrubbed: bool,
     /// What the target may be called in `Host`.
     names: Vec<Name>,
 }
@@ -86,7 +98,7 @@ impl Config {
     pub fn settings(&self, names: Vec<Name>) -> Result<Settings, Vec<String>> {
         let routes = route::Routes::parse(&self.routes)?;
         self.log_in.check().map_err(|why| vec![why])?;
-        Ok(Settings { routes, log_in: self.log_in.clone(), names })
+        Ok(Settings { routes, log_in: self.log_in.clone(), unscrubbed: !self.scrub, names })
     }
 }
 

@@ -8,6 +8,7 @@ use super::leg::{Left, LegError};
 use super::{LAST_CHUNK, Next, Served, put_piece};
 use crate::mask::{Carrier, Masker, Outcome};
 use crate::protocol::http::codec::{self, ResponseHead};
+use crate::protocol::http::scrub::Scrub;
 use crate::protocol::http::{MASK_LIMIT, inject};
 use crate::protocol::{Direction, Failure, Observation};
 
@@ -30,10 +31,19 @@ impl Served<'_> {
         head.fields.end_to_end();
         // It would lead past us: HTTP/3 is not spoken here.
         ["alt-svc", "alternate-protocol"].into_iter().for_each(|name| head.fields.remove(name));
+        let spellings = self.spellings.clone();
+        let echoes = spellings.as_ref().is_some_and(|spellings| spellings.blot_head(&mut head));
+        self.note_echo(echoes).await?;
+        if spellings.is_some() && !matches!(left, Left::Nothing) && is_encoded(&head) {
+            self.upstream = None;
+            let why = "its answer is compressed, though it was asked for one that is not, and may echo the credential;                        where it never does, say `scrub = false` in [target.http]";
+            return self.fail(self.upstream_fault(why), false, method).await;
+        }
         let done = if masker.scans() && !bodiless {
             self.masked(head, &mut left, masker, closes).await?
         } else {
-            self.unmasked(head, left, closes, (bodiless, masker.scans())).await?.map(|()| Next::Open)
+            let scrub = spellings.as_deref().map(Scrub::new);
+            self.unmasked(head, (left, scrub), closes, (bodiless, masker.scans())).await?.map(|()| Next::Open)
         };
         match done {
             Ok(next) => {
@@ -76,7 +86,7 @@ impl Served<'_> {
     async fn unmasked(
         &mut self,
         mut head: ResponseHead,
-        mut left: Left,
+        (mut left, mut scrub): (Left, Option<Scrub<'_>>),
         closes: bool,
         (bodiless, scans): (bool, bool),
     ) -> Result<Result<(), String>, Failure> {
@@ -98,9 +108,12 @@ impl Served<'_> {
                 Ok(None) => break,
                 Err(error) => return Ok(Err(error.to_string())),
             };
-            let mut framed = BytesMut::with_capacity(piece.len() + 16);
-            put_piece(&mut framed, &piece, chunked);
-            self.deliver(framed.freeze()).await?;
+            let piece = scrub.as_mut().map_or_else(|| piece.clone(), |scrub| scrub.push(&piece));
+            self.pass(&piece, chunked).await?;
+        }
+        if let Some(mut scrub) = scrub {
+            self.pass(&scrub.finish(), chunked).await?;
+            self.note_echo(scrub.found).await?;
         }
         if chunked {
             self.deliver(Bytes::from_static(LAST_CHUNK)).await?;
@@ -143,6 +156,10 @@ impl Served<'_> {
         if outcome != Outcome::Unchanged {
             self.observe(Observation::Masked { cells: vec![("body".to_owned(), 1)] }).await?;
         }
+        let mut body: Vec<u8> = body.into();
+        let found = self.spellings.as_ref().is_some_and(|spellings| spellings.blot(&mut body));
+        self.note_echo(found).await?;
+        let body = Bytes::from(body);
         // What vouches for other bytes.
         ["etag", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges", "content-range"]
             .into_iter()
@@ -152,6 +169,20 @@ impl Served<'_> {
         self.deliver(body).await?;
         self.gate.holds(0).map_err(Failure::Overfull)?;
         Ok(Ok(Next::Open))
+    }
+
+    async fn pass(&mut self, piece: &[u8], chunked: bool) -> Result<(), Failure> {
+        let mut framed = BytesMut::with_capacity(piece.len() + 16);
+        put_piece(&mut framed, piece, chunked);
+        self.deliver(framed.freeze()).await
+    }
+
+    async fn note_echo(&self, found: bool) -> Result<(), Failure> {
+        if !found {
+            return Ok(());
+        }
+        let text = format!("{} echoed the credential: it was blotted out", self.target.name);
+        self.observe(Observation::Note(text)).await
     }
 
     async fn send_head(&mut self, mut head: ResponseHead, closes: bool) -> Result<(), Failure> {
@@ -179,12 +210,16 @@ impl Served<'_> {
     }
 }
 
+fn is_encoded(head: &ResponseHead) -> bool {
+    head.fields.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+}
+
 /// What the body is to a masker; `None` where it cannot be looked into. An empty one is anything.
 fn carrier(head: &ResponseHead, body: &[u8]) -> Option<Carrier> {
     if body.is_empty() {
         return Some(Carrier::Text { max_chars: None });
     }
-    if head.fields.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+    if is_encoded(head) {
         return None;
     }
     let kind = head.fields.text("content-type")?.to_ascii_lowercase();

@@ -1,0 +1,236 @@
+//! What a target echoes of the credential that was put into a request: found, in the ways in which programs write such
+//! things out, and blotted out, however the bytes come. Lengths stay as they are.
+//!
+//! Looked for are the secret as it is, in base64 (both alphabets, at whatever place within a longer text), in hexadecimal,
+//! percent-encoded, and as JSON and HTML escape it. Not promised: any other transformation, a secret of less than
+//! [`SHORTEST`] bytes, and a target that can be made to say a few bytes of it at a time (`Range`).
+
+use std::collections::BTreeSet;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use base64::Engine as _;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::general_purpose::NO_PAD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+use bytes::{Bytes, BytesMut};
+
+use super::codec::ResponseHead;
+
+/// Secrets that are shorter are not looked for: they would be found everywhere.
+pub const SHORTEST: usize = 6;
+/// What stands in the place of each byte.
+const BLOT: u8 = b'*';
+
+/// How a secret may be written.
+#[derive(Debug)]
+pub(super) struct Spellings {
+    finder: AhoCorasick,
+    all: Vec<Vec<u8>>,
+    longest: usize,
+}
+
+impl Spellings {
+    /// Those of a secret; nothing where it is too short, or too long to be looked for.
+    pub(super) fn of(secret: &[u8]) -> Option<Self> {
+        if secret.len() < SHORTEST {
+            return None;
+        }
+        let mut all = BTreeSet::from([secret.to_vec(), escaped_percent(secret, true), escaped_percent(secret, false)]);
+        all.extend([hexadecimal(secret, false), hexadecimal(secret, true), html(secret)]);
+        all.extend(std::str::from_utf8(secret).ok().map(json));
+        for alphabet in [&STANDARD, &URL_SAFE] {
+            let engine = GeneralPurpose::new(alphabet, NO_PAD);
+            all.extend((0..3).map(|offset| within_base64(&engine, secret, offset)));
+        }
+        let all: Vec<Vec<u8>> = all.into_iter().filter(|one| one.len() >= SHORTEST).collect();
+        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&all).ok()?;
+        let longest = all.iter().map(Vec::len).max()?;
+        Some(Self { finder, all, longest })
+    }
+
+    /// Blots out all that is found. Whether anything was.
+    pub(super) fn blot(&self, bytes: &mut [u8]) -> bool {
+        let found: Vec<_> = self.finder.find_iter(&*bytes).map(|found| found.range()).collect();
+        for range in &found {
+            if let Some(part) = bytes.get_mut(range.clone()) {
+                part.fill(BLOT);
+            }
+        }
+        !found.is_empty()
+    }
+
+    /// The same of a head.
+    pub(super) fn blot_head(&self, head: &mut ResponseHead) -> bool {
+        let mut found = false;
+        for field in &mut head.fields.0 {
+            found |= self.blot(&mut field.value);
+        }
+        let mut reason = head.reason.clone().into_bytes();
+        if self.blot(&mut reason) {
+            head.reason = String::from_utf8(reason).unwrap_or_default();
+            found = true;
+        }
+        found
+    }
+
+    /// How many bytes at the end may be the beginning of something.
+    fn begun(&self, bytes: &[u8]) -> usize {
+        let most = bytes.len().min(self.longest - 1);
+        let begins = |count: &usize| {
+            let end = bytes.get(bytes.len() - count..).unwrap_or_default();
+            self.all.iter().any(|one| one.len() > end.len() && one.starts_with(end))
+        };
+        (1..=most).rev().find(begins).unwrap_or(0)
+    }
+}
+
+/// A body that comes in pieces. What may be the beginning of a secret waits for the next one.
+#[derive(Debug)]
+pub(super) struct Scrub<'a> {
+    spellings: &'a Spellings,
+    waiting: BytesMut,
+    /// Something was found.
+    pub(super) found: bool,
+}
+
+impl<'a> Scrub<'a> {
+    pub(super) fn new(spellings: &'a Spellings) -> Self {
+        Self { spellings, waiting: BytesMut::new(), found: false }
+    }
+
+    /// What can be passed on, now that this has come.
+    pub(super) fn push(&mut self, piece: &[u8]) -> Bytes {
+        self.waiting.extend_from_slice(piece);
+        self.found |= self.spellings.blot(&mut self.waiting);
+        let ready = self.waiting.len() - self.spellings.begun(&self.waiting);
+        self.waiting.split_to(ready).freeze()
+    }
+
+    /// The rest.
+    pub(super) fn finish(&mut self) -> Bytes {
+        self.waiting.split().freeze()
+    }
+}
+
+/// The characters that a secret has in the base64 of any text in which it stands so many bytes behind a multiple of three.
+fn within_base64(engine: &GeneralPurpose, secret: &[u8], offset: usize) -> Vec<u8> {
+    let mut text = vec![0; offset];
+    text.extend_from_slice(secret);
+    let coded = engine.encode(&text).into_bytes();
+    // Characters that depend on what stands before or behind it say nothing of it for certain.
+    let first = (offset * 8).div_ceil(6);
+    let last = text.len() * 8 / 6;
+    coded.get(first..last).unwrap_or_default().to_vec()
+}
+
+fn hexadecimal(bytes: &[u8], upper: bool) -> Vec<u8> {
+    let digits = |byte: &u8| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") };
+    bytes.iter().flat_map(|byte| digits(byte).into_bytes()).collect()
+}
+
+fn escaped_percent(bytes: &[u8], upper: bool) -> Vec<u8> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let escape = |byte: u8| if upper { format!("%{byte:02X}") } else { format!("%{byte:02x}") };
+    bytes.iter().flat_map(|byte| if plain(*byte) { vec![*byte] } else { escape(*byte).into_bytes() }).collect()
+}
+
+fn json(text: &str) -> Vec<u8> {
+    let quoted = serde_json::Value::String(text.to_owned()).to_string().into_bytes();
+    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_vec()
+}
+
+fn html(bytes: &[u8]) -> Vec<u8> {
+    let escape = |byte: &u8| match byte {
+        b'&' => b"&amp;".to_vec(),
+        b'<' => b"&lt;".to_vec(),
+        b'>' => b"&gt;".to_vec(),
+        b'"' => b"&quot;".to_vec(),
+        b'\'' => b"&#39;".to_vec(),
+        other => vec![*other],
+    };
+    bytes.iter().flat_map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECRET: &str = "s3cr\"et&+/value";
+
+    fn scrubbed(spellings: &Spellings, text: &[u8], step: usize) -> (Vec<u8>, bool) {
+        let mut scrub = Scrub::new(spellings);
+        let mut out: Vec<u8> = text.chunks(step).flat_map(|piece| scrub.push(piece)).collect();
+        out.extend(scrub.finish());
+        (out, scrub.found)
+    }
+
+    fn engine(alphabet: &base64::alphabet::Alphabet, padded: bool) -> GeneralPurpose {
+        GeneralPurpose::new(alphabet, GeneralPurposeConfig::new().with_encode_padding(padded))
+    }
+
+    #[test]
+    fn every_spelling_is_blotted_out_wherever_pieces_end() {
+        let spellings = Spellings::of(SECRET.as_bytes()).unwrap();
+        let mut texts = vec![
+            SECRET.to_owned(),
+            serde_json::json!({ "authorization": format!("Bearer {SECRET}") }).to_string(),
+            "s3cr&quot;et&amp;+/value".to_owned(),
+            "s3cr%22et%26%2B%2Fvalue".to_owned(),
+            "s3cr%22et%26%2b%2fvalue".to_owned(),
+            String::from_utf8(hexadecimal(SECRET.as_bytes(), true)).unwrap(),
+            String::from_utf8(hexadecimal(SECRET.as_bytes(), false)).unwrap(),
+        ];
+        for before in ["", "u", "us", "Bearer ", "svc:"] {
+            for behind in ["", "x", "xy", "xyz"] {
+                for (alphabet, padded) in [(&STANDARD, true), (&STANDARD, false), (&URL_SAFE, true), (&URL_SAFE, false)] {
+                    texts.push(engine(alphabet, padded).encode(format!("{before}{SECRET}{behind}")));
+                }
+            }
+        }
+        for text in texts {
+            let whole = format!("<< {text} >> {text}");
+            for step in [1, 2, 3, 7, 16, 4096] {
+                let (out, found) = scrubbed(&spellings, whole.as_bytes(), step);
+                let out = String::from_utf8(out).unwrap();
+                assert!(found && out.len() == whole.len() && out.starts_with("<< ") && out.contains(" >> "), "{out}");
+                // What is left of it is at most what it shares with its surroundings: a character of base64 at each end.
+                let blots = out.bytes().filter(|byte| *byte == BLOT).count();
+                assert!(blots >= 2 * (SECRET.len() - 2), "{text}: {out}");
+                assert_eq!(out, String::from_utf8(scrubbed(&spellings, whole.as_bytes(), 4096).0).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_none_passes_at_once() {
+        let spellings = Spellings::of(SECRET.as_bytes()).unwrap();
+        let mut scrub = Scrub::new(&spellings);
+        assert_eq!(scrub.push(b"data: an event\n\n"), "data: an event\n\n");
+        assert_eq!(scrub.push(b"s3cr"), "");
+        assert_eq!(scrub.push(b"etly"), "s3cretly");
+        assert_eq!((scrub.push(b"ends with s3c"), scrub.finish()), ("ends with ".into(), "s3c".into()));
+        assert!(!scrub.found);
+        assert!(Spellings::of(b"short").is_none());
+    }
+
+    #[test]
+    fn heads_are_looked_at_as_well() {
+        let spellings = Spellings::of(b"plain-secret").unwrap();
+        let text = b"HTTP/1.1 200 plain-secret\r\nX-Echo: Bearer plain-secret!\r\nContent-Length: 0\r\n\r\n";
+        let (mut head, _) = super::super::codec::response(text).unwrap().unwrap();
+        assert!(spellings.blot_head(&mut head));
+        assert_eq!((head.fields.text("x-echo"), &*head.reason), (Some("Bearer ************!"), "************"));
+        assert!(!spellings.blot_head(&mut head));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_change_nothing(text in "[ab%25s3cr]{0,80}", cut in 1usize..9) {
+            let spellings = Spellings::of(b"s3cr%ab").unwrap();
+            let (whole, pieces) = (scrubbed(&spellings, text.as_bytes(), 4096), scrubbed(&spellings, text.as_bytes(), cut));
+            prop_assert_eq!(whole, pieces);
+        }
+    }
+}
