@@ -172,6 +172,8 @@ pub enum Verdict {
     Permit(Permit),
     /// Ask [`Gate::hold`], with whatever helps a human to decide.
     Hold(Held),
+    /// The session was ended meanwhile: nothing is forwarded any more.
+    Ended(Denial),
 }
 
 /// What an approver should know of a held command beyond its text.

@@ -192,7 +192,11 @@ impl SessionGate {
     }
 
     async fn decide(&self, command: &Command) -> Result<Verdict, Denial> {
-        self.goes_on().await?;
+        // The driver learns of the end when it is next woken, which may be after it has read another command: whoever was told
+        // that the session is ended has to be right.
+        if let Some(why) = self.live.end_reason() {
+            return Ok(Verdict::Ended(why));
+        }
         let attested = self.attested()?;
         let number = self.live.counters.commands.fetch_add(1, Ordering::Relaxed);
         let now = self.house.clock.now();
@@ -210,7 +214,9 @@ impl SessionGate {
         drop(loaded);
         self.live.remember(&command.statement);
         let recorded = self.append(Event::command(command, recorded_verdict(&decision))).await?;
-        self.goes_on().await?;
+        if let Some(why) = self.live.end_reason() {
+            return Ok(Verdict::Ended(why));
+        }
         match decision {
             Decision::Permit(permitted) => Ok(Verdict::Permit(permitted.into_permit(recorded))),
             Decision::Hold(held) => {
@@ -301,16 +307,7 @@ impl SessionGate {
             reason: Some(format!("approved by request {request}").into()),
         };
         let recorded = self.append(Event::Decision(verdict)).await?;
-        self.goes_on().await?;
-        Ok(permitted.into_permit(recorded))
-    }
-
-    /// Whether the session has not been ended. Its driver learns of that when it is next woken, which may be after it has read
-    /// another command: whoever was told that the session is ended has to be right.
-    async fn goes_on(&self) -> Result<(), Denial> {
-        let Some(why) = self.live.end_reason() else { return Ok(()) };
-        self.record(Event::Denied { denial: why.clone() }).await?;
-        Err(why)
+        self.live.end_reason().map_or_else(|| Ok(permitted.into_permit(recorded)), Err)
     }
 
     async fn note_end(&self, why: Denial) -> Denial {

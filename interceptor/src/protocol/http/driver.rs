@@ -277,7 +277,7 @@ impl Served<'_> {
     async fn judged(&mut self, command: &Command) -> Result<Result<Permit, Denial>, Failure> {
         Ok(match self.gate.judge(command).await {
             Ok(Verdict::Permit(permit)) => Ok(permit),
-            Err(denial) => Err(denial),
+            Ok(Verdict::Ended(denial)) | Err(denial) => Err(denial),
             Ok(Verdict::Hold(held)) => {
                 tokio::select! {
                     answered = self.gate.hold(command, held, Impact::default()) => answered,

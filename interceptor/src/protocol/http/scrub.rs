@@ -10,14 +10,14 @@ use std::collections::BTreeSet;
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::NO_PAD;
-use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Bytes, BytesMut};
 
 use super::codec::ResponseHead;
 
 /// Secrets that are shorter are not looked for: they would be found everywhere.
-pub const SHORTEST: usize = 6;
+pub(super) const SHORTEST: usize = 6;
 /// What stands in the place of each byte.
 const BLOT: u8 = b'*';
 
@@ -153,6 +153,7 @@ fn html(bytes: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::GeneralPurposeConfig;
     use proptest::prelude::*;
 
     use super::*;
@@ -184,7 +185,8 @@ mod tests {
         ];
         for before in ["", "u", "us", "Bearer ", "svc:"] {
             for behind in ["", "x", "xy", "xyz"] {
-                for (alphabet, padded) in [(&STANDARD, true), (&STANDARD, false), (&URL_SAFE, true), (&URL_SAFE, false)] {
+                for (alphabet, padded) in [(&STANDARD, true), (&STANDARD, false), (&URL_SAFE, true), (&URL_SAFE, false)]
+                {
                     texts.push(engine(alphabet, padded).encode(format!("{before}{SECRET}{behind}")));
                 }
             }

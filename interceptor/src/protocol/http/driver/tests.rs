@@ -528,17 +528,25 @@ async fn answers_pass_with_their_framing_and_without_what_leads_elsewhere() {
 async fn what_a_target_echoes_of_the_credential_is_blotted_out() {
     let body = "{\"authorization\": \"Bearer s3cret\", \"basic\": \"c3ZjOnMzY3JldA==\", \"hex\": \"733363726574\"}";
     let length = format!("Content-Length: {}\r\n\r\n{body}", body.len());
-    let chunks: String = body.as_bytes().chunks(5).map(|part| format!("{:x}\r\n{}\r\n", part.len(), String::from_utf8_lossy(part))).collect();
+    let chunks: String = body
+        .as_bytes()
+        .chunks(5)
+        .map(|part| format!("{:x}\r\n{}\r\n", part.len(), String::from_utf8_lossy(part)))
+        .collect();
     let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
     for framed in [length, chunked] {
-        let told = format!("HTTP/1.1 200 s3cret\r\nX-Echo: Bearer s3cret\r\nContent-Type: application/json\r\n{framed}");
+        let told =
+            format!("HTTP/1.1 200 s3cret\r\nX-Echo: Bearer s3cret\r\nContent-Type: application/json\r\n{framed}");
         for masks in [&[][..], &["card"]] {
             let mut scene = Scene::new(Answer::Permit(masks), &told);
             let asked = "GET /v1/x HTTP/1.1\r\nHost: api.test\r\nAccept-Encoding: gzip\r\n\r\n";
             let (head, shown) = scene.ask(asked).await;
             let shown = String::from_utf8(shown).unwrap();
             for text in ["s3cret", "MzY3Jld", "733363726574"] {
-                assert!(!shown.replace("\r\n", "").contains(text) && !scene.recorded().contains(text), "{text}: {shown}");
+                assert!(
+                    !shown.replace("\r\n", "").contains(text) && !scene.recorded().contains(text),
+                    "{text}: {shown}"
+                );
             }
             assert_eq!((head.fields.text("x-echo"), &*head.reason), (Some("Bearer ******"), "******"));
             assert!(scene.reached().contains("accept-encoding: identity"));

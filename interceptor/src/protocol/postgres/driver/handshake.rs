@@ -309,7 +309,7 @@ impl Agent {
         let verdict = match gate.judge(&command).await {
             Ok(Verdict::Permit(permit)) => Ok(permit),
             Ok(Verdict::Hold(held)) => gate.hold(&command, held, crate::protocol::Impact::default()).await,
-            Err(denial) => Err(denial),
+            Ok(Verdict::Ended(denial)) | Err(denial) => Err(denial),
         };
         match verdict {
             Ok(permit) => {

@@ -197,6 +197,10 @@ impl Session<'_> {
                 };
                 self.legs.until(hold, false).await?.map(Leave::Permit)
             }
+            Ok(Verdict::Ended(denial)) => {
+                self.gate.observe(Observation::Denied(denial.clone())).await.map_err(Stop::Unrecorded)?;
+                return Err(Stop::Ended(denial));
+            }
             Err(denial) => Err(denial.into()),
         };
         if let Err(No { denial, .. }) = &verdict {

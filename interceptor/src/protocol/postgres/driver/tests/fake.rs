@@ -482,6 +482,17 @@ async fn a_session_that_has_to_end_is_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_command_that_comes_with_the_end_is_not_forwarded() {
+    let gate = ScriptedGate::new(|_| Answer::End);
+    let (closed, ()) = converse!(&gate, |ends| {
+        ends.agent.write_all(&query("DELETE FROM t")).await.unwrap();
+        assert_eq!(until(&mut ends.agent, &mut BytesMut::new(), b'E').await, ["E57P01"]);
+        assert_eq!(reached(&mut ends.target, &mut BytesMut::new(), b'X').await, "X");
+    });
+    assert_eq!((closed.unwrap(), gate.denials()), (Close::Ended, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_recorded_is_what_was_delivered() {
     let gate = ScriptedGate::denying("secret");
     let (_, (sent, received)) = converse!(&gate, |ends| {

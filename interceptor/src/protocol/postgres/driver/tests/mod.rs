@@ -29,6 +29,7 @@ pub(super) enum Answer {
     Permit(&'static [&'static str]),
     Deny,
     Hold,
+    End,
 }
 
 type Script = Box<dyn Fn(&Command) -> Answer + Send + Sync>;
@@ -135,6 +136,7 @@ impl Gate for ScriptedGate {
                 Answer::Permit(masked) => Ok(Verdict::Permit(permit(masked))),
                 Answer::Deny => Err(denial("a command")),
                 Answer::Hold => Ok(Verdict::Hold(Held::scripted("dba"))),
+                Answer::End => Ok(Verdict::Ended(denial("this session"))),
             }
         })
     }
