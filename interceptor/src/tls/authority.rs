@@ -97,6 +97,9 @@ pub enum AuthorityError {
         /// Why.
         why: String,
     },
+    /// There is none.
+    #[error("{}: there is no host CA yet: `interceptor ca init` makes one", .0.display())]
+    Missing(PathBuf),
     /// It exists already, and is not overwritten.
     #[error("{} exists: agents trust it. `interceptor ca rotate` makes another beside it", .0.display())]
     Exists(PathBuf),

@@ -192,6 +192,9 @@ impl Store {
     /// `ca.pem` cannot be read.
     pub fn certificates(&self) -> Result<Vec<Certificate>, AuthorityError> {
         let path = self.certificates_path();
+        if !path.exists() {
+            return Err(AuthorityError::Missing(path));
+        }
         let wrong = |why: String| AuthorityError::File { path: path.clone(), why };
         if fs::metadata(&path).map_err(|error| wrong(error.to_string()))?.len() > secret::MAX_FILE {
             return Err(wrong(format!("it holds more than {} bytes", secret::MAX_FILE)));
@@ -303,6 +306,9 @@ impl Store {
     }
 
     fn key(&self, path: &Path) -> Result<KeyPair, AuthorityError> {
+        if !path.exists() {
+            return Err(AuthorityError::Missing(path.to_owned()));
+        }
         let wrong = |why: String| AuthorityError::File { path: path.to_owned(), why };
         let pem = secret::read_file(path, secret::MAX_FILE).map_err(|error| wrong(error.to_string()))?;
         let text = pem.expose_str().ok_or_else(|| wrong("there is no key (PEM) in it".to_owned()))?;

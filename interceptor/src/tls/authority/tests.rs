@@ -215,6 +215,8 @@ fn files_that_are_no_authority_are_refused() {
     assert!(matches!(store.load(clock()), Err(AuthorityError::Stray(_))), "a key of another");
     fs::write(at("ca.key"), "no key").unwrap();
     assert!(store.load(clock()).is_err());
+    let none = Store::new(&Config { dir: "/nonexistent".into() }).load(clock()).unwrap_err().to_string();
+    assert!(none.contains("`interceptor ca init` makes one"), "{none}");
     fs::write(at("ca.pem"), "no certificate").unwrap();
     assert!(store.certificates().is_err());
     let many = fs::read_to_string(another.certificates_path()).unwrap().repeat(17);
