@@ -2,8 +2,8 @@
 //!
 //! The kernel programs follow a cgroup into every namespace, and send what connects there to the daemon's port on *that*
 //! namespace's loopback. So the daemon has a listener in each: made by a thread that enters the namespace, and ends; where the
-//! daemon may enter none, by one of the [`Doorkeeper`]'s. It is made when the container's runtime says so, when a governed process is found there, and otherwise after the first
-//! connect (or question to a resolver) was refused for want of it.
+//! daemon may enter none, by one of the [`Doorkeeper`]'s. It is made when the container's runtime says so, when a governed
+//! process is found there, and otherwise after the first connect (or question to a resolver) was refused for want of it.
 //!
 //! What an agent can cause is bounded: how many there are, in all and for one cgroup, how fast, and one thread at a time.
 //! Beyond that its connects stay refused, and that is on record. A listener keeps its namespace in the kernel, so it is
@@ -377,13 +377,12 @@ impl Inner {
         self.limits().room(wish, table.open.len(), of_cgroup)?;
         // Only then is anybody sent there.
         sockets.mark(&self.config).map_err(NamespaceError::Sockets)?;
-        if !sockets.kept {
-            origin.keep(&sockets);
-        }
+        let again = if sockets.kept { Vec::new() } else { origin.duplicates(&sockets) };
         let listener = self.listener.within(sockets.tcp, sockets.probe).map_err(NamespaceError::Sockets)?;
         let relay =
             self.relay.as_ref().zip(sockets.udp).map(|(like, udp)| like.within(udp, Arc::clone(&self.questions)));
         let relay = relay.transpose().map_err(NamespaceError::Sockets)?;
+        origin.keep(&again);
         let usage = Arc::new(Mutex::new(Usage { captured: 0, last: Instant::now() }));
         let mut tasks = vec![self.runtime.spawn(serve(listener, self.arrivals.clone(), Arc::clone(&usage)))];
         if let Some(relay) = relay {

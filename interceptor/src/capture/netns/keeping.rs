@@ -41,14 +41,18 @@ impl KeptNamespaces {
 }
 
 impl Origin {
+    /// The sockets once more, for [`Self::keep`]; none where that cannot be.
+    pub(super) fn duplicates(self, sockets: &Sockets) -> Vec<(Part, OwnedFd)> {
+        sockets.duplicates().unwrap_or_else(|error| {
+            let Self { inode, .. } = self;
+            tracing::warn!(inode, %error, "nothing is kept of a network namespace: a restart refuses for a moment");
+            Vec::new()
+        })
+    }
+
     /// Has the service manager keep the sockets from now on.
-    pub(super) fn keep(self, sockets: &Sockets) {
-        match sockets.duplicates() {
-            Ok(all) => all.iter().for_each(|(part, socket)| keep(&self.name(*part), socket)),
-            Err(error) => {
-                tracing::warn!(%error, "nothing is kept of a network namespace: a restart refuses for a moment")
-            }
-        }
+    pub(super) fn keep(self, sockets: &[(Part, OwnedFd)]) {
+        sockets.iter().for_each(|(part, socket)| keep(&self.name(*part), socket));
     }
 
     /// Has the service manager drop them.
