@@ -8,8 +8,8 @@ use bytes::Bytes;
 use sha2::Digest as _;
 
 use super::codec::{Field, RequestHead, is_alike};
-use super::content;
-use super::route::{Location, Routes};
+use super::content::{self, Content};
+use super::route::{self, Location, Routes};
 use crate::policy::{Action, ActionName, Command, Facts, HttpFacts, Parameter, Resource, ResourceKind};
 
 /// What is known of the body when its request is judged.
@@ -60,22 +60,20 @@ pub(super) fn command(
     let host = head.fields.text("host").unwrap_or_default().to_ascii_lowercase();
     let encoded = head.fields.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
     let mut opaque: Vec<String> = Vec::new();
-    let (fields, size) = match body {
-        Body::Whole(bytes) => {
-            let read = content::fields(head.fields.text("content-type"), encoded, bytes);
-            (
-                read.unwrap_or_else(|why| {
-                    opaque.push(why);
-                    Vec::new()
-                }),
-                bytes.len() as u64,
-            )
-        }
-        Body::Long(size) => {
-            opaque.push("its body is too long to be looked into".to_owned());
-            (Vec::new(), size.unwrap_or(u64::MAX))
-        }
+    let (read, size) = match body {
+        Body::Whole(bytes) => (content::read(head.fields.text("content-type"), encoded, bytes), bytes.len() as u64),
+        Body::Long(size) => (Err("its body is too long to be looked into".to_owned()), size.unwrap_or(u64::MAX)),
     };
+    let Content { values: fields, names } = read.unwrap_or_else(|why| {
+        opaque.push(why);
+        Content::default()
+    });
+    let asked = location.query.iter().map(|(name, _)| name);
+    if let Some(name) = route::repeated(asked.chain(&names).map(String::as_str)) {
+        opaque.push(format!(
+            "`{name:.100}` stands more than once in its query and body, and servers differ in which one counts"
+        ));
+    }
     if let Some(name) = OVERRIDES.iter().find(|name| head.fields.get(name).is_some()) {
         opaque.push(format!("`{name}` asks for another method"));
     }

@@ -14,13 +14,22 @@ const DEPTH_LIMIT: usize = 32;
 /// The longest value that is told to policies, in bytes; a longer one is cut, and the body opaque.
 const VALUE_LIMIT: usize = 4 * 1024;
 
-/// What the body says, as `customer.name=Ada`, `items.0.price=3`; or why nobody knows.
+/// What a body says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    /// Its values: `customer.name=Ada`, `items.0.price=3`.
+    pub(super) values: Vec<String>,
+    /// The names of a form, or the outermost keys of JSON.
+    pub(super) names: Vec<String>,
+}
+
+/// What the body says, or why nobody knows.
 ///
 /// # Errors
 /// A sentence: another reader may find something else in it, or nothing is known of its type.
-pub(super) fn fields(content_type: Option<&str>, encoded: bool, body: &[u8]) -> Result<Vec<String>, String> {
+pub(super) fn read(content_type: Option<&str>, encoded: bool, body: &[u8]) -> Result<Content, String> {
     if body.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Content::default());
     }
     if encoded {
         return Err("its body is compressed".to_owned());
@@ -40,22 +49,24 @@ pub(super) fn fields(content_type: Option<&str>, encoded: bool, body: &[u8]) -> 
     }
 }
 
-fn form(body: &[u8]) -> Result<Vec<String>, String> {
+fn form(body: &[u8]) -> Result<Content, String> {
     let text = std::str::from_utf8(body).map_err(|_| "its form is no text".to_owned())?;
     let pairs = route::pairs(text).map_err(|why| format!("its form can be read in more than one way: {why}"))?;
-    Ok(pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
+    let values = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Ok(Content { values, names: pairs.into_iter().map(|(name, _)| name).collect() })
 }
 
-fn values(body: &[u8]) -> Result<Vec<String>, String> {
-    let mut found = Found { values: Vec::new(), path: Vec::new() };
+fn values(body: &[u8]) -> Result<Content, String> {
+    let mut found = Found { values: Vec::new(), names: Vec::new(), path: Vec::new() };
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = (&mut found).deserialize(&mut reader).and_then(|()| reader.end());
     read.map_err(|error| format!("its JSON cannot be read in one way: {error}"))?;
-    Ok(found.values)
+    Ok(Content { values: found.values, names: found.names })
 }
 
 struct Found {
     values: Vec<String>,
+    names: Vec<String>,
     path: Vec<String>,
 }
 
@@ -138,6 +149,9 @@ impl<'de> Visitor<'de> for &mut Found {
             if !seen.insert(key.to_lowercase()) {
                 return Err(A::Error::custom("a key stands twice in one object"));
             }
+            if self.path.is_empty() {
+                self.names.push(key.clone());
+            }
             self.within(step(key))?;
             entries.next_value_seed(&mut *self)?;
             self.path.pop();
@@ -156,7 +170,7 @@ mod tests {
     use super::*;
 
     fn json(text: &str) -> Result<Vec<String>, String> {
-        fields(Some("application/json; charset=utf-8"), false, text.as_bytes())
+        read(Some("application/json; charset=utf-8"), false, text.as_bytes()).map(|content| content.values)
     }
 
     #[test]
@@ -168,9 +182,11 @@ mod tests {
         // No key passes for a path, nor for a path with a value.
         let text = r#"{"a.b": 7, "a": {"b": 8, "": 9}, "a.b=7": 0, "\"x\"": 1}"#;
         assert_eq!(json(text).unwrap(), [r#""a.b"=7"#, "a.b=8", r#"a.""=9"#, r#""a.b=7"=0"#, r#""\"x\""=1"#]);
-        let form = fields(Some("application/x-www-form-urlencoded"), false, b"a=1&b=x+y").unwrap();
-        assert_eq!(form, ["a=1", "b=x y"]);
-        assert_eq!(fields(None, false, b"").unwrap(), Vec::<String>::new());
+        let form = read(Some("application/x-www-form-urlencoded"), false, b"a=1&b=x+y").unwrap();
+        assert_eq!((form.values, form.names), (vec!["a=1".into(), "b=x y".into()], vec!["a".into(), "b".into()]));
+        let nested = read(Some("application/json"), false, br#"{"a": {"b": 1}, "c": [{"d": 2}]}"#).unwrap();
+        assert_eq!(nested.names, ["a", "c"]);
+        assert_eq!(read(None, false, b"").unwrap(), Content::default());
     }
 
     #[test]
@@ -201,9 +217,9 @@ mod tests {
             "application/json; charset=utf-8; x=y",
             "multipart/form-data; boundary=x",
         ] {
-            assert!(fields(Some(kind), false, b"{}").is_err(), "{kind}");
+            assert!(read(Some(kind), false, b"{}").is_err(), "{kind}");
         }
-        assert!(fields(Some("application/json"), true, b"{}").is_err());
-        assert!(fields(Some("application/x-www-form-urlencoded"), false, b"a=1;b=2").is_err());
+        assert!(read(Some("application/json"), true, b"{}").is_err());
+        assert!(read(Some("application/x-www-form-urlencoded"), false, b"a=1;b=2").is_err());
     }
 }

@@ -3,6 +3,7 @@
 //! Servers differ in whether they resolve dots, join slashes, decode twice, take a backslash for a slash or cut at a
 //! semicolon. Whatever depends on that is refused, so that a rule about `/v1/customers/7` cannot be walked around.
 
+use std::collections::HashMap;
 use std::fmt;
 
 /// The most segments that a path may have.
@@ -102,6 +103,22 @@ pub fn pairs(text: &str) -> Result<Vec<(String, String)>, Ambiguous> {
         pairs.push((decode(name, true)?, decode(value, true)?));
     }
     Ok(pairs)
+}
+
+/// A name that stands more than once, to some servers: they differ in whether the first, the last or all of them count, in
+/// whether those of the query or of the body do, and some see no difference in case, or between `a.b`, `a b` and `a_b`, or take
+/// `a[x]` for a part of `a`. Only a list that says that it is one, `a[]=1&a[]=2`, is read alike.
+pub fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    for name in names {
+        let base = name.split('[').next().unwrap_or(name);
+        let base: String = base.to_lowercase().chars().map(|c| if matches!(c, '.' | ' ') { '_' } else { c }).collect();
+        let before = seen.insert(base, name);
+        if before.is_some_and(|before| before != name || !name.ends_with("[]")) {
+            return Some(name);
+        }
+    }
+    None
 }
 
 /// Decodes once. In a path, whatever is escaped again, and control characters, are refused.
@@ -318,6 +335,26 @@ mod tests {
         let location = Location::read("/?a=1&b=x+y%26z&c&&=d&a=2").unwrap();
         let pairs: Vec<(&str, &str)> = location.query.iter().map(|(name, value)| (&**name, &**value)).collect();
         assert_eq!(pairs, [("a", "1"), ("b", "x y&z"), ("c", ""), ("", "d"), ("a", "2")]);
+    }
+
+    #[test]
+    fn a_name_that_servers_could_take_for_another_is_repeated() {
+        for (query, is) in [
+            ("a=1&b=2", None),
+            ("a[]=1&a[]=2", None),
+            ("a[x]=1&b[x]=2", None),
+            ("a=1&a=1", Some("a")),
+            ("a=1&A=2", Some("A")),
+            ("a=1&%61=2", Some("a")),
+            ("a=1&a[]=2", Some("a[]")),
+            ("a[]=1&a=2", Some("a")),
+            ("a[x]=1&a[y]=2", Some("a[y]")),
+            ("a.b=1&a_b=2", Some("a_b")),
+            ("a+b=1&a.b=2", Some("a.b")),
+        ] {
+            let pairs = pairs(query).unwrap();
+            assert_eq!(repeated(pairs.iter().map(|(name, _)| name.as_str())), is, "{query}");
+        }
     }
 
     #[test]
