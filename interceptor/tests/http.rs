@@ -196,6 +196,29 @@ http {{
         }
         assert!(!scene.arrived().contains("DELETE"), "{}", scene.arrived());
         recordings_hold_pairs_without_secrets(&scene);
+        a_request_is_explained_without_asking_the_target(&scene);
+        a_dead_target_is_a_native_error(scene);
+    }
+
+    fn a_request_is_explained_without_asking_the_target(scene: &Scene) {
+        let before = scene.arrived();
+        let agent = ["--agent", "billing-bot", "--group", "finance", "--target", "api"];
+        let asked = [&["policy", "explain"], &agent[..], &["--statement"]].concat();
+        let told = scene.operate(&[&asked[..], &["GET /v1/customers/7"]].concat());
+        assert!(told.starts_with("PERMIT") && told.contains("Route::\"api/v1/customers/{id}\""), "{told}");
+        let output = scene.stage.operate(&[&asked[..], &["DELETE /v1/customers/7"]].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains("mark the customer as closed"), "{}", said(&output));
+        assert_eq!(scene.arrived(), before);
+    }
+
+    fn a_dead_target_is_a_native_error(mut scene: Scene) {
+        scene.nginx.kill().unwrap();
+        scene.nginx.wait().unwrap();
+        let told = scene.curl(&[&url("/v1/customers/7")]);
+        assert!(told.starts_with("HTTP/1.1 502") && told.contains("application/problem+json"), "{told}");
+        let document: Value = serde_json::from_str(told.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        assert!(document["detail"].as_str().unwrap().contains("refused"), "{told}");
     }
 
     fn what_is_permitted_passes_masked_and_with_our_credential(scene: &Scene) {
@@ -231,6 +254,8 @@ http {{
         assert!(post(r#"{"currency":"EUR","amount":3}"#).starts_with("HTTP/1.1 201"));
         assert!(post(r#"{"currency":"USD","note":"currency=EUR"}"#).contains("orders-in-euro"));
         assert!(post(r#"{"currency":"USD","currency":"EUR"}"#).starts_with("HTTP/1.1 403"));
+        let form = scene.curl(&["-d", "currency=EUR&currency=USD", &url("/v1/orders")]);
+        assert!(form.starts_with("HTTP/1.1 403") && form.contains("stands more than once"), "{form}");
         let arrived = scene.arrived();
         assert!(!arrived.contains("USD") && arrived.matches("POST /v1/orders").count() == 1, "{arrived}");
     }

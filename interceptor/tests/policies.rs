@@ -112,8 +112,8 @@ fn what_cannot_be_run_is_an_error_and_never_skipped() {
 fn statements_are_analysed_where_an_analysis_is_given() {
     let folder = tempfile::tempdir().unwrap();
     let analyse = |statement: &Statement<'_>| {
-        assert_eq!((statement.target, statement.database, statement.text), ("d", "o", "DROP TABLE t"));
-        let path = [statement.target, statement.database, "public", "t"].map(Arc::from).to_vec();
+        assert_eq!((statement.target, statement.database, statement.text), ("d", Some("o"), "DROP TABLE t"));
+        let path = [statement.target, "o", "public", "t"].map(Arc::from).to_vec();
         let drop = Action {
             name: ActionName::SQL_DROP,
             resource: Resource { kind: ResourceKind::Table, path },

@@ -99,11 +99,16 @@ impl Site {
         Ok(Self { policies: config.policy.dir, tags: loaded.rules.known_tags(), loaded })
     }
 
-    /// What a text would do in a database of a target.
+    /// What a text would do at a target, in a database of it where it has such.
     ///
     /// # Errors
     /// A sentence, when there is no such target, or it cannot be asked.
-    pub async fn understand(&self, target: &str, database: &str, text: &str) -> Result<crate::policy::Command, String> {
+    pub async fn understand(
+        &self,
+        target: &str,
+        database: Option<&str>,
+        text: &str,
+    ) -> Result<crate::policy::Command, String> {
         let known = self.loaded.targets.iter().find(|known| &*known.name == target);
         let known = known.ok_or_else(|| format!("the configuration has no target `{target}`"))?;
         known.understand(std::sync::Arc::clone(&self.loaded.rules), database, text).await

@@ -65,13 +65,14 @@ pub struct ExplainArgs {
     /// The resource: Table::orders-db/orders/public/customers
     #[arg(long)]
     pub resource: Option<String>,
-    /// A statement, to be analysed as its target would: the target is asked what its names mean, and runs nothing
-    #[arg(long, requires = "target", requires = "database")]
+    /// A statement, or the head of a request ("GET /v1/x"), to be analysed as its target would: a database is asked what names
+    /// mean, and runs nothing
+    #[arg(long, requires = "target")]
     pub statement: Option<String>,
     /// Name of the target
     #[arg(long)]
     pub target: Option<String>,
-    /// Database of the target
+    /// Database of the target, where it has such
     #[arg(long)]
     pub database: Option<String>,
     /// A circumstance: has_where=true, row_limit=10, in_transaction=true, session.commands=5, machine.unit="x.service"

@@ -36,9 +36,9 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// Tells an agent natively that there is no room for its session, and closes. The caller bounds how long that takes.
     fn refuse(&self, agent: tls::Stream, target: Arc<Target>, denial: Denial) -> BoxFuture<'static, ()>;
 
-    /// What a text would do at a target, as policy sees it, for `policy explain`. Asks the target what the text's names
-    /// mean; runs nothing of it.
-    fn understand(&self, question: Question) -> BoxFuture<'static, Result<Command, String>>;
+    /// What a text would do at a target, as policy sees it, for `policy explain`. Where names in the text have to be known,
+    /// the target is asked what they mean; nothing of it runs.
+    fn understand<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Command, String>>;
 
     /// A reader of this protocol's recorded streams, for replay.
     fn replayer(&self) -> Box<dyn Replayer>;
@@ -106,21 +106,27 @@ impl Default for Patience {
     }
 }
 
+/// What opens legs to a target, and what to log in with; or why there is none.
+pub type Reach<'a> = BoxFuture<'a, Result<(Arc<dyn Dial>, Login), String>>;
+
 /// A text, and where it would be sent.
-#[derive(Debug)]
-pub struct Question {
+pub struct Question<'a> {
     /// The text.
-    pub text: String,
-    /// Database that it would be sent to.
-    pub database: String,
+    pub text: &'a str,
+    /// Database that it would be sent to, where the protocol has such.
+    pub database: Option<&'a str>,
     /// The target.
     pub target: Arc<Target>,
-    /// Opens legs to it.
-    pub dial: Arc<dyn Dial>,
-    /// What to log in with.
-    pub login: Login,
+    /// How to ask it: opens legs, and logs in. Not polled by protocols that know what a text means.
+    pub reach: Reach<'a>,
     /// Which columns are sensitive.
     pub rules: Arc<Rules>,
+}
+
+impl fmt::Debug for Question<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Question").field("text", &self.text).field("target", &self.target).finish_non_exhaustive()
+    }
 }
 
 /// What a protocol needs to know of a configured target.

@@ -17,7 +17,7 @@ use crate::credential::{self, Credential};
 use crate::identity::Level;
 use crate::mask::Rules;
 use crate::policy::Command;
-use crate::protocol::{Login, PROTOCOLS, Question, Registration, Target, http};
+use crate::protocol::{Dial, Login, PROTOCOLS, Question, Registration, Target, http};
 use crate::tls;
 
 /// How often host names are looked up again.
@@ -125,27 +125,25 @@ impl BoundTarget {
         found.map(|(_, view)| Arc::clone(view))
     }
 
-    /// What a text would do in a database of this target; asks the target what its names mean.
+    /// What a text would do at this target, in a database of it where it has such.
     ///
     /// # Errors
-    /// A sentence, when the target cannot be reached or described.
-    pub async fn understand(&self, rules: Arc<Rules>, database: &str, text: &str) -> Result<Command, String> {
+    /// A sentence, when it cannot be told, or the target would have to be asked and cannot be.
+    pub async fn understand(&self, rules: Arc<Rules>, database: Option<&str>, text: &str) -> Result<Command, String> {
         let (host, target) = self.hosts.first().ok_or("the target has no host")?;
+        let reach = Box::pin(self.reach(host));
+        let question = Question { text, database, target: Arc::clone(target), reach, rules };
+        self.registration.protocol.understand(question).await
+    }
+
+    async fn reach(&self, host: &Host) -> Result<(Arc<dyn Dial>, Login), String> {
         let mut found = tokio::net::lookup_host((host.name.as_str(), host.port))
             .await
             .map_err(|error| format!("{}: {error}", host.name))?;
         let destination = found.next().ok_or_else(|| format!("{} has no address", host.name))?;
         let lease = self.credential.lease().await.map_err(|error| error.to_string())?;
         let patience = Duration::from_secs(Limits::default().dial_seconds);
-        let question = Question {
-            text: text.to_owned(),
-            database: database.to_owned(),
-            target: Arc::clone(target),
-            dial: Arc::new(Tcp { destination, patience }),
-            login: Login { user: lease.user, password: lease.password },
-            rules,
-        };
-        self.registration.protocol.understand(question).await
+        Ok((Arc::new(Tcp { destination, patience }), Login { user: lease.user, password: lease.password }))
     }
 }
 

@@ -31,8 +31,8 @@ pub type Analyse<'a> = &'a dyn Fn(&Statement<'_>) -> Result<Command, String>;
 pub struct Statement<'a> {
     /// Name of the target.
     pub target: &'a str,
-    /// Database that the session is connected to.
-    pub database: &'a str,
+    /// Database that the session is connected to, where the target has such.
+    pub database: Option<&'a str>,
     /// The text.
     pub text: &'a str,
 }
@@ -86,7 +86,7 @@ pub struct Ask {
     pub machine: Machine,
     /// Target; where absent, that of the first action's resource.
     pub target: Option<String>,
-    /// Database, for `statement`.
+    /// Database, for `statement`, where the target has such.
     pub database: Option<String>,
     /// What it would do: either this ...
     pub actions: Vec<AskedAction>,
@@ -398,8 +398,7 @@ impl Ask {
             return Err("a request has either `actions` or a `statement`".into());
         }
         let analyse = analyse.ok_or("no analysis of statements is available here: give `actions`")?;
-        let database = self.database.as_deref().ok_or("a `statement` needs a `database`")?;
-        let command = analyse(&Statement { target, database, text })?;
+        let command = analyse(&Statement { target, database: self.database.as_deref(), text })?;
         Ok(Command { in_transaction: self.in_transaction, ..command })
     }
 

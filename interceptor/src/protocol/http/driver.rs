@@ -73,8 +73,8 @@ pub(super) async fn refuse(agent: tls::Stream, target: Arc<Target>, denial: Deni
 }
 
 /// What a request would be, without sending it: `METHOD /path`, then perhaps fields, an empty line and a body.
-pub(super) fn understand(question: &Question) -> Result<Command, String> {
-    let (head, body) = question.text.split_once("\n\n").unwrap_or((&question.text, ""));
+pub(super) fn understand(question: &Question<'_>) -> Result<Command, String> {
+    let (head, body) = question.text.split_once("\n\n").unwrap_or((question.text, ""));
     let (first, fields) = head.split_once('\n').unwrap_or((head, ""));
     let lines: String = fields.lines().map(|line| format!("{line}\r\n")).collect();
     let host = if fields.to_ascii_lowercase().contains("host:") {

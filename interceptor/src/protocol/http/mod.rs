@@ -119,7 +119,7 @@ impl Protocol for Http {
         Box::pin(driver::refuse(agent, target, denial))
     }
 
-    fn understand(&self, question: Question) -> BoxFuture<'static, Result<Command, String>> {
+    fn understand<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Command, String>> {
         Box::pin(async move { driver::understand(&question) })
     }
 

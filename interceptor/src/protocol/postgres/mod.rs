@@ -86,7 +86,7 @@ impl Protocol for Postgres {
         Box::pin(driver::refuse(agent, target, denial))
     }
 
-    fn understand(&self, question: Question) -> BoxFuture<'static, Result<Command, String>> {
+    fn understand<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Command, String>> {
         Box::pin(driver::understand(question))
     }
 

@@ -415,6 +415,7 @@ async fn what_cannot_be_read_is_opaque() {
         ("X-Request-Id: 7", "", false),
         ("Content-Type: application/x-www-form-urlencoded", "_method=DELETE", true),
         ("Content-Type: application/x-www-form-urlencoded", "a=1", false),
+        ("Content-Type: application/x-www-form-urlencoded", "currency=EUR&currency=USD", true),
     ] {
         let mut scene = Scene::new(Answer::Deny, OK);
         let length = body.len();
@@ -432,6 +433,14 @@ async fn what_cannot_be_read_is_opaque() {
     scene.ask("PURGE /v1/x HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
     scene.ask("GET /elsewhere?_method=PUT HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
     assert_eq!(scene.actions(), ["http:opaque api/v1/{rest*}", "http:GET api", "http:opaque api"]);
+    // Which of the two counts, the query's or the body's?
+    for (query, opaque) in [("?amount=9", false), ("?currency=USD", true)] {
+        let mut scene = Scene::new(Answer::Deny, OK);
+        let body = "{\"currency\": \"EUR\"}";
+        let fields = format!("Content-Type: application/json\r\nContent-Length: {}", body.len());
+        scene.ask(format!("POST /v1/x{query} HTTP/1.1\r\nHost: api.test\r\n{fields}\r\n\r\n{body}")).await;
+        assert_eq!(scene.actions().len() > 1, opaque, "{query}");
+    }
 }
 
 #[tokio::test]
@@ -673,9 +682,9 @@ async fn a_body_that_is_waited_for_is_asked_for() {
 #[test]
 fn a_text_is_understood_as_a_request() {
     let config = Config { routes: vec!["/v1/{id}".into()], ..Config::default() };
-    let question = |text: &str| Question {
-        text: text.to_owned(),
-        database: String::new(),
+    let question = |text: &'static str| Question {
+        text,
+        database: None,
         target: Arc::new(Target {
             name: "api".into(),
             host: "api.test".into(),
@@ -683,8 +692,7 @@ fn a_text_is_understood_as_a_request() {
             upstream_tls: tls::Upstream::default(),
             http: Some(Arc::new(config.settings(Vec::new()).unwrap())),
         }),
-        dial: Arc::new(Fake::default()),
-        login: Login { user: "svc".into(), password: None },
+        reach: Box::pin(async { panic!("nothing is asked") }),
         rules: Arc::new(Rules::default()),
     };
     let command = understand(&question("POST /v1/7\nContent-Type: application/json\n\n{\"a\":1}")).unwrap();

@@ -12,17 +12,20 @@ use crate::policy::Command;
 use crate::protocol::Question;
 
 /// Reads the text as a new session of its database would have it read.
-pub(in super::super) async fn understand(question: Question) -> Result<Command, String> {
-    let Question { text, database, target, dial, login, rules } = question;
-    let library = Library::open(dial, target, login, &database);
+pub(in super::super) async fn understand(question: Question<'_>) -> Result<Command, String> {
+    let Question { text, database, target, reach, rules } = question;
+    let database =
+        database.ok_or("name the database that the statement would be sent to: what its names mean is asked there")?;
+    let (dial, login) = reach.await?;
+    let library = Library::open(dial, target, login, database);
     let (catalog, version) = library.catalog(FRESH).await?;
     let leg = library.dial.dial().await.map_err(|error| error.to_string())?;
-    let leg = login::login(leg, &library.target, &library.login, &own_parameters(&database)).await;
+    let leg = login::login(leg, &library.target, &library.login, &own_parameters(database)).await;
     let names = session_names(&mut leg.map_err(|error| error.to_string())?).await?;
     let known = (catalog, Arc::clone(&library.shelf), version);
     let name = Arc::clone(&library.target.name);
     let mut analyst = SessionAnalyst::new(name, Arc::clone(&library.database), known, names, rules);
-    let reading = analyst.read(&text, &NothingKnown);
+    let reading = analyst.read(text, &NothingKnown);
     let analysis = &reading.analysis;
     Ok(Command {
         analysis: analysis.id,
