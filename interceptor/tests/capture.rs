@@ -14,7 +14,7 @@ mod tests {
         Capture, CaptureError, Config, KernelEvent, Listener, Origin, Refusal, Resolver, cgroup, uninstall,
     };
     use interceptor::testing::answering::{self, Answering};
-    use interceptor::testing::world::{FAR4, FAR6, Place, World};
+    use interceptor::testing::world::{self, FAR4, FAR6, Place, World};
     use interceptor_ebpf::AGENT_PROGRAMS;
     use serde_json::Value;
 
@@ -68,41 +68,14 @@ mod tests {
     }
 
     const PRELUDE: &str = r#"
-import json, os, socket, struct, sys, time
-FAR4, FAR6, MAPPED = "10.99.0.2", "fd99::2", "::ffff:10.99.0.2"
-TCP, UDP, INET, INET6 = socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.AF_INET, socket.AF_INET6
-def attempt(work):
-    try: return {"ok": work()}
-    except socket.timeout: return {"timeout": True}
-    except OSError as error: return {"errno": error.errno}
-def read(s):
-    data = b""
-    while True:
-        part = s.recv(4096)
-        if not part: return data
-        data += part
-def connect(host, port, family=INET, prepare=None, limit=5):
-    s = socket.socket(family, TCP)
-    s.settimeout(limit)
-    if prepare: prepare(s)
-    s.connect((host, port))
-    return s
 def record(host, port, family=INET, prepare=None):
     with connect(host, port, family, prepare) as s:
         peer = s.getpeername()[:2]
         return {"peer": peer, "record": json.loads(read(s))}
-def query(name=b"asked"):
-    return b"\x12\x34\x01\0\0\1\0\0\0\0\0\0" + bytes([len(name)]) + name + b"\0\0\1\0\1"
-def udp(host, port, family=INET, data=b"x"):
-    s = socket.socket(family, UDP); s.settimeout(3)
-    return s.sendto(data, (host, port))
-def out(value): print(json.dumps(value), flush=True)
 "#;
 
     fn python(script: &str) -> Command {
-        let mut command = Command::new("/usr/bin/python3");
-        command.args(["-c", &format!("{PRELUDE}\n{script}")]);
-        command
+        world::python(PRELUDE, script)
     }
 
     fn run(world: &World, place: Place<'_>, uid: Option<u32>, script: &str) -> Value {

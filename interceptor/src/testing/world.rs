@@ -35,6 +35,14 @@ pub const NEAR6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
 /// As [`FAR4`].
 pub const FAR6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 2);
 
+/// A program of Python, after what all agents of tests share, and after what those of one suite do.
+#[must_use]
+pub fn python(suite: &str, code: &str) -> Command {
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", &format!("{}\n{suite}\n{code}", include_str!("agent.py"))]);
+    command
+}
+
 /// All names begin so, followed by the process and a number.
 const PREFIX: &str = "interceptor-test-";
 /// How long the end of killed processes is waited for.

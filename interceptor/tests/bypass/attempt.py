@@ -1,33 +1,18 @@
 """What the attempts share: each is the body of a function whose result, or error, is printed as one line of JSON."""
-import ctypes, errno, fcntl, json, os, select, socket, struct, subprocess, sys, time, zlib
+import zlib
 
-FAR4, FAR6, MAPPED, NEAR4, NEAR6 = "10.99.0.2", "fd99::2", "::ffff:10.99.0.2", "10.99.0.1", "fd99::1"
-TCP, UDP, RAW, INET, INET6, UNIX = 1, 2, 3, socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
 UDP_PROTOCOL = 17
 DIR, CGROUPS, FAR_PID, HELPER_PID, ELSEWHERE = (os.environ.get("BYPASS_" + name, "") for name in ("DIR", "CGROUPS", "FAR", "HELPER", "ELSEWHERE"))
 SHM = "/dev/shm/" + os.path.basename(DIR)
 # What container runtimes leave to root: among others CAP_NET_RAW, and neither CAP_NET_ADMIN nor CAP_SYS_ADMIN.
 CONTAINER = 0xA80425FB
-libc = ctypes.CDLL(None, use_errno=True)
 # The process that makes the attempt, where it is not this one.
 SELF = None
-
-def out(value): print(json.dumps(value), flush=True)
 
 def wait():
     """Lets the visitor come, and returns when it has gone."""
     out("ready")
     sys.stdin.readline()
-
-def attempt(work):
-    try: return {"ok": work()}
-    except TimeoutError: return {"timeout": True}
-    except OSError as error: return {"errno": error.errno}
-
-def call(function, *arguments):
-    result = function(*arguments)
-    if result < 0: raise OSError(ctypes.get_errno(), "")
-    return result
 
 def keep(capabilities):
     """Gives up all capabilities but these."""
@@ -39,20 +24,6 @@ def new(family=INET, kind=TCP, limit=5):
     s = socket.socket(family, kind)
     s.settimeout(limit)
     return s
-
-def said(s):
-    """All that the other end says: the daemon its record, the server "far"."""
-    data = b""
-    while True:
-        part = s.recv(4096)
-        if not part: return json.loads(data) if data else ""
-        data += part
-
-def talk(host, port=7000, family=INET, prepare=None, limit=5):
-    s = new(family, TCP, limit)
-    if prepare: prepare(s)
-    s.connect((host, port))
-    return said(s)
 
 def again(work):
     """As long as it is refused: until the daemon listens, say."""
@@ -69,9 +40,6 @@ def address4(host, port, family=2):
 
 def address6(host, port, family=10, flow=0, scope=0):
     return struct.pack("=H", family) + struct.pack("!HI", port, flow) + socket.inet_pton(INET6, host) + struct.pack("=I", scope)
-
-def query(name=b"asked"):
-    return b"\x12\x34\x01\0\0\1\0\0\0\0\0\0" + bytes([len(name)]) + name + b"\0\0\1\0\1"
 
 def datagram6(source, to, port, data):
     """A UDP packet with its IPv6 header."""

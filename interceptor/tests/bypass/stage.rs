@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use interceptor::capture::{Config, Resolver, cgroup};
-use interceptor::testing::world::{FAR4, FAR6, Place, World};
+use interceptor::testing::world::{self, FAR4, FAR6, Place, World};
 use serde_json::{Value, json};
 
 use super::daemon::{self, Daemon};
@@ -29,7 +29,6 @@ pub(crate) fn patience(quick: Duration) -> Duration {
     let slowness = || std::env::var(SLOWNESS).ok().and_then(|times| times.parse().ok()).unwrap_or(1);
     quick * *SLOWNESS_HERE.get_or_init(slowness)
 }
-const SHARED: &str = include_str!("attempt.py");
 const FAR: &str = include_str!("far.py");
 const CONFIGURATION: &str = "interceptor.toml";
 const PROGRAMS: [(&str, &str, &[&str]); 3] = [
@@ -255,9 +254,7 @@ fn build() -> PathBuf {
 
 /// Python code after what all share.
 pub(crate) fn python(code: &str) -> Command {
-    let mut command = Command::new("/usr/bin/python3");
-    command.args(["-c", &format!("{SHARED}\n{code}")]);
-    command
+    world::python(include_str!("attempt.py"), code)
 }
 
 /// A program whose one function has this body, and which prints what that came to.

@@ -1,24 +1,7 @@
 """What agents in namespaces of their own share. Each talks in lines of JSON, and goes on when told to."""
-import ctypes, errno, fcntl, json, os, socket, struct, subprocess, sys, time
-
-FAR4, FAR6, MAPPED = "10.99.0.2", "fd99::2", "::ffff:10.99.0.2"
-TCP, UDP, RAW, INET, INET6, UNIX = 1, 2, 3, socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
 NEWNET, NEWUSER = 0x40000000, 0x10000000
-libc = ctypes.CDLL(None, use_errno=True)
-
-def out(value): print(json.dumps(value), flush=True)
 
 def go(): return sys.stdin.readline().strip()
-
-def attempt(work):
-    try: return {"ok": work()}
-    except TimeoutError: return {"timeout": True}
-    except OSError as error: return {"errno": error.errno}
-
-def call(function, *arguments):
-    result = function(*arguments)
-    if result < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
 
 def lo_up():
     s = socket.socket(INET, UDP)
@@ -47,20 +30,6 @@ def ip(*words): subprocess.run(["ip", *words], check=True)
 
 def nft(rules): subprocess.run(["nft", rules], check=True)
 
-def said(s):
-    data = b""
-    while True:
-        part = s.recv(4096)
-        if not part: return json.loads(data) if data else ""
-        data += part
-
-def talk(host, port=7000, family=INET, prepare=None, limit=5):
-    s = socket.socket(family, TCP)
-    s.settimeout(limit)
-    if prepare: prepare(s)
-    s.connect((host, port))
-    return said(s)
-
 def until(work, tries=200):
     """The first result that is no refusal."""
     for _ in range(tries):
@@ -68,9 +37,6 @@ def until(work, tries=200):
         if result.get("errno") != errno.ECONNREFUSED: return result
         time.sleep(0.02)
     return result
-
-def query(name=b"asked"):
-    return b"\x12\x34\x01\0\0\1\0\0\0\0\0\0" + bytes([len(name)]) + name + b"\0\0\1\0\1"
 
 def ask(resolver, family=INET, connected=False, limit=1.0):
     """Asks a resolver, and gives who answered."""

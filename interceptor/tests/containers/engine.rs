@@ -9,10 +9,10 @@ use std::process::{Command, Output, Stdio};
 
 use interceptor::capture::cgroup;
 use interceptor::testing::stage::{AGENT_UID, DATABASE, HOST, Script, Stage};
-use interceptor::testing::world::{FAR4, Place};
+use interceptor::testing::world::{self, FAR4, Place};
 use serde_json::{Value, json};
 
-use super::scene::Agent;
+use super::scene::{Agent, SHARED};
 
 /// As a container's engine draws it.
 pub(super) const ID: &str = "4f1b6c0e6a2d9c8b7a6f5e4d3c2b1a09876543210fedcba9876543210abcdef0";
@@ -119,8 +119,10 @@ impl<'a> Container<'a> {
 
     /// Starts a program of Python in the container, which talks in lines.
     pub(super) fn start(&self, code: &str) -> Agent {
-        let shared = include_str!("agent.py");
-        let mut command = self.run(&["/usr/bin/python3", "-c", &format!("{shared}\n{code}")]);
+        let program = world::python(SHARED, code);
+        let words = std::iter::once(program.get_program()).chain(program.get_args());
+        let words: Vec<&str> = words.filter_map(|word| word.to_str()).collect();
+        let mut command = self.run(&words);
         command.stderr(Stdio::inherit());
         Agent::of(self.stage.world.spawn_in(Place::Outside, command).unwrap())
     }

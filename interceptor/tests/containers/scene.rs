@@ -1,12 +1,12 @@
 //! What these tests do over and over: a world with a daemon, agents that are told to go on, cgroups that must be as before.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use interceptor::capture::{Config, Resolver};
-use interceptor::testing::world::{FAR4, Place, World};
+use interceptor::testing::world::{self, FAR4, Place, World};
 use serde_json::Value;
 
 use super::daemon::Daemon;
@@ -15,7 +15,7 @@ use super::daemon::Daemon;
 pub(crate) const AGENT: u32 = 1000;
 pub(crate) const ECONNREFUSED: i64 = 111;
 const PATIENCE: Duration = Duration::from_secs(30);
-const SHARED: &str = include_str!("agent.py");
+pub(crate) const SHARED: &str = include_str!("agent.py");
 /// Answers whatever is asked, with the same question and the flags of an answer.
 const RESOLVER: &str = "
 s = socket.socket(INET, UDP)
@@ -90,8 +90,8 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start(world: &World, place: Place<'_>, uid: Option<u32>, code: &str) -> Self {
-        let mut command = Command::new("/usr/bin/python3");
-        command.args(["-c", &format!("{SHARED}\n{code}")]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut command = world::python(SHARED, code);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         Self::of(world.spawn_as(place, uid, command).unwrap())
     }
 

@@ -1,39 +1,14 @@
-import json, os, select, socket, struct, sys, threading, time
-FAR4, FAR6, MAPPED = "10.99.0.2", "fd99::2", "::ffff:10.99.0.2"
-TCP, UDP, INET, INET6 = socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.AF_INET, socket.AF_INET6
+"""What agents of a daemon that comes and goes share."""
 WAYS = ((FAR4, INET), (FAR6, INET6), (MAPPED, INET6))
 
-def out(value): print(json.dumps(value), flush=True)
-
-def attempt(work):
+def attempt(work, plain=attempt):
+    """As everywhere, with how long it took."""
     began = time.monotonic()
-    try: result = {"ok": work()}
-    except socket.timeout: result = {"timeout": True}
-    except OSError as error: result = {"errno": error.errno}
-    return {**result, "ms": round(1000 * (time.monotonic() - began), 1)}
-
-def read(s):
-    data = b""
-    while True:
-        part = s.recv(4096)
-        if not part: return data
-        data += part
-
-def connect(host, port, family=INET, limit=20):
-    s = socket.socket(family, TCP)
-    s.settimeout(limit)
-    s.connect((host, port))
-    return s
+    return {**plain(work), "ms": round(1000 * (time.monotonic() - began), 1)}
 
 def told(host, port, family=INET, limit=20):
     """The record of a connection."""
-    with connect(host, port, family, limit) as s: return json.loads(read(s))
-
-def query(name=b"asked"):
-    return b"\x12\x34\x01\0\0\1\0\0\0\0\0\0" + bytes([len(name)]) + name + b"\0\0\1\0\1"
-
-def udp(host, port, family=INET, data=b"x"):
-    return socket.socket(family, UDP).sendto(data, (host, port))
+    with connect(host, port, family, limit=limit) as s: return json.loads(read(s))
 
 class Hammer:
     """Connects again and again, each time to another port, and looks at what it is told."""
@@ -48,7 +23,7 @@ class Hammer:
         while not self.stopped:
             (host, family), port, n = WAYS[n % 3], base + n % 10000, n + 1
             began = time.monotonic()
-            try: s = connect(host, port, family)
+            try: s = connect(host, port, family, limit=20)
             except OSError as error:
                 self.failed.append(["connecting", host, port, repr(error), round(began, 1)])
                 continue

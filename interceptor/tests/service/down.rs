@@ -10,7 +10,7 @@ const ECONNREFUSED: i64 = 111;
 /// How long a refusal may take.
 const AT_ONCE_MS: f64 = 100.0;
 
-const ATTEMPTS: &str = "[attempt(lambda: connect(host, 7000, family).getpeername()) for host, family in WAYS] + \
+const ATTEMPTS: &str = "[attempt(lambda: connect(host, 7000, family, limit=20).getpeername()) for host, family in WAYS] + \
                         [attempt(lambda: udp(FAR4, 9999)), attempt(lambda: udp(FAR6, 9999, INET6)), \
                          attempt(lambda: udp(FAR4, 53, INET, query()))]";
 
@@ -43,7 +43,7 @@ fn a_service_that_is_stopped_means_refusals_at_once_also_for_who_waits() {
     daemon.kill().unwrap();
     let wire = scene.world.sniff().unwrap();
     // They wait for the restart that does not come.
-    let waiting = "waiting = [connect(host, 7000, family) for host, family in WAYS]; out('ready')\n\
+    let waiting = "waiting = [connect(host, 7000, family, limit=20) for host, family in WAYS]; out('ready')\n\
                    sys.stdin.readline(); out([attempt(lambda: read(s).decode()) for s in waiting])";
     let mut waiting = scene.begin(Place::Agent("one"), waiting);
     scene.manager.forget();
@@ -63,7 +63,7 @@ fn the_rest_of_the_host_notices_nothing() {
                 def serve(s):\n    with s: s.sendall(s.recv(100))\n\
                 while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()";
     let _echo = scene.begin(Place::Far, echo);
-    let talk = "def talk(host, family):\n    with connect(host, 7000, family, 5) as s: s.sendall(b'hello'); return read(s).decode()\n\
+    let talk = "def talk(host, family):\n    with connect(host, 7000, family) as s: s.sendall(b'hello'); return read(s).decode()\n\
                 out([talk(host, family) for host, family in WAYS] + [udp(FAR4, 9999), udp(FAR6, 9999, INET6)])";
     let expected = json!(["hello", "hello", "hello", 1, 1]);
     let before = scene.run(Place::Outside, talk);

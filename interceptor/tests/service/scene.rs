@@ -7,13 +7,12 @@ use std::time::Duration;
 use interceptor::capture::{Config, Resolver};
 use interceptor::testing::answering::Answering;
 use interceptor::testing::manager::Manager;
-use interceptor::testing::world::{FAR4, Place, World};
+use interceptor::testing::world::{self, FAR4, Place, World};
 use serde_json::Value;
 
 pub(crate) const AGENT: u32 = 1000;
 /// Name of the ignored test that becomes the daemon.
 const ENTRY: &str = "daemon";
-const SHARED: &str = include_str!("agent.py");
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Scene {
@@ -86,9 +85,7 @@ impl Scene {
 }
 
 fn python(script: &str) -> Command {
-    let mut command = Command::new("/usr/bin/python3");
-    command.args(["-c", &format!("{SHARED}\n{script}")]);
-    command
+    world::python(include_str!("agent.py"), script)
 }
 
 /// A script under way.
