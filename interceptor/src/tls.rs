@@ -13,6 +13,7 @@ mod tests;
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -133,7 +134,22 @@ pub enum HandshakeError {
 /// # Errors
 /// [`HandshakeError`]; the connection is gone then. It is never used in clear instead.
 pub async fn connect(stream: Stream, upstream: &Upstream) -> Result<Stream, HandshakeError> {
-    let (config, name) = upstream.client()?;
+    connect_as(stream, upstream, None).await
+}
+
+/// The same, offering these protocols (ALPN) alone, the one that is liked best first.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_offering(stream: Stream, upstream: &Upstream, alpn: &[&[u8]]) -> Result<Stream, HandshakeError> {
+    connect_as(stream, upstream, Some(alpn)).await
+}
+
+async fn connect_as(stream: Stream, upstream: &Upstream, alpn: Option<&[&[u8]]>) -> Result<Stream, HandshakeError> {
+    let (mut config, name) = upstream.client()?;
+    if let Some(alpn) = alpn {
+        Arc::make_mut(&mut config).alpn_protocols = alpn.iter().map(|id| id.to_vec()).collect();
+    }
     let Stream::Tcp(tcp) = stream else { return Err(HandshakeError::NotPlain) };
     let handshake = tokio_rustls::TlsConnector::from(config).connect(name, tcp);
     match timeout(HANDSHAKE_TIMEOUT, handshake).await {

@@ -114,7 +114,7 @@ pub(crate) fn ensure(what: For) -> Result<()> {
     }
     if what == For::Tests {
         python("orms", &["psycopg[binary]>=3.2", "psycopg2-binary", "sqlalchemy>=2", "django>=4.2,<6"])?;
-        python("web", &["requests", "httpx", "aiohttp"])?;
+        python("web", &["requests", "httpx[http2]", "aiohttp", "grpcio"])?;
         node(&["pg"])?;
     }
     Ok(())

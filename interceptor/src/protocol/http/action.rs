@@ -19,6 +19,8 @@ pub(super) enum Body {
     Whole(Bytes),
     /// It is too long to be held: only how long it says it is, where it does.
     Long(Option<u64>),
+    /// A stream of messages, which come when the answer to the first may already be under way.
+    Stream,
 }
 
 /// Fields by which some servers take another method than the one that stands there.
@@ -63,6 +65,7 @@ pub(super) fn command(
     let (read, size) = match body {
         Body::Whole(bytes) => (content::read(head.fields.text("content-type"), encoded, bytes), bytes.len() as u64),
         Body::Long(size) => (Err("its body is too long to be looked into".to_owned()), size.unwrap_or(u64::MAX)),
+        Body::Stream => (Err("its body is a stream of messages of which no schema is known".to_owned()), u64::MAX),
     };
     let Content { values: fields, names } = read.unwrap_or_else(|why| {
         opaque.push(why);
@@ -116,6 +119,12 @@ pub(super) fn command(
         facts: Arc::new(Facts { has_where: true, statements: 1, http: Some(Arc::new(http)), ..Facts::default() }),
         in_transaction: false,
     }
+}
+
+/// Whether it is a call of gRPC (its protocol over HTTP/2).
+pub(super) fn is_grpc(head: &RequestHead) -> bool {
+    let kind = head.fields.text("content-type").unwrap_or_default();
+    kind == "application/grpc" || kind.starts_with("application/grpc+") || kind.starts_with("application/grpc;")
 }
 
 /// The route, or the target as a whole where none was configured that it is on.

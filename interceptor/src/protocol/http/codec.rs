@@ -1,5 +1,5 @@
 //! Bytes to heads and bodies, and back: HTTP/1.1 as RFC 9112 has it, without anything that two readers could read in two
-//! ways.
+//! ways. `two` has the heads of HTTP/2, `frames` how its exchanges are recorded.
 //!
 //! Where the specification lets a reader be lenient, this one refuses: what is judged here has to be what the target reads.
 //! So: lines end with CRLF, a field line is not folded, no space stands before a colon, no name but for a few stands twice,
@@ -9,8 +9,10 @@
 //! Not promised: HTTP/1.0, upgrades, trailers (they are dropped), and extensions of chunks (they are refused).
 
 mod body;
+pub mod frames;
 #[cfg(test)]
 mod tests;
+pub mod two;
 
 pub use body::{Chunked, Piece};
 
@@ -311,10 +313,16 @@ fn head(bytes: &[u8]) -> Result<Option<(String, Fields, usize)>, Malformed> {
         fields.push(field(line)?);
     }
     let fields = Fields(fields);
-    if ONCE.iter().any(|name| fields.all(name).nth(1).is_some()) || is_spelt_twice(&fields) {
+    check(&fields)?;
+    Ok(Some((first, fields, end + 4)))
+}
+
+/// Whether each field that has one value has one, in one spelling.
+fn check(fields: &Fields) -> Result<(), Malformed> {
+    if ONCE.iter().any(|name| fields.all(name).nth(1).is_some()) || is_spelt_twice(fields) {
         return Err(Malformed::Twice);
     }
-    Ok(Some((first, fields, end + 4)))
+    Ok(())
 }
 
 /// Whether a name stands there in two spellings: which of them counts, or both, depends on the server.

@@ -1,5 +1,6 @@
 //! Refusals as problem documents (RFC 9457), for agents to read.
 
+use bytes::Bytes;
 use serde_json::json;
 
 use super::codec::{Field, Fields, Length, ResponseHead};
@@ -15,19 +16,52 @@ fn status(denial: &Denial) -> (u16, &'static str) {
     }
 }
 
-/// The whole answer. `closes`: the connection is closed behind it.
+/// The answer: its head, and its body.
 #[must_use]
-pub(super) fn problem(denial: &Denial, closes: bool, with_body: bool) -> Vec<u8> {
-    answer(status(denial), denial, closes, with_body)
+pub(super) fn problem(denial: &Denial) -> (ResponseHead, Bytes) {
+    answer(status(denial), denial)
 }
 
 /// The same for a request that is none, or none that is understood here.
 #[must_use]
-pub(super) fn unreadable(code: (u16, &'static str), denial: &Denial) -> Vec<u8> {
-    answer(code, denial, true, true)
+pub(super) fn unreadable(code: (u16, &'static str), denial: &Denial) -> (ResponseHead, Bytes) {
+    answer(code, denial)
 }
 
-fn answer((status, reason): (u16, &'static str), denial: &Denial, closes: bool, with_body: bool) -> Vec<u8> {
+/// The same as callers of gRPC expect it: a status in the place of a body.
+#[must_use]
+pub(super) fn grpc(denial: &Denial) -> ResponseHead {
+    let status = match (denial.fault, denial.retry) {
+        (Fault::Identity, _) => "16",
+        (Fault::Upstream, _) | (Fault::Interceptor, Retry::Later) => "14",
+        _ => "7",
+    };
+    let mut text = format!("interceptor: {}: {}", denial.what, denial.reason);
+    for (name, value) in [("rule", &denial.rule), ("remedy", &denial.remedy)] {
+        if let Some(value) = value {
+            text.push_str(&format!("; {name}: {value}"));
+        }
+    }
+    text.push_str(&format!("; session: {}", denial.session));
+    let fields = Fields(vec![
+        field("content-type", "application/grpc"),
+        field("grpc-status", status),
+        field("grpc-message", &escaped(&text)),
+    ]);
+    ResponseHead { status: 200, reason: "OK".to_owned(), fields, length: Length::Known(0) }
+}
+
+/// As gRPC's protocol over HTTP/2 has `Status-Message`.
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'%';
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+fn field(name: &str, value: &str) -> Field {
+    Field { name: name.to_owned(), value: value.as_bytes().to_vec() }
+}
+
+fn answer((status, reason): (u16, &'static str), denial: &Denial) -> (ResponseHead, Bytes) {
     let retry = match denial.retry {
         Retry::Never => "never",
         Retry::Later => "later",
@@ -45,7 +79,6 @@ fn answer((status, reason): (u16, &'static str), denial: &Denial, closes: bool, 
         "session": denial.session.to_string(),
     });
     let body = document.to_string();
-    let field = |name: &str, value: &str| Field { name: name.to_owned(), value: value.as_bytes().to_vec() };
     let mut fields = Fields(vec![
         field("content-type", "application/problem+json"),
         field("content-length", &body.len().to_string()),
@@ -54,21 +87,13 @@ fn answer((status, reason): (u16, &'static str), denial: &Denial, closes: bool, 
     if status == 401 {
         fields.0.push(field("www-authenticate", "Bearer realm=\"interceptor\""));
     }
-    if closes {
-        fields.0.push(field("connection", "close"));
-    }
-    let mut out = Vec::new();
-    ResponseHead { status, reason: reason.to_owned(), fields, length: Length::Known(0) }.write(&mut out);
-    if with_body {
-        out.extend_from_slice(body.as_bytes());
-    }
-    out
+    let length = Length::Known(body.len() as u64);
+    (ResponseHead { status, reason: reason.to_owned(), fields, length }, body.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::http::codec;
     use crate::telemetry::SessionId;
 
     #[test]
@@ -82,16 +107,17 @@ mod tests {
             retry: Retry::Never,
             session: SessionId::NONE,
         };
-        let bytes = problem(&denial, false, true);
-        let (head, length) = codec::response(&bytes).unwrap().unwrap();
+        let (head, body) = problem(&denial);
         assert_eq!((head.status, head.fields.text("content-type")), (403, Some("application/problem+json")));
-        assert_eq!(head.length, Length::Known((bytes.len() - length) as u64));
-        let document: serde_json::Value = serde_json::from_slice(&bytes[length..]).unwrap();
+        assert_eq!(head.length, Length::Known(body.len() as u64));
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(document["rule"], "no-delete");
         assert_eq!(document["retry"], "never");
         assert_eq!(document["remedy"], "mark it as closed");
         assert_eq!(document["reason"], "customers are \"kept\"\r\n");
-        let closing = codec::response(&problem(&denial, true, false)).unwrap().unwrap();
-        assert_eq!(closing.0.fields.text("connection"), Some("close"));
+        let head = grpc(&denial);
+        assert_eq!((head.status, head.fields.text("grpc-status")), (200, Some("7")));
+        let said = head.fields.text("grpc-message").unwrap();
+        assert!(said.contains("customers are \"kept\"%0D%0A; rule: no-delete"), "{said}");
     }
 }

@@ -1,33 +1,43 @@
-//! HTTP/1.1, in clear and over TLS.
+//! HTTP/1.1 and HTTP/2, in clear and over TLS.
 //!
 //! # A primer
 //!
-//! **A connection** carries requests one after the other, and their answers in the same order. Either side may keep it open
-//! or close it behind an answer (`Connection: close`).
+//! **A connection** of HTTP/1.1 carries requests one after the other, and their answers in the same order. Either side may
+//! keep it open or close it behind an answer (`Connection: close`). A connection of HTTP/2 begins with a preface and carries
+//! frames; each request and its answer are a stream of them, and many streams are under way at once. Which of the two is
+//! spoken is settled inside of TLS (ALPN); in clear, the preface says so.
 //!
-//! **A request** is a head and a body. The head is a line `METHOD target HTTP/1.1`, then fields `Name: value`, then an empty
-//! line; all lines end with CRLF. `Host` says whom the agent means, beside the address that it has connected to and the name
-//! that it gave inside of TLS (SNI). How long the body is, the head says: `Content-Length`, or `Transfer-Encoding: chunked`,
-//! and then each chunk says its own length. An answer has a line `HTTP/1.1 200 reason` in the place of the first.
+//! **A request** is a head and a body. The head of HTTP/1.1 is a line `METHOD target HTTP/1.1`, then fields `Name: value`, then
+//! an empty line; all lines end with CRLF. `Host` says whom the agent means, beside the address that it has connected to and
+//! the name that it gave inside of TLS (SNI). How long the body is, the head says: `Content-Length`, or `Transfer-Encoding:
+//! chunked`, and then each chunk says its own length. An answer has a line `HTTP/1.1 200 reason` in the place of the first.
+//! In HTTP/2 the first line and `Host` are fields as well (`:method`, `:path`, `:authority`, `:status`), heads are compressed
+//! (HPACK), and bodies are frames, which may be followed by more fields (trailers). gRPC is HTTP/2 with messages in
+//! both bodies and the outcome in the trailers.
 //!
 //! **Smuggling** lives from two readers that see the end of a body, a field or a path in two places. `codec` refuses what can
-//! be framed in two ways, `route` what can be a path in two ways, and what is passed on is written anew from what was read.
+//! be framed in two ways, `route` what can be a path in two ways, and what is passed on is written anew from what was read,
+//! also from one version to the other.
 //!
 //! # What is done with it
 //!
 //! Every request is judged: `action` makes `http:GET` on a route of the target of it (`/v1/customers/{id}`), with the host,
 //! path, query, fields and, where it is JSON or a form, the body as context. A body that is too long or cannot be read is
 //! `http:opaque` as well. `driver` reads, asks the gate, and passes on; `inject` puts the credential in the place of whatever
-//! the agent has; `scrub` takes it out of answers that echo it; `denial` words refusals as problem documents (RFC 9457).
+//! the agent has; `scrub` takes it out of answers that echo it; `denial` words refusals as problem documents (RFC 9457), or as
+//! a status of gRPC; `transcript` is how it is recorded.
 //!
-//! Not promised: HTTP/1.0, HTTP/2, upgrades (WebSocket), CONNECT, TRACE: they are refused. Trailers are dropped. An answer
-//! that has to be masked is held as a whole ([`MASK_LIMIT`]); what cannot be looked into is refused then.
+//! Not promised: HTTP/1.0, upgrades (WebSocket), CONNECT, TRACE, pushes: they are refused. Trailers of requests, and those of
+//! HTTP/1.1, are dropped. An answer that has to be masked is held as a whole ([`MASK_LIMIT`]); what cannot be looked into is
+//! refused then.
 //!
 //! # Specification
 //!
 //! - <https://www.rfc-editor.org/rfc/rfc9110>: semantics
 //! - <https://www.rfc-editor.org/rfc/rfc9112>: HTTP/1.1
+//! - <https://www.rfc-editor.org/rfc/rfc9113>, <https://www.rfc-editor.org/rfc/rfc7541>: HTTP/2, HPACK
 //! - <https://www.rfc-editor.org/rfc/rfc9457>: problem documents
+//! - <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>: gRPC
 
 mod action;
 pub mod codec;
@@ -38,6 +48,7 @@ mod inject;
 mod replay;
 pub mod route;
 mod scrub;
+mod transcript;
 
 use std::sync::Arc;
 
@@ -50,10 +61,13 @@ use crate::tls;
 use crate::tls::authority::Name;
 
 /// The registry line.
-pub const REGISTRATION: Registration = Registration { name: "http", default_port: 443, alpn: &[ALPN], protocol: &Http };
+pub const REGISTRATION: Registration =
+    Registration { name: "http", default_port: 443, alpn: &[TWO, ONE], protocol: &Http };
 
 /// What HTTP/1.1 is called in ALPN.
-const ALPN: &[u8] = b"http/1.1";
+const ONE: &[u8] = b"http/1.1";
+/// What HTTP/2 is called in ALPN.
+const TWO: &[u8] = b"h2";
 
 /// The most that is held of a request's body to be looked into, in bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
@@ -134,17 +148,15 @@ fn sniff(first: &[u8]) -> Sniff {
     match first {
         [0x16, 3, ..] => return Sniff::Match,
         [] | [0x16] => return Sniff::NeedMore,
-        // The preface of HTTP/2 looks like a method.
-        _ if first.starts_with(b"PRI *") => return Sniff::Mismatch,
         _ => {}
     }
     let method: Vec<u8> = first.iter().copied().take_while(|byte| *byte != b' ').collect();
     let upper = method.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-');
     match (upper && method.len() <= LONGEST_METHOD, method.len() < first.len()) {
         (false, _) => Sniff::Mismatch,
-        // Whether it is the preface shows with the fifth byte.
-        (true, true) if !(first.starts_with(b"PRI") && first.len() < 5) => Sniff::Match,
-        (true, _) => Sniff::NeedMore,
+        // The preface of HTTP/2 looks like a method as well.
+        (true, true) => Sniff::Match,
+        (true, false) => Sniff::NeedMore,
     }
 }
 
@@ -159,8 +171,7 @@ mod tests {
             (b"M-SEARCH /", Sniff::Match),
             (b"GE", Sniff::NeedMore),
             (b"", Sniff::NeedMore),
-            (b"PRI ", Sniff::NeedMore),
-            (b"PRI * HTTP/2.0\r\n", Sniff::Mismatch),
+            (b"PRI * HTTP/2.0\r\n", Sniff::Match),
             (b"\x16\x03\x01", Sniff::Match),
             (b"\x16", Sniff::NeedMore),
             (b"\0\0\0\x08\x04\xd2\x16\x2f", Sniff::Mismatch),

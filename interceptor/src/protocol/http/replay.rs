@@ -1,16 +1,20 @@
 //! Recorded HTTP streams, back into what the agent sent and saw.
 //!
-//! Never fails: what it cannot read is summed up. Holds at most one head of each direction, and [`SHOWN_LIMIT`] of a body.
+//! Never fails: what it cannot read is summed up. Holds at most one head of each direction, and [`SHOWN_LIMIT`] of a body; of
+//! HTTP/2, of [`STREAMS_LIMIT`] bodies.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use super::codec::{self, Chunked, Length, Piece};
+use super::codec::frames::{self, Content, PREFACE};
+use super::codec::{self, Chunked, Fields, Length, Piece};
 use crate::protocol::{Direction, Replayer, Shown};
 
 /// What is shown of a body, in bytes.
 const SHOWN_LIMIT: usize = 64 * 1024;
 /// Requests that may wait for their answers.
 const ASKED_LIMIT: usize = 1024;
+/// Streams of HTTP/2 whose bodies are held until they have ended.
+const STREAMS_LIMIT: usize = 200;
 
 /// Reads one session.
 #[derive(Debug, Default)]
@@ -19,6 +23,8 @@ pub(super) struct Replay {
     target: Stream,
     /// Of what was asked and not answered yet: whether it was HEAD, whose answer has no body. The oldest first.
     asked: VecDeque<bool>,
+    /// The agent speaks HTTP/2.
+    is_two: bool,
 }
 
 #[derive(Debug, Default)]
@@ -26,13 +32,36 @@ struct Stream {
     held: Vec<u8>,
     body: Option<Body>,
     lost: bool,
+    /// What has come of the bodies of HTTP/2, by stream.
+    bodies: BTreeMap<u32, Shortened>,
+}
+
+/// The beginning of a body.
+#[derive(Debug, Default)]
+struct Shortened {
+    shown: Vec<u8>,
+    length: u64,
+}
+
+impl Shortened {
+    fn push(&mut self, bytes: &[u8]) {
+        let room = SHOWN_LIMIT.saturating_sub(self.shown.len());
+        self.shown.extend(bytes.iter().take(room));
+        self.length += bytes.len() as u64;
+    }
+
+    /// As it is shown; nothing where there is none.
+    fn text(&self) -> Option<String> {
+        let more = self.length.saturating_sub(self.shown.len() as u64);
+        let more = if more > 0 { format!(" ... {more} bytes more") } else { String::new() };
+        (self.length > 0).then(|| format!("{}{more}", String::from_utf8_lossy(&self.shown)))
+    }
 }
 
 #[derive(Debug)]
 struct Body {
     left: Left,
-    shown: Vec<u8>,
-    length: u64,
+    shown: Shortened,
 }
 
 #[derive(Debug)]
@@ -43,19 +72,69 @@ enum Left {
 
 impl Replayer for Replay {
     fn feed(&mut self, direction: Direction, bytes: &[u8]) -> Vec<Shown> {
-        match direction {
-            Direction::FromAgent => self.agent.feed(true, bytes, &mut self.asked),
-            Direction::ToAgent => self.target.feed(false, bytes, &mut self.asked),
+        let stream = match direction {
+            Direction::FromAgent => &mut self.agent,
+            Direction::ToAgent => &mut self.target,
+        };
+        let from_agent = direction == Direction::FromAgent;
+        if stream.lost {
+            return vec![Shown::Other(format!("{} bytes", bytes.len()))];
         }
+        stream.held.extend_from_slice(bytes);
+        if from_agent && !self.is_two {
+            if PREFACE.starts_with(&stream.held) && stream.held.len() < PREFACE.len() {
+                return Vec::new();
+            }
+            if stream.held.starts_with(PREFACE) {
+                self.is_two = true;
+                stream.held.drain(..PREFACE.len());
+            }
+        }
+        if self.is_two { stream.frames() } else { stream.messages(from_agent, &mut self.asked) }
     }
 }
 
 impl Stream {
-    fn feed(&mut self, from_agent: bool, bytes: &[u8], asked: &mut VecDeque<bool>) -> Vec<Shown> {
-        if self.lost {
-            return vec![Shown::Other(format!("{} bytes", bytes.len()))];
+    /// Frames of HTTP/2.
+    fn frames(&mut self) -> Vec<Shown> {
+        let mut shown = Vec::new();
+        loop {
+            let (stream, last, used) = match frames::read(&self.held) {
+                Ok(Some((frame, used))) => {
+                    let (stream, last) = (frame.stream, frame.last);
+                    match frame.content {
+                        Content::Fields(fields) => shown.push(head_of(stream, &fields)),
+                        Content::Data(data)
+                            if self.bodies.len() < STREAMS_LIMIT || self.bodies.contains_key(&stream) =>
+                        {
+                            self.bodies.entry(stream).or_default().push(data);
+                        }
+                        Content::Data([]) => {}
+                        Content::Data(data) => shown.push(Shown::Other(format!("#{stream} {} bytes", data.len()))),
+                    }
+                    (stream, last, used)
+                }
+                Ok(None) => return shown,
+                Err(frames::NoFrame) => {
+                    shown.push(self.lose());
+                    return shown;
+                }
+            };
+            self.held.drain(..used);
+            if last && let Some(text) = self.bodies.remove(&stream).and_then(|body| body.text()) {
+                shown.push(Shown::Other(format!("#{stream} {text}")));
+            }
         }
-        self.held.extend_from_slice(bytes);
+    }
+
+    fn lose(&mut self) -> Shown {
+        self.lost = true;
+        let held = std::mem::take(&mut self.held);
+        Shown::Other(format!("{} bytes that are no HTTP", held.len()))
+    }
+
+    /// Messages of HTTP/1.1.
+    fn messages(&mut self, from_agent: bool, asked: &mut VecDeque<bool>) -> Vec<Shown> {
         let mut shown = Vec::new();
         loop {
             match &mut self.body {
@@ -63,9 +142,7 @@ impl Stream {
                     Ok(Some(line)) => shown.push(line),
                     Ok(None) => return shown,
                     Err(()) => {
-                        self.lost = true;
-                        shown.push(Shown::Other(format!("{} bytes that are no HTTP", self.held.len())));
-                        self.held.clear();
+                        shown.push(self.lose());
                         return shown;
                     }
                 },
@@ -73,12 +150,7 @@ impl Stream {
                     if !body.take(&mut self.held) {
                         return shown;
                     }
-                    if let Some(body) = self.body.take().filter(|body| body.length > 0) {
-                        let text = String::from_utf8_lossy(&body.shown).into_owned();
-                        let more = body.length.saturating_sub(body.shown.len() as u64);
-                        let more = if more > 0 { format!(" ... {more} bytes more") } else { String::new() };
-                        shown.push(Shown::Other(format!("{text}{more}")));
-                    }
+                    shown.extend(self.body.take().and_then(|body| body.shown.text()).map(Shown::Other));
                 }
             }
         }
@@ -112,8 +184,21 @@ impl Stream {
             // An answer without a body: what is passed on says how long it is otherwise.
             Length::UntilClose => Left::Known(0),
         };
-        self.body = Some(Body { left, shown: Vec::new(), length: 0 });
+        self.body = Some(Body { left, shown: Shortened::default() });
         Ok(Some(line))
+    }
+}
+
+/// The head of a request or an answer of HTTP/2, or trailers.
+fn head_of(stream: u32, fields: &Fields) -> Shown {
+    match (fields.text(":method"), fields.text(":path"), fields.text(":status")) {
+        (Some(method), Some(path), _) => Shown::Statement(format!("#{stream} {method} {path}")),
+        (_, _, Some(status)) => Shown::Complete(format!("#{stream} {status}")),
+        _ => {
+            let lines =
+                fields.0.iter().map(|field| format!("{}: {}", field.name, String::from_utf8_lossy(&field.value)));
+            Shown::Other(format!("#{stream} {}", lines.collect::<Vec<_>>().join(", ")))
+        }
     }
 }
 
@@ -141,9 +226,8 @@ impl Body {
                     Ok(Piece::End) | Err(_) => return true,
                 },
             };
-            let room = SHOWN_LIMIT.saturating_sub(self.shown.len());
-            self.shown.extend(held.drain(..count).take(room));
-            self.length += count as u64;
+            self.shown.push(held.get(..count).unwrap_or_default());
+            held.drain(..count);
         }
     }
 }

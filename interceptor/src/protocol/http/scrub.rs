@@ -14,7 +14,7 @@ use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::NO_PAD;
 use bytes::{Bytes, BytesMut};
 
-use super::codec::ResponseHead;
+use super::codec::{Fields, ResponseHead};
 
 /// Secrets that are shorter are not looked for: they would be found everywhere.
 pub(super) const SHORTEST: usize = 6;
@@ -61,16 +61,18 @@ impl Spellings {
 
     /// The same of a head.
     pub(super) fn blot_head(&self, head: &mut ResponseHead) -> bool {
-        let mut found = false;
-        for field in &mut head.fields.0 {
-            found |= self.blot(&mut field.value);
-        }
+        let mut found = self.blot_fields(&mut head.fields);
         let mut reason = head.reason.clone().into_bytes();
         if self.blot(&mut reason) {
             head.reason = String::from_utf8(reason).unwrap_or_default();
             found = true;
         }
         found
+    }
+
+    /// The same of fields.
+    pub(super) fn blot_fields(&self, fields: &mut Fields) -> bool {
+        fields.0.iter_mut().fold(false, |found, field| self.blot(&mut field.value) | found)
     }
 
     /// How many bytes at the end may be the beginning of something.

@@ -28,6 +28,7 @@ pub const ENVIRONMENT: &[(&str, Trust)] = &[
     ("AWS_CA_BUNDLE", Trust::Bundle),
     ("PIP_CERT", Trust::Bundle),
     ("CARGO_HTTP_CAINFO", Trust::Bundle),
+    ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", Trust::Bundle),
     ("DENO_CERT", Trust::Extra),
     ("NODE_EXTRA_CA_CERTS", Trust::Extra),
 ];

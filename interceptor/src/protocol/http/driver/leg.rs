@@ -1,17 +1,20 @@
-//! One leg: bytes in, heads and pieces of bodies out. Both directions are bounded in time and memory.
+//! One leg of HTTP/1.1: bytes in, heads and pieces of bodies out. Both directions are bounded in time and memory.
 
 use std::io;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
+use super::FAREWELL_TIMEOUT;
 use crate::protocol::http::codec::{Chunked, HEAD_LIMIT, Length, Malformed, Piece};
 use crate::tls;
 
 /// The most that is read at once, in bytes, and that a piece of a body has.
 const READ_SIZE: usize = 32 * 1024;
+/// What is written goes out together up to here, in bytes.
+const QUEUE_SIZE: usize = 16 * 1024;
 
 /// What went wrong with a leg.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,8 @@ pub(super) enum LegError {
     Stalled(Duration),
     #[error("{0}")]
     Io(#[from] io::Error),
+    #[error("{0}")]
+    Two(#[from] h2::Error),
 }
 
 /// What is left of a body.
@@ -46,20 +51,42 @@ impl From<Length> for Left {
     }
 }
 
-/// One leg.
+/// One leg: its two directions can be busy at once.
 #[derive(Debug)]
 pub(super) struct Leg {
-    pub(super) stream: tls::Stream,
+    pub(super) reader: Reader,
+    pub(super) writer: Writer,
+}
+
+/// What comes.
+#[derive(Debug)]
+pub(super) struct Reader {
+    stream: ReadHalf<tls::Stream>,
     input: BytesMut,
     /// How long it may take to move a byte.
     stalled: Duration,
 }
 
-impl Leg {
-    pub(super) fn new(stream: tls::Stream, stalled: Duration) -> Self {
-        Self { stream, input: BytesMut::with_capacity(4096), stalled }
-    }
+/// What goes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    stream: WriteHalf<tls::Stream>,
+    queue: BytesMut,
+    stalled: Duration,
+}
 
+impl Leg {
+    /// `input` was read already.
+    pub(super) fn new(stream: tls::Stream, input: BytesMut, stalled: Duration) -> Self {
+        let (reader, writer) = tokio::io::split(stream);
+        Self {
+            reader: Reader { stream: reader, input, stalled },
+            writer: Writer { stream: writer, queue: BytesMut::new(), stalled },
+        }
+    }
+}
+
+impl Reader {
     /// Whether nothing waits to be read that was received already.
     pub(super) fn is_empty(&self) -> bool {
         self.input.is_empty()
@@ -88,7 +115,7 @@ impl Leg {
         }
     }
 
-    /// The next piece of a body; `None` where it has ended.
+    /// The next piece of a body; `None` where it has ended. Nothing is lost where this is dropped while it waits.
     pub(super) async fn piece(&mut self, left: &mut Left) -> Result<Option<Bytes>, LegError> {
         loop {
             match left {
@@ -126,32 +153,6 @@ impl Leg {
         }
     }
 
-    /// Reads a body as a whole, up to so many bytes. What was read, and whether that is all of it.
-    pub(super) async fn body(&mut self, left: &mut Left, limit: usize) -> Result<(BytesMut, bool), LegError> {
-        let mut whole = BytesMut::new();
-        while let Some(piece) = self.piece(left).await? {
-            whole.extend_from_slice(&piece);
-            if whole.len() > limit {
-                return Ok((whole, false));
-            }
-        }
-        Ok((whole, true))
-    }
-
-    pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), LegError> {
-        let stalled = self.stalled;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let written = timeout(stalled, self.stream.write(rest)).await.map_err(|_| LegError::Stalled(stalled))??;
-            if written == 0 {
-                return Err(LegError::Closed);
-            }
-            rest = rest.get(written..).unwrap_or_default();
-        }
-        timeout(stalled, self.stream.flush()).await.map_err(|_| LegError::Stalled(stalled))??;
-        Ok(())
-    }
-
     /// Resolves when the peer has closed, or broken; reads ahead as far as a head may go meanwhile.
     pub(super) async fn gone(&mut self) {
         while self.input.len() < HEAD_LIMIT {
@@ -160,10 +161,6 @@ impl Leg {
             }
         }
         std::future::pending::<()>().await;
-    }
-
-    pub(super) async fn shut(&mut self) {
-        let _best_effort = timeout(FAREWELL_TIMEOUT, self.stream.shutdown()).await;
     }
 
     /// What is there to be read, after waiting for it where there was nothing.
@@ -180,5 +177,61 @@ impl Leg {
     }
 }
 
-/// How long the last words may take.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+impl Writer {
+    /// Puts bytes behind those that wait. What is long goes out at once.
+    pub(super) async fn put(&mut self, bytes: &[u8]) -> Result<(), LegError> {
+        if self.queue.len() + bytes.len() <= QUEUE_SIZE {
+            self.queue.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.drain().await?;
+        self.write(bytes).await
+    }
+
+    /// Sends all that waits.
+    pub(super) async fn flush(&mut self) -> Result<(), LegError> {
+        self.drain().await?;
+        timeout(self.stalled, self.stream.flush()).await.map_err(|_| LegError::Stalled(self.stalled))??;
+        Ok(())
+    }
+
+    /// A piece of a body, in a chunk of its own where it goes in chunks. An empty chunk would be the last.
+    pub(super) async fn piece(&mut self, piece: &[u8], chunked: bool) -> Result<(), LegError> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        if chunked {
+            self.put(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
+        }
+        self.put(piece).await?;
+        if chunked {
+            self.put(b"\r\n").await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn shut(&mut self) {
+        let _best_effort = timeout(FAREWELL_TIMEOUT, self.stream.shutdown()).await;
+    }
+
+    async fn drain(&mut self) -> Result<(), LegError> {
+        let mut queue = std::mem::take(&mut self.queue);
+        let written = self.write(&queue).await;
+        queue.clear();
+        self.queue = queue;
+        written
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), LegError> {
+        let stalled = self.stalled;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let written = timeout(stalled, self.stream.write(rest)).await.map_err(|_| LegError::Stalled(stalled))??;
+            if written == 0 {
+                return Err(LegError::Closed);
+            }
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}

@@ -8,10 +8,16 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::Notify;
 
+mod two;
+
+use super::leg::Left;
 use super::*;
-use crate::policy::{Held, Permitted, Recorded};
-use crate::protocol::http::Config;
-use crate::protocol::{Cancel, Login};
+use crate::mask::Rules;
+use crate::policy::{Fault, Held, Permit, Permitted, Recorded, Retry};
+use crate::protocol::http::{BODY_LIMIT, Config};
+use crate::protocol::{Admitted, Cancel, Dial, Impact, Login, Observation, Verdict};
+use crate::secret::Secret;
+use crate::telemetry::SessionId;
 
 const ROOM: usize = 256 * 1024;
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
@@ -192,6 +198,40 @@ async fn serve_fake(mut stream: DuplexStream, answer: Vec<u8>, closes: bool, rea
     }
 }
 
+fn script(answer: Answer) -> Script {
+    Script {
+        answer,
+        judged: Mutex::default(),
+        observed: Mutex::default(),
+        approve: Notify::new(),
+        dropped: AtomicUsize::new(0),
+        unrecordable: AtomicBool::new(false),
+        room: usize::MAX,
+        token: None,
+        end: Notify::new(),
+    }
+}
+
+fn conn(agent: tls::Stream, dial: Arc<dyn Dial>) -> Conn {
+    let config = Config { routes: vec!["/v1/customers/{id}".into(), "/v1/{rest*}".into()], ..Config::default() };
+    let names = ["api.test", "10.0.0.1"].iter().filter_map(|name| Name::parse(name)).collect();
+    let masks = "tag = 'card'\ndetect = ['card']\ntransform = { keep_last = 4 }";
+    Conn {
+        agent,
+        target: Arc::new(Target {
+            name: "api".into(),
+            host: "api.test".into(),
+            agent_tls: None,
+            upstream_tls: tls::Upstream::default(),
+            http: Some(Arc::new(config.settings(names).unwrap())),
+        }),
+        dial,
+        rules: Arc::new(Rules::compile(&[toml::from_str(masks).unwrap()], None).unwrap()),
+        session: SessionId::NONE,
+        patience: Patience { handshake: Duration::from_secs(5), stalled: Duration::from_secs(5) },
+    }
+}
+
 /// Agent, gate and target.
 struct Scene {
     gate: Arc<Script>,
@@ -206,38 +246,12 @@ impl Scene {
     }
 
     fn with(answer: Answer, told: impl AsRef<[u8]>, change: impl FnOnce(&mut Script, &mut Fake)) -> Self {
-        let mut script = Script {
-            answer,
-            judged: Mutex::default(),
-            observed: Mutex::default(),
-            approve: Notify::new(),
-            dropped: AtomicUsize::new(0),
-            unrecordable: AtomicBool::new(false),
-            room: usize::MAX,
-            token: None,
-            end: Notify::new(),
-        };
+        let mut script = script(answer);
         let mut fake = Fake { answer: told.as_ref().to_vec(), ..Fake::default() };
         change(&mut script, &mut fake);
         let (gate, fake) = (Arc::new(script), Arc::new(fake));
         let (agent, ours) = tokio::io::duplex(ROOM);
-        let config = Config { routes: vec!["/v1/customers/{id}".into(), "/v1/{rest*}".into()], ..Config::default() };
-        let names = ["api.test", "10.0.0.1"].iter().filter_map(|name| Name::parse(name)).collect();
-        let masks = "tag = 'card'\ndetect = ['card']\ntransform = { keep_last = 4 }";
-        let conn = Conn {
-            agent: tls::Stream::Memory(ours),
-            target: Arc::new(Target {
-                name: "api".into(),
-                host: "api.test".into(),
-                agent_tls: None,
-                upstream_tls: tls::Upstream::default(),
-                http: Some(Arc::new(config.settings(names).unwrap())),
-            }),
-            dial: Arc::clone(&fake) as Arc<dyn Dial>,
-            rules: Arc::new(Rules::compile(&[toml::from_str(masks).unwrap()], None).unwrap()),
-            session: SessionId::NONE,
-            patience: Patience { handshake: Duration::from_secs(5), stalled: Duration::from_secs(5) },
-        };
+        let conn = conn(tls::Stream::Memory(ours), Arc::clone(&fake) as Arc<dyn Dial>);
         let gate_of_task = Arc::clone(&gate);
         let served = tokio::spawn(async move { serve(conn, &*gate_of_task).await });
         Self { gate, fake, agent, served }
@@ -257,7 +271,7 @@ impl Scene {
                 let mut body = held.split_off(used);
                 let wanted = |body: &[u8]| match head.length {
                     codec::Length::Known(length) => body.len() as u64 >= length,
-                    codec::Length::Chunked => body.ends_with(LAST_CHUNK),
+                    codec::Length::Chunked => body.ends_with(b"0\r\n\r\n"),
                     codec::Length::UntilClose => true,
                 };
                 while !wanted(&body) {

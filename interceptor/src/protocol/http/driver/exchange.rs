@@ -1,0 +1,342 @@
+//! One request and its answer, over whichever HTTP: all of it read and found to mean one thing only; the verdict; the
+//! target; the answer, masked where it must be. Nothing reaches the target before the permit is spent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+
+use super::agent::Asking;
+use super::agent_failed;
+use super::answer::Delivery;
+use super::leg::LegError;
+use super::served::{Holding, Served};
+use super::upstream::{Hearing, Sending, Way, again};
+use crate::mask::Masker;
+use crate::policy::{Command, Denial, Fault, Permit};
+use crate::protocol::http::BODY_LIMIT;
+use crate::protocol::http::action::{Body, is_grpc};
+use crate::protocol::http::codec::{Length, RequestHead};
+use crate::protocol::http::transcript::Transcript;
+use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
+
+/// How long a target that takes no more of a request may take to say why.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// How an exchange left a connection of HTTP/1.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Ready for the next request.
+    Open,
+    /// To be closed.
+    Shut,
+}
+
+/// A request that may be forwarded.
+struct Permitted<'a> {
+    head: RequestHead,
+    sent: Sent,
+    permit: Permit,
+    held: Holding<'a>,
+}
+
+/// What is known of a request's body.
+struct Sent {
+    known: Bytes,
+    /// How long all of it is, where its head said so.
+    length: Option<u64>,
+    /// The agent waits to be asked for it.
+    expects: bool,
+}
+
+/// Why the rest of a request was not sent.
+enum Unsent {
+    /// The agent broke it off.
+    Agent(Failure),
+    /// The target takes no more.
+    Target(LegError),
+}
+
+/// One request and its answer.
+pub(super) struct Exchange<'a> {
+    pub(super) served: &'a Served<'a>,
+    pub(super) asking: Asking<'a>,
+    pub(super) delivery: Delivery<'a>,
+    pub(super) transcript: Transcript,
+}
+
+impl<'a> Exchange<'a> {
+    /// Serves it. Whoever can still be told of a failure has been told.
+    pub(super) async fn run(mut self, head: RequestHead) -> Result<Next, Failure> {
+        let served = self.served;
+        self.delivery.closes = head.fields.lists("connection", "close");
+        self.delivery.with_body = head.method != "HEAD";
+        self.delivery.grpc = is_grpc(&head);
+        let done = tokio::select! {
+            done = self.attempt(head) => done,
+            why = served.ended() => {
+                self.delivery.closes = true;
+                self.delivery.tell(&why).await;
+                return Ok(Next::Shut);
+            }
+        };
+        match &done {
+            Err(Failure::Denied(why) | Failure::Overfull(why)) => {
+                self.delivery.closes = true;
+                self.delivery.tell(why).await;
+            }
+            Err(_) => self.delivery.cut().await,
+            Ok(_) => {}
+        }
+        done
+    }
+
+    async fn attempt(&mut self, head: RequestHead) -> Result<Next, Failure> {
+        match self.permit(head).await? {
+            Ok(permitted) => self.forward(permitted).await,
+            Err(denial) => self.refuse(denial).await,
+        }
+    }
+
+    /// Says natively that it came to nothing. What was not read of the request would be taken for the next one.
+    async fn refuse(&mut self, denial: Denial) -> Result<Next, Failure> {
+        self.delivery.closes |= !self.asking.is_over();
+        self.delivery.refuse(denial).await
+    }
+
+    /// Reads the request, and has it judged.
+    async fn permit(&mut self, head: RequestHead) -> Result<Result<Permitted<'a>, Denial>, Failure> {
+        let location = match self.served.checked(&head) {
+            Ok(location) => location,
+            Err(denial) => return Ok(Err(denial)),
+        };
+        let mut held = self.served.holding();
+        let (body, sent) = match self.read_body(&head).await? {
+            Ok(read) => read,
+            Err(denial) => return Ok(Err(denial)),
+        };
+        held.set(sent.known.len())?;
+        let command = self.served.command(&head, &location, &body);
+        Ok(self.judged(&command).await?.map(|permit| Permitted { head, sent, permit, held }))
+    }
+
+    /// As much of the body as is looked into.
+    async fn read_body(&mut self, head: &RequestHead) -> Result<Result<(Body, Sent), Denial>, Failure> {
+        let expects = head.fields.lists("expect", "100-continue");
+        let length = match head.length {
+            Length::Known(length) => Some(length),
+            Length::Chunked | Length::UntilClose => None,
+        };
+        let unread = |expects| Sent { known: Bytes::new(), length, expects };
+        if is_grpc(head) && !self.asking.is_over() {
+            return Ok(Ok((Body::Stream, unread(expects))));
+        }
+        if length.is_some_and(|length| length > BODY_LIMIT as u64) {
+            return Ok(Ok((Body::Long(length), unread(expects))));
+        }
+        if expects && !self.asking.is_over() && self.asking.is_silent() {
+            self.delivery.proceed().await?;
+        }
+        match self.asking.body(BODY_LIMIT).await {
+            Ok((known, whole)) => {
+                let known = known.freeze();
+                let body = if whole { Body::Whole(known.clone()) } else { Body::Long(None) };
+                let length = if whole { Some(known.len() as u64) } else { length };
+                Ok(Ok((body, Sent { known, length, expects: false })))
+            }
+            Err(error @ (LegError::Malformed(_) | LegError::Stalled(_))) => {
+                Ok(Err(self.served.agents_fault("the request", &error.to_string())))
+            }
+            Err(error) => Err(agent_failed(error)),
+        }
+    }
+
+    /// The verdict. An agent that leaves meanwhile takes its request along; one that is held stays, for the next time.
+    async fn judged(&mut self, command: &Command) -> Result<Result<Permit, Denial>, Failure> {
+        let gate = self.served.gate;
+        Ok(match gate.judge(command).await {
+            Ok(Verdict::Permit(permit)) => Ok(permit),
+            Ok(Verdict::Ended(denial)) | Err(denial) => Err(denial),
+            Ok(Verdict::Hold(held)) => {
+                let left = || Failure::Agent("it left while its request was held".to_owned());
+                tokio::select! {
+                    answered = gate.hold(command, held, Impact::default()) => answered,
+                    () = self.asking.gone() => return Err(left()),
+                    () = self.delivery.answering.reset() => return Err(left()),
+                }
+            }
+        })
+    }
+
+    /// Sends what is permitted, and passes the answer on.
+    async fn forward(&mut self, permitted: Permitted<'_>) -> Result<Next, Failure> {
+        let Permitted { mut head, sent, permit, held } = permitted;
+        let served = self.served;
+        let masker = {
+            let (obligations, _recorded) = permit.spend();
+            Masker::new(Arc::clone(&served.rules), &obligations)
+        };
+        let way = match served.upstreams.reach().await {
+            Ok(way) => way,
+            Err(why) => return self.refuse(served.upstream_fault(&why)).await,
+        };
+        if let Err(why) = self.prepare(&mut head, &sent, &way, masker.scans()) {
+            let denial = Denial { fault: Fault::Operator, ..served.agents_fault("the log-in at the target", &why) };
+            return self.refuse(denial).await;
+        }
+        let over = self.asking.is_over() && sent.known.is_empty();
+        self.transcript = match self.transcript {
+            Transcript::One { .. } => Transcript::One { chunked: head.fields.get("transfer-encoding").is_some() },
+            two @ Transcript::Two { .. } => two,
+        };
+        let mut recorded = head.clone();
+        served.settings.log_in.redact(&mut recorded);
+        let recorded = self.transcript.request(&recorded, over);
+        served.observe(Observation::Data(Direction::FromAgent, recorded)).await?;
+        let (mut sending, hearing) = match way.begin(&head, over).await {
+            Ok(begun) => begun,
+            Err(error) => return self.refuse(served.upstream_fault(&error.to_string())).await,
+        };
+        if sent.expects {
+            if let Err(error) = sending.flush().await {
+                return self.refuse(served.upstream_fault(&error.to_string())).await;
+            }
+            self.delivery.proceed().await?;
+        }
+        self.answer((sent.known, held, over), (sending, hearing), masker).await
+    }
+
+    /// The head as the target gets it.
+    fn prepare(&self, head: &mut RequestHead, sent: &Sent, way: &Way<'_>, scans: bool) -> Result<(), String> {
+        let trailers = way.is_two() && head.fields.lists("te", "trailers");
+        head.fields.end_to_end();
+        head.fields.remove("expect");
+        head.fields.remove("content-length");
+        match sent.length {
+            Some(0) if !has_content(&head.method) => {}
+            Some(length) => head.fields.set("content-length", length.to_string()),
+            None if way.is_two() => {}
+            None => head.fields.set("transfer-encoding", "chunked"),
+        }
+        if trailers {
+            head.fields.set("te", "trailers");
+        }
+        let who = self.served.who().ok_or("the agent has no identity yet")?;
+        if scans || who.spellings.is_some() {
+            // What is looked through has to come as it is.
+            head.fields.set("accept-encoding", "identity");
+        }
+        if scans {
+            // And what is to be masked whole.
+            ["range", "if-range"].into_iter().for_each(|name| head.fields.remove(name));
+        }
+        self.served.settings.log_in.put(head, &who.admitted.login)
+    }
+
+    /// Sends the body, and passes the answer on, which some targets begin before they have heard the request out. `over`: the
+    /// head has said that nothing follows it.
+    async fn answer(
+        &mut self,
+        (known, held, over): (Bytes, Holding<'_>, bool),
+        (mut sending, mut hearing): (Sending, Hearing<'_>),
+        masker: Masker,
+    ) -> Result<Next, Failure> {
+        let served = self.served;
+        let Self { asking, delivery, transcript, .. } = self;
+        let asked_head = !delivery.with_body;
+        let sent = {
+            let rest = send_rest(served, asking, &mut sending, (*transcript, known, held, over));
+            tokio::pin!(rest);
+            tokio::select! {
+                biased;
+                sent = &mut rest => sent,
+                early = hearing.head(asked_head) => {
+                    delivery.closes = true;
+                    let told = delivery.answer(early, &mut hearing, masker);
+                    tokio::pin!(told);
+                    let told = tokio::select! {
+                        told = &mut told => told,
+                        sent = &mut rest => match sent {
+                            Err(Unsent::Agent(failure)) => return Err(failure),
+                            Ok(()) | Err(Unsent::Target(_)) => told.await,
+                        }
+                    };
+                    return told.map(|_| Next::Shut);
+                }
+            }
+        };
+        let left = || Failure::Agent("it left before the answer".to_owned());
+        let complete = sent.is_ok();
+        let heard = match sent {
+            Err(Unsent::Agent(failure)) => return Err(failure),
+            Err(Unsent::Target(error)) => {
+                delivery.closes |= !asking.is_over();
+                let words = tokio::time::timeout(LAST_WORDS, hearing.head(asked_head)).await;
+                words.unwrap_or_else(|_silent| Err(error.to_string()))
+            }
+            Ok(()) => tokio::select! {
+                heard = hearing.head(asked_head) => heard,
+                () = asking.gone() => return Err(left()),
+                () = delivery.answering.reset() => return Err(left()),
+            },
+        };
+        let over = Arc::clone(&delivery.heard_all);
+        let told = tokio::select! {
+            biased;
+            told = delivery.answer(heard, &mut hearing, masker) => told?,
+            () = leaves(asking, &over) => return Err(left()),
+        };
+        if complete
+            && told.is_reusable
+            && let Some(leg) = again(sending, hearing)
+        {
+            served.upstreams.keep(leg);
+        }
+        Ok(if delivery.closes { Next::Shut } else { Next::Open })
+    }
+}
+
+/// Resolves when the agent leaves before the target has said all.
+async fn leaves(asking: &mut Asking<'_>, heard_all: &AtomicBool) {
+    asking.gone().await;
+    if heard_all.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Sends what was read of a body, and passes on what is still to come of it.
+async fn send_rest(
+    served: &Served<'_>,
+    asking: &mut Asking<'_>,
+    sending: &mut Sending,
+    (transcript, known, held, over): (Transcript, Bytes, Holding<'_>, bool),
+) -> Result<(), Unsent> {
+    if over {
+        return sending.end().await.map_err(Unsent::Target);
+    }
+    let record = async |bytes: Bytes| {
+        served.observe(Observation::Data(Direction::FromAgent, bytes)).await.map_err(Unsent::Agent)
+    };
+    if !known.is_empty() {
+        record(transcript.piece(&known)).await?;
+        sending.piece(known).await.map_err(Unsent::Target)?;
+        drop(held);
+    }
+    while !asking.is_over() {
+        sending.flush().await.map_err(Unsent::Target)?;
+        let Some(piece) = asking.piece().await.map_err(|error| Unsent::Agent(agent_failed(error)))? else { break };
+        if !piece.is_empty() {
+            record(transcript.piece(&piece)).await?;
+            sending.piece(piece).await.map_err(Unsent::Target)?;
+        }
+    }
+    if let Some(recorded) = transcript.end(None) {
+        record(recorded).await?;
+    }
+    sending.end().await.map_err(Unsent::Target)
+}
+
+/// Whether a request without a body says so (RFC 9110, section 8.6).
+fn has_content(method: &str) -> bool {
+    matches!(method, "POST" | "PUT" | "PATCH")
+}

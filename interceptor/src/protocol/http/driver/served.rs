@@ -1,0 +1,212 @@
+//! What the exchanges of one session share, one after the other or at once.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::watch;
+
+use super::split_host;
+use super::upstream::Upstreams;
+use crate::mask::Rules;
+use crate::policy::{Denial, Fault, Retry};
+use crate::protocol::http::codec::RequestHead;
+use crate::protocol::http::route::Location;
+use crate::protocol::http::scrub::Spellings;
+use crate::protocol::http::{Settings, action};
+use crate::protocol::{Admitted, Conn, Failure, Gate, Observation, Patience, Target};
+use crate::secret::Secret;
+use crate::telemetry::SessionId;
+use crate::tls;
+use crate::tls::authority::Name;
+
+/// Who the agent is, and what that means for its requests.
+#[derive(Debug)]
+pub(super) struct Who {
+    pub(super) admitted: Admitted,
+    /// How the credential may be written, where answers are looked through for it.
+    pub(super) spellings: Option<Arc<Spellings>>,
+}
+
+/// One session.
+pub(super) struct Served<'a> {
+    pub(super) gate: &'a dyn Gate,
+    pub(super) target: Arc<Target>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) rules: Arc<Rules>,
+    pub(super) patience: Patience,
+    pub(super) upstreams: Upstreams,
+    session: SessionId,
+    who: OnceLock<Who>,
+    /// The name that the agent has asked for in TLS.
+    asked_name: Option<String>,
+    /// Bytes that exchanges hold together.
+    held: AtomicUsize,
+    end: watch::Sender<Option<Denial>>,
+}
+
+impl<'a> Served<'a> {
+    /// The session of a connection, and its leg to the agent.
+    pub(super) fn new(conn: Conn, gate: &'a dyn Gate) -> (Self, tls::Stream) {
+        let Conn { agent, target, dial, rules, session, patience } = conn;
+        let served = Self {
+            gate,
+            settings: target.http.clone().unwrap_or_default(),
+            upstreams: Upstreams::new(dial, Arc::clone(&target), patience.stalled),
+            target,
+            rules,
+            patience,
+            session,
+            who: OnceLock::new(),
+            asked_name: agent.asked_name().map(str::to_owned),
+            held: AtomicUsize::new(0),
+            end: watch::Sender::new(None),
+        };
+        (served, agent)
+    }
+
+    /// Who the agent is, once that is established.
+    pub(super) fn who(&self) -> Option<&Who> {
+        self.who.get()
+    }
+
+    /// Establishes it, at the first request. Not to be called by two at once.
+    pub(super) async fn attest(&self, head: &RequestHead) -> Result<(), Denial> {
+        if self.who.get().is_some() {
+            return Ok(());
+        }
+        let presented = self.gate.wants_token().then(|| presented(head)).flatten();
+        let admitted = self.gate.attest(presented).await?;
+        let secret = admitted.login.password.as_ref().filter(|_| !self.settings.unscrubbed);
+        let spellings = secret.and_then(|secret| Spellings::of(secret.expose())).map(Arc::new);
+        let _only_once = self.who.set(Who { admitted, spellings });
+        Ok(())
+    }
+
+    /// Says to every exchange that the session is over.
+    pub(super) fn end(&self, why: Denial) {
+        self.end.send_replace(Some(why));
+    }
+
+    /// Whether it is over.
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
+    /// Resolves when it is over.
+    pub(super) async fn ended(&self) -> Denial {
+        let mut end = self.end.subscribe();
+        loop {
+            if let Some(why) = end.borrow_and_update().clone() {
+                return why;
+            }
+            if end.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    pub(super) async fn observe(&self, event: Observation) -> Result<(), Failure> {
+        self.gate.observe(event).await.map_err(Failure::Denied)
+    }
+
+    /// Whether the request means one thing, to whoever reads it.
+    pub(super) fn checked(&self, head: &RequestHead) -> Result<Location, Denial> {
+        let refused = |why: &str| self.agents_fault(&format!("{} {:.200}", head.method, head.target), why);
+        if matches!(head.method.as_str(), "CONNECT" | "TRACE") {
+            return Err(refused("this method is not passed on"));
+        }
+        if head.fields.get("upgrade").is_some() || head.fields.lists("connection", "upgrade") {
+            return Err(refused("upgrades to other protocols are not understood, and so not passed on"));
+        }
+        // It would be judged with such a field, and reach the target without.
+        if let Some(name) = head.fields.named_by_connection().next() {
+            return Err(refused(&format!("`Connection` names {name:.100}, which is no field of one connection alone")));
+        }
+        if head.fields.get("expect").is_some() && !head.fields.lists("expect", "100-continue") {
+            return Err(refused("what it expects is not understood"));
+        }
+        let host = head.fields.text("host").unwrap_or_default();
+        let (name, port) = split_host(host).ok_or_else(|| refused("`Host` is no host"))?;
+        if !self.settings.names.contains(&name) {
+            return Err(refused(&format!("`Host: {host}` is no name of {}", self.target.name)));
+        }
+        if let Some(asked) = &self.asked_name
+            && Name::parse(asked).as_ref() != Some(&name)
+        {
+            return Err(refused(&format!("`Host: {host}` is another than the name in TLS, {asked}")));
+        }
+        let reached = self.upstreams.place();
+        if port.is_some_and(|port| reached.rsplit(':').next() != Some(port)) {
+            return Err(refused(&format!("`Host: {host}` names another port than the one that was connected to")));
+        }
+        Location::read(&head.target).map_err(|why| refused(&why.to_string()))
+    }
+
+    pub(super) fn command(
+        &self,
+        head: &RequestHead,
+        location: &Location,
+        body: &action::Body,
+    ) -> crate::policy::Command {
+        action::command(&self.target.name, &self.settings.routes, head, location, body)
+    }
+
+    pub(super) fn agents_fault(&self, what: &str, why: &str) -> Denial {
+        Denial {
+            fault: Fault::Agent,
+            what: what.to_owned(),
+            rule: None,
+            reason: why.to_owned(),
+            remedy: None,
+            retry: Retry::Never,
+            session: self.session,
+        }
+    }
+
+    pub(super) fn upstream_fault(&self, why: &str) -> Denial {
+        let what = format!("a request to {}", self.target.name);
+        Denial { fault: Fault::Upstream, retry: Retry::Later, ..self.agents_fault(&what, why) }
+    }
+
+    /// A share of the session's memory, which is nothing to begin with.
+    pub(super) fn holding(&self) -> Holding<'_> {
+        Holding { gate: self.gate, all: &self.held, bytes: 0 }
+    }
+}
+
+/// What one exchange holds.
+pub(super) struct Holding<'a> {
+    gate: &'a dyn Gate,
+    all: &'a AtomicUsize,
+    bytes: usize,
+}
+
+impl Holding<'_> {
+    /// Holds so much from now on.
+    pub(super) fn set(&mut self, bytes: usize) -> Result<(), Failure> {
+        let total = if bytes >= self.bytes {
+            let more = bytes - self.bytes;
+            self.all.fetch_add(more, Ordering::Relaxed) + more
+        } else {
+            let less = self.bytes - bytes;
+            self.all.fetch_sub(less, Ordering::Relaxed) - less
+        };
+        self.bytes = bytes;
+        self.gate.holds(total).map_err(Failure::Overfull)
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            // Less is never too much.
+            let _fits = self.set(0);
+        }
+    }
+}
+
+/// The token that an agent shows in the place of a password.
+fn presented(head: &RequestHead) -> Option<Secret> {
+    let token = head.fields.get("authorization")?.strip_prefix(b"Bearer ")?;
+    Some(Secret::new(token.to_vec()))
+}

@@ -1,0 +1,225 @@
+//! A connection of HTTP/2: many exchanges at once, each on a stream of its own.
+//!
+//! What an agent could do to a reader of its frames (streams that it resets as fast as it opens them, heads without end,
+//! windows, settings and pings in floods) the library bounds. Bounded here: streams, what is sent ahead of being read, and the
+//! memory that both may take.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::uri::Scheme;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::agent::{Answering, Asking};
+use super::answer::Delivery;
+use super::exchange::{Exchange, Next};
+use super::served::Served;
+use super::{FAREWELL_TIMEOUT, STREAM_WINDOW, STREAMS_LIMIT, WINDOW};
+use crate::policy::Denial;
+use crate::protocol::http::codec::{HEAD_LIMIT, Malformed, RequestHead, frames, two};
+use crate::protocol::http::denial;
+use crate::protocol::http::transcript::Transcript;
+use crate::protocol::{Close, Direction, Failure, Observation};
+
+type Running<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Result<Next, Failure>> + Send + 'a>>>;
+
+/// Serves it. `scheme` is what it is said to come by.
+pub(super) async fn serve<S>(served: &Served<'_>, stream: S, scheme: Scheme) -> Result<Close, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut connection = begin(stream, served.patience.handshake).await?;
+    let close = talk(served, &mut connection, &scheme).await;
+    // What was said last is still to be sent.
+    connection.graceful_shutdown();
+    flush(&mut connection).await;
+    close
+}
+
+async fn talk<S>(served: &Served<'_>, connection: &mut Connection<S, Bytes>, scheme: &Scheme) -> Result<Close, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut running = Running::new();
+    let (mut began, mut leaving) = (false, false);
+    let mut deadline = None;
+    let first = Instant::now() + served.patience.handshake;
+    let ended = served.gate.ended();
+    let leave = served.gate.leaving();
+    tokio::pin!(ended, leave);
+    loop {
+        tokio::select! {
+            asked = connection.accept() => {
+                let (request, mut respond) = match asked {
+                    Some(Ok(asked)) => asked,
+                    Some(Err(error)) => return broken(served, &error),
+                    None if served.has_ended() || leaving => return Ok(Close::Ended),
+                    None => return Ok(Close::Agent),
+                };
+                if served.has_ended() {
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                    continue;
+                }
+                if let Some(exchange) = open(served, request, respond, (scheme, began)).await? {
+                    running.push(exchange);
+                }
+                began = true;
+            }
+            Some(done) = running.next(), if !running.is_empty() => after(served, done).await?,
+            why = &mut ended, if deadline.is_none() => {
+                served.end(why);
+                connection.graceful_shutdown();
+                deadline = Some(Instant::now() + FAREWELL_TIMEOUT);
+            }
+            _why = &mut leave, if !leaving && deadline.is_none() => {
+                leaving = true;
+                connection.graceful_shutdown();
+            }
+            () = sleep_until(deadline.unwrap_or(first)), if deadline.is_some() || !began => {
+                if deadline.is_some() {
+                    return Ok(Close::Ended);
+                }
+                return Err(Failure::Agent(format!("it has asked for nothing in {:?}", served.patience.handshake)));
+            }
+        }
+    }
+}
+
+/// Tells an agent that there is no room for its session.
+pub(super) async fn refuse<S>(stream: S, why: &Denial, patience: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let Ok(mut connection) = begin(stream, patience).await else { return };
+    if let Ok(Some(Ok((_, mut respond)))) = timeout(patience, connection.accept()).await {
+        let (head, body) = denial::problem(why);
+        if let Ok(head) = head.to_two()
+            && let Ok(mut out) = respond.send_response(head, false)
+        {
+            let _told = out.send_data(body, true);
+        }
+    }
+    connection.graceful_shutdown();
+    flush(&mut connection).await;
+}
+
+/// Sends what is still to be sent; what comes meanwhile is dropped.
+async fn flush<S>(connection: &mut Connection<S, Bytes>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let drive = async { while connection.accept().await.is_some_and(|asked| asked.is_ok()) {} };
+    let _best_effort = timeout(FAREWELL_TIMEOUT, drive).await;
+}
+
+async fn begin<S>(stream: S, patience: Duration) -> Result<Connection<S, Bytes>, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS_LIMIT)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_header_list_size(u32::try_from(HEAD_LIMIT).unwrap_or(u32::MAX))
+        .max_send_buffer_size(STREAM_WINDOW as usize);
+    let handshake = timeout(patience, builder.handshake(stream)).await;
+    let handshake = handshake.map_err(|_| Failure::Agent(format!("it began nothing in {patience:?}")))?;
+    handshake.map_err(|error| Failure::Agent(format!("it does not speak HTTP/2: {error}")))
+}
+
+/// An exchange that can run, or nothing where the request was answered already. `began`: it is not the first.
+async fn open<'a>(
+    served: &'a Served<'a>,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    (scheme, began): (&Scheme, bool),
+) -> Result<Option<Pin<Box<dyn Future<Output = Result<Next, Failure>> + Send + 'a>>>, Failure> {
+    let stalled = served.patience.stalled;
+    let transcript = Transcript::Two { stream: respond.stream_id().as_u32() };
+    let (parts, body) = request.into_parts();
+    let mut delivery = Delivery::new(served, Answering::Two { respond, body: None, stalled }, transcript);
+    delivery.with_body = parts.method != http::Method::HEAD;
+    let opened = admit(served, &parts, &body, (scheme, began)).await;
+    match opened {
+        Ok(Ok(head)) => {
+            let mut room = served.holding();
+            if let Err(overfull) = room.set(STREAM_WINDOW as usize) {
+                if let Failure::Overfull(why) = &overfull {
+                    delivery.tell(why).await;
+                }
+                return Err(overfull);
+            }
+            let asking = Asking::Two { body, stalled, over: false };
+            let exchange = Exchange { served, asking, delivery, transcript };
+            Ok(Some(Box::pin(async move {
+                let _room = room;
+                exchange.run(head).await
+            })))
+        }
+        Ok(Err((why, denial))) => {
+            let code = match why {
+                Malformed::TooLarge => (431, "Request Header Fields Too Large"),
+                _ => (400, "Bad Request"),
+            };
+            // Whoever does not hear it has reset the stream.
+            let _told = delivery.say(denial::unreadable(code, &denial), &denial).await;
+            Ok(None)
+        }
+        Err(denial) => {
+            delivery.tell(&denial).await;
+            Err(Failure::Denied(denial))
+        }
+    }
+}
+
+/// The head of a request of an agent that is known; the inner error is a request that could be taken for two things.
+async fn admit(
+    served: &Served<'_>,
+    parts: &http::request::Parts,
+    body: &RecvStream,
+    (scheme, began): (&Scheme, bool),
+) -> Result<Result<RequestHead, (Malformed, Denial)>, Denial> {
+    if !began {
+        let preface = Observation::Data(Direction::FromAgent, Bytes::from_static(frames::PREFACE));
+        served.gate.observe(preface).await?;
+    }
+    match two::request(parts, scheme, body.is_end_stream()) {
+        Ok(head) => {
+            served.attest(&head).await?;
+            Ok(Ok(head))
+        }
+        Err(why) => {
+            let denial = served.agents_fault("the request", &why.to_string());
+            served.gate.observe(Observation::Denied(denial.clone())).await?;
+            Ok(Err((why, denial)))
+        }
+    }
+}
+
+/// Goes on after an exchange: what broke one stream does not break the others.
+async fn after(served: &Served<'_>, done: Result<Next, Failure>) -> Result<(), Failure> {
+    match done {
+        Ok(_) => Ok(()),
+        Err(failure @ (Failure::Agent(_) | Failure::Upstream(_) | Failure::Io { .. })) => {
+            served.observe(Observation::Note(format!("a request was broken off: {failure}"))).await
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn broken(served: &Served<'_>, error: &h2::Error) -> Result<Close, Failure> {
+    match error.get_io() {
+        _ if served.has_ended() => Ok(Close::Ended),
+        // Most agents close without a farewell.
+        Some(_) => Ok(Close::Agent),
+        None => Err(Failure::Agent(format!("it broke HTTP/2: {error}"))),
+    }
+}
