@@ -1,9 +1,13 @@
-//! HTTP end to end: real clients, a real nginx, the real kernel programs, the real daemon, TLS on both legs.
+//! HTTP end to end: real clients, real servers (nginx, gRPC), the real kernel programs, the real daemon, TLS on both legs.
 //!
 //! Needs root, nginx, curl, Node, Go, and the Python clients that `cargo xtask test` installs; run with `--test-threads=1`.
 //! nginx's own log proves what arrived, and what did not.
 
-#[cfg(test)]
+#![cfg(test)]
+
+#[path = "http/two.rs"]
+mod two;
+
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
@@ -18,8 +22,10 @@ mod tests {
     use serde_json::Value;
 
     /// What the target wants to see, and agents never do.
-    const SECRET: &str = "the-real-token-of-the-target";
-    const PORT: u16 = 8443;
+    pub(crate) const SECRET: &str = "the-real-token-of-the-target";
+    pub(crate) const PORT: u16 = 8443;
+    /// Where the server of gRPC listens.
+    pub(crate) const RPC_PORT: u16 = 8444;
 
     const POLICIES: &str = r#"
 @id("api-reads")
@@ -37,10 +43,25 @@ forbid (principal, action == Action::"http:DELETE", resource == Route::"api/v1/c
 @reason("orders are placed in EUR alone")
 forbid (principal, action == Action::"http:POST", resource == Route::"api/v1/orders")
 unless { context has http && context.http.fields.contains("currency=EUR") };
+
+@id("calls")
+permit (
+  principal in Group::"finance",
+  action in [Action::"http:POST", Action::"http:opaque"],
+  resource == Route::"rpc/shop.Orders/{method}"
+);
+
+@id("calls-in-clear")
+permit (principal in Group::"finance", action == Action::"unmask", resource)
+when { context has http && context.http.path like "/shop.Orders/*" };
+
+@id("nothing-is-cancelled")
+@reason("orders are not cancelled by agents")
+forbid (principal, action == Action::"http:POST", resource == Route::"rpc/shop.Orders/Cancel");
 "#;
 
-    struct Scene {
-        stage: Stage,
+    pub(crate) struct Scene {
+        pub(crate) stage: Stage,
         nginx: Child,
     }
 
@@ -75,6 +96,16 @@ credential = {{ user = "svc", password = "file:{directory}/secret" }}
 
 [target.http]
 routes = ["/v1/customers/{{id}}", "/v1/orders", "/v1/{{rest*}}"]
+
+[[target]]
+name = "rpc"
+protocol = "http"
+hosts = ["{API}:{RPC_PORT}"]
+tls = {{ upstream = "verify-full", ca = "{directory}/upstream.pem" }}
+credential = {{ user = "svc", password = "file:{directory}/secret" }}
+
+[target.http]
+routes = ["/shop.Orders/{{method}}", "/shop.Orders/Cancel"]
 "#
             );
             let init = format!(
@@ -103,12 +134,12 @@ routes = ["/v1/customers/{{id}}", "/v1/orders", "/v1/{{rest*}}"]
             scene
         }
 
-        fn file(&self, name: &str) -> PathBuf {
+        pub(crate) fn file(&self, name: &str) -> PathBuf {
             Path::new(&fs::read_to_string(self.stage.path("files")).unwrap()).join(name)
         }
 
         /// Runs a client as the agent, that looks for certificate authorities where it always does.
-        fn run(&self, mut command: Command) -> String {
+        pub(crate) fn run(&self, mut command: Command) -> String {
             for (name, trust) in ENVIRONMENT {
                 let file = if *trust == Trust::Bundle { "ca/bundle.pem" } else { "ca/ca.pem" };
                 command.env(name, self.file(file));
@@ -122,28 +153,32 @@ routes = ["/v1/customers/{{id}}", "/v1/orders", "/v1/{{rest*}}"]
         }
 
         fn curl(&self, arguments: &[&str]) -> String {
+            self.curl_as("--http1.1", arguments)
+        }
+
+        pub(crate) fn curl_as(&self, version: &str, arguments: &[&str]) -> String {
             let mut curl = Command::new("curl");
-            curl.args(["-sS", "-i", "--http1.1"]).args(arguments);
+            curl.args(["-sS", "-i", version]).args(arguments);
             self.run(curl)
         }
 
         /// What reached the target.
-        fn arrived(&self) -> String {
+        pub(crate) fn arrived(&self) -> String {
             fs::read_to_string(self.file("access.log")).unwrap_or_default()
         }
 
-        fn operate(&self, arguments: &[&str]) -> String {
+        pub(crate) fn operate(&self, arguments: &[&str]) -> String {
             let output = self.stage.operate(arguments).unwrap();
             assert!(output.status.success(), "{arguments:?}: {}", said(&output));
             said(&output)
         }
     }
 
-    fn said(output: &Output) -> String {
+    pub(crate) fn said(output: &Output) -> String {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
     }
 
-    fn url(path: &str) -> String {
+    pub(crate) fn url(path: &str) -> String {
         format!("https://{API}:{PORT}{path}")
     }
 
@@ -154,12 +189,12 @@ routes = ["/v1/customers/{{id}}", "/v1/orders", "/v1/{{rest*}}"]
 daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log;
 events {{ }}
 http {{
-    log_format all '$request_method $request_uri auth="$http_authorization" body="$request_body"';
+    log_format all '$server_protocol $request_method $request_uri auth="$http_authorization" body="$request_body"';
     access_log {directory}/access.log all;
     client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
     server {{
-        listen {FAR4}:{PORT} ssl; listen [{FAR6}]:{PORT} ssl;
+        listen {FAR4}:{PORT} ssl http2; listen [{FAR6}]:{PORT} ssl http2;
         ssl_certificate {directory}/nginx.crt; ssl_certificate_key {directory}/nginx.key;
         default_type application/json;
         add_header Alt-Svc 'h3=":443"' always;
@@ -195,6 +230,8 @@ http {{
             assert!(told.contains("denied 403 customers-are-kept"), "{name}: {told}");
         }
         assert!(!scene.arrived().contains("DELETE"), "{}", scene.arrived());
+        super::two::requests_share_a_connection(&scene);
+        super::two::calls_of_grpc_are_judged(&scene);
         recordings_hold_pairs_without_secrets(&scene);
         a_request_is_explained_without_asking_the_target(&scene);
         a_dead_target_is_a_native_error(scene);
@@ -392,7 +429,7 @@ func main() {
         );
     }
 
-    fn installed() -> PathBuf {
+    pub(crate) fn installed() -> PathBuf {
         let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients");
         std::env::var_os("INTERCEPTOR_CLIENTS").map_or_else(default, PathBuf::from)
     }

@@ -71,6 +71,8 @@ impl ActionName {
     pub const HTTP_PATCH: Self = Self("http:PATCH");
     /// Remove a resource.
     pub const HTTP_DELETE: Self = Self("http:DELETE");
+    /// Say something on a WebSocket.
+    pub const HTTP_MESSAGE: Self = Self("http:message");
     /// A request of which not everything is known that a target may read in it.
     pub const HTTP_OPAQUE: Self = Self("http:opaque");
     /// See values of a tag in clear.
@@ -111,6 +113,7 @@ impl ActionName {
         Self::HTTP_PUT,
         Self::HTTP_PATCH,
         Self::HTTP_DELETE,
+        Self::HTTP_MESSAGE,
         Self::HTTP_OPAQUE,
     ];
 
@@ -128,8 +131,10 @@ impl ActionName {
     /// The action of a method of HTTP, as it stands in a request, where policies know it.
     #[must_use]
     pub fn http(method: &str) -> Option<Self> {
-        let named = |known: &&Self| known.0.strip_prefix("http:") == Some(method) && **known != Self::HTTP_OPAQUE;
-        Self::HTTP.iter().find(named).copied()
+        // Those in lower case are no methods.
+        let is_method = method.bytes().all(|byte| byte.is_ascii_uppercase());
+        let named = |known: &&Self| known.0.strip_prefix("http:") == Some(method);
+        Self::HTTP.iter().find(named).copied().filter(|_| is_method)
     }
 
     /// The name as Cedar writes it.

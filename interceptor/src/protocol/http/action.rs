@@ -59,7 +59,6 @@ pub(super) fn command(
     location: &Location,
     body: &Body,
 ) -> Command {
-    let host = head.fields.text("host").unwrap_or_default().to_ascii_lowercase();
     let encoded = head.fields.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
     let mut opaque: Vec<String> = Vec::new();
     let (read, size) = match body {
@@ -91,7 +90,46 @@ pub(super) fn command(
     if name.is_none() {
         opaque.push(format!("its method is {}", head.method));
     }
-    let resource = resource(target, routes, location);
+    let said = Said { statement: statement(head), parameters: parameters(body), fields, size };
+    built(name, &opaque, resource(target, routes, location), (head, location), said)
+}
+
+/// The command of a message on a WebSocket that was asked for so.
+#[must_use]
+pub(super) fn message(
+    target: &Arc<str>,
+    routes: &Routes,
+    (head, location): (&RequestHead, &Location),
+    is_text: bool,
+    text: &Bytes,
+) -> Command {
+    let read = if is_text { content::read(Some("application/json"), false, text) } else { Err("it is binary".into()) };
+    let (fields, opaque) = read.map_or_else(|why| (Vec::new(), vec![why]), |content| (content.values, Vec::new()));
+    let said = Said {
+        statement: format!("MESSAGE {}", head.target),
+        parameters: parameters(&Body::Whole(text.clone())),
+        fields,
+        size: text.len() as u64,
+    };
+    built(Some(ActionName::HTTP_MESSAGE), &opaque, resource(target, routes, location), (head, location), said)
+}
+
+/// What is said by a request or a message.
+struct Said {
+    statement: String,
+    parameters: Arc<[Parameter]>,
+    /// The values of its body.
+    fields: Vec<String>,
+    size: u64,
+}
+
+fn built(
+    name: Option<ActionName>,
+    opaque: &[String],
+    resource: Resource,
+    (head, location): (&RequestHead, &Location),
+    said: Said,
+) -> Command {
     let act = |name, note: Option<String>| Action {
         name,
         resource: resource.clone(),
@@ -104,17 +142,17 @@ pub(super) fn command(
         actions.push(act(ActionName::HTTP_OPAQUE, Some(opaque.join("; "))));
     }
     let http = HttpFacts {
-        host,
+        host: head.fields.text("host").unwrap_or_default().to_ascii_lowercase(),
         path: location.path(),
         query: location.query.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         headers: shown(head).collect(),
-        fields: fields.into_iter().collect(),
-        size,
+        fields: said.fields.into_iter().collect(),
+        size: said.size,
     };
     Command {
         analysis: number(),
-        statement: statement(head).into(),
-        parameters: parameters(body),
+        statement: said.statement.into(),
+        parameters: said.parameters,
         actions: actions.into(),
         facts: Arc::new(Facts { has_where: true, statements: 1, http: Some(Arc::new(http)), ..Facts::default() }),
         in_transaction: false,

@@ -10,6 +10,7 @@
 
 mod body;
 pub mod frames;
+pub mod socket;
 #[cfg(test)]
 mod tests;
 pub mod two;

@@ -15,6 +15,7 @@ mod leg;
 mod one;
 mod rewound;
 mod served;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod two;

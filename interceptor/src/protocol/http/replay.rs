@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::BytesMut;
+
 use super::codec::frames::{self, Content, PREFACE};
+use super::codec::socket::{Messages, Said};
 use super::codec::{self, Chunked, Fields, Length, Piece};
 use crate::protocol::{Direction, Replayer, Shown};
 
@@ -13,6 +16,8 @@ use crate::protocol::{Direction, Replayer, Shown};
 const SHOWN_LIMIT: usize = 64 * 1024;
 /// Requests that may wait for their answers.
 const ASKED_LIMIT: usize = 1024;
+/// The longest message of a WebSocket.
+const MESSAGE_LIMIT: usize = 16 << 20;
 /// Streams of HTTP/2 whose bodies are held until they have ended.
 const STREAMS_LIMIT: usize = 200;
 
@@ -25,6 +30,8 @@ pub(super) struct Replay {
     asked: VecDeque<bool>,
     /// The agent speaks HTTP/2.
     is_two: bool,
+    /// It has become a WebSocket.
+    is_socket: bool,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +39,8 @@ struct Stream {
     held: Vec<u8>,
     body: Option<Body>,
     lost: bool,
+    /// What is read of a WebSocket.
+    messages: Option<Messages>,
     /// What has come of the bodies of HTTP/2, by stream.
     bodies: BTreeMap<u32, Shortened>,
 }
@@ -90,7 +99,17 @@ impl Replayer for Replay {
                 stream.held.drain(..PREFACE.len());
             }
         }
-        if self.is_two { stream.frames() } else { stream.messages(from_agent, &mut self.asked) }
+        if self.is_two {
+            return stream.frames();
+        }
+        if self.is_socket {
+            return stream.said(from_agent);
+        }
+        let mut shown = stream.messages(from_agent, &mut self.asked, &mut self.is_socket);
+        if self.is_socket {
+            shown.extend(self.target.said(false));
+        }
+        shown
     }
 }
 
@@ -127,6 +146,35 @@ impl Stream {
         }
     }
 
+    /// Messages of a WebSocket.
+    fn said(&mut self, from_agent: bool) -> Vec<Shown> {
+        let mut shown = Vec::new();
+        let messages = self.messages.get_or_insert_with(|| Messages::new(false, MESSAGE_LIMIT));
+        let mut input = BytesMut::from(self.held.as_slice());
+        let lost = loop {
+            let text = match messages.next(&mut input) {
+                Ok(None) => break false,
+                Err(_) => break true,
+                Ok(Some(Said::Text(text))) => shortened(&text),
+                Ok(Some(Said::Binary(bytes))) => format!("{} bytes", bytes.len()),
+                Ok(Some(Said::Close(code, reason))) => {
+                    let code = code.map(|code| format!(" {code}")).unwrap_or_default();
+                    shown.push(Shown::Message(
+                        format!("closed:{code} {}", String::from_utf8_lossy(&reason)).trim().to_owned(),
+                    ));
+                    continue;
+                }
+                Ok(Some(Said::Ping(_) | Said::Pong)) => continue,
+            };
+            shown.push(if from_agent { Shown::Statement(text) } else { Shown::Other(text) });
+        };
+        self.held = input.to_vec();
+        if lost {
+            shown.push(self.lose());
+        }
+        shown
+    }
+
     fn lose(&mut self) -> Shown {
         self.lost = true;
         let held = std::mem::take(&mut self.held);
@@ -134,11 +182,16 @@ impl Stream {
     }
 
     /// Messages of HTTP/1.1.
-    fn messages(&mut self, from_agent: bool, asked: &mut VecDeque<bool>) -> Vec<Shown> {
+    fn messages(&mut self, from_agent: bool, asked: &mut VecDeque<bool>, is_socket: &mut bool) -> Vec<Shown> {
         let mut shown = Vec::new();
         loop {
             match &mut self.body {
                 None => match self.head(from_agent, asked) {
+                    Ok(Some(Shown::Complete(line))) if line.starts_with("101 ") => {
+                        shown.push(Shown::Complete(line));
+                        *is_socket = true;
+                        return shown;
+                    }
                     Ok(Some(line)) => shown.push(line),
                     Ok(None) => return shown,
                     Err(()) => {
@@ -189,11 +242,21 @@ impl Stream {
     }
 }
 
+fn shortened(bytes: &[u8]) -> String {
+    let mut body = Shortened::default();
+    body.push(bytes);
+    body.text().unwrap_or_default()
+}
+
 /// The head of a request or an answer of HTTP/2, or trailers.
 fn head_of(stream: u32, fields: &Fields) -> Shown {
     match (fields.text(":method"), fields.text(":path"), fields.text(":status")) {
         (Some(method), Some(path), _) => Shown::Statement(format!("#{stream} {method} {path}")),
-        (_, _, Some(status)) => Shown::Complete(format!("#{stream} {status}")),
+        (_, _, Some(status)) => {
+            // That of gRPC may come without any message before it.
+            let grpc = fields.text("grpc-status").map(|status| format!(", grpc-status: {status}")).unwrap_or_default();
+            Shown::Complete(format!("#{stream} {status}{grpc}"))
+        }
         _ => {
             let lines =
                 fields.0.iter().map(|field| format!("{}: {}", field.name, String::from_utf8_lossy(&field.value)));

@@ -11,6 +11,7 @@ use super::agent::Answering;
 use super::exchange::Next;
 use super::leg::LegError;
 use super::served::Served;
+use super::socket::farewell;
 use super::upstream::Hearing;
 use super::{FAREWELL_TIMEOUT, agent_failed};
 use crate::mask::{Carrier, Masker, Outcome};
@@ -54,6 +55,8 @@ pub(super) struct Delivery<'a> {
     pub(super) heard_all: Arc<AtomicBool>,
     /// Part of an answer is out: nothing else can be said.
     begun: bool,
+    /// But in a farewell of a WebSocket.
+    socket: bool,
 }
 
 impl<'a> Delivery<'a> {
@@ -67,6 +70,7 @@ impl<'a> Delivery<'a> {
             grpc: false,
             heard_all: Arc::default(),
             begun: false,
+            socket: false,
         }
     }
 
@@ -85,10 +89,19 @@ impl<'a> Delivery<'a> {
     /// The last words, where anything can still be said.
     pub(super) async fn tell(&mut self, why: &Denial) {
         if self.begun {
+            self.leave_socket(why).await;
             self.cut().await;
             return;
         }
         let _best_effort = timeout(FAREWELL_TIMEOUT, self.say(denial::problem(why), why)).await;
+    }
+
+    async fn leave_socket(&mut self, why: &Denial) {
+        if let (true, Answering::One { writer, .. }) = (self.socket, &mut self.answering) {
+            let mut bytes = Vec::new();
+            farewell(why, 1008).write(&mut bytes, None);
+            let _best_effort = timeout(FAREWELL_TIMEOUT, writer.put(&bytes)).await;
+        }
     }
 
     /// Says a refusal, as the agent expects it.
@@ -109,6 +122,26 @@ impl<'a> Delivery<'a> {
             self.answering.piece(body).await?;
         }
         self.answering.end(None).await
+    }
+
+    /// Tells the agent that the target agrees to a WebSocket.
+    pub(super) async fn agree(&mut self, heard: Result<ResponseHead, String>) -> Result<(), Failure> {
+        let mut head = heard.map_err(Failure::Upstream)?;
+        let is_socket = head.fields.get("upgrade").is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"));
+        if !is_socket || head.fields.get("sec-websocket-extensions").is_some() {
+            let why = "it agrees to another protocol, or to an extension, that it was not asked for";
+            self.fail(why).await?;
+            return Err(Failure::Upstream(why.to_owned()));
+        }
+        head.fields.end_to_end();
+        let spellings = self.served.who().and_then(|who| who.spellings.clone());
+        let echoes = spellings.is_some_and(|spellings| spellings.blot_head(&mut head));
+        self.note_echo(echoes).await?;
+        head.fields.set("connection", "Upgrade");
+        head.fields.set("upgrade", "websocket");
+        self.send_head(head, Extent::Bodiless, true).await?;
+        self.socket = true;
+        self.flush().await
     }
 
     /// Lets the agent see that what it got is not all.

@@ -5,18 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex as Kept;
+use tokio::sync::Mutex;
 
-use super::agent::Asking;
+use super::agent::{Answering, Asking};
 use super::agent_failed;
 use super::answer::Delivery;
 use super::leg::LegError;
 use super::served::{Holding, Served};
+use super::socket::{self, Socket};
 use super::upstream::{Hearing, Sending, Way, again};
 use crate::mask::Masker;
 use crate::policy::{Command, Denial, Fault, Permit};
 use crate::protocol::http::BODY_LIMIT;
 use crate::protocol::http::action::{Body, is_grpc};
 use crate::protocol::http::codec::{Length, RequestHead};
+use crate::protocol::http::route::Location;
 use crate::protocol::http::transcript::Transcript;
 use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
 
@@ -35,6 +39,7 @@ pub(super) enum Next {
 /// A request that may be forwarded.
 struct Permitted<'a> {
     head: RequestHead,
+    location: Location,
     sent: Sent,
     permit: Permit,
     held: Holding<'a>,
@@ -117,7 +122,7 @@ impl<'a> Exchange<'a> {
         };
         held.set(sent.known.len())?;
         let command = self.served.command(&head, &location, &body);
-        Ok(self.judged(&command).await?.map(|permit| Permitted { head, sent, permit, held }))
+        Ok(self.judged(&command).await?.map(|permit| Permitted { head, location, sent, permit, held }))
     }
 
     /// As much of the body as is looked into.
@@ -170,7 +175,8 @@ impl<'a> Exchange<'a> {
 
     /// Sends what is permitted, and passes the answer on.
     async fn forward(&mut self, permitted: Permitted<'_>) -> Result<Next, Failure> {
-        let Permitted { mut head, sent, permit, held } = permitted;
+        let Permitted { mut head, location, sent, permit, held } = permitted;
+        let asked = matches!(socket::asks(&head), Ok(true)).then(|| head.clone());
         let served = self.served;
         let masker = {
             let (obligations, _recorded) = permit.spend();
@@ -203,13 +209,64 @@ impl<'a> Exchange<'a> {
             }
             self.delivery.proceed().await?;
         }
-        self.answer((sent.known, held, over), (sending, hearing), masker).await
+        match asked {
+            Some(asked) => self.open_socket((&asked, &location), (sending, hearing), masker).await,
+            None => self.answer((sent.known, held, over), (sending, hearing), masker).await,
+        }
+    }
+
+    /// Passes messages on, where the target agrees to that.
+    async fn open_socket(
+        &mut self,
+        (head, location): (&RequestHead, &Location),
+        (mut sending, mut hearing): (Sending, Hearing<'_>),
+        masker: Masker,
+    ) -> Result<Next, Failure> {
+        if let Err(error) = sending.flush().await {
+            return self.refuse(self.served.upstream_fault(&error.to_string())).await;
+        }
+        let heard = tokio::select! {
+            heard = hearing.head(false) => heard,
+            () = self.asking.gone() => return Err(Failure::Agent("it left before the answer".to_owned())),
+        };
+        let Self { served, asking, delivery, .. } = self;
+        if !matches!(&heard, Ok(head) if head.status == 101) {
+            delivery.closes = true;
+            return delivery.answer(heard, &mut hearing, masker).await.map(|_| Next::Shut);
+        }
+        delivery.agree(heard).await?;
+        let (Asking::One { reader: agent, .. }, Answering::One { writer, .. }) = (asking, &mut delivery.answering)
+        else {
+            return Err(Failure::Agent("it upgrades HTTP/2".to_owned()));
+        };
+        let (Sending::One { writer: target, .. }, Hearing::One { mut reader, .. }) = (sending, hearing) else {
+            return Err(Failure::Upstream("it upgrades HTTP/2".to_owned()));
+        };
+        let socket = Socket {
+            served,
+            head,
+            location,
+            masks: Kept::new(vec![masker]),
+            to_agent: Mutex::new(writer),
+            to_target: Mutex::new(target),
+        };
+        socket.relay(agent, &mut reader).await
     }
 
     /// The head as the target gets it.
     fn prepare(&self, head: &mut RequestHead, sent: &Sent, way: &Way<'_>, scans: bool) -> Result<(), String> {
         let trailers = way.is_two() && head.fields.lists("te", "trailers");
+        let upgrades = head.fields.get("upgrade").is_some();
         head.fields.end_to_end();
+        if upgrades {
+            if way.is_two() {
+                return Err("the target speaks HTTP/2, which opens no WebSocket".to_owned());
+            }
+            head.fields.set("connection", "Upgrade");
+            head.fields.set("upgrade", "websocket");
+            // Nothing is agreed on that would have to be understood.
+            head.fields.remove("sec-websocket-extensions");
+        }
         head.fields.remove("expect");
         head.fields.remove("content-length");
         match sent.length {

@@ -171,7 +171,13 @@ impl Reader {
         Ok(self.input.len())
     }
 
-    async fn fill(&mut self) -> Result<usize, LegError> {
+    /// What was received and not read.
+    pub(super) const fn input(&mut self) -> &mut BytesMut {
+        &mut self.input
+    }
+
+    /// Receives more; nothing where it closed. Waits as long as it takes.
+    pub(super) async fn fill(&mut self) -> Result<usize, LegError> {
         self.input.reserve(READ_SIZE);
         Ok(self.stream.read_buf(&mut self.input).await?)
     }

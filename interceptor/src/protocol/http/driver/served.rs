@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::split_host;
 use super::upstream::Upstreams;
+use super::{socket, split_host};
 use crate::mask::Rules;
-use crate::policy::{Denial, Fault, Retry};
+use crate::policy::{Command, Denial, Fault, Retry};
 use crate::protocol::http::codec::RequestHead;
 use crate::protocol::http::route::Location;
 use crate::protocol::http::scrub::Spellings;
@@ -115,9 +116,7 @@ impl<'a> Served<'a> {
         if matches!(head.method.as_str(), "CONNECT" | "TRACE") {
             return Err(refused("this method is not passed on"));
         }
-        if head.fields.get("upgrade").is_some() || head.fields.lists("connection", "upgrade") {
-            return Err(refused("upgrades to other protocols are not understood, and so not passed on"));
-        }
+        socket::asks(head).map_err(refused)?;
         // It would be judged with such a field, and reach the target without.
         if let Some(name) = head.fields.named_by_connection().next() {
             return Err(refused(&format!("`Connection` names {name:.100}, which is no field of one connection alone")));
@@ -149,6 +148,11 @@ impl<'a> Served<'a> {
         body: &action::Body,
     ) -> crate::policy::Command {
         action::command(&self.target.name, &self.settings.routes, head, location, body)
+    }
+
+    /// The command of a message on a WebSocket.
+    pub(super) fn message(&self, head: &RequestHead, location: &Location, is_text: bool, text: &Bytes) -> Command {
+        action::message(&self.target.name, &self.settings.routes, (head, location), is_text, text)
     }
 
     pub(super) fn agents_fault(&self, what: &str, why: &str) -> Denial {

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::Notify;
 
+mod socket;
 mod two;
 
 use super::leg::Left;
@@ -15,7 +16,7 @@ use super::*;
 use crate::mask::Rules;
 use crate::policy::{Fault, Held, Permit, Permitted, Recorded, Retry};
 use crate::protocol::http::{BODY_LIMIT, Config};
-use crate::protocol::{Admitted, Cancel, Dial, Impact, Login, Observation, Verdict};
+use crate::protocol::{Admitted, Cancel, Dial, Direction, Impact, Login, Observation, Verdict};
 use crate::secret::Secret;
 use crate::telemetry::SessionId;
 
@@ -37,6 +38,8 @@ struct Script {
     approve: Notify,
     dropped: AtomicUsize,
     unrecordable: AtomicBool,
+    /// From now on.
+    deny: AtomicBool,
     room: usize,
     token: Option<&'static [u8]>,
     end: Notify,
@@ -79,7 +82,7 @@ impl Gate for Script {
 
     fn judge(&self, command: &Command) -> BoxFuture<'_, Result<Verdict, Denial>> {
         self.judged.lock().push(command.clone());
-        let answer = self.answer;
+        let answer = if self.deny.load(Ordering::SeqCst) { Answer::Deny } else { self.answer };
         Box::pin(async move {
             match answer {
                 Answer::Permit(masked) => Ok(Verdict::Permit(Permitted::scripted(masked).into_permit(Recorded::at(1)))),
@@ -206,6 +209,7 @@ fn script(answer: Answer) -> Script {
         approve: Notify::new(),
         dropped: AtomicUsize::new(0),
         unrecordable: AtomicBool::new(false),
+        deny: AtomicBool::new(false),
         room: usize::MAX,
         token: None,
         end: Notify::new(),
@@ -391,7 +395,6 @@ async fn who_means_another_target_or_another_protocol_is_refused() {
         ("OPTIONS *", "Host: api.test"),
         ("CONNECT api.test:443", "Host: api.test:443"),
         ("TRACE /v1/x", "Host: api.test"),
-        ("GET /v1/x", "Host: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket"),
         ("GET /v1/x", "Host: api.test\r\nUpgrade: h2c"),
         ("GET /v1/../admin", "Host: api.test"),
         ("GET /v1/%2e%2e/admin", "Host: api.test"),

@@ -199,7 +199,8 @@ impl<'a> Way<'a> {
                 head.write(&mut bytes);
                 writer.put(&bytes).await?;
                 let chunked = head.fields.get("transfer-encoding").is_some();
-                let hearing = Hearing::One { reader, left: Left::Nothing, _slot: slot };
+                let upgrades = head.fields.get("upgrade").is_some();
+                let hearing = Hearing::One { reader, left: Left::Nothing, upgrades, _slot: slot };
                 Ok((Sending::One { writer, chunked }, hearing))
             }
             Self::Two { mut requests, scheme, stalled } => {
@@ -254,7 +255,7 @@ impl Sending {
 
 /// Where the answer comes from.
 pub(super) enum Hearing<'a> {
-    One { reader: Reader, left: Left, _slot: SemaphorePermit<'a> },
+    One { reader: Reader, left: Left, upgrades: bool, _slot: SemaphorePermit<'a> },
     Two { response: ResponseFuture, body: Option<RecvStream> },
 }
 
@@ -263,9 +264,9 @@ impl Hearing<'_> {
     /// dropped while it waits.
     pub(super) async fn head(&mut self, asked_head: bool) -> Result<ResponseHead, String> {
         match self {
-            Self::One { reader, left, .. } => {
-                let head = final_head(reader).await?;
-                let bodiless = asked_head || matches!(head.status, 204 | 304);
+            Self::One { reader, left, upgrades, .. } => {
+                let head = final_head(reader, *upgrades).await?;
+                let bodiless = asked_head || matches!(head.status, 101 | 204 | 304);
                 *left = if bodiless { Left::Nothing } else { Left::from(head.length) };
                 Ok(head)
             }
@@ -324,9 +325,10 @@ impl Hearing<'_> {
     }
 }
 
-async fn final_head(reader: &mut Reader) -> Result<ResponseHead, String> {
+async fn final_head(reader: &mut Reader, upgrades: bool) -> Result<ResponseHead, String> {
     for _ in 0..INTERIM_LIMIT {
         match reader.head(codec::response).await {
+            Ok(Some(head)) if head.status == 101 && upgrades => return Ok(head),
             Ok(Some(head)) if head.status == 101 => return Err("it upgrades what was not to be".to_owned()),
             Ok(Some(head)) if head.status < 200 => {}
             Ok(Some(head)) => return Ok(head),

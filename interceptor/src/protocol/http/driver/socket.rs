@@ -1,0 +1,316 @@
+//! A WebSocket (RFC 6455): what an agent says is judged message by message, what it is told is masked likewise.
+//!
+//! Messages are put together before they are judged or masked, up to a limit each. Pings are answered on the leg that they
+//! came on; extensions are never agreed on, so that each side says what it says in clear.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex as Kept;
+use tokio::sync::Mutex;
+
+use super::agent_failed;
+use super::exchange::Next;
+use super::leg::{LegError, Reader, Writer};
+use super::served::Served;
+use crate::mask::{Carrier, Masker, Outcome};
+use crate::policy::{Denial, Permit};
+use crate::protocol::http::codec::RequestHead;
+use crate::protocol::http::codec::socket::{Broken, Messages, Said};
+use crate::protocol::http::route::Location;
+use crate::protocol::http::{BODY_LIMIT, MASK_LIMIT};
+use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
+
+/// Different masks that may apply on one socket: which it is depends on what was permitted on it.
+const MASKS_LIMIT: usize = 16;
+/// The longest reason that a farewell can have, in bytes.
+const REASON_LIMIT: usize = 123;
+
+/// A socket between an agent and a target.
+pub(super) struct Socket<'a> {
+    pub(super) served: &'a Served<'a>,
+    /// What was asked for, and where.
+    pub(super) head: &'a RequestHead,
+    pub(super) location: &'a Location,
+    pub(super) masks: Kept<Vec<Masker>>,
+    pub(super) to_agent: Mutex<&'a mut Writer>,
+    pub(super) to_target: Mutex<Writer>,
+}
+
+/// How one direction ended.
+enum End {
+    /// Whoever spoke said farewell, or closed.
+    Farewell(Option<u16>, Bytes),
+    /// Policy, or what an agent broke.
+    Refused(Denial, u16),
+    /// What the target broke.
+    Target(String),
+}
+
+impl Socket<'_> {
+    /// Passes messages on until either side ends it.
+    pub(super) async fn relay(&self, agent: &mut Reader, target: &mut Reader) -> Result<Next, Failure> {
+        let end = tokio::select! {
+            end = self.up(agent) => end?,
+            end = self.down(target) => end?,
+        };
+        let (to_agent, to_target) = match end {
+            End::Farewell(code, reason) => {
+                let (reason, _) = self.masked(Carrier::Text { max_chars: None }, &reason);
+                let farewell = Said::Close(code, reason);
+                (farewell.clone(), farewell)
+            }
+            End::Refused(denial, code) => {
+                self.served.observe(Observation::Denied(denial.clone())).await?;
+                (farewell(&denial, code), Said::Close(Some(1001), Bytes::new()))
+            }
+            End::Target(why) => {
+                let denial = self.served.upstream_fault(&why);
+                self.served.observe(Observation::Denied(denial.clone())).await?;
+                (farewell(&denial, 1011), Said::Close(Some(1002), Bytes::new()))
+            }
+        };
+        self.tell(&to_agent).await?;
+        // It may be gone, and has nothing to say any more.
+        let mut bytes = Vec::new();
+        to_target.write(&mut bytes, Some(key()?));
+        let mut writer = self.to_target.lock().await;
+        let _best_effort = send(&mut writer, &bytes).await;
+        Ok(Next::Shut)
+    }
+
+    /// What the agent says.
+    async fn up(&self, agent: &mut Reader) -> Result<End, Failure> {
+        let mut messages = Messages::new(true, BODY_LIMIT);
+        let mut holding = self.served.holding();
+        loop {
+            let said = match agent.said(&mut messages).await {
+                Ok(Some(Ok(said))) => said,
+                Ok(Some(Err(broken))) => {
+                    let denial = self.served.agents_fault("a WebSocket", &broken.to_string());
+                    return Ok(End::Refused(denial, broken.code()));
+                }
+                Ok(None) => return Ok(End::Farewell(Some(1001), Bytes::new())),
+                Err(error) => return Err(agent_failed(error)),
+            };
+            match &said {
+                Said::Ping(payload) => {
+                    let mut bytes = Vec::new();
+                    Said::write_pong(&mut bytes, payload, None);
+                    send(&mut **self.to_agent.lock().await, &bytes).await.map_err(agent_failed)?;
+                }
+                Said::Pong => {}
+                // Its reason is nothing that anybody has judged.
+                Said::Close(code, _) => return Ok(End::Farewell(*code, Bytes::new())),
+                Said::Text(payload) | Said::Binary(payload) => {
+                    holding.set(payload.len())?;
+                    match self.judged(&said, payload, agent).await? {
+                        Ok(permit) => {
+                            if let Err(denial) = self.spend(permit) {
+                                return Ok(End::Refused(denial, 1011));
+                            }
+                        }
+                        Err(denial) => return Ok(End::Refused(denial, 1008)),
+                    }
+                    if let Err(error) = self.pass(&said).await? {
+                        return Ok(End::Target(error.to_string()));
+                    }
+                    holding.set(0)?;
+                }
+            }
+        }
+    }
+
+    async fn judged(
+        &self,
+        said: &Said,
+        payload: &Bytes,
+        agent: &mut Reader,
+    ) -> Result<Result<Permit, Denial>, Failure> {
+        let served = self.served;
+        let is_text = matches!(said, Said::Text(_));
+        let command = served.message(self.head, self.location, is_text, payload);
+        Ok(match served.gate.judge(&command).await {
+            Ok(Verdict::Permit(permit)) => Ok(permit),
+            Ok(Verdict::Ended(denial)) | Err(denial) => Err(denial),
+            Ok(Verdict::Hold(held)) => {
+                let hold: BoxFuture<'_, _> = served.gate.hold(&command, held, Impact::default());
+                tokio::select! {
+                    answered = hold => answered,
+                    () = agent.gone() => {
+                        return Err(Failure::Agent("it left while its message was held".to_owned()));
+                    }
+                }
+            }
+        })
+    }
+
+    /// What the permit of a message asks of what is said back counts from now on, with all that counted before.
+    fn spend(&self, permit: Permit) -> Result<(), Denial> {
+        let (obligations, _recorded) = permit.spend();
+        let mut masks = self.masks.lock();
+        if masks.iter().any(|masker| masker.is_for(&obligations)) {
+            return Ok(());
+        }
+        if masks.len() == MASKS_LIMIT {
+            let why = format!("what may be seen on it has changed more than {MASKS_LIMIT} times");
+            return Err(self.served.agents_fault("a WebSocket", &why));
+        }
+        masks.push(Masker::new(Arc::clone(&self.served.rules), &obligations));
+        Ok(())
+    }
+
+    /// Sends a message to the target; the inner error is the target's.
+    async fn pass(&self, said: &Said) -> Result<Result<(), LegError>, Failure> {
+        let mut recorded = Vec::new();
+        said.write(&mut recorded, None);
+        self.served.observe(Observation::Data(Direction::FromAgent, recorded.into())).await?;
+        let mut bytes = Vec::new();
+        said.write(&mut bytes, Some(key()?));
+        Ok(send(&mut *self.to_target.lock().await, &bytes).await)
+    }
+
+    /// What the target says.
+    async fn down(&self, target: &mut Reader) -> Result<End, Failure> {
+        let mut messages = Messages::new(false, MASK_LIMIT);
+        let mut holding = self.served.holding();
+        loop {
+            let said = match target.said(&mut messages).await {
+                Ok(Some(Ok(said))) => said,
+                Ok(Some(Err(broken))) => return Ok(End::Target(broken.to_string())),
+                Ok(None) => return Ok(End::Farewell(Some(1001), Bytes::new())),
+                Err(error) => return Ok(End::Target(error.to_string())),
+            };
+            let payload = match &said {
+                Said::Ping(payload) => {
+                    let mut bytes = Vec::new();
+                    Said::write_pong(&mut bytes, payload, Some(key()?));
+                    if let Err(error) = send(&mut *self.to_target.lock().await, &bytes).await {
+                        return Ok(End::Target(error.to_string()));
+                    }
+                    continue;
+                }
+                Said::Pong => continue,
+                Said::Close(code, reason) => return Ok(End::Farewell(*code, reason.clone())),
+                Said::Text(payload) | Said::Binary(payload) => payload,
+            };
+            holding.set(payload.len())?;
+            let scans = self.masks.lock().iter().any(Masker::scans);
+            if scans && matches!(said, Said::Binary(_)) {
+                return Ok(End::Target("its message has to be masked, and cannot be looked into".to_owned()));
+            }
+            let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(payload).is_ok();
+            let carrier = if is_json { Carrier::Json } else { Carrier::Text { max_chars: None } };
+            let (payload, replaced) = if scans { self.masked(carrier, payload) } else { (payload.clone(), false) };
+            if replaced {
+                self.served.observe(Observation::Masked { cells: vec![("message".to_owned(), 1)] }).await?;
+            }
+            let payload = self.blotted(payload).await?;
+            let told = if matches!(said, Said::Text(_)) { Said::Text(payload) } else { Said::Binary(payload) };
+            self.tell(&told).await?;
+            holding.set(0)?;
+        }
+    }
+
+    /// Without what may not be seen, and whether there was any of it.
+    fn masked(&self, carrier: Carrier, text: &Bytes) -> (Bytes, bool) {
+        let (mut text, mut replaced) = (text.clone(), false);
+        for masker in self.masks.lock().iter_mut().filter(|masker| masker.scans()) {
+            let column = masker.column(&Arc::default(), false);
+            let mut out = Vec::new();
+            match masker.apply(&column, carrier, &text, &mut out) {
+                Outcome::Unchanged => {}
+                Outcome::Replaced => (text, replaced) = (out.into(), true),
+                Outcome::Null => (text, replaced) = (Bytes::from_static(b"null"), true),
+            }
+        }
+        (text, replaced)
+    }
+
+    /// Without the credential.
+    async fn blotted(&self, payload: Bytes) -> Result<Bytes, Failure> {
+        let Some(spellings) = self.served.who().and_then(|who| who.spellings.clone()) else { return Ok(payload) };
+        let mut bytes = payload.to_vec();
+        if !spellings.blot(&mut bytes) {
+            return Ok(payload);
+        }
+        let text = format!("{} echoed the credential: it was blotted out", self.served.target.name);
+        self.served.observe(Observation::Note(text)).await?;
+        Ok(bytes.into())
+    }
+
+    async fn tell(&self, said: &Said) -> Result<(), Failure> {
+        let mut bytes = Vec::new();
+        said.write(&mut bytes, None);
+        let bytes = Bytes::from(bytes);
+        self.served.observe(Observation::Data(Direction::ToAgent, bytes.clone())).await?;
+        send(&mut **self.to_agent.lock().await, &bytes).await.map_err(agent_failed)
+    }
+}
+
+/// A refusal as a farewell.
+pub(super) fn farewell(denial: &Denial, code: u16) -> Said {
+    let mut text = format!("interceptor: {}", denial.reason);
+    for (name, value) in [("rule", &denial.rule), ("remedy", &denial.remedy)] {
+        if let Some(value) = value {
+            text.push_str(&format!("; {name}: {value}"));
+        }
+    }
+    let end = (0..=REASON_LIMIT.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.truncate(end);
+    Said::Close(Some(code), text.into())
+}
+
+async fn send(writer: &mut Writer, bytes: &[u8]) -> Result<(), LegError> {
+    writer.put(bytes).await?;
+    writer.flush().await
+}
+
+/// A key that nobody can guess, so that what an agent says does not look like another protocol to whoever stands between
+/// (RFC 6455, section 10.3).
+fn key() -> Result<[u8; 4], Failure> {
+    let mut key = [0; 4];
+    getrandom::fill(&mut key).map_err(|error| Failure::Upstream(error.to_string()))?;
+    Ok(key)
+}
+
+impl Reader {
+    /// The next message; `None` where it closed. Waits as long as it takes. Nothing is lost where this is dropped.
+    async fn said(&mut self, messages: &mut Messages) -> Result<Option<Result<Said, Broken>>, LegError> {
+        loop {
+            match messages.next(self.input()) {
+                Ok(None) => {}
+                Ok(Some(said)) => return Ok(Some(Ok(said))),
+                Err(broken) => return Ok(Some(Err(broken))),
+            }
+            if self.fill().await? == 0 {
+                return if self.is_empty() && messages.held() == 0 { Ok(None) } else { Err(LegError::Closed) };
+            }
+        }
+    }
+}
+
+/// Whether a request asks for a WebSocket, as RFC 6455, section 4.1, has it; the sentence says what is wrong with one that does.
+pub(super) fn asks(head: &RequestHead) -> Result<bool, &'static str> {
+    let fields = &head.fields;
+    let Some(upgrade) = fields.get("upgrade") else {
+        return if fields.lists("connection", "upgrade") { Err("it upgrades to nothing") } else { Ok(false) };
+    };
+    if !upgrade.eq_ignore_ascii_case(b"websocket") {
+        return Err("upgrades to other protocols than WebSocket are not understood, and so not passed on");
+    }
+    let bodiless = matches!(head.length, crate::protocol::http::codec::Length::Known(0));
+    if head.method != "GET" || !bodiless || !fields.lists("connection", "upgrade") {
+        return Err("it asks for a WebSocket in a way that is none");
+    }
+    if fields.text("sec-websocket-version") != Some("13") || !is_key(fields.text("sec-websocket-key")) {
+        return Err("it asks for a WebSocket of another version than 13, or without a key");
+    }
+    Ok(true)
+}
+
+fn is_key(key: Option<&str>) -> bool {
+    use base64::Engine as _;
+    key.is_some_and(|key| base64::engine::general_purpose::STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16))
+}
