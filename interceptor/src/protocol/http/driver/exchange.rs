@@ -17,6 +17,7 @@ use crate::policy::{Command, Denial, Fault, Permit};
 use crate::protocol::http::BODY_LIMIT;
 use crate::protocol::http::action::{Body, is_grpc};
 use crate::protocol::http::codec::{Length, RequestHead};
+use crate::protocol::http::rewrite::{self, Plan};
 use crate::protocol::http::transcript::Transcript;
 use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
 
@@ -37,6 +38,8 @@ struct Permitted<'a> {
     head: RequestHead,
     sent: Sent,
     permit: Permit,
+    /// The route of the target that it is on.
+    route: Option<String>,
     held: Holding<'a>,
 }
 
@@ -117,7 +120,8 @@ impl<'a> Exchange<'a> {
         };
         held.set(sent.known.len())?;
         let command = self.served.command(&head, &location, &body);
-        Ok(self.judged(&command).await?.map(|permit| Permitted { head, sent, permit, held }))
+        let route = self.served.settings.routes.find(&location.segments).map(ToString::to_string);
+        Ok(self.judged(&command).await?.map(|permit| Permitted { head, sent, permit, route, held }))
     }
 
     /// As much of the body as is looked into.
@@ -170,17 +174,18 @@ impl<'a> Exchange<'a> {
 
     /// Sends what is permitted, and passes the answer on.
     async fn forward(&mut self, permitted: Permitted<'_>) -> Result<Next, Failure> {
-        let Permitted { mut head, sent, permit, held } = permitted;
+        let Permitted { mut head, sent, permit, route, held } = permitted;
         let served = self.served;
-        let masker = {
+        let plan = {
             let (obligations, _recorded) = permit.spend();
-            Masker::new(Arc::clone(&served.rules), &obligations)
+            let masker = Masker::new(Arc::clone(&served.rules), &obligations);
+            Plan::new(masker, &served.target.name, route.as_deref())
         };
         let way = match served.upstreams.reach().await {
             Ok(way) => way,
             Err(why) => return self.refuse(served.upstream_fault(&why)).await,
         };
-        if let Err(why) = self.prepare(&mut head, &sent, &way, masker.scans()) {
+        if let Err(why) = self.prepare(&mut head, &sent, &way, plan.masks()) {
             let denial = Denial { fault: Fault::Operator, ..served.agents_fault("the log-in at the target", &why) };
             return self.refuse(denial).await;
         }
@@ -203,11 +208,11 @@ impl<'a> Exchange<'a> {
             }
             self.delivery.proceed().await?;
         }
-        self.answer((sent.known, held, over), (sending, hearing), masker).await
+        self.answer((sent.known, held, over), (sending, hearing), plan).await
     }
 
     /// The head as the target gets it.
-    fn prepare(&self, head: &mut RequestHead, sent: &Sent, way: &Way<'_>, scans: bool) -> Result<(), String> {
+    fn prepare(&self, head: &mut RequestHead, sent: &Sent, way: &Way<'_>, masks: bool) -> Result<(), String> {
         let trailers = way.is_two() && head.fields.lists("te", "trailers");
         head.fields.end_to_end();
         head.fields.remove("expect");
@@ -222,11 +227,11 @@ impl<'a> Exchange<'a> {
             head.fields.set("te", "trailers");
         }
         let who = self.served.who().ok_or("the agent has no identity yet")?;
-        if scans || who.spellings.is_some() {
-            // What is looked through has to come as it is.
-            head.fields.set("accept-encoding", "identity");
+        if masks || who.spellings.is_some() {
+            // What is looked through has to come so that it can be decoded.
+            head.fields.set("accept-encoding", rewrite::accepted(&head.fields));
         }
-        if scans {
+        if masks {
             // And what is to be masked whole.
             ["range", "if-range"].into_iter().for_each(|name| head.fields.remove(name));
         }
@@ -239,7 +244,7 @@ impl<'a> Exchange<'a> {
         &mut self,
         (known, held, over): (Bytes, Holding<'_>, bool),
         (mut sending, mut hearing): (Sending, Hearing<'_>),
-        masker: Masker,
+        plan: Plan,
     ) -> Result<Next, Failure> {
         let served = self.served;
         let Self { asking, delivery, transcript, .. } = self;
@@ -252,7 +257,7 @@ impl<'a> Exchange<'a> {
                 sent = &mut rest => sent,
                 early = hearing.head(asked_head) => {
                     delivery.closes = true;
-                    let told = delivery.answer(early, &mut hearing, masker);
+                    let told = delivery.answer(early, &mut hearing, plan);
                     tokio::pin!(told);
                     let told = tokio::select! {
                         told = &mut told => told,
@@ -283,7 +288,7 @@ impl<'a> Exchange<'a> {
         let over = Arc::clone(&delivery.heard_all);
         let told = tokio::select! {
             biased;
-            told = delivery.answer(heard, &mut hearing, masker) => told?,
+            told = delivery.answer(heard, &mut hearing, plan) => told?,
             () = leaves(asking, &over) => return Err(left()),
         };
         if complete
