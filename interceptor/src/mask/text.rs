@@ -15,7 +15,7 @@ const OVERLAP: usize = 8 << 10;
 /// The longest value that is waited for, in bytes.
 pub const VALUE_LIMIT: usize = 1 << 20;
 /// Bytes of the text before that are looked at with a block.
-const CONTEXT: usize = 1 << 10;
+const CONTEXT: usize = 128;
 /// As many bytes before the end of a line decide whether a value can go on behind it.
 const TAIL: usize = 40;
 
@@ -62,10 +62,12 @@ impl TextMasker {
             }
             let waiting = self.held.len() - self.passed;
             if waiting < self.due {
-                return Ok(());
+                break;
             }
             self.cut(out)?;
         }
+        self.forget();
+        Ok(())
     }
 
     /// Nothing comes any more.
@@ -125,17 +127,27 @@ impl TextMasker {
     /// Whether that was anything.
     fn write(&mut self, to: usize, until: usize, out: &mut Vec<u8>) -> bool {
         let from = self.passed;
-        let looked = self.held.get(..until).unwrap_or_default();
-        let (cut, found) = self.masker.part(looked, from..to, out);
+        let context = boundary(&self.held, 0, from.saturating_sub(CONTEXT));
+        let looked = self.held.get(context..until).unwrap_or_default();
+        let (cut, found) = self.masker.part(looked, from - context..to - context, out);
+        let cut = cut + context;
         if cut <= from {
             return false;
         }
         self.found += found;
-        let spare = boundary(&self.held, 0, cut.saturating_sub(CONTEXT));
-        self.held.drain(..spare);
-        self.passed = cut - spare;
-        (self.line, self.searched, self.open) = (self.passed, self.passed, Open::No);
+        self.passed = cut;
+        (self.line, self.searched, self.open) = (cut, cut, Open::No);
         true
+    }
+
+    /// Drops what was passed on and is no context any more: once for each piece, as the rest moves.
+    fn forget(&mut self) {
+        // A character has up to four bytes, and its start is looked for.
+        let spare = self.passed.saturating_sub(CONTEXT + 4);
+        self.held.drain(..spare);
+        for place in [&mut self.passed, &mut self.line, &mut self.searched] {
+            *place -= spare;
+        }
     }
 }
 
@@ -151,6 +163,10 @@ enum Open {
 
 impl Open {
     fn behind(self, line: &[u8]) -> Self {
+        // All marks have one.
+        if !line.contains(&b'-') {
+            return self;
+        }
         let last = |mark: &[u8]| line.windows(mark.len()).rposition(|part| part == mark);
         if self == Self::Rest || last(b"PuTTY-User-Key-File-").is_some() {
             return Self::Rest;
