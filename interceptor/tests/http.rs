@@ -5,6 +5,8 @@
 
 #![cfg(test)]
 
+#[path = "http/socket.rs"]
+mod socket;
 #[path = "http/two.rs"]
 mod two;
 
@@ -26,6 +28,12 @@ mod tests {
     pub(crate) const PORT: u16 = 8443;
     /// Where the server of gRPC listens.
     pub(crate) const RPC_PORT: u16 = 8444;
+    /// Where the server of WebSockets does.
+    pub(crate) const LIVE_PORT: u16 = 8445;
+    /// What stands at paths that are masked, and nowhere else.
+    const HIDDEN: &str = "ada.hidden@example.org";
+    /// Rows of a long answer.
+    const PEOPLE: usize = 20_000;
 
     const POLICIES: &str = r#"
 @id("api-reads")
@@ -43,6 +51,18 @@ forbid (principal, action == Action::"http:DELETE", resource == Route::"api/v1/c
 @reason("orders are placed in EUR alone")
 forbid (principal, action == Action::"http:POST", resource == Route::"api/v1/orders")
 unless { context has http && context.http.fields.contains("currency=EUR") };
+
+@id("live")
+permit (
+  principal in Group::"finance",
+  action in [Action::"http:GET", Action::"http:message"],
+  resource == Route::"live/v1/live"
+);
+
+@id("nothing-is-dropped")
+@reason("nothing is dropped")
+forbid (principal, action == Action::"http:message", resource)
+when { context has http && context.http.fields.contains("do=drop") };
 
 @id("calls")
 permit (
@@ -95,7 +115,17 @@ tls = {{ upstream = "verify-full", ca = "{directory}/upstream.pem" }}
 credential = {{ user = "svc", password = "file:{directory}/secret" }}
 
 [target.http]
-routes = ["/v1/customers/{{id}}", "/v1/orders", "/v1/{{rest*}}"]
+routes = ["/v1/customers/{{id}}", "/v1/orders", "/v1/people", "/v1/events", "/v1/{{rest*}}"]
+
+[[target]]
+name = "live"
+protocol = "http"
+hosts = ["{API}:{LIVE_PORT}"]
+tls = {{ upstream = "verify-full", ca = "{directory}/upstream.pem" }}
+credential = {{ user = "svc", password = "file:{directory}/secret" }}
+
+[target.http]
+routes = ["/v1/live"]
 
 [[target]]
 name = "rpc"
@@ -106,6 +136,10 @@ credential = {{ user = "svc", password = "file:{directory}/secret" }}
 
 [target.http]
 routes = ["/shop.Orders/{{method}}", "/shop.Orders/Cancel"]
+
+[[mask]]
+tag = "pii"
+json = ["api/v1/people:$[*].contact.email", "api/v1/people:$..SSN", "api/v1/events:$.email"]
 "#
             );
             let init = format!(
@@ -189,7 +223,7 @@ routes = ["/shop.Orders/{{method}}", "/shop.Orders/Cancel"]
 daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log;
 events {{ }}
 http {{
-    log_format all '$server_protocol $request_method $request_uri auth="$http_authorization" body="$request_body"';
+    log_format all '$server_protocol $request_method $request_uri auth="$http_authorization" body="$request_body" sent="$sent_http_content_encoding"';
     access_log {directory}/access.log all;
     client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
@@ -201,6 +235,9 @@ http {{
         if ($http_authorization != "Bearer {SECRET}") {{ return 401 '{{"error":"who are you"}}'; }}
         location /v1/customers/ {{ return 200 '{{"id":7,"name":"Ada","card":"{CARD}"}}'; }}
         location /v1/orders {{ return 201 '{{"ok":true}}'; }}
+        gzip_types application/json text/event-stream; gzip_min_length 1;
+        location /v1/people {{ gzip on; alias {directory}/people; }}
+        location /v1/events {{ gzip on; default_type text/event-stream; alias {directory}/events; }}
         location /v1/file {{ default_type application/octet-stream; alias {directory}/file; }}
         location / {{ return 404 '{{"error":"nothing here"}}'; }}
     }}
@@ -208,6 +245,9 @@ http {{
 "#
         );
         fs::write(files.join("nginx.conf"), text).unwrap();
+        fs::write(files.join("people"), people()).unwrap();
+        let event = |n: usize| format!("id: {n}\ndata: {{\"n\": {n}, \"email\": \"{HIDDEN}\"}}\n\n");
+        fs::write(files.join("events"), (0..50).map(event).collect::<String>()).unwrap();
         fs::write(files.join("file"), "x".repeat(3 << 20)).unwrap();
         let mut nginx = Command::new("/usr/sbin/nginx");
         nginx.arg("-c").arg(files.join("nginx.conf")).arg("-e").arg(files.join("error.log"));
@@ -215,11 +255,57 @@ http {{
         stage.world.spawn_in(Place::Far, nginx).unwrap()
     }
 
+    /// A long answer, with what is masked in it in several spellings.
+    fn people() -> String {
+        let person = |n: usize| {
+            let name = ["ssn", "SSN", "\\u0073sn", "\\u017fSn"][n % 4];
+            format!(
+                "{{\"id\":{n},\"contact\":{{\"email\":\"{HIDDEN}\"}},\"more\":[{{\"{name}\":[7{n:08},\"{HIDDEN}\"]}}]}}"
+            )
+        };
+        format!("[{}]", (0..PEOPLE).map(person).collect::<Vec<_>>().join(","))
+    }
+
+    fn compressed_answers_are_masked_by_path_as_they_come(scene: &Scene) {
+        for coding in
+            [&["--compressed"][..], &["-H", "Accept-Encoding: gzip"], &["-H", "Accept-Encoding: br, compress"], &[]]
+        {
+            let told = scene.curl(&[coding, &[&url("/v1/people")]].concat());
+            assert!(told.starts_with("HTTP/1.1 200"), "{told:.500}");
+            assert!(!told.to_ascii_lowercase().contains("content-encoding"), "{told:.500}");
+            let body: Value = serde_json::from_str(told.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+            let rows = body.as_array().unwrap();
+            assert_eq!(rows.len(), PEOPLE);
+            for (n, row) in rows.iter().enumerate() {
+                let below = row["more"][0].as_object().unwrap().values().next().unwrap();
+                assert_eq!((&row["id"], &row["contact"]["email"]), (&n.into(), &"[masked:pii]".into()));
+                assert_eq!(below, &serde_json::json!([null, "[masked:pii]"]));
+            }
+        }
+        let told = scene.curl(&["-N", "--compressed", &url("/v1/events")]);
+        assert_eq!((told.matches("\"email\": \"[masked:pii]\"").count(), told.contains(HIDDEN)), (50, false), "{told}");
+        let sent: Vec<String> =
+            scene.arrived().lines().filter(|line| line.contains("/v1/people")).map(str::to_owned).collect();
+        let gzip = sent.iter().filter(|line| line.ends_with("sent=\"gzip\"")).count();
+        assert_eq!((sent.len(), gzip), (4, 2), "{sent:?}");
+        // Clients that ask for what they can undo, and read it as they always do.
+        let mut requests = Command::new(installed().join("web/bin/python"));
+        let code = format!(
+            "import requests\nr = requests.get({:?})\nprint(r.status_code, len(r.json()), set(p['contact']['email'] for p in r.json()))",
+            url("/v1/people")
+        );
+        requests.args(["-c", &code]);
+        assert_eq!(scene.run(requests).trim(), format!("200 {PEOPLE} {{'[masked:pii]'}}"));
+        let events = scene.operate(&["recordings", "export", "--format", "jsonl"]);
+        assert!(!events.contains(HIDDEN) && events.contains("$[*].contact.email"));
+    }
+
     /// One scene for all, as it takes seconds to set.
     #[test]
     fn agents_reach_web_services_as_policy_has_it() {
         let scene = Scene::new();
         what_is_permitted_passes_masked_and_with_our_credential(&scene);
+        compressed_answers_are_masked_by_path_as_they_come(&scene);
         what_is_denied_is_told_natively_and_never_arrives(&scene);
         bodies_decide(&scene);
         names_that_do_not_agree_are_refused(&scene);
@@ -232,6 +318,7 @@ http {{
         assert!(!scene.arrived().contains("DELETE"), "{}", scene.arrived());
         super::two::requests_share_a_connection(&scene);
         super::two::calls_of_grpc_are_judged(&scene);
+        super::socket::messages_are_judged(&scene);
         recordings_hold_pairs_without_secrets(&scene);
         a_request_is_explained_without_asking_the_target(&scene);
         a_dead_target_is_a_native_error(scene);

@@ -211,6 +211,7 @@ fn seed(target: &str) -> Result<()> {
         "postgres_analysis" => statements()?,
         "config" => blocks("README.md", "```toml\n")?,
         "http_codec" => REQUESTS.iter().map(|request| request.to_vec()).collect(),
+        "http_rewrite" => BODIES.iter().map(|body| body.to_vec()).collect(),
         "postgres_codec" => MESSAGES.iter().map(|message| message.to_vec()).collect(),
         "postgres_startup" => PACKETS.iter().map(|packet| packet.to_vec()).collect(),
         "mask_rows" | "mask_copy" => VALUES.iter().map(|value| value.to_vec()).collect(),
@@ -253,6 +254,16 @@ const REQUESTS: &[&[u8]] = &[
     b"GET / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n4\r\nWiki\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\n\r\nhi",
     b"4\r\nWiki\r\n5\r\npedia\r\n0\r\nX-Trailer: y\r\n\r\n",
+];
+/// Which plan, kind and coding; where it is cut; the body.
+const BODIES: &[&[u8]] = &[
+    b"\x00\x05{\"a\":\"s\",\"b\":[{\"c\":-1.5e3,\"\\u0061\":[true,null]}]}",
+    b"\x01\x03{\"A\":{\"x\":{\"b\":\"a longer text\"}}}",
+    b"\x05\x09[\"4111 1111 1111 1111\",4111111111111111]\n{\"ada@example.org\":1}\n",
+    b"\x06\x09: hi\r\nid: 1\ndata: {\"a\":\ndata: 1}\n\ndata: [DONE]\n\n",
+    b"\x0b\x09a 4111-1111\n1111-1111 b\n-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n",
+    b"\x0e\x02<a>&#52;111111111111111</a>",
+    b"\x0f\x02\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\x56\x4a\x54\xb2\x52\x2a\x56\xaa\x05\0\xc9\x2d\x0b\x9d\x09\0\0\0",
 ];
 const PACKETS: &[&[u8]] = &[
     b"\0\0\0\x08\x04\xd2\x16\x2f",

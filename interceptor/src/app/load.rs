@@ -72,6 +72,17 @@ pub fn load(path: &Path, config: &Config, means: &Means) -> Result<Loaded, Vec<P
     config.capture.faults().into_iter().for_each(|fault| wrong(0, format!("[capture] {fault}")));
     config.limits.faults().into_iter().for_each(|fault| wrong(0, format!("[limits] {fault}")));
     let rules = rules(config, &means.token_key, &mut wrong);
+    // A misspelt place would be one where nothing is masked.
+    for place in rules.iter().flat_map(Rules::json_places) {
+        if !config.targets.iter().any(|target| target.value.answers_json_at(place)) {
+            wrong(
+                0,
+                format!(
+                    "a mask has json paths for `{place}`, which is no http target, nor a target and one of its routes"
+                ),
+            );
+        }
+    }
     let policies = policies(&config.policy.dir, &mut problems);
     if let Some(policies) = &policies {
         // A misspelt group would be one that nobody listed, and so one that more people may answer for.

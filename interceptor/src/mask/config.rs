@@ -10,6 +10,7 @@ use super::detect::Detector;
 /// [[mask]]
 /// tag       = "card"
 /// columns   = ["orders-db:orders.public.customers.card_*", "public.customers.card", "*.pan"]
+/// json      = ["api/v1/customers/{id}:$.card", "$..pan"]
 /// detect    = ["card"]
 /// transform = { keep_last = 4 }
 /// ```
@@ -18,6 +19,9 @@ use super::detect::Detector;
 /// stands for any run of characters and `?` for one; a part in double quotes is taken literally (`""` is a quote),
 /// which also is how a name with a dot, a colon or a star is written. Names are compared exactly as the catalog stores
 /// them: `Customers` is not `customers`.
+///
+/// An entry of `json` is `[target[route]:]path`: a path into JSON that a web service answers (a subset of RFC 9535: `$`,
+/// `.name`, `['name']`, `[0]`, `.*`, `[*]`, and `..name` at any depth), of all targets, of one, or of one of its routes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -26,6 +30,9 @@ pub struct Config {
     /// Globs of the columns that carry it.
     #[serde(default)]
     pub columns: Vec<String>,
+    /// Paths into JSON whose values carry it.
+    #[serde(default)]
+    pub json: Vec<String>,
     /// Kinds of values that carry it wherever they appear.
     #[serde(default)]
     pub detect: Vec<Detector>,
@@ -57,7 +64,7 @@ impl Transform {
         self.rank() > other.rank()
     }
 
-    fn rank(self) -> u16 {
+    pub(super) fn rank(self) -> u16 {
         match self {
             // A smaller rest hides more.
             Self::KeepLast(kept) => 255 - u16::from(kept),

@@ -3,10 +3,12 @@
 //! Whoever holds a [`Masker`] asks it once per column what to do ([`ColumnMask`]), then once per value. It allocates
 //! for values that it changes, and reuses its buffers from value to value.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::config::Transform;
 use super::detect::{Detector, DetectorSet, Found, Span, Work};
+use super::json::JsonPaths;
 use super::rules::Rules;
 use super::transform::{TOKEN_LEN, keep_last, marker};
 use crate::policy::{Obligations, Tag, TagSet};
@@ -62,6 +64,15 @@ impl ColumnMask {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         matches!(self.0, Plan::Whole { .. })
+    }
+
+    /// More where it hides more.
+    pub(super) fn strictness(&self) -> u16 {
+        match &self.0 {
+            Plan::Pass => 0,
+            Plan::Scan => 1,
+            Plan::Whole { transform, .. } => 2 + transform.rank(),
+        }
     }
 }
 
@@ -154,6 +165,19 @@ impl Masker {
         ColumnMask(plan)
     }
 
+    /// What is masked by its path in JSON that this route of a target answers.
+    #[must_use]
+    pub fn json_paths(&self, target: &str, route: Option<&str>) -> JsonPaths {
+        let found = self.terms.rules.json_rules().filter(|(rule, _)| rule.is_of(target, route));
+        let masks = found.map(|(rule, tags)| (rule, self.column(tags, false)));
+        JsonPaths::new(masks.filter(|(_, mask)| mask.is_whole()).collect())
+    }
+
+    /// The empty set of tags, shared.
+    pub(super) fn no_tags(&self) -> TagSet {
+        self.terms.rules.no_tags()
+    }
+
     /// What happens to a column of which nothing is known: it is masked whole as soon as anything is masked at all.
     #[must_use]
     pub fn unknown_column(&self) -> ColumnMask {
@@ -176,6 +200,31 @@ impl Masker {
                 Carrier::Opaque | Carrier::Other => Outcome::Unchanged,
             },
         }
+    }
+
+    /// Masks a part of a text, of which what stands around it is known. Appends it up to its end, or up to a value that
+    /// goes on behind that; says how far, and how many values there were.
+    pub(super) fn part(&mut self, text: &[u8], part: Range<usize>, out: &mut Vec<u8>) -> (usize, u64) {
+        if self.find(text) == Found::TooMuch {
+            marker(None, out);
+            return (part.end, 1);
+        }
+        let (mut at, mut count) = (part.start, 0);
+        for span in self.work.spans().iter().filter(|span| span.end > part.start) {
+            if span.start >= part.end {
+                break;
+            }
+            if span.end > part.end {
+                out.extend_from_slice(text.get(at..span.start).unwrap_or_default());
+                return (span.start.max(part.start), count);
+            }
+            out.extend_from_slice(text.get(at..span.start).unwrap_or_default());
+            let (transform, tag) = self.hit(span);
+            self.replace(transform, tag, text.get(span.start..span.end).unwrap_or_default(), None, out);
+            (at, count) = (span.end, count + 1);
+        }
+        out.extend_from_slice(text.get(at..part.end).unwrap_or_default());
+        (part.end, count)
     }
 
     fn whole(
@@ -405,7 +454,7 @@ fn token_len(first: u8, rest: &[u8]) -> Option<usize> {
 }
 
 /// A JSON string without its escapes. What is no escape stays as it is.
-fn unescape(inner: &[u8], out: &mut Vec<u8>) {
+pub(super) fn unescape(inner: &[u8], out: &mut Vec<u8>) {
     let mut rest = inner;
     while let Some((&first, after)) = rest.split_first() {
         rest = after;

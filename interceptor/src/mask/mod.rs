@@ -12,12 +12,18 @@
 mod config;
 mod detect;
 mod glob;
+pub mod json;
 mod masker;
+mod path;
 mod rules;
+pub mod text;
 mod transform;
 
 pub use config::{Config, Transform};
 pub use detect::Detector;
 pub use glob::GlobError;
+pub use json::{JsonMasker, JsonPaths, NotJson};
 pub use masker::{Carrier, ColumnMask, Masker, Outcome};
-pub use rules::{MAX_RULES, MaskError, Rules};
+pub use path::PathError;
+pub use rules::{MAX_PATHS, MAX_RULES, MaskError, Rules};
+pub use text::TextMasker;

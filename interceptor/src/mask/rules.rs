@@ -6,12 +6,16 @@ use std::sync::Arc;
 use super::config::{Config, Transform};
 use super::detect::{Detector, Scanner};
 use super::glob::{ColumnGlob, ColumnName, GlobError};
+use super::path::{JsonRule, PathError};
 use super::transform::Tokens;
 use crate::policy::{Tag, TagSet};
 use crate::secret::Secret;
 
 /// `[[mask]]` entries, and the globs of all of them together, at most.
 pub const MAX_RULES: usize = 4096;
+
+/// Paths into JSON of all entries together, at most: each costs a bit for each of its steps wherever JSON is nested.
+pub const MAX_PATHS: usize = 512;
 
 /// Bytes of a tag. A marker carries it.
 const MAX_TAG: usize = 32;
@@ -24,6 +28,7 @@ const MIN_KEY: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     columns: Vec<(ColumnGlob, TagSet)>,
+    json: Vec<(JsonRule, TagSet)>,
     transforms: BTreeMap<Tag, Transform>,
     detectors: Vec<(Detector, Tag)>,
     known: TagSet,
@@ -46,6 +51,9 @@ impl Rules {
         }
         if config.len() > MAX_RULES || rules.columns.len() > MAX_RULES {
             errors.push(MaskError::TooMany);
+        }
+        if rules.json.len() > MAX_PATHS {
+            errors.push(MaskError::TooManyPaths);
         }
         rules.known = Arc::new(rules.transforms.keys().cloned().collect());
         match tokens(key) {
@@ -104,6 +112,11 @@ impl Rules {
         !self.detectors.is_empty()
     }
 
+    /// The targets, and routes of them, that paths into JSON are limited to.
+    pub fn json_places(&self) -> impl Iterator<Item = &str> {
+        self.json.iter().filter_map(|(rule, _)| rule.place.as_deref())
+    }
+
     /// Whether nothing of a value with this tag is shown, not even whether it equals another.
     #[must_use]
     pub fn hides_all(&self, tag: &Tag) -> bool {
@@ -117,6 +130,10 @@ impl Rules {
 
     pub(super) fn detectors(&self) -> &[(Detector, Tag)] {
         &self.detectors
+    }
+
+    pub(super) fn json_rules(&self) -> impl Iterator<Item = (&JsonRule, &TagSet)> {
+        self.json.iter().map(|(rule, tags)| (rule, tags))
     }
 
     pub(super) fn tokens(&self) -> Option<&Tokens> {
@@ -133,7 +150,7 @@ impl Rules {
             errors.push(MaskError::Tag(entry.tag.clone()));
             return;
         }
-        if entry.columns.is_empty() && entry.detect.is_empty() {
+        if entry.columns.is_empty() && entry.json.is_empty() && entry.detect.is_empty() {
             errors.push(MaskError::Empty(entry.tag.clone()));
         }
         match entry.transform {
@@ -149,6 +166,12 @@ impl Rules {
             match ColumnGlob::parse(text) {
                 Ok(glob) => self.columns.push((glob, Arc::clone(&tags))),
                 Err(error) => errors.push(MaskError::Glob { tag: entry.tag.clone(), glob: text.clone(), error }),
+            }
+        }
+        for text in &entry.json {
+            match JsonRule::parse(text) {
+                Ok(rule) => self.json.push((rule, Arc::clone(&tags))),
+                Err(error) => errors.push(MaskError::Path { tag: entry.tag.clone(), path: text.clone(), error }),
             }
         }
         for detector in &entry.detect {
@@ -181,7 +204,7 @@ pub enum MaskError {
     #[error("mask tag {0:?}: a letter, then letters, digits, `-` or `_`, at most 32 in all")]
     Tag(String),
     /// An entry that tags nothing.
-    #[error("mask {0:?} has neither `columns` nor `detect`")]
+    #[error("mask {0:?} has neither `columns` nor `json` nor `detect`")]
     Empty(String),
     /// `keep_last = 0`.
     #[error("mask {0:?}: keep_last = 0 keeps nothing: write transform = \"redact\"")]
@@ -199,6 +222,19 @@ pub enum MaskError {
         /// What is wrong with it.
         error: GlobError,
     },
+    /// A path that cannot be read.
+    #[error("mask {tag:?}, json {path:?}: {error}")]
+    Path {
+        /// Tag of the entry.
+        tag: String,
+        /// The path as written.
+        path: String,
+        /// What is wrong with it.
+        error: PathError,
+    },
+    /// Too many paths.
+    #[error("more than {MAX_PATHS} paths into JSON")]
+    TooManyPaths,
     /// Too many entries or globs.
     #[error("more than {MAX_RULES} mask entries or column globs")]
     TooMany,
@@ -219,7 +255,7 @@ mod tests {
 
     fn entry(tag: &str, columns: &[&str], transform: Transform) -> Config {
         let columns = columns.iter().map(ToString::to_string).collect();
-        Config { tag: tag.into(), columns, detect: Vec::new(), transform }
+        Config { tag: tag.into(), columns, json: Vec::new(), detect: Vec::new(), transform }
     }
 
     fn names(tags: &TagSet) -> Vec<&str> {

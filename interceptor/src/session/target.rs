@@ -175,6 +175,14 @@ impl TargetConfig {
         self.tls.names(hosts.iter().map(|host| host.name.as_str())).unwrap_or_default()
     }
 
+    /// Whether this is what paths into JSON may be limited to: the name of it, perhaps with one of its routes.
+    #[must_use]
+    pub fn answers_json_at(&self, place: &str) -> bool {
+        let routes = self.http.iter().flat_map(|http| &http.routes);
+        let rest = place.strip_prefix(self.name.as_str()).filter(|_| self.protocol == http::REGISTRATION.name);
+        rest.is_some_and(|rest| rest.is_empty() || routes.into_iter().any(|route| route == rest))
+    }
+
     fn http_settings(&self, registration: Option<&Registration>) -> Result<Option<Arc<http::Settings>>, Vec<String>> {
         let is_http = registration.is_some_and(|known| known.name == http::REGISTRATION.name);
         match (&self.http, is_http) {
@@ -277,6 +285,19 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_into_json_are_of_a_target_or_a_route_that_there_is() {
+        let text = "name = 'api'\nprotocol = 'http'\nhosts = ['a']\ncredential = { user = 'x' }\n[http]\nroutes = ['/v1/{id}']";
+        let target: TargetConfig = toml::from_str(text).unwrap();
+        assert!(target.answers_json_at("api") && target.answers_json_at("api/v1/{id}"));
+        for wrong in ["ap", "apis", "api/v1", "api/v1/{name}", "/v1/{id}", ""] {
+            assert!(!target.answers_json_at(wrong), "{wrong}");
+        }
+        let other: TargetConfig =
+            toml::from_str("name = 'api'\nprotocol = 'postgres'\nhosts = ['a']\ncredential = { user = 'x' }").unwrap();
+        assert!(!other.answers_json_at("api"));
+    }
 
     #[test]
     fn hosts_are_names_or_addresses_with_or_without_port() {

@@ -97,7 +97,8 @@ many = [channel.unary_unary("/shop.Orders/Place").future(b"%d" % n, timeout=20) 
 print("many", sum(one.result().startswith(b"placed") for one in many))
 "#;
 
-struct Server(Child);
+/// A server that ends with the test.
+pub(crate) struct Server(pub(crate) Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -106,7 +107,8 @@ impl Drop for Server {
     }
 }
 
-fn python(code: &str) -> Command {
+/// A program of the Python that has the clients.
+pub(crate) fn python(code: &str) -> Command {
     let mut python = Command::new(installed().join("web/bin/python"));
     python.args(["-c", code]);
     python
@@ -114,7 +116,7 @@ fn python(code: &str) -> Command {
 
 pub(crate) fn calls_of_grpc_are_judged(scene: &Scene) {
     let mut server = python(SERVER);
-    server.arg(format!("10.99.0.2:{RPC_PORT}")).arg(scene.file("nginx.key")).arg(scene.file("nginx.crt"));
+    server.arg(format!("[::]:{RPC_PORT}")).arg(scene.file("nginx.key")).arg(scene.file("nginx.crt"));
     server.stdout(Stdio::piped());
     let mut server = Server(scene.stage.world.spawn_in(Place::Far, server).unwrap());
     let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();

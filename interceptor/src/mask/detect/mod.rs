@@ -23,6 +23,9 @@ use self::plain::Plain;
 /// Longest value that is looked into. A longer one counts as a hit.
 pub(super) const MAX_VALUE: usize = 32 << 20;
 
+/// Bytes of the shortest value that any detector finds: `a@b.cc`.
+pub(super) const SHORTEST: usize = 6;
+
 /// Hits in one value. With more it is masked whole.
 const MAX_SPANS: usize = 65_536;
 

@@ -41,6 +41,15 @@ fn finds_nothing(values: &[&str]) {
     }
 }
 
+proptest! {
+    #[test]
+    fn nothing_is_found_in_less_than_the_shortest(text in "[a@.c0-9+ -]{0,5}|[@.a-z]{5}") {
+        prop_assert!(text.len() < SHORTEST);
+        prop_assert_eq!(scan(&Detector::ALL, &text), []);
+        prop_assert_eq!(scan(&[Detector::Email], "a@b.cc").len(), 1);
+    }
+}
+
 #[test]
 fn cards_are_found() {
     finds(

@@ -24,12 +24,11 @@
 //! Every request is judged: `action` makes `http:GET` on a route of the target of it (`/v1/customers/{id}`), with the host,
 //! path, query, fields and, where it is JSON or a form, the body as context. A body that is too long or cannot be read is
 //! `http:opaque` as well. `driver` reads, asks the gate, and passes on; `inject` puts the credential in the place of whatever
-//! the agent has; `scrub` takes it out of answers that echo it; `denial` words refusals as problem documents (RFC 9457), or as
-//! a status of gRPC; `transcript` is how it is recorded.
+//! the agent has; `scrub` takes it out of answers that echo it; `rewrite` undoes codings and masks what passes; `denial` words
+//! refusals as problem documents (RFC 9457), or as a status of gRPC; `transcript` is how it is recorded.
 //!
 //! Not promised: HTTP/1.0, upgrades (WebSocket), CONNECT, TRACE, pushes: they are refused. Trailers of requests, and those of
-//! HTTP/1.1, are dropped. An answer that has to be masked is held as a whole ([`MASK_LIMIT`]); what cannot be looked into is
-//! refused then.
+//! HTTP/1.1, are dropped. Of an answer that has to be masked, what cannot be looked into is refused.
 //!
 //! # Specification
 //!
@@ -46,8 +45,9 @@ mod denial;
 mod driver;
 mod inject;
 mod replay;
+pub mod rewrite;
 pub mod route;
-mod scrub;
+pub mod scrub;
 mod transcript;
 
 use std::sync::Arc;
@@ -71,7 +71,7 @@ const TWO: &[u8] = b"h2";
 
 /// The most that is held of a request's body to be looked into, in bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
-/// The most that an answer may have that has to be masked, in bytes.
+/// The most that an answer in XML may have that has to be masked, in bytes: it is held as a whole.
 pub const MASK_LIMIT: usize = 4 << 20;
 
 /// `[target.http]`.
@@ -82,8 +82,7 @@ pub struct Config {
     pub routes: Vec<String>,
     /// How the password of `credential` is shown to the target.
     pub log_in: inject::LogIn,
-    /// Blot out the password where an answer echoes it. The target is then asked for answers that are not compressed, and
-    /// one that is does not pass.
+    /// Blot out the password where an answer echoes it.
     pub scrub: bool,
 }
 

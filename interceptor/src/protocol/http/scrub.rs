@@ -23,7 +23,7 @@ const BLOT: u8 = b'*';
 
 /// How a secret may be written.
 #[derive(Debug)]
-pub(super) struct Spellings {
+pub struct Spellings {
     finder: AhoCorasick,
     all: Vec<Vec<u8>>,
     longest: usize,

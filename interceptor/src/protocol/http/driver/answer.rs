@@ -1,4 +1,5 @@
-//! The answer of the target, to the agent: passed on as it comes where nothing is masked, as a whole where something is.
+//! The answer of the target, to the agent: passed on as it comes, rewritten where something has to be masked or blotted
+//! out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +15,11 @@ use super::served::Served;
 use super::socket::farewell;
 use super::upstream::Hearing;
 use super::{FAREWELL_TIMEOUT, agent_failed};
-use crate::mask::{Carrier, Masker, Outcome};
 use crate::policy::Denial;
 use crate::protocol::http::codec::{Fields, ResponseHead};
-use crate::protocol::http::scrub::Scrub;
+use crate::protocol::http::rewrite::{Plan, Rewriter};
 use crate::protocol::http::transcript::Transcript;
-use crate::protocol::http::{MASK_LIMIT, denial, inject};
+use crate::protocol::http::{denial, inject};
 use crate::protocol::{Direction, Failure, Observation};
 
 /// How long the body of an answer is that goes to the agent.
@@ -154,7 +154,7 @@ impl<'a> Delivery<'a> {
         &mut self,
         heard: Result<ResponseHead, String>,
         hearing: &mut Hearing<'_>,
-        masker: Masker,
+        plan: Plan,
     ) -> Result<Told, Failure> {
         let mut head = match heard {
             Ok(head) => head,
@@ -168,16 +168,17 @@ impl<'a> Delivery<'a> {
         let spellings = self.served.who().and_then(|who| who.spellings.clone());
         let echoes = spellings.as_ref().is_some_and(|spellings| spellings.blot_head(&mut head));
         self.note_echo(echoes).await?;
-        if spellings.is_some() && !hearing.is_over() && is_encoded(&head) {
-            let why = "its answer is compressed, though it was asked for one that is not, and may echo the credential; \
-                       where it never does, say `scrub = false` in [target.http]";
-            return self.fail(why).await;
+        let masks = plan.masks();
+        if head.status == 204 || (bodiless && masks) {
+            // How long it would be is something about what it says.
+            head.fields.remove("content-length");
         }
-        let done = if masker.scans() && !bodiless {
-            self.masked(head, hearing, masker).await?
-        } else {
-            let scrub = spellings.as_deref().map(Scrub::new);
-            self.unmasked(head, hearing, scrub, (bodiless, masker.scans())).await?
+        // One without a body may bear its trailers in its head, and has to end with it.
+        let rewriter =
+            if bodiless || hearing.is_over() { None } else { Rewriter::new(plan, spellings.as_deref(), &head) };
+        let done = match rewriter {
+            None => self.unchanged(head, hearing, bodiless).await?,
+            Some(rewriter) => self.rewritten(head, hearing, rewriter, masks).await?,
         };
         match done {
             Ok(()) => Ok(Told { is_reusable: !ends }),
@@ -193,17 +194,12 @@ impl<'a> Delivery<'a> {
     }
 
     /// As it comes. The inner error is the target's.
-    async fn unmasked(
+    async fn unchanged(
         &mut self,
-        mut head: ResponseHead,
+        head: ResponseHead,
         hearing: &mut Hearing<'_>,
-        mut scrub: Option<Scrub<'_>>,
-        (bodiless, scans): (bool, bool),
+        bodiless: bool,
     ) -> Result<Result<(), String>, Failure> {
-        if head.status == 204 || (bodiless && scans) {
-            // How long it would be is something about what it says.
-            head.fields.remove("content-length");
-        }
         let extent = match head.fields.get("content-length") {
             _ if bodiless => Extent::Bodiless,
             Some(_) => Extent::Known,
@@ -217,10 +213,7 @@ impl<'a> Delivery<'a> {
         }
         loop {
             match self.next(hearing).await? {
-                Ok(Some(piece)) => {
-                    let piece = scrub.as_mut().map_or_else(|| piece.clone(), |scrub| scrub.push(&piece));
-                    self.deliver(piece).await?;
-                }
+                Ok(Some(piece)) => self.deliver(piece).await?,
                 Ok(None) => break,
                 Err(why) => return Ok(Err(why)),
             }
@@ -230,11 +223,89 @@ impl<'a> Delivery<'a> {
             Err(error) => return Ok(Err(error.to_string())),
         };
         self.heard_all.store(true, Ordering::Relaxed);
-        if let Some(mut scrub) = scrub {
-            self.deliver(scrub.finish()).await?;
-            self.note_echo(scrub.found).await?;
+        self.end(trailers).await.map(Ok)
+    }
+
+    /// Rewritten as it comes. What can be refused at its first bytes is refused before anything went out. The inner error is
+    /// the target's.
+    async fn rewritten(
+        &mut self,
+        mut head: ResponseHead,
+        hearing: &mut Hearing<'_>,
+        mut rewriter: Rewriter<'_>,
+        masks: bool,
+    ) -> Result<Result<(), String>, Failure> {
+        let counted = head.fields.get("content-length").is_some();
+        rewriter.head(&mut head);
+        let mut waits = Some(head);
+        if !counted && !rewriter.is_opaque() {
+            // Whoever answers in pieces may do so for hours: the agent knows at once that there is an answer.
+            self.begin(&mut waits, None).await?;
         }
-        self.end(trailers.filter(|_| !scans)).await.map(Ok)
+        let (mut held, mut echoed) = (self.served.holding(), false);
+        loop {
+            let piece = match self.next(hearing).await? {
+                Ok(piece) => piece,
+                Err(why) => return Ok(Err(why)),
+            };
+            let ends = piece.is_none() || hearing.is_over();
+            let piece = piece.unwrap_or_default();
+            let mut rest = &piece[..];
+            loop {
+                let mut out = Vec::new();
+                let pushed = rewriter.push(&mut rest, &mut out).and_then(|more| {
+                    if ends && !more {
+                        rewriter.finish(&mut out)?;
+                    }
+                    Ok(more)
+                });
+                let more = match pushed {
+                    Ok(more) => more,
+                    Err(why) => return Ok(Err(why.to_string())),
+                };
+                self.note(&mut rewriter, &mut echoed).await?;
+                let whole = (ends && !more).then_some(out.len());
+                if whole.is_some() || !out.is_empty() {
+                    self.begin(&mut waits, whole).await?;
+                }
+                self.deliver(out.into()).await?;
+                if !more {
+                    break;
+                }
+                held.set(rewriter.held())?;
+                self.flush().await?;
+            }
+            held.set(rewriter.held())?;
+            if ends {
+                break;
+            }
+        }
+        let trailers = match hearing.trailers().await {
+            Ok(trailers) => trailers,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        self.heard_all.store(true, Ordering::Relaxed);
+        self.end(trailers.filter(|_| !masks)).await.map(Ok)
+    }
+
+    /// Sends the head, if it still waits. `whole`: how much there is, where that is all.
+    async fn begin(&mut self, waits: &mut Option<ResponseHead>, whole: Option<usize>) -> Result<(), Failure> {
+        let Some(mut head) = waits.take() else { return Ok(()) };
+        if let Some(length) = whole {
+            head.fields.set("content-length", length.to_string());
+        }
+        let known = head.fields.get("content-length").is_some();
+        self.send_head(head, if known { Extent::Known } else { Extent::Streamed }, false).await
+    }
+
+    /// What was masked or blotted out is on record before it goes out.
+    async fn note(&mut self, rewriter: &mut Rewriter<'_>, echoed: &mut bool) -> Result<(), Failure> {
+        let cells = rewriter.take_counts();
+        if !cells.is_empty() {
+            self.served.observe(Observation::Masked { cells }).await?;
+        }
+        let found = rewriter.echoed();
+        self.note_echo(found && !std::mem::replace(echoed, found)).await
     }
 
     /// The next piece. What was sent so far goes out before it is waited for.
@@ -252,56 +323,6 @@ impl<'a> Delivery<'a> {
             }
         };
         Ok(piece.map_err(|error| error.to_string()))
-    }
-
-    /// As a whole, with every value looked at. What cannot be looked into does not pass.
-    async fn masked(
-        &mut self,
-        mut head: ResponseHead,
-        hearing: &mut Hearing<'_>,
-        mut masker: Masker,
-    ) -> Result<Result<(), String>, Failure> {
-        let body = tokio::select! {
-            read = hearing.body(MASK_LIMIT) => match read {
-                Ok((body, true)) => body,
-                Ok((_, false)) => {
-                    return Ok(Err(format!("its answer has to be masked, and is longer than {MASK_LIMIT} bytes")));
-                }
-                Err(error) => return Ok(Err(error.to_string())),
-            },
-            () = self.answering.reset() => return Err(Failure::Agent("it wants no more of the answer".to_owned())),
-        };
-        self.heard_all.store(true, Ordering::Relaxed);
-        let mut held = self.served.holding();
-        held.set(body.len())?;
-        let Some(carrier) = carrier(&head, &body) else {
-            let kind = head.fields.text("content-type").unwrap_or("of no type").to_owned();
-            return Ok(Err(format!("its answer has to be masked, and cannot be looked into ({kind:.100})")));
-        };
-        let column = masker.column(&Arc::default(), false);
-        let mut out = Vec::new();
-        let outcome = masker.apply(&column, carrier, &body, &mut out);
-        let body: Bytes = match outcome {
-            Outcome::Unchanged => body.freeze(),
-            Outcome::Replaced => out.into(),
-            Outcome::Null => Bytes::from_static(if carrier == Carrier::Json { b"null" } else { b"" }),
-        };
-        if outcome != Outcome::Unchanged {
-            self.served.observe(Observation::Masked { cells: vec![("body".to_owned(), 1)] }).await?;
-        }
-        let mut body: Vec<u8> = body.into();
-        let spellings = self.served.who().and_then(|who| who.spellings.clone());
-        let found = spellings.is_some_and(|spellings| spellings.blot(&mut body));
-        self.note_echo(found).await?;
-        let body = Bytes::from(body);
-        // What vouches for other bytes.
-        ["etag", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges", "content-range"]
-            .into_iter()
-            .for_each(|name| head.fields.remove(name));
-        head.fields.set("content-length", body.len().to_string());
-        self.send_head(head, Extent::Known, false).await?;
-        self.deliver(body).await?;
-        self.end(None).await.map(Ok)
     }
 
     async fn note_echo(&self, found: bool) -> Result<(), Failure> {
@@ -356,31 +377,5 @@ impl<'a> Delivery<'a> {
             self.served.observe(Observation::Data(Direction::ToAgent, recorded)).await?;
         }
         self.answering.end(trailers.as_ref()).await.map_err(agent_failed)
-    }
-}
-
-fn is_encoded(head: &ResponseHead) -> bool {
-    head.fields.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"))
-}
-
-/// What the body is to a masker; `None` where it cannot be looked into. An empty one is anything.
-fn carrier(head: &ResponseHead, body: &[u8]) -> Option<Carrier> {
-    if body.is_empty() {
-        return Some(Carrier::Text { max_chars: None });
-    }
-    if is_encoded(head) {
-        return None;
-    }
-    let kind = head.fields.text("content-type")?.to_ascii_lowercase();
-    let (kind, parameters) = kind.split_once(';').unwrap_or((&kind, ""));
-    let utf8 = !parameters.contains("charset") || parameters.contains("utf-8") || parameters.contains("us-ascii");
-    if !utf8 || std::str::from_utf8(body).is_err() {
-        return None;
-    }
-    match kind.trim() {
-        json if json == "application/json" || json.ends_with("+json") => Some(Carrier::Json),
-        xml if xml == "application/xml" || xml == "text/xml" || xml.ends_with("+xml") => Some(Carrier::Xml),
-        text if text.starts_with("text/") => Some(Carrier::Text { max_chars: None }),
-        _ => None,
     }
 }

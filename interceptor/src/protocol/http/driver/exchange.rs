@@ -20,6 +20,7 @@ use crate::policy::{Command, Denial, Fault, Permit};
 use crate::protocol::http::BODY_LIMIT;
 use crate::protocol::http::action::{Body, is_grpc};
 use crate::protocol::http::codec::{Length, RequestHead};
+use crate::protocol::http::rewrite::{self, Plan};
 use crate::protocol::http::route::Location;
 use crate::protocol::http::transcript::Transcript;
 use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
@@ -42,6 +43,8 @@ struct Permitted<'a> {
     location: Location,
     sent: Sent,
     permit: Permit,
+    /// The route of the target that it is on.
+    route: Option<String>,
     held: Holding<'a>,
 }
 
@@ -122,7 +125,8 @@ impl<'a> Exchange<'a> {
         };
         held.set(sent.known.len())?;
         let command = self.served.command(&head, &location, &body);
-        Ok(self.judged(&command).await?.map(|permit| Permitted { head, location, sent, permit, held }))
+        let route = self.served.settings.routes.find(&location.segments).map(ToString::to_string);
+        Ok(self.judged(&command).await?.map(|permit| Permitted { head, location, sent, permit, route, held }))
     }
 
     /// As much of the body as is looked into.
@@ -175,18 +179,19 @@ impl<'a> Exchange<'a> {
 
     /// Sends what is permitted, and passes the answer on.
     async fn forward(&mut self, permitted: Permitted<'_>) -> Result<Next, Failure> {
-        let Permitted { mut head, location, sent, permit, held } = permitted;
+        let Permitted { mut head, location, sent, permit, route, held } = permitted;
         let asked = matches!(socket::asks(&head), Ok(true)).then(|| head.clone());
         let served = self.served;
-        let masker = {
+        let plan = {
             let (obligations, _recorded) = permit.spend();
-            Masker::new(Arc::clone(&served.rules), &obligations)
+            let masker = Masker::new(Arc::clone(&served.rules), &obligations);
+            Plan::new(masker, &served.target.name, route.as_deref())
         };
         let way = match served.upstreams.reach().await {
             Ok(way) => way,
             Err(why) => return self.refuse(served.upstream_fault(&why)).await,
         };
-        if let Err(why) = self.prepare(&mut head, &sent, &way, masker.scans()) {
+        if let Err(why) = self.prepare(&mut head, &sent, &way, plan.masks()) {
             let denial = Denial { fault: Fault::Operator, ..served.agents_fault("the log-in at the target", &why) };
             return self.refuse(denial).await;
         }
@@ -210,8 +215,8 @@ impl<'a> Exchange<'a> {
             self.delivery.proceed().await?;
         }
         match asked {
-            Some(asked) => self.open_socket((&asked, &location), (sending, hearing), masker).await,
-            None => self.answer((sent.known, held, over), (sending, hearing), masker).await,
+            Some(asked) => self.open_socket((&asked, &location), (sending, hearing), (plan, route)).await,
+            None => self.answer((sent.known, held, over), (sending, hearing), plan).await,
         }
     }
 
@@ -220,7 +225,7 @@ impl<'a> Exchange<'a> {
         &mut self,
         (head, location): (&RequestHead, &Location),
         (mut sending, mut hearing): (Sending, Hearing<'_>),
-        masker: Masker,
+        (plan, route): (Plan, Option<String>),
     ) -> Result<Next, Failure> {
         if let Err(error) = sending.flush().await {
             return self.refuse(self.served.upstream_fault(&error.to_string())).await;
@@ -232,7 +237,7 @@ impl<'a> Exchange<'a> {
         let Self { served, asking, delivery, .. } = self;
         if !matches!(&heard, Ok(head) if head.status == 101) {
             delivery.closes = true;
-            return delivery.answer(heard, &mut hearing, masker).await.map(|_| Next::Shut);
+            return delivery.answer(heard, &mut hearing, plan).await.map(|_| Next::Shut);
         }
         delivery.agree(heard).await?;
         let (Asking::One { reader: agent, .. }, Answering::One { writer, .. }) = (asking, &mut delivery.answering)
@@ -246,7 +251,8 @@ impl<'a> Exchange<'a> {
             served,
             head,
             location,
-            masks: Kept::new(vec![masker]),
+            route,
+            masks: Kept::new(vec![plan]),
             to_agent: Mutex::new(writer),
             to_target: Mutex::new(target),
         };
@@ -254,7 +260,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// The head as the target gets it.
-    fn prepare(&self, head: &mut RequestHead, sent: &Sent, way: &Way<'_>, scans: bool) -> Result<(), String> {
+    fn prepare(&self, head: &mut RequestHead, sent: &Sent, way: &Way<'_>, masks: bool) -> Result<(), String> {
         let trailers = way.is_two() && head.fields.lists("te", "trailers");
         let upgrades = head.fields.get("upgrade").is_some();
         head.fields.end_to_end();
@@ -279,11 +285,11 @@ impl<'a> Exchange<'a> {
             head.fields.set("te", "trailers");
         }
         let who = self.served.who().ok_or("the agent has no identity yet")?;
-        if scans || who.spellings.is_some() {
-            // What is looked through has to come as it is.
-            head.fields.set("accept-encoding", "identity");
+        if masks || who.spellings.is_some() {
+            // What is looked through has to come so that it can be decoded.
+            head.fields.set("accept-encoding", rewrite::accepted(&head.fields));
         }
-        if scans {
+        if masks {
             // And what is to be masked whole.
             ["range", "if-range"].into_iter().for_each(|name| head.fields.remove(name));
         }
@@ -296,7 +302,7 @@ impl<'a> Exchange<'a> {
         &mut self,
         (known, held, over): (Bytes, Holding<'_>, bool),
         (mut sending, mut hearing): (Sending, Hearing<'_>),
-        masker: Masker,
+        plan: Plan,
     ) -> Result<Next, Failure> {
         let served = self.served;
         let Self { asking, delivery, transcript, .. } = self;
@@ -309,7 +315,7 @@ impl<'a> Exchange<'a> {
                 sent = &mut rest => sent,
                 early = hearing.head(asked_head) => {
                     delivery.closes = true;
-                    let told = delivery.answer(early, &mut hearing, masker);
+                    let told = delivery.answer(early, &mut hearing, plan);
                     tokio::pin!(told);
                     let told = tokio::select! {
                         told = &mut told => told,
@@ -340,7 +346,7 @@ impl<'a> Exchange<'a> {
         let over = Arc::clone(&delivery.heard_all);
         let told = tokio::select! {
             biased;
-            told = delivery.answer(heard, &mut hearing, masker) => told?,
+            told = delivery.answer(heard, &mut hearing, plan) => told?,
             () = leaves(asking, &over) => return Err(left()),
         };
         if complete

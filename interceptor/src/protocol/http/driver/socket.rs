@@ -14,10 +14,11 @@ use super::agent_failed;
 use super::exchange::Next;
 use super::leg::{LegError, Reader, Writer};
 use super::served::Served;
-use crate::mask::{Carrier, Masker, Outcome};
+use crate::mask::Masker;
 use crate::policy::{Denial, Permit};
 use crate::protocol::http::codec::RequestHead;
 use crate::protocol::http::codec::socket::{Broken, Messages, Said};
+use crate::protocol::http::rewrite::{Plan, Refused};
 use crate::protocol::http::route::Location;
 use crate::protocol::http::{BODY_LIMIT, MASK_LIMIT};
 use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
@@ -33,7 +34,9 @@ pub(super) struct Socket<'a> {
     /// What was asked for, and where.
     pub(super) head: &'a RequestHead,
     pub(super) location: &'a Location,
-    pub(super) masks: Kept<Vec<Masker>>,
+    /// The route of the target that it is on.
+    pub(super) route: Option<String>,
+    pub(super) masks: Kept<Vec<Plan>>,
     pub(super) to_agent: Mutex<&'a mut Writer>,
     pub(super) to_target: Mutex<Writer>,
 }
@@ -57,7 +60,8 @@ impl Socket<'_> {
         };
         let (to_agent, to_target) = match end {
             End::Farewell(code, reason) => {
-                let (reason, _) = self.masked(Carrier::Text { max_chars: None }, &reason);
+                // What cannot be masked is not said.
+                let reason = self.masked(&reason).map(|(reason, _)| reason).unwrap_or_default();
                 let farewell = Said::Close(code, reason);
                 (farewell.clone(), farewell)
             }
@@ -150,14 +154,15 @@ impl Socket<'_> {
     fn spend(&self, permit: Permit) -> Result<(), Denial> {
         let (obligations, _recorded) = permit.spend();
         let mut masks = self.masks.lock();
-        if masks.iter().any(|masker| masker.is_for(&obligations)) {
+        if masks.iter().any(|plan| plan.is_for(&obligations)) {
             return Ok(());
         }
         if masks.len() == MASKS_LIMIT {
             let why = format!("what may be seen on it has changed more than {MASKS_LIMIT} times");
             return Err(self.served.agents_fault("a WebSocket", &why));
         }
-        masks.push(Masker::new(Arc::clone(&self.served.rules), &obligations));
+        let masker = Masker::new(Arc::clone(&self.served.rules), &obligations);
+        masks.push(Plan::new(masker, &self.served.target.name, self.route.as_deref()));
         Ok(())
     }
 
@@ -196,16 +201,19 @@ impl Socket<'_> {
                 Said::Text(payload) | Said::Binary(payload) => payload,
             };
             holding.set(payload.len())?;
-            let scans = self.masks.lock().iter().any(Masker::scans);
-            if scans && matches!(said, Said::Binary(_)) {
+            let masks = self.masks.lock().iter().any(Plan::masks);
+            if masks && matches!(said, Said::Binary(_)) {
                 return Ok(End::Target("its message has to be masked, and cannot be looked into".to_owned()));
             }
-            let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(payload).is_ok();
-            let carrier = if is_json { Carrier::Json } else { Carrier::Text { max_chars: None } };
-            let (payload, replaced) = if scans { self.masked(carrier, payload) } else { (payload.clone(), false) };
-            if replaced {
-                self.served.observe(Observation::Masked { cells: vec![("message".to_owned(), 1)] }).await?;
-            }
+            let payload = match self.masked(payload) {
+                Ok((payload, cells)) => {
+                    if !cells.is_empty() {
+                        self.served.observe(Observation::Masked { cells }).await?;
+                    }
+                    payload
+                }
+                Err(refused) => return Ok(End::Target(refused.to_string())),
+            };
             let payload = self.blotted(payload).await?;
             let told = if matches!(said, Said::Text(_)) { Said::Text(payload) } else { Said::Binary(payload) };
             self.tell(&told).await?;
@@ -213,19 +221,17 @@ impl Socket<'_> {
         }
     }
 
-    /// Without what may not be seen, and whether there was any of it.
-    fn masked(&self, carrier: Carrier, text: &Bytes) -> (Bytes, bool) {
-        let (mut text, mut replaced) = (text.clone(), false);
-        for masker in self.masks.lock().iter_mut().filter(|masker| masker.scans()) {
-            let column = masker.column(&Arc::default(), false);
-            let mut out = Vec::new();
-            match masker.apply(&column, carrier, &text, &mut out) {
-                Outcome::Unchanged => {}
-                Outcome::Replaced => (text, replaced) = (out.into(), true),
-                Outcome::Null => (text, replaced) = (Bytes::from_static(b"null"), true),
-            }
+    /// Without what may not be seen, and how many values that were, by where they stand.
+    fn masked(&self, text: &Bytes) -> Result<(Bytes, Vec<(String, u64)>), Refused> {
+        let mut plans: Vec<Plan> = self.masks.lock().iter().filter(|plan| plan.masks()).cloned().collect();
+        let is_json = !plans.is_empty() && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
+        let (mut text, mut cells) = (text.clone(), Vec::new());
+        for plan in plans.drain(..) {
+            let (masked, counted) = plan.message(is_json, &text)?;
+            text = masked.into();
+            cells.extend(counted);
         }
-        (text, replaced)
+        Ok((text, cells))
     }
 
     /// Without the credential.

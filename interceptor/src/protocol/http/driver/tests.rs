@@ -219,7 +219,11 @@ fn script(answer: Answer) -> Script {
 fn conn(agent: tls::Stream, dial: Arc<dyn Dial>) -> Conn {
     let config = Config { routes: vec!["/v1/customers/{id}".into(), "/v1/{rest*}".into()], ..Config::default() };
     let names = ["api.test", "10.0.0.1"].iter().filter_map(|name| Name::parse(name)).collect();
-    let masks = "tag = 'card'\ndetect = ['card']\ntransform = { keep_last = 4 }";
+    let masks = [
+        "tag = 'card'\ndetect = ['card']\ntransform = { keep_last = 4 }",
+        "tag = 'pii'\njson = ['api/v1/customers/{id}:$.email']",
+    ];
+    let masks = masks.map(|text| toml::from_str(text).unwrap());
     Conn {
         agent,
         target: Arc::new(Target {
@@ -230,7 +234,7 @@ fn conn(agent: tls::Stream, dial: Arc<dyn Dial>) -> Conn {
             http: Some(Arc::new(config.settings(names).unwrap())),
         }),
         dial,
-        rules: Arc::new(Rules::compile(&[toml::from_str(masks).unwrap()], None).unwrap()),
+        rules: Arc::new(Rules::compile(&masks, None).unwrap()),
         session: SessionId::NONE,
         patience: Patience { handshake: Duration::from_secs(5), stalled: Duration::from_secs(5) },
     }
@@ -575,10 +579,10 @@ async fn what_a_target_echoes_of_the_credential_is_blotted_out() {
                 );
             }
             assert_eq!((head.fields.text("x-echo"), &*head.reason), (Some("Bearer ******"), "******"));
-            assert!(scene.reached().contains("accept-encoding: identity"));
+            assert!(scene.reached().contains("accept-encoding: gzip\r\n"));
         }
     }
-    // What is compressed all the same does not pass, unless the operator knows that nothing is echoed.
+    // What says that it is compressed, and is not, does not pass.
     let told = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nhi";
     let mut scene = Scene::new(Answer::Permit(&[]), told);
     assert_eq!(scene.ask("GET /v1/x HTTP/1.1\r\nHost: api.test\r\n\r\n").await.0.status, 502);
@@ -603,7 +607,7 @@ async fn what_is_masked_is_masked_wherever_it_stands() {
         let shown = String::from_utf8(shown).unwrap();
         assert!(!shown.contains(CARD) && shown.contains("1111"), "{kind}: {shown}");
         assert_eq!((head.length, head.fields.get("etag")), (codec::Length::Known(shown.len() as u64), None));
-        assert!(scene.reached().contains("accept-encoding: identity") && !scene.reached().contains("range:"));
+        assert!(scene.reached().contains("accept-encoding: gzip, br") && !scene.reached().contains("range:"));
         let recorded = scene.recorded();
         assert!(!recorded.contains(CARD) && recorded.contains("Masked"), "{recorded}");
     }
@@ -611,13 +615,14 @@ async fn what_is_masked_is_masked_wherever_it_stands() {
 
 #[tokio::test]
 async fn what_would_have_to_be_masked_and_cannot_be_looked_into_does_not_pass() {
-    let long = format!("\"{}\"", "x".repeat(crate::protocol::http::MASK_LIMIT));
+    let long = format!("<a>{}</a>", "x".repeat(crate::protocol::http::MASK_LIMIT));
     for (fields, body) in [
         ("Content-Type: application/json\r\nContent-Encoding: gzip", CARD),
         ("Content-Type: application/octet-stream", CARD),
         ("Content-Type: text/plain; charset=utf-16", CARD),
         ("X: y", CARD),
-        ("Content-Type: application/json", &long),
+        ("Content-Type: application/json", "{\"a\": no"),
+        ("Content-Type: application/xml", &long),
     ] {
         let told = format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         let mut scene = Scene::new(Answer::Permit(&["card"]), told);
@@ -629,6 +634,65 @@ async fn what_would_have_to_be_masked_and_cannot_be_looked_into_does_not_pass() 
     let mut scene = Scene::new(Answer::Permit(&["card"]), told);
     let (head, _) = scene.ask("HEAD /v1/x HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
     assert_eq!((head.status, head.length), (200, codec::Length::UntilClose));
+}
+
+#[tokio::test]
+async fn what_stands_at_a_path_of_the_route_is_masked_in_any_coding_and_framing() {
+    let body = "{\"email\": \"ada@x.org\", \"name\": \"Ada\"}";
+    let masked = "{\"email\": \"[masked:pii]\", \"name\": \"Ada\"}";
+    let compressed = zstd::encode_all(body.as_bytes(), 1).unwrap();
+    let known = |fields: &str, body: &[u8]| {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{fields}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), body].concat()
+    };
+    let pieces: String = body
+        .as_bytes()
+        .chunks(3)
+        .map(|part| format!("{:x}\r\n{}\r\n", part.len(), String::from_utf8_lossy(part)))
+        .collect();
+    let chunked = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{pieces}0\r\n\r\n"
+    );
+    for told in [known("", body.as_bytes()), known("Content-Encoding: zstd\r\n", &compressed), chunked.into_bytes()] {
+        let mut scene = Scene::new(Answer::Permit(&["pii"]), &told);
+        let (head, shown) =
+            scene.ask("GET /v1/customers/7 HTTP/1.1\r\nHost: api.test\r\nAccept-Encoding: zstd\r\n\r\n").await;
+        let shown = String::from_utf8(shown).unwrap();
+        match head.length {
+            codec::Length::Known(_) => assert_eq!(shown, masked),
+            _ => assert!(shown.contains("[masked:pii]") && shown.ends_with("0\r\n\r\n"), "{shown}"),
+        }
+        assert!(!shown.contains("ada") && head.fields.get("content-encoding").is_none());
+        let recorded = scene.recorded();
+        assert!(!recorded.contains("ada@") && recorded.contains("Masked { cells: [(\"$.email\", 1)] }"), "{recorded}");
+        // On another route it is none of the path's.
+        let (_, shown) = scene.ask("GET /v1/x HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
+        assert!(!String::from_utf8_lossy(&shown).contains("[masked"));
+    }
+    // What is no JSON cannot be masked by path; and a `HEAD` does not say how long it would have been.
+    let told = "HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Length: 9\r\n\r\nada@x.org";
+    let mut scene = Scene::new(Answer::Permit(&["pii"]), told);
+    let (head, shown) = scene.ask("GET /v1/customers/7 HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
+    assert!(head.status == 502 && String::from_utf8_lossy(&shown).contains("is no JSON"));
+    let mut scene = Scene::new(Answer::Permit(&["pii"]), told.strip_suffix("ada@x.org").unwrap());
+    let (head, _) = scene.ask("HEAD /v1/customers/7 HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
+    assert_eq!((head.status, head.fields.get("content-length")), (200, None));
+}
+
+#[tokio::test]
+async fn what_turns_out_to_be_no_json_is_cut_off_there() {
+    let told = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+                e\r\n{\"name\":\"Ada\",\r\n10\r\nno json: ada@x.o\r\n0\r\n\r\n";
+    let mut scene = Scene::new(Answer::Permit(&["pii"]), told);
+    scene.agent.write_all(b"GET /v1/customers/7 HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
+    let mut all = Vec::new();
+    timeout(Duration::from_secs(5), scene.agent.read_to_end(&mut all)).await.unwrap().unwrap();
+    let all = String::from_utf8(all).unwrap();
+    assert!(all.contains("Ada") && !all.contains("ada@") && !all.contains("\r\n0\r\n"), "{all}");
+    assert!(matches!(scene.served.await.unwrap(), Err(Failure::Upstream(_))));
 }
 
 #[tokio::test]

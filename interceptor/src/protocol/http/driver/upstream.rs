@@ -305,18 +305,6 @@ impl Hearing<'_> {
         }
     }
 
-    /// Reads the body as a whole, up to so many bytes. What was read, and whether that is all of it.
-    pub(super) async fn body(&mut self, limit: usize) -> Result<(BytesMut, bool), LegError> {
-        let mut whole = BytesMut::new();
-        while let Some(piece) = self.piece().await? {
-            whole.extend_from_slice(&piece);
-            if whole.len() > limit {
-                return Ok((whole, false));
-            }
-        }
-        Ok((whole, true))
-    }
-
     /// What follows the body. That of HTTP/1.1 is dropped.
     pub(super) async fn trailers(&mut self) -> Result<Option<Fields>, LegError> {
         let Self::Two { body: Some(body), .. } = self else { return Ok(None) };
