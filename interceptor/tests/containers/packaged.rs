@@ -226,6 +226,7 @@ fn a_container_that_runs_already_is_enrolled_and_stays_so_over_a_restart() {
     assert_eq!(agent.go(), json!({ "ok": "127.0.0.1" }), "{}", log(&stage));
     // Free again, in a network that leads nowhere.
     operate(&stage, 0, &["enroll", "--yes", "--undo", "--cgroup", &cgroup]);
+    assert_eq!(namespaces(&stage), 0, "nobody is sent there any more: {}", log(&stage));
     assert_eq!(agent.go(), json!({ "errno": 101 }), "{}", log(&stage));
     let governed = status(&stage)["governed"].to_string();
     assert!(!governed.contains(&cgroup), "{governed}");
