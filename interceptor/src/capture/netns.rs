@@ -39,6 +39,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use self::door::Door;
 pub use self::doorkeeper::Doorkeeper;
 use self::enter::{Made, Wanted};
 pub use self::error::NamespaceError;
@@ -218,6 +219,16 @@ impl Namespaces {
         let mut all: Vec<Namespace> = table.open.values().map(Open::now).collect();
         all.sort_by_key(|one| one.inode);
         all
+    }
+
+    /// How namespaces are opened; asks whoever does it for the daemon, which starts it where it does not run yet. Takes 30
+    /// seconds at most.
+    ///
+    /// # Errors
+    /// When the question cannot be put.
+    pub async fn door(&self) -> io::Result<Door> {
+        let config = self.0.config.clone();
+        tokio::task::spawn_blocking(move || door::which(&config)).await.map_err(io::Error::other)
     }
 
     /// Whether the namespace that a refusal names has a listener.
