@@ -64,5 +64,9 @@ fn whoever_opens_namespaces_is_reached_by_the_daemon_alone_and_is_another_user()
         (of(DOORKEEPER, "PartOf"), of(DOORKEEPER, "RestrictNamespaces")),
         (vec![DAEMON.to_owned()], vec!["net".to_owned()])
     );
+    // Where the daemon starts again, so does this, and what it looks for is there by then: not over and over until it may not.
+    assert!(
+        of(DOORKEEPER, "After").contains(&DAEMON.to_owned()) && of(DOORKEEPER, "After").contains(&SOCKET.to_owned())
+    );
     assert!(values("Wants").contains(&SOCKET.to_owned()) && values("After").contains(&SOCKET.to_owned()));
 }
