@@ -115,7 +115,8 @@ class Guest:
             self.port.write(f"@file {name}|{line}\n")
 
     def journal(self):
-        return self.run(["journalctl", "-b", "-u", "interceptor", "-n", "60", "--no-pager", "-o", "cat"]).out
+        units = ["-u", "interceptor", "-u", "interceptor-namespaces"]
+        return self.run(["journalctl", "-b", *units, "-n", "80", "--no-pager", "-o", "cat"]).out
 
     def check(self, what, right, shown=""):
         if not right:

@@ -1,7 +1,9 @@
 """Containers of systemd-nspawn in the governed slice: their own pids, mounts and root; one in the host's network, one in a network
-of its own, which what the package installs opens for a daemon that may not. A service that runs elsewhere is enrolled."""
+of its own, which what the package installs opens for a daemon that may not. A service that runs elsewhere is enrolled, and a container with a
+way out of its own."""
 
 from guest import AGENT, CARD, FAR, UID, URL
+from suites import running
 
 # Beside what everybody may: what a container's root may.
 OUT = f"""
@@ -41,6 +43,11 @@ def run(guest):
     guest.check("masked", CARD not in read.out, read)
     apart(guest, sql)
     enroll(guest)
+    running.enroll(guest, address)
+    told = guest.run(["journalctl", "-b", "-u", DOORKEEPER, "--no-pager", "-o", "cat"]).out
+    guest.check("what opens namespaces never was at its limit, however often the daemon began anew",
+                "repeated too quickly" not in told, told)
+    guest.check("its socket is there", guest.unit("ActiveState", "interceptor-namespaces.socket") == "active")
 
 
 DOORKEEPER = "interceptor-namespaces.service"

@@ -25,6 +25,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/approvals", get(approvals))
         .route("/v1/approvals/{id}", get(approval).post(answer))
         .route("/v1/namespaces", post(adopt))
+        .route("/v1/namespaces/door", get(door))
         .route("/v1/cgroups", post(enroll))
         .route("/v1/reload", post(reload))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
@@ -149,6 +150,15 @@ async fn adopt(
         }
         Err(error) => fault(StatusCode::CONFLICT, error.to_string()),
     }
+}
+
+/// How namespaces are opened: what doctor asks.
+async fn door(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
+    if let Err(refused) = admit(&api, &peer) {
+        return refused;
+    }
+    let door = api.namespaces.door().await;
+    door.map_or_else(|error| fault(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()), |door| json(&door))
 }
 
 /// Root has enrolled a cgroup that runs already, or let it go: takes note, and listens where its processes are.

@@ -1,12 +1,13 @@
 //! cgroups that are governed while the daemon runs: containers that an operator enrolls.
 //!
-//! Root has attached the links, and then ended the connections from before; the listeners are made here. What is done is on
-//! record. That a cgroup is governed is what the pins say, whoever says so.
+//! Root has attached the links, and then ended the connections from before; the listeners are made here, and closed where one
+//! is let go. What is done is on record. That a cgroup is governed is what the pins say, whoever says so.
 
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::namespaces;
 use crate::admin::{Enroll, Enrolled};
 use crate::capture::{self, Namespaces, cgroup};
 use crate::record::Event;
@@ -47,7 +48,10 @@ pub(super) fn obey(order: Order, config: &capture::Config, house: &Arc<House>, n
         let answer = match known {
             Err(error) => Err(error),
             Ok(()) if done.governed => listen(done, &namespaces).await,
-            Ok(()) => Ok(done),
+            Ok(()) => {
+                namespaces::leave(&house, &namespaces, &done.cgroup).await;
+                Ok(done)
+            }
         };
         let text = match &answer {
             Ok(Enrolled { cgroup, governed: true, destroyed }) => {

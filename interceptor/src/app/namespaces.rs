@@ -4,6 +4,7 @@
 //! An agent can ask as fast as it can call the kernel; [`Namespaces`] bounds what is made, and one note a second says what
 //! was not.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,7 +92,16 @@ async fn open(house: &House, namespaces: &Namespaces, wish: Wish, missed: &mut M
 }
 
 async fn clean(house: &House, namespaces: &Namespaces) {
-    match namespaces.sweep(true).await {
+    closed(house, namespaces.sweep(true).await).await;
+}
+
+/// Closes at once what was for a cgroup that is let go.
+pub(super) async fn leave(house: &House, namespaces: &Namespaces, cgroup: &str) {
+    closed(house, namespaces.leave(cgroup).await).await;
+}
+
+async fn closed(house: &House, closed: io::Result<Vec<Namespace>>) {
+    match closed {
         Ok(closed) => {
             for gone in closed {
                 tracing::info!(inode = gone.inode, "closed a network namespace that no agent is in any more");

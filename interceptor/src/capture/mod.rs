@@ -51,7 +51,7 @@ pub use self::loader::{
 pub use self::maps::Counters;
 pub use self::modules::{Modules, are_held};
 pub use self::netns::{
-    Arrivals, Doorkeeper, KeptNamespaces, NAMESPACE_DESCRIPTORS, Namespace, NamespaceError, Namespaces,
+    Arrivals, Door, Doorkeeper, KeptNamespaces, NAMESPACE_DESCRIPTORS, Namespace, NamespaceError, Namespaces,
     QUESTIONS_IN_FLIGHT, Wish,
 };
 pub use self::probe::{Finding, Scope, Verdict, probe};

@@ -28,6 +28,7 @@ mod sockets;
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use self::door::Door;
 pub use self::doorkeeper::Doorkeeper;
 use self::enter::{Made, Wanted};
 pub use self::error::NamespaceError;
@@ -219,6 +221,16 @@ impl Namespaces {
         all
     }
 
+    /// How namespaces are opened; asks whoever does it for the daemon, which starts it where it does not run yet. Takes 30
+    /// seconds at most.
+    ///
+    /// # Errors
+    /// When the question cannot be put.
+    pub async fn door(&self) -> io::Result<Door> {
+        let config = self.0.config.clone();
+        tokio::task::spawn_blocking(move || door::which(&config)).await.map_err(io::Error::other)
+    }
+
     /// Whether the namespace that a refusal names has a listener.
     #[must_use]
     pub fn is_open(&self, wish: Wish) -> bool {
@@ -309,11 +321,28 @@ impl Namespaces {
             return Ok(Vec::new());
         }
         let live = self.live().await?;
-        let closed = if live.complete { self.close_idle(&live) } else { Vec::new() };
+        let now = Instant::now();
+        let closed = self.close(&live, |open| now.saturating_duration_since(open.usage.lock().last) >= IDLE);
         if discover {
             self.discover(&live).await;
         }
         Ok(closed)
+    }
+
+    /// Closes at once those of a cgroup that was let go: nobody is sent there any more. Those in which other governed processes
+    /// are stay. Gives what was closed. Blocks on `/proc` away from the runtime.
+    ///
+    /// # Errors
+    /// When the cgroups cannot be walked: nothing is closed then, and the next sweep does it.
+    pub async fn leave(&self, cgroup: &str) -> io::Result<Vec<Namespace>> {
+        // What is being made for it counts as well.
+        let _alone = self.0.entering.lock().await;
+        let its = |open: &Open| Path::new(&open.seen.cgroup).starts_with(cgroup);
+        if !self.0.table.lock().open.values().any(its) {
+            return Ok(Vec::new());
+        }
+        let live = self.live().await?;
+        Ok(self.close(&live, its))
     }
 
     /// Where governed processes are.
@@ -326,14 +355,11 @@ impl Namespaces {
         live.await.map_err(io::Error::other)?
     }
 
-    fn close_idle(&self, live: &live::Live) -> Vec<Namespace> {
-        let now = Instant::now();
+    /// Closes those that are done with, where no governed process is. Where not every process was looked at, none.
+    fn close(&self, live: &live::Live, done: impl Fn(&Open) -> bool) -> Vec<Namespace> {
         let mut table = self.0.table.lock();
-        let idle = |open: &Open| {
-            let unused = now.saturating_duration_since(open.usage.lock().last) >= IDLE;
-            unused && !live.namespaces.contains_key(&open.seen.inode)
-        };
-        let gone: Vec<u64> = table.open.iter().filter(|(_, open)| idle(open)).map(|(cookie, _)| *cookie).collect();
+        let left = |open: &Open| live.complete && !live.namespaces.contains_key(&open.seen.inode) && done(open);
+        let gone: Vec<u64> = table.open.iter().filter(|(_, open)| left(open)).map(|(cookie, _)| *cookie).collect();
         let closed = gone.iter().filter_map(|cookie| table.open.remove(cookie));
         closed.inspect(|open| open.origin.forget()).map(|open| open.now()).collect()
     }

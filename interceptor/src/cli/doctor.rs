@@ -1,5 +1,7 @@
 //! `interceptor doctor`.
 
+mod door;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,6 +24,10 @@ pub(super) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
     });
     let mut findings = capture::probe(scope);
     findings.extend(config.as_ref().map(super::ca::findings).unwrap_or_default());
+    if let Some(config) = &config {
+        let socket = if arguments.wanted.is_some() { &config.admin.socket } else { &context.socket };
+        findings.push(door::finding(socket, &config.capture)?);
+    }
     out.show(&findings, |findings| Ok(shown(findings)))?;
     let runs = findings.iter().all(|found| found.verdict != Verdict::Missing);
     Ok(if runs { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })

@@ -1,7 +1,8 @@
 //! `interceptor prepare`: what has to be done as root before the daemon runs as a user of its own.
 //!
 //! It runs in the daemon's cgroup, before each start: makes the governed cgroups, attaches the kernel programs of this
-//! version to them, and gives the daemon's user what it writes to. Afterwards the daemon needs none of these privileges.
+//! version to them, gives the daemon's user what it writes to, and brings the certificate authorities that agents are pointed
+//! to up to date. Afterwards the daemon needs none of these privileges.
 //! Of what opens network namespaces for the daemon (`interceptor namespaces`), it prepares the cgroup.
 
 use std::fs::{self, DirBuilder};
@@ -14,6 +15,7 @@ use nix::unistd::User;
 
 use super::{Context, Printer};
 use crate::identity::level::Registry;
+use crate::tls::authority::{self, AuthorityError, Store};
 use crate::{capture, launch};
 
 #[derive(Debug, clap::Args)]
@@ -48,8 +50,24 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
         let Some(directory) = directory else { continue };
         give(directory, &user).map_err(failed(directory))?;
     }
+    if let Some(words) = config.ca.as_ref().and_then(trusted) {
+        out.line(&words)?;
+    }
     out.line(&format!("{} cgroups are governed", governed.len()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Brings the bundle that agents are pointed to up to date: the host CA, or the system's authorities, may be others since. Says
+/// what there is to say. A bundle that stays as it was keeps nobody from being governed.
+fn trusted(ca: &authority::Config) -> Option<String> {
+    let store = Store::new(ca);
+    let path = store.bundle_path();
+    match store.refresh_bundle() {
+        Ok(true) => Some(format!("{} is written anew", path.display())),
+        // There is none yet: the daemon says how to make one.
+        Ok(false) | Err(AuthorityError::Missing(_)) => None,
+        Err(error) => Some(format!("{} stays as it was: {error}", path.display())),
+    }
 }
 
 /// A user by name.
@@ -79,6 +97,7 @@ fn give(directory: &Path, user: &User) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     #[test]
     fn what_is_roots_is_given_and_what_others_can_write_to_is_left_alone() {
@@ -98,5 +117,29 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", root.path().join("old/link")).unwrap();
         give(&root.path().join("old"), &user).unwrap();
         assert_eq!(["old", "old/segment", "old/link"].map(owner), [54_321, 54_321, 0]);
+    }
+
+    #[test]
+    fn what_agents_trust_follows_the_host_ca_and_the_system() {
+        let root = tempfile::tempdir().unwrap();
+        let ca = authority::Config { dir: root.path().join("ca") };
+        let store = Store::new(&ca);
+        let bundle = || fs::read_to_string(store.bundle_path()).unwrap();
+        assert_eq!(trusted(&ca), None, "there is no host CA");
+        let (names, now) = ([authority::Name::parse("db.internal").unwrap()], Timestamp::from_unix(1_800_000_000));
+        store.init("h", &names, None, now).unwrap();
+        assert!(trusted(&ca).is_some_and(|words| words.ends_with("bundle.pem is written anew")));
+        assert_eq!(trusted(&ca), None, "it is as it should be");
+        let first = bundle();
+        // The system's were others when it was written.
+        fs::write(store.bundle_path(), format!("# old\n{}", store.certificates().unwrap()[0].pem())).unwrap();
+        assert!(trusted(&ca).is_some());
+        assert_eq!(bundle(), first);
+        store.begin("h", &names, None, now).unwrap();
+        assert!(trusted(&ca).is_some());
+        assert!(store.certificates().unwrap().iter().all(|one| bundle().contains(&one.pem())));
+        fs::write(store.certificates_path(), "no certificate").unwrap();
+        assert!(trusted(&ca).is_some_and(|words| words.contains("stays as it was")));
+        assert!(bundle().starts_with(&first));
     }
 }

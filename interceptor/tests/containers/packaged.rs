@@ -74,6 +74,42 @@ fn without_it_the_daemon_says_what_is_missing() {
 }
 
 #[test]
+fn doctor_says_whether_somebody_opens_namespaces_and_answers() {
+    let mut stage = alone();
+    let found = |stage: &Stage| {
+        let output = stage.operate(&["doctor", "--json"]).unwrap();
+        let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mut found = findings.as_array().unwrap().iter();
+        let found = found.find(|found| found["name"] == "network namespaces of agents").unwrap().clone();
+        (found["verdict"].as_str().unwrap().to_owned(), found["detail"].as_str().unwrap().to_owned())
+    };
+    let (verdict, detail) = found(&stage);
+    assert!(verdict == "weak" && detail.ends_with("No such file or directory (os error 2)"), "{verdict} {detail}");
+    stage.start_doorkeeper().unwrap();
+    let answers = ("ok".to_owned(), "interceptor-namespaces opens them, and answers".to_owned());
+    assert_eq!(found(&stage), answers, "{}", log(&stage));
+    // Its socket is there, and nobody listens any more.
+    stage.doorkeeper = None;
+    let (verdict, detail) = found(&stage);
+    assert!(verdict == "weak" && detail.contains("Connection refused"), "{verdict} {detail}");
+    // Somebody does who is not root, and says nothing.
+    fs::remove_file(stage.path("namespaces.sock")).unwrap();
+    let code = format!(
+        "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\ns.bind({:?})\ns.listen()\nout('ready')\ngo()",
+        stage.path("namespaces.sock").display().to_string()
+    );
+    fs::set_permissions(stage.directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let mut impostor = Agent::start(&stage.world, Place::Daemon, Some(DAEMON), &code);
+    impostor.ready();
+    let (verdict, detail) = found(&stage);
+    assert!(verdict == "weak" && detail.contains("is not root's"), "{verdict} {detail}");
+    // Without a daemon there is nobody to ask, and nothing is started.
+    stage.stop_daemon().unwrap();
+    let (verdict, detail) = found(&stage);
+    assert!(verdict == "ok" && detail.contains("no daemon runs that would ask"), "{verdict} {detail}");
+}
+
+#[test]
 fn it_comes_and_goes_and_what_it_made_stays() {
     let mut stage = packaged();
     let code = "def connected(): return socket.create_connection((FAR4, 5432)).getpeername()\n\
@@ -226,6 +262,7 @@ fn a_container_that_runs_already_is_enrolled_and_stays_so_over_a_restart() {
     assert_eq!(agent.go(), json!({ "ok": "127.0.0.1" }), "{}", log(&stage));
     // Free again, in a network that leads nowhere.
     operate(&stage, 0, &["enroll", "--yes", "--undo", "--cgroup", &cgroup]);
+    assert_eq!(namespaces(&stage), 0, "nobody is sent there any more: {}", log(&stage));
     assert_eq!(agent.go(), json!({ "errno": 101 }), "{}", log(&stage));
     let governed = status(&stage)["governed"].to_string();
     assert!(!governed.contains(&cgroup), "{governed}");

@@ -107,6 +107,20 @@ fn each_capability_is_needed() {
 }
 
 #[test]
+fn a_start_brings_what_agents_are_to_trust_up_to_date() {
+    let mut stage = stage(&script());
+    let text = fs::read_to_string(stage.path("interceptor.toml")).unwrap();
+    fs::write(stage.path("interceptor.toml"), format!("{text}\n[ca]\ndir = {:?}\n", stage.path("ca"))).unwrap();
+    let made = stage.operate(&["ca", "init", "--user", "nobody"]).unwrap();
+    assert!(made.status.success(), "{}", said(&made));
+    let bundle = fs::read(stage.path("ca/bundle.pem")).unwrap();
+    fs::write(stage.path("ca/bundle.pem"), "what was trusted once").unwrap();
+    stage.kill_daemon().unwrap();
+    stage.start_daemon().unwrap();
+    assert!(fs::read(stage.path("ca/bundle.pem")).unwrap() == bundle);
+}
+
+#[test]
 fn what_root_has_not_prepared_is_not_governed_and_the_daemon_says_so() {
     let mut stage = stage(&script());
     stage.kill_daemon().unwrap();

@@ -64,5 +64,11 @@ fn whoever_opens_namespaces_is_reached_by_the_daemon_alone_and_is_another_user()
         (of(DOORKEEPER, "PartOf"), of(DOORKEEPER, "RestrictNamespaces")),
         (vec![DAEMON.to_owned()], vec!["net".to_owned()])
     );
+    // Where the daemon starts again, so does this, and what it looks for is there by then. Where there is none, it is not tried
+    // over and over until it may not any more, which would take the socket with it.
+    assert_eq!((of(DOORKEEPER, "Restart"), of(SOCKET, "FlushPending")), (Vec::new(), vec!["yes".to_owned()]));
+    assert!(
+        of(DOORKEEPER, "After").contains(&DAEMON.to_owned()) && of(DOORKEEPER, "After").contains(&SOCKET.to_owned())
+    );
     assert!(values("Wants").contains(&SOCKET.to_owned()) && values("After").contains(&SOCKET.to_owned()));
 }

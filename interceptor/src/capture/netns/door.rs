@@ -16,7 +16,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 use serde::{Deserialize, Serialize};
 
-use super::super::sys;
+use super::super::{Config, sys};
 use super::NAMESPACE_DESCRIPTORS;
 use super::NamespaceError;
 use super::enter::{self, Made, Wanted};
@@ -72,6 +72,40 @@ struct Opened {
 
 type Answer = Result<Opened, NamespaceError>;
 
+/// How network namespaces of agents are opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Door {
+    /// By the daemon itself.
+    Own,
+    /// By the doorkeeper, which answers.
+    Kept,
+    /// Not at all, and why.
+    Shut(String),
+}
+
+/// Which way they are opened. The doorkeeper is asked about this process, which it has to refuse. Blocks.
+pub(super) fn which(config: &Config) -> Door {
+    if is_own() {
+        return Door::Own;
+    }
+    let path = &config.namespaces_socket;
+    let shut = |why: &dyn std::fmt::Display| Door::Shut(format!("{}: {why}", path.display()));
+    match put(path, Question { pid: std::process::id(), cookie: None }) {
+        Ok((Err(NamespaceError::NotGoverned { .. } | NamespaceError::Rate), sockets)) if sockets.is_empty() => {
+            Door::Kept
+        }
+        Ok((Err(error), _)) => shut(&error),
+        Ok((Ok(_), _)) => shut(&"it opens what nobody governs"),
+        Err(error) => shut(&error),
+    }
+}
+
+/// Whether this process may enter namespaces.
+fn is_own() -> bool {
+    caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(false)
+}
+
 /// Makes the sockets: by a thread of this process where that may enter namespaces, otherwise by the doorkeeper, where there is
 /// one. Blocks.
 pub(super) fn make(wanted: Wanted) -> Result<Made, NamespaceError> {
@@ -79,8 +113,7 @@ pub(super) fn make(wanted: Wanted) -> Result<Made, NamespaceError> {
         Err(open) => return Ok(open),
         Ok(doors) => doors,
     };
-    let admin = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN);
-    if admin.unwrap_or(false) || !wanted.config.namespaces_socket.exists() {
+    if is_own() || !wanted.config.namespaces_socket.exists() {
         return enter::enter(wanted, doors);
     }
     drop(doors);

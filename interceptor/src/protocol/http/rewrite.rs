@@ -22,6 +22,9 @@ use crate::policy::Obligations;
 use coding::{Broken, Decoder};
 use events::Events;
 
+/// How many values were masked, by where they stand.
+pub type Counts = Vec<(String, u64)>;
+
 /// What an identity must not see of an answer.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -47,7 +50,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn message(&self, is_json: bool, text: &[u8]) -> Result<(Vec<u8>, Vec<(String, u64)>), Refused> {
+    pub fn message(&self, is_json: bool, text: &[u8]) -> Result<(Vec<u8>, Counts), Refused> {
         let kind = if is_json { "application/json" } else { "text/plain" };
         let fields = Fields(vec![Field { name: "content-type".to_owned(), value: kind.as_bytes().to_vec() }]);
         let length = Length::Known(text.len() as u64);
@@ -210,7 +213,7 @@ impl<'a> Rewriter<'a> {
     }
 
     /// How many values were masked since it was asked last, by the path that they stand at; `body` is for detectors.
-    pub fn take_counts(&mut self) -> Vec<(String, u64)> {
+    pub fn take_counts(&mut self) -> Counts {
         let (mut counts, found) = match &mut self.kind {
             Kind::Json(json) => json.take_counts(),
             Kind::Events(events) => events.take_counts(),

@@ -18,7 +18,7 @@ use crate::mask::Masker;
 use crate::policy::{Denial, Permit};
 use crate::protocol::http::codec::RequestHead;
 use crate::protocol::http::codec::socket::{Broken, Messages, Said};
-use crate::protocol::http::rewrite::{Plan, Refused};
+use crate::protocol::http::rewrite::{Counts, Plan, Refused};
 use crate::protocol::http::route::Location;
 use crate::protocol::http::{BODY_LIMIT, MASK_LIMIT};
 use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
@@ -222,7 +222,7 @@ impl Socket<'_> {
     }
 
     /// Without what may not be seen, and how many values that were, by where they stand.
-    fn masked(&self, text: &Bytes) -> Result<(Bytes, Vec<(String, u64)>), Refused> {
+    fn masked(&self, text: &Bytes) -> Result<(Bytes, Counts), Refused> {
         let mut plans: Vec<Plan> = self.masks.lock().iter().filter(|plan| plan.masks()).cloned().collect();
         let is_json = !plans.is_empty() && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
         let (mut text, mut cells) = (text.clone(), Vec::new());
