@@ -73,7 +73,7 @@ permit (
 
 @id("calls-in-clear")
 permit (principal in Group::"finance", action == Action::"unmask", resource)
-when { context has http && context.http.path like "/shop.Orders/*" };
+when { context has http && context.http has grpc && context.http.grpc.service == "shop.Orders" };
 
 @id("nothing-is-cancelled")
 @reason("orders are not cancelled by agents")

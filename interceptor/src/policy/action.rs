@@ -372,6 +372,19 @@ pub struct HttpFacts {
     pub fields: BTreeSet<String>,
     /// Bytes of the body; as many as there can be where that is not known.
     pub size: u64,
+    /// What a call of gRPC calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<GrpcFacts>,
+}
+
+/// What a call of gRPC calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrpcFacts {
+    /// The service, with its package: `shop.Orders`.
+    pub service: String,
+    /// Its method: `Place`.
+    pub method: String,
 }
 
 /// A bind value, as the agent sent it.

@@ -122,14 +122,19 @@ fn in_which(resource: &Resource) -> impl Iterator<Item = &Arc<str>> {
 }
 
 fn request_of(http: &HttpFacts) -> Value {
-    record([
+    let all = [
         ("host", text(&http.host)),
         ("path", text(&http.path)),
         ("query", texts(&http.query)),
         ("headers", texts(&http.headers)),
         ("fields", texts(&http.fields)),
         ("size", long(http.size)),
-    ])
+    ];
+    let grpc = http
+        .grpc
+        .as_ref()
+        .map(|grpc| ("grpc", record([("service", text(&grpc.service)), ("method", text(&grpc.method))])));
+    record(all.into_iter().chain(grpc))
 }
 
 fn time(now: Timestamp) -> Value {
@@ -144,7 +149,7 @@ fn time(now: Timestamp) -> Value {
     ])
 }
 
-fn record<const N: usize>(fields: [(&str, Value); N]) -> Value {
+fn record<'a>(fields: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
     let fields: HashMap<String, Value> = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     // A record can only fail on a field that stands twice, which a map does not hold; the empty one then denies.
     Value::new_record(fields).unwrap_or_else(|_| Value::new_set([]))

@@ -15,7 +15,9 @@ pub mod load;
 pub mod rule;
 pub mod schema;
 
-pub use action::{Action, ActionName, Command, Facts, HttpFacts, Parameter, Resource, ResourceKind, Tag, TagSet};
+pub use action::{
+    Action, ActionName, Command, Facts, GrpcFacts, HttpFacts, Parameter, Resource, ResourceKind, Tag, TagSet,
+};
 pub use cache::DecisionCache;
 pub use decision::{Approval, Decision, Denied, Held, Obligations, Permit, Permitted, Recorded};
 pub use denial::{Denial, Fault, Retry};

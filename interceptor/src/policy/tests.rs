@@ -169,6 +169,7 @@ fn policies_see_what_stands_in_a_request() {
         headers: ["accept: a".to_owned()].into(),
         fields: ["a.b=c".to_owned()].into(),
         size: 12,
+        grpc: Some(GrpcFacts { service: "shop.Orders".into(), method: "Place".into() }),
     };
     let asked = command(vec![act(ActionName::HTTP_POST, ResourceKind::Route, &["db", "v1", "{id}"])]);
     let facts = Facts { http: Some(Arc::new(http)), ..Facts::default() };
@@ -181,6 +182,8 @@ fn policies_see_what_stands_in_a_request() {
         ("context.http.fields.contains(\"a.b=c\")", true),
         ("context.http.size < 13", true),
         ("context.http.size < 12", false),
+        ("context.http has grpc && context.http.grpc.service == \"shop.Orders\"", true),
+        ("context.http has grpc && context.http.grpc.method == \"Cancel\"", false),
         ("resource is Route && resource.name == \"/v1/{id}\"", true),
     ] {
         let policies =

@@ -36,6 +36,7 @@ impl Report<'_> {
         line("ran to the end", share(sum.ran, sum.cases));
         line("differed between the worlds, with `filters_on_masked` set", share(sum.flagged, sum.cases));
         let needless: usize = self.findings.needless.values().sum();
+        line("differences that were the planner's: gone with fresh statistics", self.findings.plans.to_string());
         line("cases without tagged columns that the server runs", self.findings.untagged.to_string());
         line("of these, masked or refused needlessly", share(needless, self.findings.untagged));
         let (ran, found) = self.checked.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));

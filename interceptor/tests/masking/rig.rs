@@ -133,6 +133,15 @@ impl Rig {
         Governed::new(port, WORLDS[world], log)
     }
 
+    /// Brings statistics and files to what the rows of now make of them.
+    pub(crate) fn renew(&self) {
+        for database in WORLDS {
+            for statement in ["VACUUM FULL", "ANALYZE"] {
+                self.server.sql_in(database, statement).unwrap();
+            }
+        }
+    }
+
     /// A client of the server itself.
     pub(crate) fn direct(&self, world: usize) -> Governed {
         Governed::new(self.server.port(), WORLDS[world], Log::default())

@@ -10,7 +10,7 @@ use sha2::Digest as _;
 use super::codec::{Field, RequestHead, is_alike};
 use super::content::{self, Content};
 use super::route::{self, Location, Routes};
-use crate::policy::{Action, ActionName, Command, Facts, HttpFacts, Parameter, Resource, ResourceKind};
+use crate::policy::{Action, ActionName, Command, Facts, GrpcFacts, HttpFacts, Parameter, Resource, ResourceKind};
 
 /// What is known of the body when its request is judged.
 #[derive(Clone, Debug)]
@@ -148,6 +148,7 @@ fn built(
         headers: shown(head).collect(),
         fields: said.fields.into_iter().collect(),
         size: said.size,
+        grpc: called(head, location),
     };
     Command {
         analysis: number(),
@@ -156,6 +157,14 @@ fn built(
         actions: actions.into(),
         facts: Arc::new(Facts { has_where: true, statements: 1, http: Some(Arc::new(http)), ..Facts::default() }),
         in_transaction: false,
+    }
+}
+
+/// What a call of gRPC calls: its path says so.
+fn called(head: &RequestHead, location: &Location) -> Option<GrpcFacts> {
+    match &location.segments[..] {
+        [service, method] if is_grpc(head) => Some(GrpcFacts { service: service.clone(), method: method.clone() }),
+        _ => None,
     }
 }
 
