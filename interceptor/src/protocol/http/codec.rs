@@ -352,6 +352,11 @@ fn field(line: &[u8]) -> Result<Field, Malformed> {
 
 /// How long the body is, where the fields say so. Both ways at once are the oldest smuggler's trick.
 fn framing(fields: &Fields) -> Result<Option<Length>, Malformed> {
+    // In another spelling it frames for some readers, and for others it is any field.
+    let other = |field: &Field| FRAMING.iter().any(|name| field.name != *name && is_alike(&field.name, name));
+    if fields.0.iter().any(other) {
+        return Err(Malformed::Framing);
+    }
     let (encoding, length) = (fields.get("transfer-encoding"), fields.get("content-length"));
     match (encoding, length) {
         (None, None) => Ok(None),
@@ -363,6 +368,8 @@ fn framing(fields: &Fields) -> Result<Option<Length>, Malformed> {
         _ => Err(Malformed::Framing),
     }
 }
+
+const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
 
 /// RFC 9110, section 5.6.2.
 pub(super) fn is_token(text: &str) -> bool {

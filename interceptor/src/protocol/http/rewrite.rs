@@ -112,6 +112,15 @@ impl From<Broken> for Refused {
     }
 }
 
+/// What vouches for the bytes of a body, but for its tag.
+const VOUCHERS: [&str; 6] =
+    ["content-md5", "digest", "content-digest", "repr-digest", "accept-ranges", "content-range"];
+
+/// Takes away from the head of an answer whose body is not sent what says something about what would be masked in it.
+pub fn conceal(fields: &mut Fields) {
+    ["etag", "content-length"].into_iter().chain(VOUCHERS).for_each(|name| fields.remove(name));
+}
+
 /// Rewrites the body of one answer.
 #[derive(Debug)]
 pub struct Rewriter<'a> {
@@ -163,10 +172,7 @@ impl<'a> Rewriter<'a> {
         if self.masks || !head.fields.get("etag").is_some_and(weak) {
             head.fields.remove("etag");
         }
-        ["content-length", "content-encoding", "content-md5", "digest", "content-digest", "repr-digest"]
-            .into_iter()
-            .chain(["accept-ranges", "content-range"])
-            .for_each(|name| head.fields.remove(name));
+        ["content-length", "content-encoding"].into_iter().chain(VOUCHERS).for_each(|name| head.fields.remove(name));
     }
 
     /// Whether it can pass only if it is empty: the head may not go before that is known.
@@ -243,7 +249,7 @@ impl<'a> Rewriter<'a> {
             Kind::Xml(xml) => xml.1.len(),
             Kind::Pass | Kind::Opaque(_) => 0,
         };
-        held + self.decoded.len() + self.masked.len()
+        held + self.decoded.len() + self.masked.len() + self.decoder.held()
     }
 
     fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Refused> {

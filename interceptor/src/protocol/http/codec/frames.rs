@@ -8,6 +8,8 @@ use super::{Field, Fields, HEAD_LIMIT, RequestHead, ResponseHead};
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The most that a frame has here: pieces of bodies are shorter, and heads too.
 const FRAME_LIMIT: usize = 4 * HEAD_LIMIT;
+/// The longest piece of a body in one frame.
+const PIECE: usize = 64 * 1024;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -58,8 +60,17 @@ pub fn put_trailers(out: &mut Vec<u8>, stream: u32, fields: &Fields) {
 
 /// A piece of a body.
 pub fn put_data(out: &mut Vec<u8>, stream: u32, data: &[u8], last: bool) {
-    put_head(out, data.len(), DATA, if last { END_STREAM } else { 0 }, stream);
-    out.extend_from_slice(data);
+    let mut rest = data;
+    loop {
+        let (piece, later) = rest.split_at_checked(PIECE).unwrap_or((rest, &[]));
+        let ends = last && later.is_empty();
+        put_head(out, piece.len(), DATA, if ends { END_STREAM } else { 0 }, stream);
+        out.extend_from_slice(piece);
+        if later.is_empty() {
+            return;
+        }
+        rest = later;
+    }
 }
 
 /// The frame that the bytes begin with, and how many it has; nothing where it is not all there.

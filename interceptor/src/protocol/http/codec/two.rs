@@ -140,10 +140,8 @@ fn length(fields: &Fields, over: bool) -> Result<Length, Malformed> {
     if fields.get("transfer-encoding").is_some() {
         return Err(Malformed::Framing);
     }
-    if over {
-        return Ok(Length::Known(0));
-    }
-    Ok(super::framing(fields)?.unwrap_or(Length::Chunked))
+    let said = super::framing(fields)?;
+    Ok(if over { Length::Known(0) } else { said.unwrap_or(Length::Chunked) })
 }
 
 #[cfg(test)]
@@ -183,6 +181,7 @@ mod tests {
             ("https://user@h.test/", &[], Malformed::Host),
             ("https://h.test/", &[("content-length", "1"), ("content-length", "2")], Malformed::Twice),
             ("https://h.test/", &[("content-length", "+1")], Malformed::Framing),
+            ("https://h.test/", &[("content_length", "1")], Malformed::Framing),
             ("https://h.test/", &[("transfer-encoding", "chunked")], Malformed::Framing),
             ("https://h.test/", &[("x-a", "1"), ("x_a", "2")], Malformed::Twice),
             ("https://h.test/", &[("authorization", "a"), ("authorization", "b")], Malformed::Twice),

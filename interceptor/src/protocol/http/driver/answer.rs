@@ -17,7 +17,7 @@ use super::upstream::Hearing;
 use super::{FAREWELL_TIMEOUT, agent_failed};
 use crate::policy::Denial;
 use crate::protocol::http::codec::{Fields, ResponseHead};
-use crate::protocol::http::rewrite::{Plan, Rewriter};
+use crate::protocol::http::rewrite::{self, Plan, Rewriter};
 use crate::protocol::http::transcript::Transcript;
 use crate::protocol::http::{denial, inject};
 use crate::protocol::{Direction, Failure, Observation};
@@ -53,6 +53,8 @@ pub(super) struct Delivery<'a> {
     pub(super) grpc: bool,
     /// The target has said all.
     pub(super) heard_all: Arc<AtomicBool>,
+    /// The request is in the recording, so that its answer has to be.
+    pub(super) on_record: bool,
     /// Part of an answer is out: nothing else can be said.
     begun: bool,
     /// But in a farewell of a WebSocket.
@@ -69,6 +71,7 @@ impl<'a> Delivery<'a> {
             with_body: true,
             grpc: false,
             heard_all: Arc::default(),
+            on_record: false,
             begun: false,
             socket: false,
         }
@@ -82,7 +85,22 @@ impl<'a> Delivery<'a> {
     /// Says natively that it came to nothing, for the record as well.
     pub(super) async fn refuse(&mut self, denial: Denial) -> Result<Next, Failure> {
         self.served.observe(Observation::Denied(denial.clone())).await?;
-        self.say(denial::problem(&denial), &denial).await.map_err(agent_failed)?;
+        let (head, body) = denial::problem(&denial);
+        if self.on_record {
+            self.transcript = match self.transcript {
+                Transcript::One { .. } => Transcript::One { chunked: false },
+                two @ Transcript::Two { .. } => two,
+            };
+            let shown = if self.grpc { denial::grpc(&denial) } else { head.clone() };
+            let bare = self.grpc || !self.with_body;
+            let recorded = self.transcript.response(&shown, bare && self.grpc);
+            self.served.observe(Observation::Data(Direction::ToAgent, recorded)).await?;
+            if !bare {
+                let recorded = self.transcript.piece(&body);
+                self.served.observe(Observation::Data(Direction::ToAgent, recorded)).await?;
+            }
+        }
+        self.say((head, body), &denial).await.map_err(agent_failed)?;
         Ok(if self.closes { Next::Shut } else { Next::Open })
     }
 
@@ -169,9 +187,15 @@ impl<'a> Delivery<'a> {
         let echoes = spellings.as_ref().is_some_and(|spellings| spellings.blot_head(&mut head));
         self.note_echo(echoes).await?;
         let masks = plan.masks();
-        if head.status == 204 || (bodiless && masks) {
-            // How long it would be is something about what it says.
+        if bodiless && masks {
+            rewrite::conceal(&mut head.fields);
+        }
+        if head.status == 204 {
             head.fields.remove("content-length");
+        }
+        if masks && self.grpc {
+            // What a status says in words is nothing that is masked.
+            ["grpc-message", "grpc-status-details-bin"].into_iter().for_each(|name| head.fields.remove(name));
         }
         // One without a body may bear its trailers in its head, and has to end with it.
         let rewriter =
@@ -274,6 +298,8 @@ impl<'a> Delivery<'a> {
                 }
                 held.set(rewriter.held())?;
                 self.flush().await?;
+                // A few bytes can stand for very many: others have their turn.
+                tokio::task::yield_now().await;
             }
             held.set(rewriter.held())?;
             if ends {
@@ -285,7 +311,11 @@ impl<'a> Delivery<'a> {
             Err(error) => return Ok(Err(error.to_string())),
         };
         self.heard_all.store(true, Ordering::Relaxed);
-        self.end(trailers.filter(|_| !masks)).await.map(Ok)
+        let status = |mut trailers: Fields| {
+            trailers.0.retain(|field| !masks || field.name == "grpc-status");
+            trailers
+        };
+        self.end(trailers.map(status)).await.map(Ok)
     }
 
     /// Sends the head, if it still waits. `whole`: how much there is, where that is all.
@@ -373,7 +403,11 @@ impl<'a> Delivery<'a> {
             let found = spellings.is_some_and(|spellings| spellings.blot_fields(trailers));
             self.note_echo(found).await?;
         }
-        if let Some(recorded) = self.transcript.end(trailers.as_ref()) {
+        let mut recorded = trailers.clone();
+        if let Some(recorded) = &mut recorded {
+            inject::redact(recorded);
+        }
+        if let Some(recorded) = self.transcript.end(recorded.as_ref()) {
             self.served.observe(Observation::Data(Direction::ToAgent, recorded)).await?;
         }
         self.answering.end(trailers.as_ref()).await.map_err(agent_failed)

@@ -79,7 +79,7 @@ impl<'a> Exchange<'a> {
         let served = self.served;
         self.delivery.closes = head.fields.lists("connection", "close");
         self.delivery.with_body = head.method != "HEAD";
-        self.delivery.grpc = is_grpc(&head);
+        self.delivery.grpc = is_grpc(&head) && matches!(self.delivery.answering, Answering::Two { .. });
         let done = tokio::select! {
             done = self.attempt(head) => done,
             why = served.ended() => {
@@ -204,6 +204,7 @@ impl<'a> Exchange<'a> {
         served.settings.log_in.redact(&mut recorded);
         let recorded = self.transcript.request(&recorded, over);
         served.observe(Observation::Data(Direction::FromAgent, recorded)).await?;
+        self.delivery.on_record = true;
         let (mut sending, hearing) = match way.begin(&head, over).await {
             Ok(begun) => begun,
             Err(error) => return self.refuse(served.upstream_fault(&error.to_string())).await,
@@ -216,7 +217,7 @@ impl<'a> Exchange<'a> {
         }
         match asked {
             Some(asked) => self.open_socket((&asked, &location), (sending, hearing), (plan, route)).await,
-            None => self.answer((sent.known, held, over), (sending, hearing), plan).await,
+            None => self.answer((sent, held, over), (sending, hearing), plan).await,
         }
     }
 
@@ -291,7 +292,8 @@ impl<'a> Exchange<'a> {
         }
         if masks {
             // And what is to be masked whole.
-            ["range", "if-range"].into_iter().for_each(|name| head.fields.remove(name));
+            // Conditions on what is hidden would be questions about it.
+            ["range", "if-range", "if-match", "if-none-match"].into_iter().for_each(|name| head.fields.remove(name));
         }
         self.served.settings.log_in.put(head, &who.admitted.login)
     }
@@ -300,7 +302,7 @@ impl<'a> Exchange<'a> {
     /// head has said that nothing follows it.
     async fn answer(
         &mut self,
-        (known, held, over): (Bytes, Holding<'_>, bool),
+        (sent, held, over): (Sent, Holding<'_>, bool),
         (mut sending, mut hearing): (Sending, Hearing<'_>),
         plan: Plan,
     ) -> Result<Next, Failure> {
@@ -308,7 +310,7 @@ impl<'a> Exchange<'a> {
         let Self { asking, delivery, transcript, .. } = self;
         let asked_head = !delivery.with_body;
         let sent = {
-            let rest = send_rest(served, asking, &mut sending, (*transcript, known, held, over));
+            let rest = send_rest(served, asking, &mut sending, (*transcript, sent, held, over));
             tokio::pin!(rest);
             tokio::select! {
                 biased;
@@ -372,14 +374,24 @@ async fn send_rest(
     served: &Served<'_>,
     asking: &mut Asking<'_>,
     sending: &mut Sending,
-    (transcript, known, held, over): (Transcript, Bytes, Holding<'_>, bool),
+    (transcript, sent, held, over): (Transcript, Sent, Holding<'_>, bool),
 ) -> Result<(), Unsent> {
+    let Sent { known, length, .. } = sent;
+    let mut count = known.len() as u64;
+    // Of what is longer or shorter than its head has said, the target would take the rest for another request.
+    let counts = |count: u64, ends: bool| match length {
+        Some(length) if count > length || (ends && count < length) => {
+            Err(Unsent::Agent(Failure::Agent(format!("its body has other than the {length} bytes that it says"))))
+        }
+        _ => Ok(()),
+    };
     if over {
         return sending.end().await.map_err(Unsent::Target);
     }
     let record = async |bytes: Bytes| {
         served.observe(Observation::Data(Direction::FromAgent, bytes)).await.map_err(Unsent::Agent)
     };
+    counts(count, false)?;
     if !known.is_empty() {
         record(transcript.piece(&known)).await?;
         sending.piece(known).await.map_err(Unsent::Target)?;
@@ -389,10 +401,13 @@ async fn send_rest(
         sending.flush().await.map_err(Unsent::Target)?;
         let Some(piece) = asking.piece().await.map_err(|error| Unsent::Agent(agent_failed(error)))? else { break };
         if !piece.is_empty() {
+            count += piece.len() as u64;
+            counts(count, false)?;
             record(transcript.piece(&piece)).await?;
             sending.piece(piece).await.map_err(Unsent::Target)?;
         }
     }
+    counts(count, true)?;
     if let Some(recorded) = transcript.end(None) {
         record(recorded).await?;
     }

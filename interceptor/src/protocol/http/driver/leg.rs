@@ -27,8 +27,17 @@ pub(super) enum LegError {
     Stalled(Duration),
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("{0}")]
+    #[error("{}", worded(.0))]
     Two(#[from] h2::Error),
+}
+
+/// What went wrong with HTTP/2, without what the peer may have said with it: that is any bytes.
+pub(super) fn worded(error: &h2::Error) -> String {
+    match (error.reason(), error.get_io()) {
+        (Some(reason), _) => format!("it ended HTTP/2: {}", reason.description()),
+        (None, Some(io)) => format!("its connection broke: {}", io.kind()),
+        (None, None) => "it broke HTTP/2".to_owned(),
+    }
 }
 
 /// What is left of a body.

@@ -61,7 +61,11 @@ impl Socket<'_> {
         let (to_agent, to_target) = match end {
             End::Farewell(code, reason) => {
                 // What cannot be masked is not said.
-                let reason = self.masked(&reason).map(|(reason, _)| reason).unwrap_or_default();
+                let (reason, cells) = self.masked(&reason).unwrap_or_default();
+                if !cells.is_empty() {
+                    self.served.observe(Observation::Masked { cells }).await?;
+                }
+                let reason = shortened(&self.blotted(reason).await?);
                 let farewell = Said::Close(code, reason);
                 (farewell.clone(), farewell)
             }
@@ -263,9 +267,15 @@ pub(super) fn farewell(denial: &Denial, code: u16) -> Said {
             text.push_str(&format!("; {name}: {value}"));
         }
     }
+    Said::Close(Some(code), shortened(text.as_bytes()))
+}
+
+/// As much of it as fits into a farewell.
+fn shortened(reason: &[u8]) -> Bytes {
+    let mut text = String::from_utf8_lossy(reason).into_owned();
     let end = (0..=REASON_LIMIT.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text.truncate(end);
-    Said::Close(Some(code), text.into())
+    text.into()
 }
 
 async fn send(writer: &mut Writer, bytes: &[u8]) -> Result<(), LegError> {

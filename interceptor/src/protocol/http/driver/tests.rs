@@ -628,12 +628,18 @@ async fn what_would_have_to_be_masked_and_cannot_be_looked_into_does_not_pass() 
         let mut scene = Scene::new(Answer::Permit(&["card"]), told);
         let (head, shown) = scene.ask("GET /v1/x HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
         assert_eq!(head.status, 502, "{fields}");
+        // The request is on record, and so is its answer: who replays it pairs them.
+        assert!(scene.recorded().contains("HTTP/1.1 502 Bad Gateway"), "{fields}");
         assert!(!String::from_utf8_lossy(&shown).contains(CARD) && !scene.recorded().contains(CARD));
     }
-    let told = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", CARD.len());
-    let mut scene = Scene::new(Answer::Permit(&["card"]), told);
-    let (head, _) = scene.ask("HEAD /v1/x HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
+    // What is said about what would be masked says what it is.
+    let said = format!("Content-Length: {}\r\nETag: \"1\"\r\nDigest: sha-256=x\r\nRepr-Digest: x=:y:", CARD.len());
+    let mut scene = Scene::new(Answer::Permit(&["card"]), format!("HTTP/1.1 200 OK\r\n{said}\r\n\r\n"));
+    let asked = "HEAD /v1/x HTTP/1.1\r\nHost: api.test\r\nIf-None-Match: \"1\"\r\nIf-Match: \"2\"\r\n\r\n";
+    let (head, _) = scene.ask(asked).await;
     assert_eq!((head.status, head.length), (200, codec::Length::UntilClose));
+    assert!(["etag", "digest", "repr-digest"].iter().all(|name| head.fields.get(name).is_none()), "{head:?}");
+    assert!(!scene.reached().contains("if-"), "{}", scene.reached());
 }
 
 #[tokio::test]

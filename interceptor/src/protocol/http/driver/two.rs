@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::agent::{Answering, Asking};
 use super::answer::Delivery;
 use super::exchange::{Exchange, Next};
+use super::leg::worded;
 use super::served::Served;
 use super::{FAREWELL_TIMEOUT, STREAM_WINDOW, STREAMS_LIMIT, WINDOW};
 use crate::policy::Denial;
@@ -67,9 +68,8 @@ where
                     respond.send_reset(Reason::REFUSED_STREAM);
                     continue;
                 }
-                if let Some(exchange) = open(served, request, respond, (scheme, began)).await? {
-                    running.push(exchange);
-                }
+                let exchange = open(served, request, respond, (scheme, began)).await?;
+                running.push(exchange);
                 began = true;
             }
             Some(done) = running.next(), if !running.is_empty() => after(served, done).await?,
@@ -82,11 +82,11 @@ where
                 leaving = true;
                 connection.graceful_shutdown();
             }
-            () = sleep_until(deadline.unwrap_or(first)), if deadline.is_some() || !began => {
+            () = sleep_until(deadline.unwrap_or(first)), if deadline.is_some() || served.who().is_none() => {
                 if deadline.is_some() {
                     return Ok(Close::Ended);
                 }
-                return Err(Failure::Agent(format!("it has asked for nothing in {:?}", served.patience.handshake)));
+                return Err(Failure::Agent(format!("it has not said who it is in {:?}", served.patience.handshake)));
             }
         }
     }
@@ -132,16 +132,16 @@ where
         .max_send_buffer_size(STREAM_WINDOW as usize);
     let handshake = timeout(patience, builder.handshake(stream)).await;
     let handshake = handshake.map_err(|_| Failure::Agent(format!("it began nothing in {patience:?}")))?;
-    handshake.map_err(|error| Failure::Agent(format!("it does not speak HTTP/2: {error}")))
+    handshake.map_err(|error| Failure::Agent(format!("it does not speak HTTP/2: {}", worded(&error))))
 }
 
-/// An exchange that can run, or nothing where the request was answered already. `began`: it is not the first.
+/// An exchange that can run, or the refusal of a request that is none. `began`: it is not the first.
 async fn open<'a>(
     served: &'a Served<'a>,
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
     (scheme, began): (&Scheme, bool),
-) -> Result<Option<Pin<Box<dyn Future<Output = Result<Next, Failure>> + Send + 'a>>>, Failure> {
+) -> Result<Pin<Box<dyn Future<Output = Result<Next, Failure>> + Send + 'a>>, Failure> {
     let stalled = served.patience.stalled;
     let transcript = Transcript::Two { stream: respond.stream_id().as_u32() };
     let (parts, body) = request.into_parts();
@@ -159,19 +159,25 @@ async fn open<'a>(
             }
             let asking = Asking::Two { body, stalled, over: false };
             let exchange = Exchange { served, asking, delivery, transcript };
-            Ok(Some(Box::pin(async move {
+            Ok(Box::pin(async move {
                 let _room = room;
                 exchange.run(head).await
-            })))
+            }))
         }
         Ok(Err((why, denial))) => {
             let code = match why {
                 Malformed::TooLarge => (431, "Request Header Fields Too Large"),
                 _ => (400, "Bad Request"),
             };
-            // Whoever does not hear it has reset the stream.
-            let _told = delivery.say(denial::unreadable(code, &denial), &denial).await;
-            Ok(None)
+            // Said while the connection goes on: it may have to wait for room.
+            Ok(Box::pin(async move {
+                tokio::select! {
+                    // Whoever does not hear it has reset the stream.
+                    _told = delivery.say(denial::unreadable(code, &denial), &denial) => {}
+                    _why = served.ended() => delivery.cut().await,
+                }
+                Ok(Next::Open)
+            }))
         }
         Err(denial) => {
             delivery.tell(&denial).await;
@@ -220,6 +226,6 @@ fn broken(served: &Served<'_>, error: &h2::Error) -> Result<Close, Failure> {
         _ if served.has_ended() => Ok(Close::Ended),
         // Most agents close without a farewell.
         Some(_) => Ok(Close::Agent),
-        None => Err(Failure::Agent(format!("it broke HTTP/2: {error}"))),
+        None => Err(Failure::Agent(worded(error))),
     }
 }

@@ -4,6 +4,7 @@
 //! Agents that speak HTTP/2 are offered to the target as such, on one connection for the session where it takes that, and
 //! on a few of HTTP/1.1 where it does not. In clear, where nothing can be offered, the target is spoken to as the agent speaks.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +13,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{RecvStream, SendStream};
+use h2::{Ping, RecvStream, SendStream};
 use http::uri::Scheme;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::leg::{Left, Leg, LegError, Reader, Writer};
+use super::leg::{Left, Leg, LegError, Reader, Writer, worded};
 use super::{STREAM_WINDOW, WINDOW, send_two};
 use crate::protocol::http::codec::{self, Fields, HEAD_LIMIT, RequestHead, ResponseHead, two};
 use crate::protocol::http::{ONE, TWO};
@@ -30,6 +31,10 @@ use crate::tls;
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Legs of HTTP/1.1 that one session has at most.
 const LEGS_LIMIT: usize = 16;
+/// Connections that take no more requests and are still answering, at most.
+const LEAVING_LIMIT: usize = 4;
+/// How long those who have waited for an attempt that failed make none of their own.
+const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
 /// Answers that come before the one that counts, at most.
 const INTERIM_LIMIT: usize = 16;
 
@@ -44,14 +49,23 @@ pub(super) struct Upstreams {
     two_in_clear: AtomicBool,
     idle: Mutex<Vec<Leg>>,
     slots: Semaphore,
-    speaks: tokio::sync::Mutex<Speaks>,
+    connections: tokio::sync::Mutex<Connections>,
+}
+
+/// Those of HTTP/2.
+struct Connections {
+    speaks: Speaks,
+    /// Those that take no more requests, and may still be answering: the oldest is dropped for a new one.
+    leaving: VecDeque<JoinSet<()>>,
+    /// The target could not be reached: when, and why.
+    failed: Option<(Instant, String)>,
 }
 
 /// What is known of the target.
 enum Speaks {
     Unknown,
     One,
-    Two { requests: SendRequest<Bytes>, _connection: JoinSet<()> },
+    Two { requests: SendRequest<Bytes>, connection: JoinSet<()> },
 }
 
 /// A leg that a request can go on.
@@ -76,7 +90,11 @@ impl Upstreams {
             two_in_clear: AtomicBool::new(false),
             idle: Mutex::default(),
             slots: Semaphore::new(LEGS_LIMIT),
-            speaks: tokio::sync::Mutex::new(Speaks::Unknown),
+            connections: tokio::sync::Mutex::new(Connections {
+                speaks: Speaks::Unknown,
+                leaving: VecDeque::new(),
+                failed: None,
+            }),
         }
     }
 
@@ -93,32 +111,12 @@ impl Upstreams {
 
     /// A leg that is open.
     pub(super) async fn reach(&self) -> Result<Way<'_>, String> {
-        if self.offers_two.load(Ordering::Relaxed) {
-            let mut speaks = self.speaks.lock().await;
-            if let Speaks::Two { requests, .. } = &*speaks {
-                // It resolves with an error where the connection is closing.
-                match timeout(self.stalled, requests.clone().ready()).await {
-                    Ok(Ok(requests)) => return Ok(self.two(requests)),
-                    Ok(Err(_gone)) => *speaks = Speaks::Unknown,
-                    Err(_elapsed) => return Err("it takes no more requests at once".to_owned()),
-                }
-            }
-            if matches!(*speaks, Speaks::Unknown) {
-                let stream = self.dial(&[TWO, ONE]).await?;
-                let in_clear = self.two_in_clear.load(Ordering::Relaxed);
-                let is_two = if stream.is_tls() { stream.alpn() == Some(TWO) } else { in_clear };
-                if is_two {
-                    let (requests, connection) = speak_two(stream).await?;
-                    *speaks = Speaks::Two { requests: requests.clone(), _connection: connection };
-                    return Ok(self.two(requests));
-                }
-                *speaks = Speaks::One;
-                drop(speaks);
-                let slot = self.slots.acquire().await.map_err(|closed| closed.to_string())?;
-                return Ok(Way::One { leg: Leg::new(stream, BytesMut::new(), self.stalled), slot });
-            }
+        if self.offers_two.load(Ordering::Relaxed)
+            && let Some(way) = self.reach_two().await?
+        {
+            return Ok(way);
         }
-        let slot = self.slots.acquire().await.map_err(|closed| closed.to_string())?;
+        let slot = self.slot().await?;
         let idle = self.idle.lock().pop();
         if let Some(mut leg) = idle
             && leg.reader.is_empty()
@@ -130,6 +128,49 @@ impl Upstreams {
         }
         let stream = self.dial(&[ONE]).await?;
         Ok(Way::One { leg: Leg::new(stream, BytesMut::new(), self.stalled), slot })
+    }
+
+    async fn slot(&self) -> Result<SemaphorePermit<'_>, String> {
+        let slot = timeout(self.stalled, self.slots.acquire()).await;
+        slot.map_err(|_elapsed| "it takes no more requests at once".to_owned())?.map_err(|closed| closed.to_string())
+    }
+
+    /// One of HTTP/2, or the first of HTTP/1.1 where the target turns out to speak that; nothing where that is known.
+    async fn reach_two(&self) -> Result<Option<Way<'_>>, String> {
+        let mut connections = self.connections.lock().await;
+        match &connections.speaks {
+            Speaks::One => return Ok(None),
+            Speaks::Unknown => {}
+            // It resolves with an error where the connection is closing.
+            Speaks::Two { requests, .. } => match timeout(self.stalled, requests.clone().ready()).await {
+                Ok(Ok(requests)) => return Ok(Some(self.two(requests))),
+                Ok(Err(_leaving)) => connections.leave(),
+                Err(_elapsed) => return Err("it takes no more requests at once".to_owned()),
+            },
+        }
+        // Who has waited for the same attempt does not make another.
+        if let Some((when, why)) = &connections.failed
+            && when.elapsed() < ATTEMPT_PAUSE
+        {
+            return Err(why.clone());
+        }
+        let reached = self.begin(&mut connections).await;
+        connections.failed = reached.as_ref().err().map(|why| (Instant::now(), why.clone()));
+        reached.map(Some)
+    }
+
+    async fn begin(&self, connections: &mut Connections) -> Result<Way<'_>, String> {
+        let stream = self.dial(&[TWO, ONE]).await?;
+        let in_clear = !stream.is_tls();
+        let is_two = if in_clear { self.two_in_clear.load(Ordering::Relaxed) } else { stream.alpn() == Some(TWO) };
+        if !is_two {
+            let slot = self.slot().await?;
+            connections.speaks = Speaks::One;
+            return Ok(Way::One { leg: Leg::new(stream, BytesMut::new(), self.stalled), slot });
+        }
+        let (requests, connection) = speak_two(stream, in_clear).await?;
+        connections.speaks = Speaks::Two { requests: requests.clone(), connection };
+        Ok(self.two(requests))
     }
 
     fn two(&self, requests: SendRequest<Bytes>) -> Way<'_> {
@@ -164,8 +205,21 @@ impl Upstreams {
     }
 }
 
-/// Begins HTTP/2; the connection ends with what is returned.
-async fn speak_two(stream: tls::Stream) -> Result<(SendRequest<Bytes>, JoinSet<()>), String> {
+impl Connections {
+    /// Lets the connection end its answers.
+    fn leave(&mut self) {
+        if let Speaks::Two { connection, .. } = std::mem::replace(&mut self.speaks, Speaks::Unknown) {
+            if self.leaving.len() == LEAVING_LIMIT {
+                self.leaving.pop_front();
+            }
+            self.leaving.push_back(connection);
+        }
+    }
+}
+
+/// Begins HTTP/2; the connection ends with what is returned. In clear nothing has said that the target speaks it: nothing of
+/// an agent's goes there before it has answered a ping.
+async fn speak_two(stream: tls::Stream, in_clear: bool) -> Result<(SendRequest<Bytes>, JoinSet<()>), String> {
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
@@ -174,15 +228,22 @@ async fn speak_two(stream: tls::Stream) -> Result<(SendRequest<Bytes>, JoinSet<(
         .max_header_list_size(u32::try_from(HEAD_LIMIT).unwrap_or(u32::MAX))
         .max_send_buffer_size(STREAM_WINDOW as usize);
     let handshake = timeout(LOGIN_TIMEOUT, builder.handshake::<_, Bytes>(stream)).await;
-    let (requests, connection) = handshake
+    let (requests, mut connection) = handshake
         .map_err(|_elapsed| "it did not begin HTTP/2 in time".to_owned())?
-        .map_err(|error| format!("it does not speak HTTP/2: {error}"))?;
+        .map_err(|error| format!("it does not speak HTTP/2: {}", worded(&error)))?;
+    let ping = connection.ping_pong().filter(|_| in_clear);
     let mut task = JoinSet::new();
     task.spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection of HTTP/2 to a target has ended");
+            tracing::debug!(error = worded(&error), "a connection of HTTP/2 to a target has ended");
         }
     });
+    if let Some(mut ping) = ping {
+        let pong = timeout(LOGIN_TIMEOUT, ping.ping(Ping::opaque())).await;
+        if !matches!(pong, Ok(Ok(_))) {
+            return Err("it does not speak HTTP/2 in clear, as the agent does".to_owned());
+        }
+    }
     Ok((requests, task))
 }
 
@@ -271,7 +332,7 @@ impl Hearing<'_> {
                 Ok(head)
             }
             Self::Two { response, body } => {
-                let (parts, stream) = response.await.map_err(|error| error.to_string())?.into_parts();
+                let (parts, stream) = response.await.map_err(|error| worded(&error))?.into_parts();
                 let head = two::response(&parts, stream.is_end_stream()).map_err(|why| why.to_string())?;
                 *body = Some(stream);
                 Ok(head)

@@ -24,6 +24,8 @@ pub(super) struct Decoder {
     within: bool,
     /// There may be more without any more bytes.
     full: bool,
+    /// Bytes that it has made.
+    made: usize,
 }
 
 enum Kind {
@@ -64,7 +66,7 @@ impl Decoder {
             }
             _ => return None,
         };
-        Some(Self { kind, within: false, full: false })
+        Some(Self { kind, within: false, full: false, made: 0 })
     }
 
     /// Whether nothing is done to bytes.
@@ -121,14 +123,28 @@ impl Decoder {
                 let (taken, made) = (from.pos(), to.pos());
                 *input = input.get(taken..).unwrap_or_default();
                 out.truncate(start + made);
-                self.within = hint != 0;
+                if taken > 0 || made > 0 {
+                    self.within = hint != 0;
+                }
                 if taken == 0 && made == 0 && !input.is_empty() {
                     return Err(Broken);
                 }
             }
         }
+        self.made = self.made.saturating_add(out.len() - before);
         self.full = out.len() - before == STEP;
         Ok(self.full || !input.is_empty())
+    }
+
+    /// Bytes that it keeps of what it has made, at most: what comes may refer to them.
+    pub(super) fn held(&self) -> usize {
+        let window = match &self.kind {
+            Kind::Identity | Kind::Ended => 0,
+            Kind::Gzip(_) | Kind::Deflate { .. } => 32 << 10,
+            Kind::Brotli(_) => 16 << 20,
+            Kind::Zstd(_) => 1 << ZSTD_WINDOW,
+        };
+        self.made.min(window)
     }
 
     /// Nothing comes any more: whether that is the end.

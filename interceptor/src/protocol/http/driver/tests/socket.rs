@@ -45,8 +45,15 @@ async fn echo(mut stream: DuplexStream, answer: String, head: Arc<Mutex<String>>
     loop {
         while let Some(said) = messages.next(&mut input).unwrap() {
             heard.lock().push(said.clone());
+            // Who says so is told farewell, with what follows.
+            let farewell = match &said {
+                Said::Text(text) => {
+                    text.strip_prefix(b"end: ").map(|why| Said::Close(Some(4001), Bytes::copy_from_slice(why)))
+                }
+                _ => None,
+            };
             let mut out = Vec::new();
-            said.write(&mut out, None);
+            farewell.unwrap_or(said).write(&mut out, None);
             let _gone = stream.write_all(&out).await;
         }
         if !matches!(stream.read_buf(&mut input).await, Ok(1..)) {
@@ -227,6 +234,20 @@ async fn what_is_told_is_masked_and_without_the_credential() {
                 .any(|window| window == CARD.as_bytes())
         );
     }
+}
+
+#[tokio::test]
+async fn a_targets_farewell_is_masked_and_without_the_credential() {
+    let mut live = Live::open(Answer::Permit(&["card"]), "").await;
+    live.say(&text(&format!("end: Bearer s3cret of {CARD}"))).await;
+    let (code, reason) = live.hear_farewell().await;
+    assert_eq!((code, &*reason), (4001, "Bearer ****** of ************1111"));
+    let observed = live.gate.observed.lock();
+    assert!(observed.iter().any(|event| matches!(event, Observation::Masked { .. })));
+    assert!(!observed.iter().any(|event| {
+        let Observation::Data(Direction::ToAgent, bytes) = event else { return false };
+        bytes.windows(6).any(|window| window == b"s3cret")
+    }));
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ enum Behaviour {
     Early,
     /// Breaks off within the answer.
     Broken,
+    /// Takes one request a connection, and its time for it.
+    Leaving,
 }
 
 /// A target that speaks HTTP/2 in clear, and keeps the heads that reached it.
@@ -52,7 +54,13 @@ async fn serve_two(
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         let (heads, bodies) = (Arc::clone(&heads), Arc::clone(&bodies));
+        if let Behaviour::Leaving = behaviour {
+            connection.graceful_shutdown();
+        }
         tokio::spawn(async move {
+            if let Behaviour::Leaving = behaviour {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
             let (parts, mut body) = request.into_parts();
             heads.lock().push(Request::from_parts(parts, ()));
             let head = |kind: &str| {
@@ -89,7 +97,7 @@ async fn serve_two(
                 bodies.lock().extend_from_slice(&data);
             }
             let mut out = respond.send_response(head("application/json"), false).unwrap();
-            out.send_data("hi".into(), matches!(behaviour, Behaviour::Plain)).unwrap();
+            out.send_data("hi".into(), !matches!(behaviour, Behaviour::Broken)).unwrap();
             if matches!(behaviour, Behaviour::Broken) {
                 tokio::task::yield_now().await;
                 out.send_reset(h2::Reason::INTERNAL_ERROR);
@@ -269,6 +277,8 @@ async fn nothing_is_smuggled_from_one_version_to_the_other() {
     for (fields, body) in [
         (&[("transfer-encoding", "chunked")][..], &b"0\r\n\r\nGET /admin HTTP/1.1\r\n\r\n"[..]),
         (&[("transfer_encoding", "chunked")], b"0\r\n\r\nGET /admin HTTP/1.1\r\n\r\n"),
+        // The library knows the length in one spelling alone, and the older version frames by it.
+        (&[("content_length", "0"), ("content-type", "application/grpc")], b"GET /admin HTTP/1.1\r\n\r\n"),
         (&[("content-length", "0")], b"GET /admin HTTP/1.1\r\n\r\n"),
         (&[("content-length", "40")], b"{}"),
         (&[("content-length", "2"), ("content-length", "0")], b"{}"),
@@ -360,7 +370,10 @@ async fn calls_of_grpc_stream_both_ways_and_end_with_their_status() {
         (head.headers()["grpc-status"].to_str().unwrap(), head.headers()["grpc-message"].to_str().unwrap(), body.len()),
         ("5", "Bearer ******", 0)
     );
-    // What has to be masked and cannot be looked into does not pass.
+    // Nor what its words may say where something has to be masked; and what cannot be looked into does not pass.
+    let scene = Scene::new(Answer::Permit(&["card"]), two(Behaviour::GrpcRefusal)).await;
+    let (head, _, _) = scene.ask(post("/shop.Orders/Place", "application/grpc"), b"\0\0\0\0\0").await.unwrap();
+    assert_eq!((head.headers()["grpc-status"].to_str().unwrap(), head.headers().get("grpc-message")), ("5", None));
     let scene = Scene::new(Answer::Permit(&["card"]), two(Behaviour::Grpc)).await;
     let (head, body, _) = scene.ask(post("/shop.Orders/Chat", "application/grpc"), CARD.as_bytes()).await.unwrap();
     assert_eq!((head.headers()["grpc-status"].to_str().unwrap(), body.len()), ("14", 0));
@@ -463,4 +476,78 @@ async fn what_waits_is_bounded() {
     }
     let room = std::future::poll_fn(|cx| sending.poll_capacity(cx)).await.unwrap().unwrap();
     assert!(room <= STREAM_WINDOW as usize, "{room}");
+}
+
+#[tokio::test]
+async fn a_target_that_takes_no_more_requests_ends_its_answers() {
+    let target = two(Behaviour::Leaving);
+    let scene = Scene::new(Answer::Permit(&[]), Arc::clone(&target) as Arc<dyn Dial>).await;
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        scene.ask(get("/v1/y"), b"").await
+    };
+    let (one, other) = join(scene.ask(get("/v1/x"), b""), later).await;
+    assert_eq!((one.unwrap().1, other.unwrap().1), (b"hi".to_vec(), b"hi".to_vec()));
+    assert_eq!(target.dialled.load(Ordering::SeqCst), 2);
+}
+
+/// In clear nobody has said that the target speaks it: an older one could take what an agent says for requests.
+#[tokio::test]
+async fn a_target_in_clear_that_does_not_speak_it_hears_nothing_of_the_agent() {
+    let fake = Arc::new(Fake { answer: OK.into(), ..Fake::default() });
+    let scene = Scene::new(Answer::Permit(&[]), Arc::clone(&fake) as Arc<dyn Dial>).await;
+    let (head, ..) = scene.ask(post("/v1/x", "application/json"), b"\"GET /v1/y HTTP/1.1\"").await.unwrap();
+    assert_eq!(head.status().as_u16(), 502);
+    let reached = String::from_utf8_lossy(&fake.reached.lock()).into_owned();
+    assert!(reached.starts_with("PRI ") && !reached.contains("/v1/"), "{reached}");
+}
+
+/// An agent that lets nothing be sent, and asks for what is refused.
+#[tokio::test]
+async fn who_takes_no_answer_is_ended_all_the_same() {
+    for identified in [true, false] {
+        let gate = Arc::new(script(Answer::Permit(&[])));
+        let (agent, ours) = tokio::io::duplex(ROOM);
+        let mut conn = conn(tls::Stream::Memory(ours), two(Behaviour::Plain) as Arc<dyn Dial>);
+        conn.patience.handshake = Duration::from_millis(500);
+        let gate_of_task = Arc::clone(&gate);
+        let served = tokio::spawn(async move { serve(conn, &*gate_of_task).await });
+        let mut builder = h2::client::Builder::new();
+        let (agent, connection) = builder.initial_window_size(0).handshake::<_, Bytes>(agent).await.unwrap();
+        let _connection = tokio::spawn(connection);
+        let mut agent = agent.ready().await.unwrap();
+        if identified {
+            let _answer = agent.send_request(get("/v1/x"), true).unwrap();
+        }
+        let refused = Request::builder().uri("http://api.test/v1/x").header("host", "other.test").body(()).unwrap();
+        let _refusal = agent.send_request(refused, true).unwrap();
+        while gate.observed.lock().iter().all(|event| !matches!(event, Observation::Denied(_))) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if identified {
+            gate.end.notify_one();
+        }
+        // Who has not said who it is has no more time than for its first request.
+        let ended = timeout(Duration::from_secs(15), served).await.expect("it goes on").unwrap();
+        assert_eq!(ended.is_ok(), identified, "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn long_bodies_are_recorded_in_frames_that_are_shown() {
+    let scene = Scene::new(Answer::Permit(&[]), two(Behaviour::Plain)).await;
+    let mut agent = scene.agent.clone().ready().await.unwrap();
+    let (response, mut sending) = agent.send_request(post("/v1/long", "application/json"), false).unwrap();
+    let body = Bytes::from(format!("\"{}\"", "x".repeat(300_000)));
+    send_two(&mut sending, body, Duration::from_secs(5)).await.unwrap();
+    sending.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(response.await.unwrap().status().as_u16(), 200);
+    scene.ask(get("/v1/behind"), b"").await.unwrap();
+    let mut replay = crate::protocol::http::replay::Replay::default();
+    let mut shown = Vec::new();
+    for event in scene.recorded() {
+        let Observation::Data(direction, bytes) = event else { continue };
+        shown.extend(crate::protocol::Replayer::feed(&mut replay, direction, &bytes));
+    }
+    assert!(format!("{shown:?}").contains("GET /v1/behind"));
 }
