@@ -5,6 +5,8 @@
 
 #![cfg(test)]
 
+#[path = "http/others.rs"]
+mod others;
 #[path = "http/socket.rs"]
 mod socket;
 #[path = "http/two.rs"]
@@ -51,6 +53,14 @@ forbid (principal, action == Action::"http:DELETE", resource == Route::"api/v1/c
 @reason("orders are placed in EUR alone")
 forbid (principal, action == Action::"http:POST", resource == Route::"api/v1/orders")
 unless { context has http && context.http.fields.contains("currency=EUR") };
+
+@id("repositories-in-clear")
+permit (principal in Group::"finance", action == Action::"unmask", resource)
+when { context has http && context.http.path like "/git/*" };
+
+@id("one-repository")
+forbid (principal, action in Action::"http:read", resource == Route::"api/git/{path*}")
+unless { context has http && context.http.path like "/git/shop.git/*" };
 
 @id("live")
 permit (
@@ -115,7 +125,7 @@ tls = {{ upstream = "verify-full", ca = "{directory}/upstream.pem" }}
 credential = {{ user = "svc", password = "file:{directory}/secret" }}
 
 [target.http]
-routes = ["/v1/customers/{{id}}", "/v1/orders", "/v1/people", "/v1/events", "/v1/{{rest*}}"]
+routes = ["/v1/customers/{{id}}", "/v1/orders", "/v1/people", "/v1/events", "/git/{{path*}}", "/v1/{{rest*}}"]
 
 [[target]]
 name = "live"
@@ -234,6 +244,7 @@ http {{
         add_header Alt-Svc 'h3=":443"' always;
         if ($http_authorization != "Bearer {SECRET}") {{ return 401 '{{"error":"who are you"}}'; }}
         location /v1/customers/ {{ return 200 '{{"id":7,"name":"Ada","card":"{CARD}"}}'; }}
+        location /git/ {{ default_type application/octet-stream; alias {directory}/git/; }}
         location /v1/orders {{ return 201 '{{"ok":true}}'; }}
         gzip_types application/json text/event-stream; gzip_min_length 1;
         location /v1/people {{ gzip on; alias {directory}/people; }}
@@ -316,6 +327,8 @@ http {{
             assert!(told.contains("denied 403 customers-are-kept"), "{name}: {told}");
         }
         assert!(!scene.arrived().contains("DELETE"), "{}", scene.arrived());
+        super::others::git_clones(&scene);
+        super::others::java_asks(&scene);
         super::two::requests_share_a_connection(&scene);
         super::two::calls_of_grpc_are_judged(&scene);
         super::socket::messages_are_judged(&scene);

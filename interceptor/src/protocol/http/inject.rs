@@ -1,10 +1,13 @@
 //! The credential in a request: put in, in the place of whatever the agent has there.
 
+mod sigv4;
+
 use base64::Engine as _;
 use serde::Deserialize;
 
 use super::codec::{self, Fields, RequestHead};
 use super::route;
+use crate::clock::Timestamp;
 use crate::protocol::Login;
 
 /// How a target is shown its credential.
@@ -20,6 +23,8 @@ pub enum LogIn {
     Header(String),
     /// A parameter of the query of that name, with the password.
     Query(String),
+    /// A signature of AWS, with the access key as user and the secret key as password.
+    Sigv4(sigv4::Scope),
 }
 
 impl LogIn {
@@ -31,15 +36,25 @@ impl LogIn {
                 Err(format!("http.log_in: `{name}` is no name of a field that a credential could stand in"))
             }
             Self::Query(name) if name.is_empty() => Err("http.log_in: the parameter has no name".to_owned()),
+            Self::Sigv4(scope) => scope.check(),
             _ => Ok(()),
         }
     }
 
-    /// Puts the credential in. Whatever the agent has in its place, and in `Authorization`, goes.
+    /// Puts the credential in. Whatever the agent has in its place, and in `Authorization`, goes. `signed` is when that is, and
+    /// the whole body, where it is known.
     ///
     /// # Errors
     /// A sentence: it cannot stand there.
-    pub(super) fn put(&self, head: &mut RequestHead, login: &Login) -> Result<(), String> {
+    pub(super) fn put(
+        &self,
+        head: &mut RequestHead,
+        login: &Login,
+        signed: (Timestamp, Option<&[u8]>),
+    ) -> Result<(), String> {
+        if let Self::Sigv4(scope) = self {
+            return scope.sign(head, login, signed);
+        }
         head.fields.remove("authorization");
         let secret = login.password.as_ref().map(|password| password.expose());
         match self {
@@ -58,6 +73,7 @@ impl LogIn {
                 head.target = replaced(&head.target, name, secret);
                 Ok(())
             }
+            Self::Sigv4(_) => Ok(()),
         }
     }
 
@@ -67,7 +83,7 @@ impl LogIn {
         match self {
             Self::Header(name) => hide(&mut head.fields, &name.to_ascii_lowercase()),
             Self::Query(name) => head.target = replaced(&head.target, name, Some(REDACTED.as_bytes())),
-            Self::Bearer | Self::Basic => {}
+            Self::Bearer | Self::Basic | Self::Sigv4(_) => {}
         }
     }
 }
@@ -119,6 +135,8 @@ mod tests {
     use super::*;
     use crate::secret::Secret;
 
+    const NOW: (Timestamp, Option<&[u8]>) = (Timestamp(0), None);
+
     fn head(text: &str) -> RequestHead {
         codec::request(text.as_bytes()).unwrap().unwrap().0
     }
@@ -136,7 +154,7 @@ mod tests {
             (LogIn::Header("X-Key".into()), "x-key", "s3cret"),
         ] {
             let mut head = head(asked);
-            log_in.put(&mut head, &login("s3cret")).unwrap();
+            log_in.put(&mut head, &login("s3cret"), NOW).unwrap();
             assert_eq!(head.fields.all(name).collect::<Vec<_>>(), [value.as_bytes()]);
             assert_eq!(head.fields.get("authorization").is_some(), name == "authorization");
             log_in.redact(&mut head);
@@ -147,7 +165,7 @@ mod tests {
         }
         let mut head = head(asked);
         let query = LogIn::Query("key".into());
-        query.put(&mut head, &login("s3 cret&")).unwrap();
+        query.put(&mut head, &login("s3 cret&"), NOW).unwrap();
         assert_eq!(head.target, "/a?x=1&key=s3%20cret%26");
         query.redact(&mut head);
         assert_eq!(head.target, "/a?x=1&key=REDACTED");
@@ -156,7 +174,7 @@ mod tests {
     #[test]
     fn a_secret_is_no_field_of_its_own() {
         let mut head = head("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert!(LogIn::Bearer.put(&mut head, &login("a\r\nX-Admin: 1")).is_err());
+        assert!(LogIn::Bearer.put(&mut head, &login("a\r\nX-Admin: 1"), NOW).is_err());
         for name in ["Host", "content-length", "a b", ""] {
             assert!(LogIn::Header(name.into()).check().is_err(), "{name}");
         }

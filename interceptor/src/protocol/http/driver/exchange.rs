@@ -1,8 +1,8 @@
 //! One request and its answer, over whichever HTTP: all of it read and found to mean one thing only; the verdict; the
 //! target; the answer, masked where it must be. Nothing reaches the target before the permit is spent.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex as Kept;
@@ -15,6 +15,7 @@ use super::leg::LegError;
 use super::served::{Holding, Served};
 use super::socket::{self, Socket};
 use super::upstream::{Hearing, Sending, Way, again};
+use crate::clock::{Clock as _, SystemClock};
 use crate::mask::Masker;
 use crate::policy::{Command, Denial, Fault, Permit};
 use crate::protocol::http::BODY_LIMIT;
@@ -27,6 +28,9 @@ use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
 
 /// How long a target that takes no more of a request may take to say why.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Signatures say when they were made.
+static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
 
 /// How an exchange left a connection of HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -295,7 +299,8 @@ impl<'a> Exchange<'a> {
             // Conditions on what is hidden would be questions about it.
             ["range", "if-range", "if-match", "if-none-match"].into_iter().for_each(|name| head.fields.remove(name));
         }
-        self.served.settings.log_in.put(head, &who.admitted.login)
+        let body = self.asking.is_over().then_some(&sent.known[..]);
+        self.served.settings.log_in.put(head, &who.admitted.login, (CLOCK.now(), body))
     }
 
     /// Sends the body, and passes the answer on, which some targets begin before they have heard the request out. `over`: the
