@@ -8,7 +8,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to the person at the terminal")]
 
 #[path = "../postgres/measure.rs"]
-#[allow(dead_code, reason = "the other benchmark needs the rest of it")]
+#[expect(dead_code, reason = "the other benchmark needs the rest of it")]
 mod measure;
 mod report;
 mod routes;
