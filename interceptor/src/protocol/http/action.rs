@@ -106,7 +106,7 @@ pub(super) fn message(
     let read = if is_text { content::read(Some("application/json"), false, text) } else { Err("it is binary".into()) };
     let (fields, opaque) = read.map_or_else(|why| (Vec::new(), vec![why]), |content| (content.values, Vec::new()));
     let said = Said {
-        statement: format!("MESSAGE {}", head.target),
+        statement: format!("MESSAGE {}\nopened: sha256 {}", head.target, digest(statement(head).as_bytes(), 16)),
         parameters: parameters(&Body::Whole(text.clone())),
         fields,
         size: text.len() as u64,
@@ -188,7 +188,9 @@ fn resource(target: &Arc<str>, routes: &Routes, location: &Location) -> Resource
 /// All that the target reads of it, but for secrets: the agent's own are replaced, and never those that were judged.
 fn statement(head: &RequestHead) -> String {
     let mut text = format!("{} {}", head.method, head.target);
-    for line in shown(head).chain(sealed(head)) {
+    // The key of a WebSocket is another each time, and says nothing: a grant is not for one key.
+    let is_key = |line: &String| head.fields.get("upgrade").is_some() && line.starts_with("sec-websocket-key: ");
+    for line in shown(head).filter(|line| !is_key(line)).chain(sealed(head)) {
         text.push('\n');
         text.push_str(&line);
     }
@@ -202,11 +204,12 @@ fn is_secret(name: &str) -> bool {
 /// What stands for the agent's own secrets, so that a grant is for these and no others.
 fn sealed(head: &RequestHead) -> impl Iterator<Item = String> {
     let secret = |field: &&Field| is_secret(&field.name) && field.name != "authorization";
-    head.fields.0.iter().filter(secret).map(|field| {
-        let digest = sha2::Sha256::digest(&field.value);
-        let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        format!("{}: sha256 {short}", field.name)
-    })
+    head.fields.0.iter().filter(secret).map(|field| format!("{}: sha256 {}", field.name, digest(&field.value, 8)))
+}
+
+/// So many bytes of a digest, in hexadecimal.
+fn digest(bytes: &[u8], length: usize) -> String {
+    sha2::Sha256::digest(bytes).iter().take(length).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The fields that go to the target, as `name: value`.

@@ -89,7 +89,8 @@ pub(super) async fn refuse(agent: tls::Stream, target: Arc<Target>, denial: Deni
     }
 }
 
-/// What a request would be, without sending it: `METHOD /path`, then perhaps fields, an empty line and a body.
+/// What a request would be, without sending it: `METHOD /path`, then perhaps fields, an empty line and a body. `MESSAGE /path`
+/// is one on a WebSocket, with the message as the body.
 pub(super) fn understand(question: &Question<'_>) -> Result<Command, String> {
     let (head, body) = question.text.split_once("\n\n").unwrap_or((question.text, ""));
     let (first, fields) = head.split_once('\n').unwrap_or((head, ""));
@@ -104,7 +105,11 @@ pub(super) fn understand(question: &Question<'_>) -> Result<Command, String> {
     let (head, _) = read.ok_or("it is no request: METHOD /path")?;
     let location = Location::read(&head.target).map_err(|why| why.to_string())?;
     let settings = question.target.http.clone().unwrap_or_default();
-    let body = Body::Whole(Bytes::copy_from_slice(body.as_bytes()));
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    if head.method == "MESSAGE" {
+        return Ok(action::message(&question.target.name, &settings.routes, (&head, &location), true, &body));
+    }
+    let body = Body::Whole(body);
     Ok(action::command(&question.target.name, &settings.routes, &head, &location, &body))
 }
 

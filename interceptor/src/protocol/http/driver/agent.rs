@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::time::timeout;
@@ -52,18 +52,6 @@ impl Asking<'_> {
                 Ok(Some(data))
             }
         }
-    }
-
-    /// Reads the body as a whole, up to so many bytes. What was read, and whether that is all of it.
-    pub(super) async fn body(&mut self, limit: usize) -> Result<(BytesMut, bool), LegError> {
-        let mut whole = BytesMut::new();
-        while let Some(piece) = self.piece().await? {
-            whole.extend_from_slice(&piece);
-            if whole.len() > limit {
-                return Ok((whole, false));
-            }
-        }
-        Ok((whole, true))
     }
 
     /// Resolves when the agent has left. With HTTP/2, [`Answering::reset`] does.

@@ -18,6 +18,7 @@ use super::{FAREWELL_TIMEOUT, agent_failed};
 use crate::policy::Denial;
 use crate::protocol::http::codec::{Fields, ResponseHead};
 use crate::protocol::http::rewrite::{self, Plan, Rewriter};
+use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::transcript::Transcript;
 use crate::protocol::http::{denial, inject};
 use crate::protocol::{Direction, Failure, Observation};
@@ -148,13 +149,11 @@ impl<'a> Delivery<'a> {
         let is_socket = head.fields.get("upgrade").is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"));
         if !is_socket || head.fields.get("sec-websocket-extensions").is_some() {
             let why = "it agrees to another protocol, or to an extension, that it was not asked for";
+            self.closes = true;
             self.fail(why).await?;
             return Err(Failure::Upstream(why.to_owned()));
         }
-        head.fields.end_to_end();
-        let spellings = self.served.who().and_then(|who| who.spellings.clone());
-        let echoes = spellings.is_some_and(|spellings| spellings.blot_head(&mut head));
-        self.note_echo(echoes).await?;
+        self.clean(&mut head).await?;
         head.fields.set("connection", "Upgrade");
         head.fields.set("upgrade", "websocket");
         self.send_head(head, Extent::Bodiless, true).await?;
@@ -180,12 +179,8 @@ impl<'a> Delivery<'a> {
         };
         let bodiless = !self.with_body || matches!(head.status, 204 | 304);
         let ends = head.fields.lists("connection", "close") || hearing.ends_with_close();
-        head.fields.end_to_end();
-        // It would lead past us: HTTP/3 is not spoken here.
-        ["alt-svc", "alternate-protocol"].into_iter().for_each(|name| head.fields.remove(name));
-        let spellings = self.served.who().and_then(|who| who.spellings.clone());
-        let echoes = spellings.as_ref().is_some_and(|spellings| spellings.blot_head(&mut head));
-        self.note_echo(echoes).await?;
+        self.clean(&mut head).await?;
+        let spellings = self.spellings();
         let masks = plan.masks();
         if bodiless && masks {
             rewrite::conceal(&mut head.fields);
@@ -210,6 +205,19 @@ impl<'a> Delivery<'a> {
             Err(why) if self.begun => Err(Failure::Upstream(why)),
             Err(why) => self.fail(&why).await,
         }
+    }
+
+    /// Takes away from a head what is not the agent's.
+    async fn clean(&self, head: &mut ResponseHead) -> Result<(), Failure> {
+        head.fields.end_to_end();
+        // It would lead past us: HTTP/3 is not spoken here.
+        ["alt-svc", "alternate-protocol"].into_iter().for_each(|name| head.fields.remove(name));
+        let echoes = self.spellings().is_some_and(|spellings| spellings.blot_head(head));
+        self.note_echo(echoes).await
+    }
+
+    fn spellings(&self) -> Option<Arc<Spellings>> {
+        self.served.who().and_then(|who| who.spellings.clone())
     }
 
     async fn fail(&mut self, why: &str) -> Result<Told, Failure> {
@@ -399,8 +407,7 @@ impl<'a> Delivery<'a> {
     async fn end(&mut self, mut trailers: Option<Fields>) -> Result<(), Failure> {
         if let Some(trailers) = &mut trailers {
             trailers.end_to_end();
-            let spellings = self.served.who().and_then(|who| who.spellings.clone());
-            let found = spellings.is_some_and(|spellings| spellings.blot_fields(trailers));
+            let found = self.spellings().is_some_and(|spellings| spellings.blot_fields(trailers));
             self.note_echo(found).await?;
         }
         let mut recorded = trailers.clone();

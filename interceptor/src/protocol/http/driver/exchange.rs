@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex as Kept;
 use tokio::sync::Mutex;
 
@@ -123,18 +123,21 @@ impl<'a> Exchange<'a> {
             Err(denial) => return Ok(Err(denial)),
         };
         let mut held = self.served.holding();
-        let (body, sent) = match self.read_body(&head).await? {
+        let (body, sent) = match self.read_body(&head, &mut held).await? {
             Ok(read) => read,
             Err(denial) => return Ok(Err(denial)),
         };
-        held.set(sent.known.len())?;
         let command = self.served.command(&head, &location, &body);
         let route = self.served.settings.routes.find(&location.segments).map(ToString::to_string);
         Ok(self.judged(&command).await?.map(|permit| Permitted { head, location, sent, permit, route, held }))
     }
 
     /// As much of the body as is looked into.
-    async fn read_body(&mut self, head: &RequestHead) -> Result<Result<(Body, Sent), Denial>, Failure> {
+    async fn read_body(
+        &mut self,
+        head: &RequestHead,
+        held: &mut Holding<'_>,
+    ) -> Result<Result<(Body, Sent), Denial>, Failure> {
         let expects = head.fields.lists("expect", "100-continue");
         let length = match head.length {
             Length::Known(length) => Some(length),
@@ -150,9 +153,8 @@ impl<'a> Exchange<'a> {
         if expects && !self.asking.is_over() && self.asking.is_silent() {
             self.delivery.proceed().await?;
         }
-        match self.asking.body(BODY_LIMIT).await {
+        match self.gather(held).await? {
             Ok((known, whole)) => {
-                let known = known.freeze();
                 let body = if whole { Body::Whole(known.clone()) } else { Body::Long(None) };
                 let length = if whole { Some(known.len() as u64) } else { length };
                 Ok(Ok((body, Sent { known, length, expects: false })))
@@ -161,6 +163,23 @@ impl<'a> Exchange<'a> {
                 Ok(Err(self.served.agents_fault("the request", &error.to_string())))
             }
             Err(error) => Err(agent_failed(error)),
+        }
+    }
+
+    /// What comes of the body, up to the limit, and whether that is all of it. It counts as held from its first piece on: an
+    /// agent may send the last one never.
+    async fn gather(&mut self, held: &mut Holding<'_>) -> Result<Result<(Bytes, bool), LegError>, Failure> {
+        let mut known = BytesMut::new();
+        loop {
+            match self.asking.piece().await {
+                Ok(Some(piece)) => known.extend_from_slice(&piece),
+                Ok(None) => return Ok(Ok((known.freeze(), true))),
+                Err(error) => return Ok(Err(error)),
+            }
+            held.set(known.len())?;
+            if known.len() > BODY_LIMIT {
+                return Ok(Ok((known.freeze(), false)));
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::agent_failed;
 use super::exchange::Next;
 use super::leg::{LegError, Reader, Writer};
-use super::served::Served;
+use super::served::{Holding, Served};
 use crate::mask::Masker;
 use crate::policy::{Denial, Permit};
 use crate::protocol::http::codec::RequestHead;
@@ -93,14 +93,14 @@ impl Socket<'_> {
         let mut messages = Messages::new(true, BODY_LIMIT);
         let mut holding = self.served.holding();
         loop {
-            let said = match agent.said(&mut messages).await {
-                Ok(Some(Ok(said))) => said,
-                Ok(Some(Err(broken))) => {
+            let said = match hear(agent, &mut messages, &mut holding).await? {
+                Heard::Said(said) => said,
+                Heard::Broken(broken) => {
                     let denial = self.served.agents_fault("a WebSocket", &broken.to_string());
                     return Ok(End::Refused(denial, broken.code()));
                 }
-                Ok(None) => return Ok(End::Farewell(Some(1001), Bytes::new())),
-                Err(error) => return Err(agent_failed(error)),
+                Heard::Closed => return Ok(End::Farewell(Some(1001), Bytes::new())),
+                Heard::Failed(error) => return Err(agent_failed(error)),
             };
             match &said {
                 Said::Ping(payload) => {
@@ -185,11 +185,11 @@ impl Socket<'_> {
         let mut messages = Messages::new(false, MASK_LIMIT);
         let mut holding = self.served.holding();
         loop {
-            let said = match target.said(&mut messages).await {
-                Ok(Some(Ok(said))) => said,
-                Ok(Some(Err(broken))) => return Ok(End::Target(broken.to_string())),
-                Ok(None) => return Ok(End::Farewell(Some(1001), Bytes::new())),
-                Err(error) => return Ok(End::Target(error.to_string())),
+            let said = match hear(target, &mut messages, &mut holding).await? {
+                Heard::Said(said) => said,
+                Heard::Broken(broken) => return Ok(End::Target(broken.to_string())),
+                Heard::Closed => return Ok(End::Farewell(Some(1001), Bytes::new())),
+                Heard::Failed(error) => return Ok(End::Target(error.to_string())),
             };
             let payload = match &said {
                 Said::Ping(payload) => {
@@ -291,19 +291,30 @@ fn key() -> Result<[u8; 4], Failure> {
     Ok(key)
 }
 
-impl Reader {
-    /// The next message; `None` where it closed. Waits as long as it takes. Nothing is lost where this is dropped.
-    async fn said(&mut self, messages: &mut Messages) -> Result<Option<Result<Said, Broken>>, LegError> {
-        loop {
-            match messages.next(self.input()) {
-                Ok(None) => {}
-                Ok(Some(said)) => return Ok(Some(Ok(said))),
-                Err(broken) => return Ok(Some(Err(broken))),
-            }
-            if self.fill().await? == 0 {
-                return if self.is_empty() && messages.held() == 0 { Ok(None) } else { Err(LegError::Closed) };
-            }
+/// What came of listening to one side.
+enum Heard {
+    Said(Said),
+    Closed,
+    Broken(Broken),
+    Failed(LegError),
+}
+
+/// The next message. Waits as long as it takes; what has come of one counts as held meanwhile. Nothing is lost where this is
+/// dropped.
+async fn hear(reader: &mut Reader, messages: &mut Messages, holding: &mut Holding<'_>) -> Result<Heard, Failure> {
+    loop {
+        match messages.next(reader.input()) {
+            Ok(None) => {}
+            Ok(Some(said)) => return Ok(Heard::Said(said)),
+            Err(broken) => return Ok(Heard::Broken(broken)),
         }
+        match reader.fill().await {
+            Ok(1..) => {}
+            Ok(0) if reader.is_empty() && messages.held() == 0 => return Ok(Heard::Closed),
+            Ok(0) => return Ok(Heard::Failed(LegError::Closed)),
+            Err(error) => return Ok(Heard::Failed(error)),
+        }
+        holding.set(reader.input().len() + messages.held())?;
     }
 }
 

@@ -786,6 +786,12 @@ fn a_text_is_understood_as_a_request() {
     assert_eq!(command.actions.len(), 1);
     let http = command.facts.http.clone().unwrap();
     assert!(http.fields.contains("a=1") && http.host == "api.test");
+    let command = understand(&question("MESSAGE /v1/7\n\n{\"do\":\"list\"}")).unwrap();
+    let names: Vec<String> = command.actions.iter().map(|action| action.name.to_string()).collect();
+    assert_eq!(
+        (names, command.facts.http.clone().unwrap().fields.contains("do=list")),
+        (vec!["http:message".into()], true)
+    );
     assert!(understand(&question("POST /v1/../7")).is_err());
     assert!(understand(&question("SELECT 1")).is_err());
 }

@@ -81,13 +81,17 @@ impl Live {
     }
 
     async fn ask(answer: Answer, told: &str) -> Self {
+        Self::ask_with(script(answer), ASK, told).await
+    }
+
+    async fn ask_with(script: Script, asked: &str, told: &str) -> Self {
         let echo = Arc::new(Echo { answer: told.to_owned(), head: Arc::default(), heard: Arc::default() });
-        let gate = Arc::new(script(answer));
+        let gate = Arc::new(script);
         let (mut agent, ours) = tokio::io::duplex(ROOM);
         let conn = conn(tls::Stream::Memory(ours), Arc::clone(&echo) as Arc<dyn Dial>);
         let gate_of_task = Arc::clone(&gate);
         let served = tokio::spawn(async move { serve(conn, &*gate_of_task).await });
-        agent.write_all(ASK.as_bytes()).await.unwrap();
+        agent.write_all(asked.as_bytes()).await.unwrap();
         Self { gate, echo, agent, input: BytesMut::new(), messages: Messages::new(false, 1 << 22), served }
     }
 
@@ -153,7 +157,9 @@ async fn each_message_is_judged_and_recorded() {
         .collect();
     assert_eq!(names, ["http:GET", "http:message", "http:message http:opaque", "http:message http:opaque"]);
     assert!(judged[1].facts.http.as_ref().unwrap().fields.contains("do=list"));
-    assert_eq!((&*judged[1].statement, judged[1].parameters.len()), ("MESSAGE /v1/live", 1));
+    assert_eq!(judged[1].parameters.len(), 1);
+    assert!(judged[1].statement.starts_with("MESSAGE /v1/live\nopened: sha256 "), "{}", judged[1].statement);
+    assert!(!judged[0].statement.contains("dGhlIHNhbXBsZSBub25jZQ"), "a key is another each time");
     let head = live.echo.head.lock().to_ascii_lowercase();
     assert!(head.contains("authorization: bearer s3cret") && head.contains("upgrade: websocket"), "{head}");
     assert!(!head.contains("placeholder") && !head.contains("sec-websocket-extensions"), "{head}");
@@ -302,4 +308,35 @@ async fn a_session_that_ends_says_farewell_on_a_socket() {
     let (code, reason) = live.hear_farewell().await;
     assert!(code == 1008 && reason.contains("the script says so"), "{code} {reason}");
     assert_eq!(timeout(Duration::from_secs(5), live.served).await.unwrap().unwrap().unwrap(), Close::Ended);
+}
+
+/// A message that was approved on one socket is not approved on one that was opened as somebody else.
+#[tokio::test]
+async fn a_grant_is_for_the_socket_as_it_was_opened() {
+    let mut statements = Vec::new();
+    for (tenant, key) in
+        [("one", "dGhlIHNhbXBsZSBub25jZQ=="), ("one", "AAAAIHNhbXBsZSBub25jZQ=="), ("two", "dGhlIHNhbXBsZSBub25jZQ==")]
+    {
+        let asked = ASK.replace("dGhlIHNhbXBsZSBub25jZQ==", &format!("{key}\r\nX-Tenant: {tenant}"));
+        let mut live = Live::ask_with(script(Answer::Permit(&[])), &asked, &format!("{AGREED}\r\n")).await;
+        assert_eq!(live.head().await.status, 101);
+        live.say(&text("{\"pay\": 1}")).await;
+        live.hear().await;
+        let judged = live.gate.judged.lock();
+        statements.push(judged.iter().map(|command| command.statement.clone()).collect::<Vec<_>>());
+    }
+    assert_eq!(statements[0], statements[1]);
+    assert!(statements[0].iter().zip(&statements[2]).all(|(one, other)| one != other), "{statements:?}");
+}
+
+#[tokio::test]
+async fn what_is_heard_of_a_message_counts_before_it_is_whole() {
+    let script = Script { room: 100_000, ..script(Answer::Permit(&[])) };
+    let mut live = Live::ask_with(script, ASK, &format!("{AGREED}\r\n")).await;
+    live.head().await;
+    let mut begun = b"\x81\xff\0\0\0\0\0\x08\0\0\0\0\0\0".to_vec();
+    begun.extend(vec![b'x'; 150_000]);
+    live.agent.write_all(&begun).await.unwrap();
+    assert_eq!(live.hear_farewell().await.0, 1008);
+    assert!(matches!(live.served.await.unwrap(), Err(Failure::Overfull(_))));
 }

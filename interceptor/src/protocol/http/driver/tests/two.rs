@@ -551,3 +551,22 @@ async fn long_bodies_are_recorded_in_frames_that_are_shown() {
     }
     assert!(format!("{shown:?}").contains("GET /v1/behind"));
 }
+
+/// An agent may send the last byte never.
+#[tokio::test]
+async fn what_has_come_of_a_body_counts_before_it_is_whole() {
+    let scene = Scene::with(Answer::Permit(&[]), two(Behaviour::Plain), |script| script.room = 400_000).await;
+    let mut agent = scene.agent.clone().ready().await.unwrap();
+    let mut begun = Vec::new();
+    for _ in 0..4 {
+        let (response, mut sending) = agent.send_request(post("/v1/x", "application/json"), false).unwrap();
+        let _room_or_end = send_two(&mut sending, vec![b' '; 200_000].into(), Duration::from_secs(5)).await;
+        begun.push((response, sending));
+        agent = match agent.ready().await {
+            Ok(agent) => agent,
+            Err(_ended) => break,
+        };
+    }
+    let ended = timeout(Duration::from_secs(10), scene.served).await.expect("it goes on").unwrap();
+    assert!(matches!(ended, Err(Failure::Overfull(_))), "{ended:?}");
+}
