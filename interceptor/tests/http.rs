@@ -37,6 +37,12 @@ mod tests {
     /// Rows of a long answer.
     const PEOPLE: usize = 20_000;
 
+    const MASKS: &str = r#"
+[[mask]]
+tag = "pii"
+json = ["api/v1/people:$[*].contact.email", "api/v1/people:$..SSN", "api/v1/events:$.email"]
+"#;
+
     const POLICIES: &str = r#"
 @id("api-reads")
 permit (principal in Group::"finance", action in Action::"http:read", resource in Target::"api");
@@ -112,46 +118,29 @@ forbid (principal, action == Action::"http:POST", resource == Route::"rpc/shop.O
             fs::write(files.join("secret"), SECRET).unwrap();
             fs::set_permissions(files.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
             let directory = files.display();
-            let configuration = format!(
-                r#"
-[ca]
-dir = "{directory}/ca"
-
+            let web = |name: &str, port: u16, routes: &str| {
+                format!(
+                    r#"
 [[target]]
-name = "api"
+name = "{name}"
 protocol = "http"
-hosts = ["{API}:{PORT}"]
+hosts = ["{API}:{port}"]
 tls = {{ upstream = "verify-full", ca = "{directory}/upstream.pem" }}
 credential = {{ user = "svc", password = "file:{directory}/secret" }}
 
 [target.http]
-routes = ["/v1/customers/{{id}}", "/v1/orders", "/v1/people", "/v1/events", "/git/{{path*}}", "/v1/{{rest*}}"]
-
-[[target]]
-name = "live"
-protocol = "http"
-hosts = ["{API}:{LIVE_PORT}"]
-tls = {{ upstream = "verify-full", ca = "{directory}/upstream.pem" }}
-credential = {{ user = "svc", password = "file:{directory}/secret" }}
-
-[target.http]
-routes = ["/v1/live"]
-
-[[target]]
-name = "rpc"
-protocol = "http"
-hosts = ["{API}:{RPC_PORT}"]
-tls = {{ upstream = "verify-full", ca = "{directory}/upstream.pem" }}
-credential = {{ user = "svc", password = "file:{directory}/secret" }}
-
-[target.http]
-routes = ["/shop.Orders/{{method}}", "/shop.Orders/Cancel"]
-
-[[mask]]
-tag = "pii"
-json = ["api/v1/people:$[*].contact.email", "api/v1/people:$..SSN", "api/v1/events:$.email"]
+routes = [{routes}]
 "#
-            );
+                )
+            };
+            let api =
+                r#""/v1/customers/{id}", "/v1/orders", "/v1/people", "/v1/events", "/git/{path*}", "/v1/{rest*}""#;
+            let targets = [
+                web("api", PORT, api),
+                web("live", LIVE_PORT, r#""/v1/live""#),
+                web("rpc", RPC_PORT, r#""/shop.Orders/{method}", "/shop.Orders/Cancel""#),
+            ];
+            let configuration = format!("[ca]\ndir = \"{directory}/ca\"\n{}{MASKS}", targets.concat());
             let init = format!(
                 "[ca]\ndir = \"{directory}/ca\"\n[[target]]\nname = \"api\"\nprotocol = \"http\"\nhosts = [\"{API}\", \"orders-db.internal\"]\ncredential = {{ user = \"svc\" }}\n"
             );

@@ -7,17 +7,18 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to the person at the terminal")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod report;
 mod roles;
 mod routes;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-
-/// What can go wrong.
-pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) use common::Failure;
+use common::{Files, end};
 
 #[derive(Debug, Parser)]
 pub(crate) struct Arguments {
@@ -30,36 +31,18 @@ pub(crate) struct Arguments {
     /// Round trips in each round
     #[arg(long, default_value_t = 20_000)]
     pub(crate) trips: usize,
-    /// Writes the figures as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Writes the table as Markdown
-    #[arg(long, value_name = "FILE")]
-    pub(crate) markdown: Option<PathBuf>,
-    /// `cargo bench` says so
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    files: Files,
 }
 
 fn main() -> ExitCode {
     let done = roles::play().unwrap_or_else(|| run(&Arguments::parse()));
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("the benchmark failed: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    end(done)
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let rows = routes::measure(arguments)?;
-    println!("{}", report::markdown(&rows));
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, report::json(&rows)?)?;
-    }
-    if let Some(path) = &arguments.markdown {
-        std::fs::write(path, report::markdown(&rows))?;
-    }
-    Ok(())
+    let table = report::markdown(&rows);
+    println!("{table}");
+    arguments.files.write(&table, &report::json(&rows)?)
 }

@@ -7,19 +7,20 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to the person at the terminal")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 #[path = "../postgres/measure.rs"]
 #[expect(dead_code, reason = "the other benchmark needs the rest of it")]
 mod measure;
 mod report;
 mod routes;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-
-/// What can go wrong.
-pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) use common::Failure;
+use common::{Files, end};
 
 #[derive(Debug, Parser)]
 pub(crate) struct Arguments {
@@ -35,35 +36,17 @@ pub(crate) struct Arguments {
     /// Only these routes: direct, nginx, haproxy, mitmproxy, interceptor, masking
     #[arg(long, value_delimiter = ',')]
     pub(crate) routes: Vec<String>,
-    /// Writes the figures as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Writes the table as Markdown
-    #[arg(long, value_name = "FILE")]
-    pub(crate) markdown: Option<PathBuf>,
-    /// `cargo bench` says so
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    files: Files,
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("the benchmark failed: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    end(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let rows = routes::measure(arguments)?;
-    println!("{}", report::markdown(&rows));
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, report::json(&rows)?)?;
-    }
-    if let Some(path) = &arguments.markdown {
-        std::fs::write(path, report::markdown(&rows))?;
-    }
-    Ok(())
+    let table = report::markdown(&rows);
+    println!("{table}");
+    arguments.files.write(&table, &report::json(&rows)?)
 }

@@ -69,7 +69,7 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
     eprintln!("setting the stage");
     let configuration = format!(
         "\n[[target]]\nname = \"web\"\nprotocol = \"http\"\nhosts = [\"{FAR4}:{ONE}\", \"{FAR4}:{TWO}\"]\n\
-         tls = {{ upstream = \"disable\" }}\ncredential = {{ user = \"svc\", password = \"env:PATH\" }}\n\
+         tls = {{ upstream = \"disable\" }}\ncredential = {{ user = \"svc\", password = \"plain:the-targets-own\" }}\n\
          [target.http]\nroutes = [\"/v1/{{name}}\"]\n"
     );
     let script = Script { configuration, policies: POLICIES.to_owned(), ..Script::default() };

@@ -5,37 +5,30 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to the person at the terminal")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use common::{Failure, Files, end};
 use interceptor::clock::{Clock as _, SystemClock};
 use interceptor::mask::{Config, Detector, Masker, Rules, Transform};
 use interceptor::policy::Obligations;
 use interceptor::protocol::http::codec;
 use interceptor::protocol::http::rewrite::{Plan, Rewriter};
 
-/// What can go wrong.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Rounds of each way, of which the fastest counts
     #[arg(long, default_value_t = 40)]
     rounds: usize,
-    /// Writes the figures as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Writes the table as Markdown
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
-    /// `cargo bench` says so
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    files: Files,
 }
 
 /// As much as is read from a socket at once.
@@ -53,13 +46,7 @@ struct Way {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("the benchmark failed: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    end(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -73,15 +60,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         writeln!(table, "| {name} | {speed:.0} |")?;
     }
     println!("{table}");
-    if let Some(path) = &arguments.markdown {
-        std::fs::write(path, &table)?;
-    }
-    if let Some(path) = &arguments.json {
-        let rows: Vec<_> =
-            rows.iter().map(|(name, speed)| serde_json::json!({ "name": name, "mb_s": speed })).collect();
-        std::fs::write(path, serde_json::to_string_pretty(&rows)?)?;
-    }
-    Ok(())
+    let rows: Vec<_> = rows.iter().map(|(name, speed)| serde_json::json!({ "name": name, "mb_s": speed })).collect();
+    arguments.files.write(&table, &serde_json::to_string_pretty(&rows)?)
 }
 
 fn ways() -> Vec<Way> {

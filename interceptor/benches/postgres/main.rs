@@ -6,6 +6,9 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to the person at the terminal")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod client;
 mod load;
 mod measure;
@@ -17,9 +20,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-
-/// What can go wrong.
-pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) use common::Failure;
+use common::{Files, end};
 
 #[derive(Debug, Parser)]
 pub(crate) struct Arguments {
@@ -35,18 +37,11 @@ pub(crate) struct Arguments {
     /// Only these routes: direct, pgbouncer, haproxy, envoy, interceptor, masking
     #[arg(long, value_delimiter = ',')]
     pub(crate) routes: Vec<String>,
-    /// Writes the figures as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Writes the table as Markdown
-    #[arg(long, value_name = "FILE")]
-    pub(crate) markdown: Option<PathBuf>,
+    #[command(flatten)]
+    files: Files,
     /// Draws the chart as SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) chart: Option<PathBuf>,
-    /// `cargo bench` says so
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 fn main() -> ExitCode {
@@ -55,24 +50,13 @@ fn main() -> ExitCode {
         Some("client") => client::run(words.get(2..).unwrap_or_default()),
         _ => run(&Arguments::parse()),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("the benchmark failed: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    end(done)
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let rows = scenarios::run_all(arguments)?;
     println!("{}", report::table(&rows));
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, report::json(&rows)?)?;
-    }
-    if let Some(path) = &arguments.markdown {
-        std::fs::write(path, report::markdown(&rows))?;
-    }
+    arguments.files.write(&report::markdown(&rows), &report::json(&rows)?)?;
     if let Some(path) = &arguments.chart {
         std::fs::write(path, report::chart(&rows))?;
     }
