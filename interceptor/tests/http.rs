@@ -345,6 +345,8 @@ http {{
         assert!(told.starts_with("HTTP/1.1 502") && told.contains("application/problem+json"), "{told}");
         let document: Value = serde_json::from_str(told.split("\r\n\r\n").nth(1).unwrap()).unwrap();
         assert!(document["detail"].as_str().unwrap().contains("refused"), "{told}");
+        let told = scene.curl_as("--http2", &[&url("/v1/customers/7")]);
+        assert!(told.starts_with("HTTP/2 502") && told.contains("refused"), "{told}");
     }
 
     fn what_is_permitted_passes_masked_and_with_our_credential(scene: &Scene) {
