@@ -84,7 +84,8 @@ fn ways() -> Vec<Way> {
 
 fn measure(way: &Way, body: &[u8], rounds: usize) -> Result<f64, Failure> {
     let (json, detect) = (way.json.clone(), way.detect.to_vec());
-    let entry = Config { tag: "x".into(), columns: Vec::new(), json, detect, transform: Transform::Redact };
+    let entry =
+        Config { tag: "x".into(), columns: Vec::new(), json, detect, base64: false, transform: Transform::Redact };
     let rules = Rules::compile(&[entry], None).map_err(|errors| format!("{errors:?}"))?;
     let masker = Masker::new(Arc::new(rules), &Obligations { masked: Arc::new([Arc::from("x")].into()) });
     let plan = Plan::new(masker, "api", None);

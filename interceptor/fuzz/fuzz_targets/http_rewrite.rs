@@ -12,7 +12,7 @@ use interceptor::protocol::http::rewrite::{Plan, Rewriter};
 static PLANS: LazyLock<[Plan; 3]> = LazyLock::new(|| {
     let plan = |json: &[&str], detect: &[Detector], transform| {
         let json = json.iter().map(ToString::to_string).collect();
-        let entry = Config { tag: "x".into(), columns: Vec::new(), json, detect: detect.to_vec(), transform };
+        let entry = Config { tag: "x".into(), columns: Vec::new(), json, detect: detect.to_vec(), base64: false, transform };
         let rules = Rules::compile(&[entry], None).expect("the rules are valid");
         let masker = Masker::new(Arc::new(rules), &Obligations { masked: Arc::new([Arc::from("x")].into()) });
         Plan::new(masker, "api", None)

@@ -9,7 +9,7 @@ use interceptor::protocol::postgres::rows::{CopyColumn, CopyError, CopyFormat, C
 
 static MASKER: LazyLock<Masker> = LazyLock::new(|| {
     let detect = Detector::ALL.to_vec();
-    let entry = Config { tag: "x".into(), columns: Vec::new(), json: Vec::new(), detect, transform: Transform::Redact };
+    let entry = Config { tag: "x".into(), columns: Vec::new(), json: Vec::new(), detect, base64: false, transform: Transform::Redact };
     let rules = Rules::compile(&[entry], None).expect("the rules are valid");
     Masker::new(Arc::new(rules), &Obligations { masked: Arc::new([Arc::from("x")].into()) })
 });

@@ -12,7 +12,7 @@ use interceptor::protocol::postgres::rows::{Field, Lineage, Lookup, Row, RowMask
 
 static MASKER: LazyLock<Masker> = LazyLock::new(|| {
     let detect = Detector::ALL.to_vec();
-    let entry = Config { tag: "x".into(), columns: Vec::new(), json: Vec::new(), detect, transform: Transform::KeepLast(4) };
+    let entry = Config { tag: "x".into(), columns: Vec::new(), json: Vec::new(), detect, base64: false, transform: Transform::KeepLast(4) };
     let rules = Rules::compile(&[entry], None).expect("the rules are valid");
     Masker::new(Arc::new(rules), &Obligations { masked: tagged() })
 });

@@ -10,8 +10,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Located, Problem};
 use crate::identity::Attestor;
 use crate::identity::level::Registry;
-use crate::mask::{MaskError, Rules};
+use crate::mask::{self, MaskError, Rules};
 use crate::policy::{Policies, PolicyError};
+use crate::protocol::kubernetes;
 use crate::secret::{self, Secret};
 use crate::session::{BoundTarget, Loaded};
 use crate::tls::authority::Store;
@@ -78,7 +79,7 @@ pub fn load(path: &Path, config: &Config, means: &Means) -> Result<Loaded, Vec<P
             wrong(
                 0,
                 format!(
-                    "a mask has json paths for `{place}`, which is no http target, nor a target and one of its routes"
+                    "a mask has json paths for `{place}`, which is no target that answers JSON, nor one with one of its routes or kinds"
                 ),
             );
         }
@@ -134,7 +135,8 @@ fn rules(config: &Config, fallback: &Secret, wrong: &mut impl FnMut(usize, Strin
             return None;
         }
     };
-    let listed: Vec<_> = config.masks.iter().map(|mask| mask.value.clone()).collect();
+    let mut listed: Vec<_> = config.masks.iter().map(|mask| mask.value.clone()).collect();
+    listed.extend(by_kind(config));
     match Rules::compile(&listed, key.clone()) {
         Ok(rules) => Some(rules),
         Err(errors) => {
@@ -152,6 +154,15 @@ fn rules(config: &Config, fallback: &Secret, wrong: &mut impl FnMut(usize, Strin
             None
         }
     }
+}
+
+/// What clusters answer that is a secret by its kind.
+fn by_kind(config: &Config) -> impl Iterator<Item = mask::Config> {
+    let own = config.masks.iter().map(|mask| &mask.value).find(|mask| mask.tag == kubernetes::masks::TAG);
+    let transform = own.map(|mask| mask.transform).unwrap_or_default();
+    let clusters = config.targets.iter().map(|target| &target.value);
+    let clusters = clusters.filter(|target| target.protocol == kubernetes::REGISTRATION.name);
+    clusters.flat_map(move |target| kubernetes::masks::of(&target.name, transform))
 }
 
 fn policies(directory: &Path, problems: &mut Vec<Problem>) -> Option<Policies> {

@@ -36,6 +36,9 @@ pub struct Config {
     /// Kinds of values that carry it wherever they appear.
     #[serde(default)]
     pub detect: Vec<Detector>,
+    /// Values at its paths into JSON are base64, and so is what stands in their place.
+    #[serde(default)]
+    pub base64: bool,
     /// What stands in place of a value. Entries of one tag agree on it.
     #[serde(default)]
     pub transform: Transform,

@@ -13,7 +13,14 @@ const CARD: &str = "4111111111111111";
 const TEXT: Carrier = Carrier::Text { max_chars: None };
 
 fn entry(tag: &str, detect: &[Detector], transform: Transform) -> Config {
-    Config { tag: tag.into(), columns: vec!["t.*".into()], json: Vec::new(), detect: detect.to_vec(), transform }
+    Config {
+        tag: tag.into(),
+        columns: vec!["t.*".into()],
+        json: Vec::new(),
+        detect: detect.to_vec(),
+        base64: false,
+        transform,
+    }
 }
 
 fn tags(names: &[&str]) -> TagSet {

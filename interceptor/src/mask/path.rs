@@ -18,6 +18,8 @@ pub(super) struct JsonRule {
     /// The path as it is written.
     pub(super) path: String,
     pub(super) steps: Vec<Step>,
+    /// What it leads to is base64.
+    pub(super) base64: bool,
 }
 
 /// One step down.
@@ -50,7 +52,7 @@ impl JsonRule {
         };
         let path = path.strip_prefix(':').unwrap_or(path);
         let steps = steps(path)?;
-        Ok(Self { place: (!place.is_empty()).then(|| place.to_owned()), path: path.to_owned(), steps })
+        Ok(Self { place: (!place.is_empty()).then(|| place.to_owned()), path: path.to_owned(), steps, base64: false })
     }
 
     /// Whether it is of this target, or this route of it (`/v1/customers/{id}`).

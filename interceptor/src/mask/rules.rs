@@ -170,7 +170,7 @@ impl Rules {
         }
         for text in &entry.json {
             match JsonRule::parse(text) {
-                Ok(rule) => self.json.push((rule, Arc::clone(&tags))),
+                Ok(rule) => self.json.push((JsonRule { base64: entry.base64, ..rule }, Arc::clone(&tags))),
                 Err(error) => errors.push(MaskError::Path { tag: entry.tag.clone(), path: text.clone(), error }),
             }
         }
@@ -255,7 +255,7 @@ mod tests {
 
     fn entry(tag: &str, columns: &[&str], transform: Transform) -> Config {
         let columns = columns.iter().map(ToString::to_string).collect();
-        Config { tag: tag.into(), columns, json: Vec::new(), detect: Vec::new(), transform }
+        Config { tag: tag.into(), columns, json: Vec::new(), detect: Vec::new(), base64: false, transform }
     }
 
     fn names(tags: &TagSet) -> Vec<&str> {

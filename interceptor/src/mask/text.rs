@@ -205,8 +205,14 @@ mod tests {
 
     static ALL: LazyLock<TextMasker> = LazyLock::new(|| {
         let detect = Detector::ALL.to_vec();
-        let entry =
-            Config { tag: "x".into(), columns: Vec::new(), json: Vec::new(), detect, transform: Transform::Redact };
+        let entry = Config {
+            tag: "x".into(),
+            columns: Vec::new(),
+            json: Vec::new(),
+            detect,
+            base64: false,
+            transform: Transform::Redact,
+        };
         let rules = Arc::new(Rules::compile(&[entry], None).unwrap());
         TextMasker::new(Masker::new(rules, &Obligations { masked: Arc::new([Arc::from("x")].into()) }))
     });

@@ -75,6 +75,42 @@ impl ActionName {
     pub const HTTP_MESSAGE: Self = Self("http:message");
     /// A request of which not everything is known that a target may read in it.
     pub const HTTP_OPAQUE: Self = Self("http:opaque");
+    /// Read one object of a cluster.
+    pub const K8S_GET: Self = Self("k8s:get");
+    /// Read all objects of a kind, of one namespace or of all.
+    pub const K8S_LIST: Self = Self("k8s:list");
+    /// Follow what changes in objects of a kind.
+    pub const K8S_WATCH: Self = Self("k8s:watch");
+    /// Read what a container has printed.
+    pub const K8S_LOG: Self = Self("k8s:log");
+    /// Ask what the cluster is and offers: its version, its health, its kinds.
+    pub const K8S_DISCOVER: Self = Self("k8s:discover");
+    /// Make an object.
+    pub const K8S_CREATE: Self = Self("k8s:create");
+    /// Put an object in the place of another.
+    pub const K8S_UPDATE: Self = Self("k8s:update");
+    /// Change parts of an object; or make it, by server-side apply.
+    pub const K8S_PATCH: Self = Self("k8s:patch");
+    /// Remove an object, or evict a pod.
+    pub const K8S_DELETE: Self = Self("k8s:delete");
+    /// Change how many replicas there are, by whatever request.
+    pub const K8S_SCALE: Self = Self("k8s:scale");
+    /// Remove all objects of a kind; beside `k8s:delete`.
+    pub const K8S_DELETE_COLLECTION: Self = Self("k8s:deletecollection");
+    /// Run a program in a container.
+    pub const K8S_EXEC: Self = Self("k8s:exec");
+    /// Join a program that runs in a container.
+    pub const K8S_ATTACH: Self = Self("k8s:attach");
+    /// Reach ports of a pod.
+    pub const K8S_PORT_FORWARD: Self = Self("k8s:portforward");
+    /// Send a request through the API server to a node, a pod or a service.
+    pub const K8S_PROXY: Self = Self("k8s:proxy");
+    /// Act as another user, group or service account.
+    pub const K8S_IMPERSONATE: Self = Self("k8s:impersonate");
+    /// Reach into every namespace at once; beside `k8s:list` and its like.
+    pub const K8S_ALL_NAMESPACES: Self = Self("k8s:all_namespaces");
+    /// A request to a cluster of which not everything is known.
+    pub const K8S_OPAQUE: Self = Self("k8s:opaque");
     /// See values of a tag in clear.
     pub const UNMASK: Self = Self("unmask");
 
@@ -117,9 +153,31 @@ impl ActionName {
         Self::HTTP_OPAQUE,
     ];
 
+    /// Every action of the Kubernetes family.
+    pub const K8S: &'static [Self] = &[
+        Self::K8S_GET,
+        Self::K8S_LIST,
+        Self::K8S_WATCH,
+        Self::K8S_LOG,
+        Self::K8S_DISCOVER,
+        Self::K8S_CREATE,
+        Self::K8S_UPDATE,
+        Self::K8S_PATCH,
+        Self::K8S_DELETE,
+        Self::K8S_SCALE,
+        Self::K8S_DELETE_COLLECTION,
+        Self::K8S_EXEC,
+        Self::K8S_ATTACH,
+        Self::K8S_PORT_FORWARD,
+        Self::K8S_PROXY,
+        Self::K8S_IMPERSONATE,
+        Self::K8S_ALL_NAMESPACES,
+        Self::K8S_OPAQUE,
+    ];
+
     /// Every action that there is.
     pub fn all() -> impl Iterator<Item = Self> {
-        Self::SQL.iter().chain(Self::HTTP).chain([&Self::UNMASK]).copied()
+        Self::SQL.iter().chain(Self::HTTP).chain(Self::K8S).chain([&Self::UNMASK]).copied()
     }
 
     /// The action of that name, where the schema has one.
@@ -181,6 +239,10 @@ pub enum ResourceKind {
     Channel,
     /// A pattern of paths of a web service.
     Route,
+    /// A namespace of a cluster, as the place of what lies in it.
+    Namespace,
+    /// An object of a cluster, or all of a kind.
+    KubernetesObject,
     /// A class of sensitive data.
     Tag,
 }
@@ -199,6 +261,8 @@ impl ResourceKind {
         Self::Path,
         Self::Channel,
         Self::Route,
+        Self::Namespace,
+        Self::KubernetesObject,
         Self::Tag,
     ];
 
@@ -223,6 +287,8 @@ impl ResourceKind {
             Self::Path => "Path",
             Self::Channel => "Channel",
             Self::Route => "Route",
+            Self::Namespace => "Namespace",
+            Self::KubernetesObject => "KubernetesObject",
             Self::Tag => "Tag",
         }
     }
@@ -232,7 +298,7 @@ impl ResourceKind {
     pub const fn depth(self) -> std::ops::RangeInclusive<usize> {
         match self {
             Self::Target | Self::Tag => 1..=1,
-            Self::Database => 2..=2,
+            Self::Database | Self::Namespace => 2..=2,
             Self::Schema => 3..=3,
             Self::Table | Self::Function => 4..=4,
             Self::Setting | Self::Role | Self::Path | Self::Channel => 2..=4,
@@ -240,6 +306,8 @@ impl ResourceKind {
             Self::Object => 2..=5,
             // The target, and the steps of the pattern.
             Self::Route => 2..=33,
+            // Namespace, group, resource, and a name where one is meant.
+            Self::KubernetesObject => 4..=5,
         }
     }
 }
@@ -354,6 +422,9 @@ pub struct Facts {
     /// Of a request to a web service: what stands in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<Arc<HttpFacts>>,
+    /// Of a request to a cluster: what it asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k8s: Option<Arc<KubernetesFacts>>,
 }
 
 /// What stands in a request to a web service, decoded; that policies see as `context.http`.
@@ -385,6 +456,53 @@ pub struct GrpcFacts {
     pub service: String,
     /// Its method: `Place`.
     pub method: String,
+}
+
+/// What a request to a cluster asks for, that policies see as `context.k8s`. What is said of objects is said of the body: of a
+/// whole object, or of what a patch puts in; of every object in a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KubernetesFacts {
+    /// Version of the API: `v1`.
+    pub version: String,
+    /// Nothing is changed, only tried.
+    pub dry_run: bool,
+    /// Which labels are asked for (`labelSelector`), as it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_selector: Option<String>,
+    /// `json`, `merge`, `strategic` or `apply`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch: Option<String>,
+    /// Labels of the object, as `app=web`.
+    pub labels: BTreeSet<String>,
+    /// `spec.replicas`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i64>,
+    /// Images of containers and volumes, wherever they stand.
+    pub images: BTreeSet<String>,
+    /// Service accounts that pods are to run as.
+    pub service_accounts: BTreeSet<String>,
+    /// Secrets that pods are to see.
+    pub secrets: BTreeSet<String>,
+    /// Something is asked for that leads out of a container; `privileges` says what.
+    pub privileged: bool,
+    /// `privileged`, `hostNetwork`, `hostPath=/`, `capability=SYS_ADMIN` ...
+    pub privileges: BTreeSet<String>,
+    /// Container of a pod, where one is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Program that is to run in a container: the first word of the command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// The whole command line, quoted as shells do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Standard input is open.
+    pub stdin: bool,
+    /// There is a terminal.
+    pub tty: bool,
+    /// Ports of a pod that are to be reached; empty while they are not known.
+    pub ports: BTreeSet<i64>,
 }
 
 /// A bind value, as the agent sent it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cedar_policy::RestrictedExpression as Value;
 
-use super::action::{Action, HttpFacts, Resource, ResourceKind};
+use super::action::{Action, HttpFacts, KubernetesFacts, Resource, ResourceKind};
 use super::evaluate::Request;
 use super::load::Policies;
 use crate::clock::Timestamp;
@@ -73,6 +73,9 @@ pub(super) fn circumstances<'a>(request: &'a Request<'_>) -> Pairs<'a> {
     if let Some(http) = &facts.http {
         pairs.push(("http", Box::new(|| request_of(http))));
     }
+    if let Some(k8s) = &facts.k8s {
+        pairs.push(("k8s", Box::new(|| cluster_request(k8s))));
+    }
     if let Some(limit) = facts.row_limit {
         pairs.push(("row_limit", Box::new(move || long(limit))));
     }
@@ -103,6 +106,9 @@ pub(super) fn attributes_of(resource: &Resource) -> Pairs<'_> {
         }
         return pairs;
     }
+    if resource.kind == ResourceKind::KubernetesObject {
+        return attributes_of_object(resource);
+    }
     if let Some(name) = resource.path.last() {
         pairs.push(("name", Box::new(|| text(name))));
     }
@@ -114,9 +120,23 @@ pub(super) fn attributes_of(resource: &Resource) -> Pairs<'_> {
     pairs
 }
 
+/// Attributes of an object of a cluster: `[target, namespace, group, resource, name]`, the last perhaps missing.
+fn attributes_of_object(resource: &Resource) -> Pairs<'_> {
+    let mut pairs: Pairs<'_> = Vec::new();
+    let parts = ["target", "namespace", "group", "resource", "name"].into_iter().zip(&resource.path);
+    for (name, part) in parts.filter(|(name, part)| *name != "namespace" || !part.is_empty()) {
+        pairs.push((name, Box::new(|| text(part))));
+    }
+    pairs
+}
+
 /// Target, database and schema that a resource lies in, or is.
 fn in_which(resource: &Resource) -> impl Iterator<Item = &Arc<str>> {
-    let own = matches!(resource.kind, ResourceKind::Target | ResourceKind::Database | ResourceKind::Schema);
+    use ResourceKind::{Database, Namespace, Schema, Target};
+    if resource.kind == Namespace {
+        return resource.path.iter().take(1);
+    }
+    let own = matches!(resource.kind, Target | Database | Schema);
     let above = if own { resource.path.len() } else { resource.path.len().saturating_sub(1) };
     resource.path.iter().take(above)
 }
@@ -135,6 +155,32 @@ fn request_of(http: &HttpFacts) -> Value {
         .as_ref()
         .map(|grpc| ("grpc", record([("service", text(&grpc.service)), ("method", text(&grpc.method))])));
     record(all.into_iter().chain(grpc))
+}
+
+fn cluster_request(k8s: &KubernetesFacts) -> Value {
+    let all = [
+        ("version", text(&k8s.version)),
+        ("dry_run", Value::new_bool(k8s.dry_run)),
+        ("labels", texts(&k8s.labels)),
+        ("images", texts(&k8s.images)),
+        ("service_accounts", texts(&k8s.service_accounts)),
+        ("secrets", texts(&k8s.secrets)),
+        ("privileged", Value::new_bool(k8s.privileged)),
+        ("privileges", texts(&k8s.privileges)),
+        ("stdin", Value::new_bool(k8s.stdin)),
+        ("tty", Value::new_bool(k8s.tty)),
+        ("ports", Value::new_set(k8s.ports.iter().map(|port| Value::new_long(*port)))),
+    ];
+    let some = [
+        ("label_selector", &k8s.label_selector),
+        ("patch", &k8s.patch),
+        ("container", &k8s.container),
+        ("program", &k8s.program),
+        ("command", &k8s.command),
+    ];
+    let some = some.into_iter().filter_map(|(name, value)| Some((name, text(value.as_ref()?))));
+    let replicas = k8s.replicas.map(|count| ("replicas", Value::new_long(count)));
+    record(all.into_iter().chain(some).chain(replicas))
 }
 
 fn time(now: Timestamp) -> Value {

@@ -357,14 +357,26 @@ impl<'a> Asker<'a> {
         if path.first()?.as_ref() != self.target {
             return None;
         }
-        let ladder = [ResourceKind::Target, ResourceKind::Database, ResourceKind::Schema];
-        // The steps of a route are no databases.
-        let ladder = ladder.into_iter().take(if kind == ResourceKind::Route { 1 } else { 3 });
+        let ladder = ladder(kind, path).iter().copied();
         let parents = (1..path.len())
             .zip(ladder)
             .map(|(length, kind)| vocabulary.resource(kind, &Resource::join(path.get(..length)?)))
             .collect::<Option<Vec<_>>>()?;
         Some(Place { uid, parents })
+    }
+}
+
+/// What the places are that a resource lies in, from the target down.
+fn ladder(kind: ResourceKind, path: &[Arc<str>]) -> &'static [ResourceKind] {
+    match kind {
+        // The steps of a route are no databases.
+        ResourceKind::Route | ResourceKind::Namespace => &[ResourceKind::Target],
+        // What lies in no namespace has an empty one.
+        ResourceKind::KubernetesObject if path.get(1).is_some_and(|namespace| !namespace.is_empty()) => {
+            &[ResourceKind::Target, ResourceKind::Namespace]
+        }
+        ResourceKind::KubernetesObject => &[ResourceKind::Target],
+        _ => &[ResourceKind::Target, ResourceKind::Database, ResourceKind::Schema],
     }
 }
 

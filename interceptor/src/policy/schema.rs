@@ -100,7 +100,17 @@ fn type_name(name: &str) -> Result<EntityTypeName, String> {
 mod tests {
     use super::*;
 
-    const GROUPS: &[&str] = &["sql:read", "sql:write", "sql:ddl", "sql:admin", "http:read", "http:write"];
+    const GROUPS: &[&str] = &[
+        "sql:read",
+        "sql:write",
+        "sql:ddl",
+        "sql:admin",
+        "http:read",
+        "http:write",
+        "k8s:read",
+        "k8s:write",
+        "k8s:connect",
+    ];
 
     #[test]
     fn the_schema_parses_and_knows_every_action_and_kind() {
@@ -119,7 +129,9 @@ mod tests {
     #[test]
     fn opaque_and_set_are_in_no_group() {
         let vocabulary = Vocabulary::shipped().unwrap();
-        for action in [ActionName::SQL_OPAQUE, ActionName::SQL_SET, ActionName::HTTP_OPAQUE, ActionName::UNMASK] {
+        use ActionName as A;
+        let alone = [A::SQL_OPAQUE, A::SQL_SET, A::HTTP_OPAQUE, A::K8S_OPAQUE, A::K8S_ALL_NAMESPACES, A::UNMASK];
+        for action in alone {
             assert_eq!(vocabulary.action_groups[&action].len(), 1, "{action}");
         }
         assert_eq!(vocabulary.action_groups[&ActionName::SQL_DROP].len(), 2);

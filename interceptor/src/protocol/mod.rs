@@ -5,6 +5,7 @@
 //! knows nothing of sessions, approvals or recordings.
 
 pub mod http;
+pub mod kubernetes;
 pub mod postgres;
 pub mod sql;
 
@@ -58,7 +59,7 @@ pub struct Registration {
 }
 
 /// Every protocol that a target can name.
-pub static PROTOCOLS: &[Registration] = &[postgres::REGISTRATION, http::REGISTRATION];
+pub static PROTOCOLS: &[Registration] = &[postgres::REGISTRATION, http::REGISTRATION, kubernetes::REGISTRATION];
 
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +141,7 @@ pub struct Target {
     pub agent_tls: Option<tls::Agents>,
     /// TLS towards the target.
     pub upstream_tls: tls::Upstream,
-    /// What the protocol `http` has beside.
+    /// What `http`, and what speaks it, has beside.
     pub http: Option<Arc<http::Settings>>,
 }
 

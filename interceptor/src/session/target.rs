@@ -17,7 +17,7 @@ use crate::credential::{self, Credential};
 use crate::identity::Level;
 use crate::mask::Rules;
 use crate::policy::Command;
-use crate::protocol::{Dial, Login, PROTOCOLS, Question, Registration, Target, http};
+use crate::protocol::{Dial, Login, PROTOCOLS, Question, Registration, Target, http, kubernetes};
 use crate::tls;
 
 /// How often host names are looked up again.
@@ -175,24 +175,30 @@ impl TargetConfig {
         self.tls.names(hosts.iter().map(|host| host.name.as_str())).unwrap_or_default()
     }
 
-    /// Whether this is what paths into JSON may be limited to: the name of it, perhaps with one of its routes.
+    /// Whether this is what paths into JSON may be limited to: the name of it, perhaps with one of its routes, or of the kinds
+    /// of a cluster.
     #[must_use]
     pub fn answers_json_at(&self, place: &str) -> bool {
+        let Some(rest) = place.strip_prefix(self.name.as_str()) else { return false };
         let routes = self.http.iter().flat_map(|http| &http.routes);
-        let rest = place.strip_prefix(self.name.as_str()).filter(|_| self.protocol == http::REGISTRATION.name);
-        rest.is_some_and(|rest| rest.is_empty() || routes.into_iter().any(|route| route == rest))
+        match self.protocol.as_str() {
+            "http" => rest.is_empty() || routes.into_iter().any(|route| route == rest),
+            "kubernetes" => rest.is_empty() || kubernetes::is_place(rest),
+            _ => false,
+        }
     }
 
     fn http_settings(&self, registration: Option<&Registration>) -> Result<Option<Arc<http::Settings>>, Vec<String>> {
-        let is_http = registration.is_some_and(|known| known.name == http::REGISTRATION.name);
-        match (&self.http, is_http) {
-            (Some(_), false) => Err(vec!["[target.http] is for targets with protocol = \"http\"".to_owned()]),
-            (None, false) => Ok(None),
-            (given, true) => {
-                let config = given.clone().unwrap_or_default();
-                config.settings(self.names()).map(|settings| Some(Arc::new(settings)))
+        let given = self.http.clone();
+        let settings = match registration.map(|known| known.name) {
+            Some("http") => given.unwrap_or_default().settings(self.names()),
+            Some("kubernetes") => kubernetes::settings(&given.unwrap_or_default(), self.names()),
+            _ if given.is_some() => {
+                return Err(vec!["[target.http] is for targets with protocol = \"http\" or \"kubernetes\"".to_owned()]);
             }
-        }
+            _ => return Ok(None),
+        };
+        settings.map(|settings| Some(Arc::new(settings)))
     }
 }
 

@@ -16,8 +16,8 @@ use crate::identity::{Attested, Container, Guarantee, Level, ProcessFacts, Token
 use crate::policy::evaluate::Verdict;
 use crate::policy::load::MAX_FILE;
 use crate::policy::{
-    Action, ActionName, Command, Explanation, Facts, HttpFacts, Policies, PolicyError, Request, Resource, ResourceKind,
-    SessionFacts, TagSet,
+    Action, ActionName, Command, Explanation, Facts, HttpFacts, KubernetesFacts, Policies, PolicyError, Request,
+    Resource, ResourceKind, SessionFacts, TagSet,
 };
 
 /// Most files of one kind in a folder.
@@ -174,6 +174,8 @@ pub struct AskedFacts {
     pub statements: Option<u32>,
     /// Of a request to a web service.
     pub http: Option<HttpFacts>,
+    /// Of a request to a cluster.
+    pub k8s: Option<KubernetesFacts>,
 }
 
 /// Counters of a session.
@@ -381,16 +383,16 @@ impl Ask {
 
     fn command(&self, actions: Vec<Action>, target: &str, analyse: Option<Analyse<'_>>) -> Result<Command, String> {
         let Some(text) = &self.statement else {
-            let AskedFacts { has_where, row_limit, functions, filters_on_masked, statements, http } =
+            let AskedFacts { has_where, row_limit, functions, filters_on_masked, statements, http, k8s } =
                 self.facts.clone();
-            let http = http.map(Arc::new);
+            let (http, k8s) = (http.map(Arc::new), k8s.map(Arc::new));
             let statements = statements.unwrap_or(1);
             return Ok(Command {
                 analysis: 0,
                 statement: "".into(),
                 parameters: Arc::from([]),
                 actions: actions.into(),
-                facts: Arc::new(Facts { has_where, row_limit, functions, filters_on_masked, statements, http }),
+                facts: Arc::new(Facts { has_where, row_limit, functions, filters_on_masked, statements, http, k8s }),
                 in_transaction: self.in_transaction,
             });
         };

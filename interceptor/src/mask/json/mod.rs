@@ -19,6 +19,9 @@ pub use paths::JsonPaths;
 
 use std::ops::Range;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use super::detect::SHORTEST;
 use super::masker::{Carrier, ColumnMask, Masker, Outcome, unescape};
 use string::{Reader, Stop};
@@ -439,7 +442,8 @@ impl JsonMasker {
     fn give_up(&mut self, input: &mut Input<'_>, out: &mut Vec<u8>) {
         input.pass(input.token, out);
         self.held.clear();
-        out.extend_from_slice(b"\"[masked]\"");
+        let is_base64 = self.next_mask.is_some_and(|mask| self.paths.is_base64(mask));
+        out.extend_from_slice(if is_base64 { b"\"W21hc2tlZF0=\"" } else { b"\"[masked]\"" });
         self.note(self.next_mask);
     }
 
@@ -510,7 +514,14 @@ impl JsonMasker {
         };
         let Some(column) = self.paths.mask(mask) else { return Outcome::Null };
         self.text.clear();
+        let is_base64 = self.paths.is_base64(mask);
+        // What is none is masked as it stands.
+        let plain = if is_base64 { BASE64.decode(value).ok() } else { None };
+        let value = plain.as_deref().unwrap_or(value);
         let outcome = self.masker.apply(column, Carrier::Text { max_chars: None }, value, &mut self.text);
+        if is_base64 {
+            self.text = BASE64.encode(&self.text).into_bytes();
+        }
         if outcome == Outcome::Replaced
             && serde_json::to_writer(&mut self.rewritten, &String::from_utf8_lossy(&self.text)).is_ok()
         {

@@ -29,6 +29,8 @@ pub struct JsonPaths {
     accepts: Vec<(usize, u16)>,
     /// The strictest first.
     masks: Vec<(ColumnMask, String)>,
+    /// Which of them lead to base64.
+    base64: Vec<bool>,
 }
 
 impl JsonPaths {
@@ -63,6 +65,7 @@ impl JsonPaths {
             put(&mut paths.accept, bit);
             paths.accepts.push((bit, u16::try_from(paths.masks.len()).unwrap_or(u16::MAX)));
             paths.masks.push((mask, rule.path.clone()));
+            paths.base64.push(rule.base64);
             bit += 1;
         }
         paths.names.sort();
@@ -85,6 +88,10 @@ impl JsonPaths {
 
     pub(super) fn masks(&self) -> &[(ColumnMask, String)] {
         &self.masks
+    }
+
+    pub(super) fn is_base64(&self, index: u16) -> bool {
+        self.base64.get(usize::from(index)).copied().unwrap_or(false)
     }
 
     pub(super) fn mask(&self, index: u16) -> Option<&ColumnMask> {

@@ -16,7 +16,7 @@ const CARD: &str = "4111111111111111";
 
 fn entry(tag: &str, json: &[&str], detect: &[Detector], transform: Transform) -> Config {
     let json = json.iter().map(ToString::to_string).collect();
-    Config { tag: tag.into(), columns: Vec::new(), json, detect: detect.to_vec(), transform }
+    Config { tag: tag.into(), columns: Vec::new(), json, detect: detect.to_vec(), base64: false, transform }
 }
 
 fn masker(entries: &[Config], masked: &[&str]) -> JsonMasker {

@@ -9,12 +9,13 @@ use sha2::Digest as _;
 
 use super::codec::{Field, RequestHead, is_alike};
 use super::content::{self, Content};
+use super::dialect::Asked;
 use super::route::{self, Location, Routes};
 use crate::policy::{Action, ActionName, Command, Facts, GrpcFacts, HttpFacts, Parameter, Resource, ResourceKind};
 
 /// What is known of the body when its request is judged.
 #[derive(Clone, Debug)]
-pub(super) enum Body {
+pub(in crate::protocol) enum Body {
     /// All of it.
     Whole(Bytes),
     /// It is too long to be held: only how long it says it is, where it does.
@@ -50,22 +51,49 @@ pub(super) const SECRET: &[&str] = &[
     "x-amz-security-token",
 ];
 
+impl Body {
+    /// How long it is; as long as can be where nobody knows.
+    pub(in crate::protocol) fn size(&self) -> u64 {
+        match self {
+            Self::Whole(bytes) => bytes.len() as u64,
+            Self::Long(size) => size.unwrap_or(u64::MAX),
+            Self::Stream => u64::MAX,
+        }
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// A sentence that says why it cannot be looked into.
+    pub(in crate::protocol) fn whole(&self) -> Result<&Bytes, String> {
+        match self {
+            Self::Whole(bytes) => Ok(bytes),
+            Self::Long(_) => Err("its body is too long to be looked into".to_owned()),
+            Self::Stream => Err("its body is a stream of messages of which no schema is known".to_owned()),
+        }
+    }
+}
+
+/// Whether the body of a request is compressed, or coded otherwise.
+pub(in crate::protocol) fn is_encoded(head: &RequestHead) -> bool {
+    head.fields.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+}
+
+/// What in the head may lead elsewhere than it says.
+pub(in crate::protocol) fn doubts(head: &RequestHead) -> impl Iterator<Item = String> {
+    let asked = |names: &'static [&'static str]| names.iter().find(|name| head.fields.get(name).is_some());
+    let method = asked(OVERRIDES).map(|name| format!("`{name}` asks for another method"));
+    let detour = asked(DETOURS).map(|name| format!("`{name}` may lead to another path or host"));
+    method.into_iter().chain(detour)
+}
+
 /// The command of a request.
 #[must_use]
-pub(super) fn command(
-    target: &Arc<str>,
-    routes: &Routes,
-    head: &RequestHead,
-    location: &Location,
-    body: &Body,
-) -> Command {
-    let encoded = head.fields.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+pub(super) fn command(asked: &Asked<'_>) -> Command {
+    let Asked { target, routes, head, location, body } = *asked;
     let mut opaque: Vec<String> = Vec::new();
-    let (read, size) = match body {
-        Body::Whole(bytes) => (content::read(head.fields.text("content-type"), encoded, bytes), bytes.len() as u64),
-        Body::Long(size) => (Err("its body is too long to be looked into".to_owned()), size.unwrap_or(u64::MAX)),
-        Body::Stream => (Err("its body is a stream of messages of which no schema is known".to_owned()), u64::MAX),
-    };
+    let kind = head.fields.text("content-type");
+    let read = body.whole().and_then(|bytes| content::read(kind, is_encoded(head), bytes, content::Limits::default()));
     let Content { values: fields, names } = read.unwrap_or_else(|why| {
         opaque.push(why);
         Content::default()
@@ -76,12 +104,7 @@ pub(super) fn command(
             "`{name:.100}` stands more than once in its query and body, and servers differ in which one counts"
         ));
     }
-    if let Some(name) = OVERRIDES.iter().find(|name| head.fields.get(name).is_some()) {
-        opaque.push(format!("`{name}` asks for another method"));
-    }
-    if let Some(name) = DETOURS.iter().find(|name| head.fields.get(name).is_some()) {
-        opaque.push(format!("`{name}` may lead to another path or host"));
-    }
+    opaque.extend(doubts(head));
     let asked = |pairs: &[(String, String)]| pairs.iter().any(|(name, _)| name == "_method");
     if asked(&location.query) || fields.iter().any(|field| field.starts_with("_method=")) {
         opaque.push("`_method` asks for another method".to_owned());
@@ -90,7 +113,7 @@ pub(super) fn command(
     if name.is_none() {
         opaque.push(format!("its method is {}", head.method));
     }
-    let said = Said { statement: statement(head), parameters: parameters(body), fields, size };
+    let said = Said { statement: statement(head), parameters: parameters(body), fields, size: body.size() };
     built(name, &opaque, resource(target, routes, location), (head, location), said)
 }
 
@@ -103,7 +126,11 @@ pub(super) fn message(
     is_text: bool,
     text: &Bytes,
 ) -> Command {
-    let read = if is_text { content::read(Some("application/json"), false, text) } else { Err("it is binary".into()) };
+    let read = if is_text {
+        content::read(Some("application/json"), false, text, content::Limits::default())
+    } else {
+        Err("it is binary".into())
+    };
     let (fields, opaque) = read.map_or_else(|why| (Vec::new(), vec![why]), |content| (content.values, Vec::new()));
     let said = Said {
         statement: format!("MESSAGE {}\nopened: sha256 {}", head.target, digest(statement(head).as_bytes(), 16)),
@@ -141,15 +168,7 @@ fn built(
     if !opaque.is_empty() {
         actions.push(act(ActionName::HTTP_OPAQUE, Some(opaque.join("; "))));
     }
-    let http = HttpFacts {
-        host: head.fields.text("host").unwrap_or_default().to_ascii_lowercase(),
-        path: location.path(),
-        query: location.query.iter().map(|(name, value)| format!("{name}={value}")).collect(),
-        headers: shown(head).collect(),
-        fields: said.fields.into_iter().collect(),
-        size: said.size,
-        grpc: called(head, location),
-    };
+    let http = facts(head, location, said.fields, said.size);
     Command {
         analysis: number(),
         statement: said.statement.into(),
@@ -157,6 +176,19 @@ fn built(
         actions: actions.into(),
         facts: Arc::new(Facts { has_where: true, statements: 1, http: Some(Arc::new(http)), ..Facts::default() }),
         in_transaction: false,
+    }
+}
+
+/// What stands in a request.
+pub(in crate::protocol) fn facts(head: &RequestHead, location: &Location, fields: Vec<String>, size: u64) -> HttpFacts {
+    HttpFacts {
+        host: head.fields.text("host").unwrap_or_default().to_ascii_lowercase(),
+        path: location.path(),
+        query: location.query.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        headers: shown(head).collect(),
+        fields: fields.into_iter().collect(),
+        size,
+        grpc: called(head, location),
     }
 }
 
@@ -186,7 +218,7 @@ fn resource(target: &Arc<str>, routes: &Routes, location: &Location) -> Resource
 }
 
 /// All that the target reads of it, but for secrets: the agent's own are replaced, and never those that were judged.
-fn statement(head: &RequestHead) -> String {
+pub(in crate::protocol) fn statement(head: &RequestHead) -> String {
     let mut text = format!("{} {}", head.method, head.target);
     // The key of a WebSocket is another each time, and says nothing: a grant is not for one key.
     let is_key = |line: &String| head.fields.get("upgrade").is_some() && line.starts_with("sec-websocket-key: ");
@@ -219,7 +251,8 @@ fn shown(head: &RequestHead) -> impl Iterator<Item = String> {
     fields.map(|field| format!("{}: {}", field.name.replace('_', "-"), String::from_utf8_lossy(&field.value)))
 }
 
-fn parameters(body: &Body) -> Arc<[Parameter]> {
+/// The body, as what a grant is bound to beside the statement.
+pub(in crate::protocol) fn parameters(body: &Body) -> Arc<[Parameter]> {
     match body {
         Body::Whole(bytes) if !bytes.is_empty() => {
             let binary = std::str::from_utf8(bytes).is_err();
@@ -231,7 +264,7 @@ fn parameters(body: &Body) -> Arc<[Parameter]> {
 
 /// Requests differ in what policies may look at: each has a number of its own, between those of texts, which go up, and
 /// those of log-ins, which come down.
-fn number() -> u64 {
+pub(in crate::protocol) fn number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1 << 62);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -7,27 +7,43 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 
 use super::route;
 
-/// The most values that a body may have to be looked into.
-pub(super) const FIELDS_LIMIT: usize = 512;
-/// The deepest that JSON may be nested to be looked into.
-const DEPTH_LIMIT: usize = 32;
-/// The longest value that is told to policies, in bytes; a longer one is cut, and the body opaque.
-const VALUE_LIMIT: usize = 4 * 1024;
+/// What a body may have to be looked into.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::protocol) struct Limits {
+    /// Values.
+    pub(in crate::protocol) fields: usize,
+    /// How deep JSON may be nested.
+    pub(in crate::protocol) depth: usize,
+    /// Bytes of a value.
+    pub(in crate::protocol) value: usize,
+}
+
+impl Default for Limits {
+    /// 512 values of 4 KiB, 32 deep.
+    fn default() -> Self {
+        Self { fields: 512, depth: 32, value: 4 * 1024 }
+    }
+}
 
 /// What a body says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Content {
+pub(in crate::protocol) struct Content {
     /// Its values: `customer.name=Ada`, `items.0.price=3`.
-    pub(super) values: Vec<String>,
+    pub(in crate::protocol) values: Vec<String>,
     /// The names of a form, or the outermost keys of JSON.
-    pub(super) names: Vec<String>,
+    pub(in crate::protocol) names: Vec<String>,
 }
 
 /// What the body says, or why nobody knows.
 ///
 /// # Errors
 /// A sentence: another reader may find something else in it, or nothing is known of its type.
-pub(super) fn read(content_type: Option<&str>, encoded: bool, body: &[u8]) -> Result<Content, String> {
+pub(in crate::protocol) fn read(
+    content_type: Option<&str>,
+    encoded: bool,
+    body: &[u8],
+    limits: Limits,
+) -> Result<Content, String> {
     if body.is_empty() {
         return Ok(Content::default());
     }
@@ -43,7 +59,7 @@ pub(super) fn read(content_type: Option<&str>, encoded: bool, body: &[u8]) -> Re
     let kind = kind.trim().to_ascii_lowercase();
     match kind.as_str() {
         "application/x-www-form-urlencoded" => form(body),
-        json if json == "application/json" || json.ends_with("+json") => values(body),
+        json if json == "application/json" || json.ends_with("+json") => values(body, limits),
         "" => Err("its body has no type".to_owned()),
         other => Err(format!("its body is {other}")),
     }
@@ -56,8 +72,8 @@ fn form(body: &[u8]) -> Result<Content, String> {
     Ok(Content { values, names: pairs.into_iter().map(|(name, _)| name).collect() })
 }
 
-fn values(body: &[u8]) -> Result<Content, String> {
-    let mut found = Found { values: Vec::new(), names: Vec::new(), path: Vec::new() };
+fn values(body: &[u8], limits: Limits) -> Result<Content, String> {
+    let mut found = Found { limits, values: Vec::new(), names: Vec::new(), path: Vec::new() };
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = (&mut found).deserialize(&mut reader).and_then(|()| reader.end());
     read.map_err(|error| format!("its JSON cannot be read in one way: {error}"))?;
@@ -65,6 +81,7 @@ fn values(body: &[u8]) -> Result<Content, String> {
 }
 
 struct Found {
+    limits: Limits,
     values: Vec<String>,
     names: Vec<String>,
     path: Vec<String>,
@@ -72,19 +89,19 @@ struct Found {
 
 impl Found {
     fn value<E: serde::de::Error>(&mut self, value: &str) -> Result<(), E> {
-        if self.values.len() == FIELDS_LIMIT {
-            return Err(E::custom(format!("it has more than {FIELDS_LIMIT} values")));
+        if self.values.len() == self.limits.fields {
+            return Err(E::custom(format!("it has more than {} values", self.limits.fields)));
         }
-        if value.len() > VALUE_LIMIT {
-            return Err(E::custom(format!("a value has more than {VALUE_LIMIT} bytes")));
+        if value.len() > self.limits.value {
+            return Err(E::custom(format!("a value has more than {} bytes", self.limits.value)));
         }
         self.values.push(format!("{}={value}", self.path.join(".")));
         Ok(())
     }
 
     fn within<E: serde::de::Error>(&mut self, step: String) -> Result<(), E> {
-        if self.path.len() == DEPTH_LIMIT {
-            return Err(E::custom(format!("it is nested deeper than {DEPTH_LIMIT}")));
+        if self.path.len() == self.limits.depth {
+            return Err(E::custom(format!("it is nested deeper than {}", self.limits.depth)));
         }
         self.path.push(step);
         Ok(())
@@ -170,7 +187,8 @@ mod tests {
     use super::*;
 
     fn json(text: &str) -> Result<Vec<String>, String> {
-        read(Some("application/json; charset=utf-8"), false, text.as_bytes()).map(|content| content.values)
+        read(Some("application/json; charset=utf-8"), false, text.as_bytes(), Limits::default())
+            .map(|content| content.values)
     }
 
     #[test]
@@ -182,18 +200,19 @@ mod tests {
         // No key passes for a path, nor for a path with a value.
         let text = r#"{"a.b": 7, "a": {"b": 8, "": 9}, "a.b=7": 0, "\"x\"": 1}"#;
         assert_eq!(json(text).unwrap(), [r#""a.b"=7"#, "a.b=8", r#"a.""=9"#, r#""a.b=7"=0"#, r#""\"x\""=1"#]);
-        let form = read(Some("application/x-www-form-urlencoded"), false, b"a=1&b=x+y").unwrap();
+        let form = read(Some("application/x-www-form-urlencoded"), false, b"a=1&b=x+y", Limits::default()).unwrap();
         assert_eq!((form.values, form.names), (vec!["a=1".into(), "b=x y".into()], vec!["a".into(), "b".into()]));
-        let nested = read(Some("application/json"), false, br#"{"a": {"b": 1}, "c": [{"d": 2}]}"#).unwrap();
+        let nested =
+            read(Some("application/json"), false, br#"{"a": {"b": 1}, "c": [{"d": 2}]}"#, Limits::default()).unwrap();
         assert_eq!(nested.names, ["a", "c"]);
-        assert_eq!(read(None, false, b"").unwrap(), Content::default());
+        assert_eq!(read(None, false, b"", Limits::default()).unwrap(), Content::default());
     }
 
     #[test]
     fn what_others_could_read_in_another_way_is_opaque() {
         let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
-        let many = format!("[{}1]", "1,".repeat(FIELDS_LIMIT));
-        let long = format!("\"{}\"", "x".repeat(VALUE_LIMIT + 1));
+        let many = format!("[{}1]", "1,".repeat(Limits::default().fields));
+        let long = format!("\"{}\"", "x".repeat(Limits::default().value + 1));
         for text in [
             r#"{"a":1,"a":2}"#,
             r#"{"a":1,"\u0061":2}"#,
@@ -217,9 +236,9 @@ mod tests {
             "application/json; charset=utf-8; x=y",
             "multipart/form-data; boundary=x",
         ] {
-            assert!(read(Some(kind), false, b"{}").is_err(), "{kind}");
+            assert!(read(Some(kind), false, b"{}", Limits::default()).is_err(), "{kind}");
         }
-        assert!(read(Some("application/json"), true, b"{}").is_err());
-        assert!(read(Some("application/x-www-form-urlencoded"), false, b"a=1;b=2").is_err());
+        assert!(read(Some("application/json"), true, b"{}", Limits::default()).is_err());
+        assert!(read(Some("application/x-www-form-urlencoded"), false, b"a=1;b=2", Limits::default()).is_err());
     }
 }

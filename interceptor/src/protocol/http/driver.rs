@@ -11,11 +11,11 @@
 mod agent;
 mod answer;
 mod exchange;
-mod leg;
+pub(in crate::protocol) mod leg;
 mod one;
 mod rewound;
-mod served;
-mod socket;
+pub(in crate::protocol) mod served;
+pub(in crate::protocol) mod socket;
 #[cfg(test)]
 mod tests;
 mod two;
@@ -31,16 +31,18 @@ use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
 use super::action::{self, Body};
-use super::codec;
 use super::codec::frames::PREFACE;
-use super::denial;
+use super::codec::{self, RequestHead, ResponseHead};
+use super::dialect::Asked;
+use super::rewrite::Plan;
 use super::route::Location;
 use super::{ONE, TWO};
 use crate::policy::{Command, Denial};
 use crate::protocol::{Close, Conn, Failure, Gate, Patience, Question, Target};
 use crate::tls;
 use crate::tls::authority::Name;
-use leg::{Leg, LegError};
+pub(in crate::protocol) use exchange::Next;
+use leg::{Leg, LegError, Reader, Writer};
 use rewound::Rewound;
 use served::Served;
 
@@ -54,8 +56,23 @@ const WINDOW: u32 = 256 * 1024;
 /// How long the last words to an agent may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A connection that was upgraded, as agent and target have agreed.
+pub(in crate::protocol) struct Opened<'a> {
+    pub(in crate::protocol) served: &'a Served<'a>,
+    /// What was asked for, and where.
+    pub(in crate::protocol) asked: (&'a RequestHead, &'a Location),
+    /// Where what the target says comes from.
+    pub(in crate::protocol) place: Option<String>,
+    /// What is masked of it.
+    pub(in crate::protocol) plan: Plan,
+    /// How the target has agreed.
+    pub(in crate::protocol) agreed: &'a ResponseHead,
+    pub(in crate::protocol) agent: (&'a mut Reader, &'a mut Writer),
+    pub(in crate::protocol) target: (Reader, Writer),
+}
+
 /// Serves one connection.
-pub(super) async fn serve(mut conn: Conn, gate: &dyn Gate) -> Result<Close, Failure> {
+pub(in crate::protocol) async fn serve(mut conn: Conn, gate: &dyn Gate) -> Result<Close, Failure> {
     let handshake = conn.patience.handshake;
     conn.agent = secure(conn.agent, &conn.target).await?;
     let (served, mut agent) = Served::new(conn, gate);
@@ -69,16 +86,17 @@ pub(super) async fn serve(mut conn: Conn, gate: &dyn Gate) -> Result<Close, Fail
 }
 
 /// Tells an agent that there is no room for its session.
-pub(super) async fn refuse(agent: tls::Stream, target: Arc<Target>, denial: Denial) {
+pub(in crate::protocol) async fn refuse(agent: tls::Stream, target: Arc<Target>, denial: Denial) {
     let patience = Patience::default().handshake;
+    let dialect = target.http.clone().unwrap_or_default().dialect;
     let Ok(mut stream) = secure(agent, &target).await else { return };
     let Ok(input) = begins(&mut stream, patience).await else { return };
     if speaks_two(&stream, &input) {
-        return two::refuse(Rewound::new(input.freeze(), stream), &denial, patience).await;
+        return two::refuse(Rewound::new(input.freeze(), stream), dialect.refusal(&denial), patience).await;
     }
     let mut agent = Leg::new(stream, input, patience);
     if matches!(agent.reader.head(codec::request).await, Ok(Some(_))) {
-        let (mut head, body) = denial::problem(&denial);
+        let (mut head, body) = dialect.refusal(&denial);
         head.fields.set("connection", "close");
         let mut bytes = Vec::new();
         head.write(&mut bytes);
@@ -91,7 +109,7 @@ pub(super) async fn refuse(agent: tls::Stream, target: Arc<Target>, denial: Deni
 
 /// What a request would be, without sending it: `METHOD /path`, then perhaps fields, an empty line and a body. `MESSAGE /path`
 /// is one on a WebSocket, with the message as the body.
-pub(super) fn understand(question: &Question<'_>) -> Result<Command, String> {
+pub(in crate::protocol) fn understand(question: &Question<'_>) -> Result<Command, String> {
     let (head, body) = question.text.split_once("\n\n").unwrap_or((question.text, ""));
     let (first, fields) = head.split_once('\n').unwrap_or((head, ""));
     let lines: String = fields.lines().map(|line| format!("{line}\r\n")).collect();
@@ -110,7 +128,8 @@ pub(super) fn understand(question: &Question<'_>) -> Result<Command, String> {
         return Ok(action::message(&question.target.name, &settings.routes, (&head, &location), true, &body));
     }
     let body = Body::Whole(body);
-    Ok(action::command(&question.target.name, &settings.routes, &head, &location, &body))
+    let (target, routes) = (&question.target.name, &settings.routes);
+    Ok(settings.dialect.command(&Asked { target, routes, head: &head, location: &location, body: &body }))
 }
 
 /// Speaks TLS where the agent begins with it.

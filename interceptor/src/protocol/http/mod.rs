@@ -38,13 +38,14 @@
 //! - <https://www.rfc-editor.org/rfc/rfc9457>: problem documents
 //! - <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>: gRPC
 
-mod action;
+pub(super) mod action;
 pub mod codec;
-mod content;
+pub(super) mod content;
 mod denial;
-mod driver;
+pub(super) mod dialect;
+pub(super) mod driver;
 mod inject;
-mod replay;
+pub(super) mod replay;
 pub mod rewrite;
 pub mod route;
 pub mod scrub;
@@ -52,6 +53,7 @@ mod transcript;
 
 use std::sync::Arc;
 
+use dialect::Dialect;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
@@ -65,9 +67,9 @@ pub const REGISTRATION: Registration =
     Registration { name: "http", default_port: 443, alpn: &[TWO, ONE], protocol: &Http };
 
 /// What HTTP/1.1 is called in ALPN.
-const ONE: &[u8] = b"http/1.1";
+pub(super) const ONE: &[u8] = b"http/1.1";
 /// What HTTP/2 is called in ALPN.
-const TWO: &[u8] = b"h2";
+pub(super) const TWO: &[u8] = b"h2";
 
 /// The most that is held of a request's body to be looked into, in bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
@@ -93,8 +95,9 @@ impl Default for Config {
 }
 
 /// What a target says beside what all have.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Settings {
+    dialect: &'static dyn Dialect,
     routes: route::Routes,
     log_in: inject::LogIn,
     /// Answers are not looked through for the credential.
@@ -103,15 +106,32 @@ pub struct Settings {
     names: Vec<Name>,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            dialect: &dialect::Web,
+            routes: route::Routes::default(),
+            log_in: inject::LogIn::default(),
+            unscrubbed: false,
+            names: Vec::new(),
+        }
+    }
+}
+
 impl Config {
     /// Checks the settings of a target that has these names.
     ///
     /// # Errors
     /// A sentence for each thing that is wrong.
     pub fn settings(&self, names: Vec<Name>) -> Result<Settings, Vec<String>> {
+        self.settings_of(&dialect::Web, names)
+    }
+
+    /// The same for a family of services of its own.
+    pub(super) fn settings_of(&self, dialect: &'static dyn Dialect, names: Vec<Name>) -> Result<Settings, Vec<String>> {
         let routes = route::Routes::parse(&self.routes)?;
         self.log_in.check().map_err(|why| vec![why])?;
-        Ok(Settings { routes, log_in: self.log_in.clone(), unscrubbed: !self.scrub, names })
+        Ok(Settings { dialect, routes, log_in: self.log_in.clone(), unscrubbed: !self.scrub, names })
     }
 }
 
@@ -142,7 +162,7 @@ impl Protocol for Http {
 }
 
 /// A handshake of TLS, or a method and a space.
-fn sniff(first: &[u8]) -> Sniff {
+pub(super) fn sniff(first: &[u8]) -> Sniff {
     const LONGEST_METHOD: usize = 24;
     match first {
         [0x16, 3, ..] => return Sniff::Match,

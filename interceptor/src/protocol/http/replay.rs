@@ -23,7 +23,7 @@ const STREAMS_LIMIT: usize = 200;
 
 /// Reads one session.
 #[derive(Debug, Default)]
-pub(super) struct Replay {
+pub(in crate::protocol) struct Replay {
     agent: Stream,
     target: Stream,
     /// Of what was asked and not answered yet: whether it was HEAD, whose answer has no body. The oldest first.

@@ -40,6 +40,13 @@ impl Plan {
         Self { masker, paths }
     }
 
+    /// For an answer that holds nothing to be masked.
+    #[must_use]
+    pub fn open() -> Self {
+        let masker = Masker::new(std::sync::Arc::default(), &Obligations::default());
+        Self { masker, paths: JsonPaths::default() }
+    }
+
     /// Whether it is what these ask for.
     #[must_use]
     pub fn is_for(&self, obligations: &Obligations) -> bool {
@@ -119,6 +126,11 @@ const VOUCHERS: [&str; 6] =
 /// Takes away from the head of an answer whose body is not sent what says something about what would be masked in it.
 pub fn conceal(fields: &mut Fields) {
     ["etag", "content-length"].into_iter().chain(VOUCHERS).for_each(|name| fields.remove(name));
+}
+
+/// Asks for an answer as a whole. Conditions on what is hidden would be questions about it.
+pub(in crate::protocol) fn whole(fields: &mut Fields) {
+    ["range", "if-range", "if-match", "if-none-match"].into_iter().for_each(|name| fields.remove(name));
 }
 
 /// Rewrites the body of one answer.

@@ -106,7 +106,8 @@ mod tests {
 
     fn rules() -> Arc<Rules> {
         let (tag, columns) = ("pii".to_owned(), vec!["*.email".to_owned()]);
-        let entry = Config { tag, columns, json: Vec::new(), detect: Vec::new(), transform: Transform::Redact };
+        let entry =
+            Config { tag, columns, json: Vec::new(), detect: Vec::new(), base64: false, transform: Transform::Redact };
         Arc::new(Rules::compile(&[entry], None).unwrap())
     }
 

@@ -17,6 +17,7 @@ use super::upstream::Hearing;
 use super::{FAREWELL_TIMEOUT, agent_failed};
 use crate::policy::Denial;
 use crate::protocol::http::codec::{Fields, ResponseHead};
+use crate::protocol::http::dialect::{Upgrade, WEBSOCKET};
 use crate::protocol::http::rewrite::{self, Plan, Rewriter};
 use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::transcript::Transcript;
@@ -86,7 +87,7 @@ impl<'a> Delivery<'a> {
     /// Says natively that it came to nothing, for the record as well.
     pub(super) async fn refuse(&mut self, denial: Denial) -> Result<Next, Failure> {
         self.served.observe(Observation::Denied(denial.clone())).await?;
-        let (head, body) = denial::problem(&denial);
+        let (head, body) = self.served.settings.dialect.refusal(&denial);
         if self.on_record {
             self.transcript = match self.transcript {
                 Transcript::One { .. } => Transcript::One { chunked: false },
@@ -112,7 +113,7 @@ impl<'a> Delivery<'a> {
             self.cut().await;
             return;
         }
-        let _best_effort = timeout(FAREWELL_TIMEOUT, self.say(denial::problem(why), why)).await;
+        let _best_effort = timeout(FAREWELL_TIMEOUT, self.say(self.served.settings.dialect.refusal(why), why)).await;
     }
 
     async fn leave_socket(&mut self, why: &Denial) {
@@ -143,11 +144,15 @@ impl<'a> Delivery<'a> {
         self.answering.end(None).await
     }
 
-    /// Tells the agent that the target agrees to a WebSocket.
-    pub(super) async fn agree(&mut self, heard: Result<ResponseHead, String>) -> Result<(), Failure> {
+    /// Tells the agent that the target agrees to an upgrade, and how.
+    pub(super) async fn agree(
+        &mut self,
+        heard: Result<ResponseHead, String>,
+        upgrade: Upgrade,
+    ) -> Result<ResponseHead, Failure> {
         let mut head = heard.map_err(Failure::Upstream)?;
-        let is_socket = head.fields.get("upgrade").is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"));
-        if !is_socket || head.fields.get("sec-websocket-extensions").is_some() {
+        let agrees = head.fields.get("upgrade").is_some_and(|name| name.eq_ignore_ascii_case(upgrade.as_bytes()));
+        if !agrees || head.fields.get("sec-websocket-extensions").is_some() {
             let why = "it agrees to another protocol, or to an extension, that it was not asked for";
             self.closes = true;
             self.fail(why).await?;
@@ -155,10 +160,11 @@ impl<'a> Delivery<'a> {
         }
         self.clean(&mut head).await?;
         head.fields.set("connection", "Upgrade");
-        head.fields.set("upgrade", "websocket");
-        self.send_head(head, Extent::Bodiless, true).await?;
-        self.socket = true;
-        self.flush().await
+        head.fields.set("upgrade", upgrade);
+        self.send_head(head.clone(), Extent::Bodiless, true).await?;
+        self.socket = upgrade == WEBSOCKET;
+        self.flush().await?;
+        Ok(head)
     }
 
     /// Lets the agent see that what it got is not all.

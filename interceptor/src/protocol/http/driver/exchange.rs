@@ -5,22 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex as Kept;
-use tokio::sync::Mutex;
 
 use super::agent::{Answering, Asking};
-use super::agent_failed;
 use super::answer::Delivery;
 use super::leg::LegError;
 use super::served::{Holding, Served};
-use super::socket::{self, Socket};
 use super::upstream::{Hearing, Sending, Way, again};
+use super::{Opened, agent_failed};
 use crate::clock::{Clock as _, SystemClock};
 use crate::mask::Masker;
 use crate::policy::{Command, Denial, Fault, Permit};
 use crate::protocol::http::BODY_LIMIT;
 use crate::protocol::http::action::{Body, is_grpc};
 use crate::protocol::http::codec::{Length, RequestHead};
+use crate::protocol::http::dialect::Upgrade;
 use crate::protocol::http::rewrite::{self, Plan};
 use crate::protocol::http::route::Location;
 use crate::protocol::http::transcript::Transcript;
@@ -34,7 +32,7 @@ static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
 
 /// How an exchange left a connection of HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(in crate::protocol) enum Next {
     /// Ready for the next request.
     Open,
     /// To be closed.
@@ -47,8 +45,8 @@ struct Permitted<'a> {
     location: Location,
     sent: Sent,
     permit: Permit,
-    /// The route of the target that it is on.
-    route: Option<String>,
+    /// Where its answer comes from.
+    place: Option<String>,
     held: Holding<'a>,
 }
 
@@ -128,8 +126,9 @@ impl<'a> Exchange<'a> {
             Err(denial) => return Ok(Err(denial)),
         };
         let command = self.served.command(&head, &location, &body);
-        let route = self.served.settings.routes.find(&location.segments).map(ToString::to_string);
-        Ok(self.judged(&command).await?.map(|permit| Permitted { head, location, sent, permit, route, held }))
+        let settings = &self.served.settings;
+        let place = settings.dialect.place(&settings.routes, &location);
+        Ok(self.judged(&command).await?.map(|permit| Permitted { head, location, sent, permit, place, held }))
     }
 
     /// As much of the body as is looked into.
@@ -202,19 +201,24 @@ impl<'a> Exchange<'a> {
 
     /// Sends what is permitted, and passes the answer on.
     async fn forward(&mut self, permitted: Permitted<'_>) -> Result<Next, Failure> {
-        let Permitted { mut head, location, sent, permit, route, held } = permitted;
-        let asked = matches!(socket::asks(&head), Ok(true)).then(|| head.clone());
+        let Permitted { mut head, location, sent, permit, place, held } = permitted;
         let served = self.served;
+        let upgrade = served.settings.dialect.upgrade(&head, &location).ok().flatten();
+        let asked = upgrade.map(|upgrade| (upgrade, head.clone()));
         let plan = {
             let (obligations, _recorded) = permit.spend();
             let masker = Masker::new(Arc::clone(&served.rules), &obligations);
-            Plan::new(masker, &served.target.name, route.as_deref())
+            if served.settings.dialect.is_open(&head, &location) {
+                Plan::open()
+            } else {
+                Plan::new(masker, &served.target.name, place.as_deref())
+            }
         };
         let way = match served.upstreams.reach().await {
             Ok(way) => way,
             Err(why) => return self.refuse(served.upstream_fault(&why)).await,
         };
-        if let Err(why) = self.prepare(&mut head, &sent, &way, plan.masks()) {
+        if let Err(why) = self.prepare(&mut head, (&sent, upgrade), &way, plan.masks()) {
             let denial = Denial { fault: Fault::Operator, ..served.agents_fault("the log-in at the target", &why) };
             return self.refuse(denial).await;
         }
@@ -239,17 +243,19 @@ impl<'a> Exchange<'a> {
             self.delivery.proceed().await?;
         }
         match asked {
-            Some(asked) => self.open_socket((&asked, &location), (sending, hearing), (plan, route)).await,
+            Some((upgrade, asked)) => {
+                self.upgraded((upgrade, &asked, &location), (sending, hearing), (plan, place)).await
+            }
             None => self.answer((sent, held, over), (sending, hearing), plan).await,
         }
     }
 
     /// Passes messages on, where the target agrees to that.
-    async fn open_socket(
+    async fn upgraded(
         &mut self,
-        (head, location): (&RequestHead, &Location),
+        (upgrade, head, location): (Upgrade, &RequestHead, &Location),
         (mut sending, mut hearing): (Sending, Hearing<'_>),
-        (plan, route): (Plan, Option<String>),
+        (plan, place): (Plan, Option<String>),
     ) -> Result<Next, Failure> {
         if let Err(error) = sending.flush().await {
             return self.refuse(self.served.upstream_fault(&error.to_string())).await;
@@ -263,37 +269,42 @@ impl<'a> Exchange<'a> {
             delivery.closes = true;
             return delivery.answer(heard, &mut hearing, plan).await.map(|_| Next::Shut);
         }
-        delivery.agree(heard).await?;
+        let agreed = delivery.agree(heard, upgrade).await?;
         let (Asking::One { reader: agent, .. }, Answering::One { writer, .. }) = (asking, &mut delivery.answering)
         else {
             return Err(Failure::Agent("it upgrades HTTP/2".to_owned()));
         };
-        let (Sending::One { writer: target, .. }, Hearing::One { mut reader, .. }) = (sending, hearing) else {
+        let (Sending::One { writer: to_target, .. }, Hearing::One { reader, .. }) = (sending, hearing) else {
             return Err(Failure::Upstream("it upgrades HTTP/2".to_owned()));
         };
-        let socket = Socket {
+        let opened = Opened {
             served,
-            head,
-            location,
-            route,
-            masks: Kept::new(vec![plan]),
-            to_agent: Mutex::new(writer),
-            to_target: Mutex::new(target),
+            asked: (head, location),
+            place,
+            plan,
+            agreed: &agreed,
+            agent: (agent, writer),
+            target: (reader, to_target),
         };
-        socket.relay(agent, &mut reader).await
+        served.settings.dialect.relay(opened).await
     }
 
     /// The head as the target gets it.
-    fn prepare(&self, head: &mut RequestHead, sent: &Sent, way: &Way<'_>, masks: bool) -> Result<(), String> {
+    fn prepare(
+        &self,
+        head: &mut RequestHead,
+        (sent, upgrade): (&Sent, Option<Upgrade>),
+        way: &Way<'_>,
+        masks: bool,
+    ) -> Result<(), String> {
         let trailers = way.is_two() && head.fields.lists("te", "trailers");
-        let upgrades = head.fields.get("upgrade").is_some();
         head.fields.end_to_end();
-        if upgrades {
+        if let Some(upgrade) = upgrade {
             if way.is_two() {
-                return Err("the target speaks HTTP/2, which opens no WebSocket".to_owned());
+                return Err("the target speaks HTTP/2, which upgrades nothing".to_owned());
             }
             head.fields.set("connection", "Upgrade");
-            head.fields.set("upgrade", "websocket");
+            head.fields.set("upgrade", upgrade);
             // Nothing is agreed on that would have to be understood.
             head.fields.remove("sec-websocket-extensions");
         }
@@ -314,9 +325,7 @@ impl<'a> Exchange<'a> {
             head.fields.set("accept-encoding", rewrite::accepted(&head.fields));
         }
         if masks {
-            // And what is to be masked whole.
-            // Conditions on what is hidden would be questions about it.
-            ["range", "if-range", "if-match", "if-none-match"].into_iter().for_each(|name| head.fields.remove(name));
+            self.served.settings.dialect.readable(head);
         }
         let body = self.asking.is_over().then_some(&sent.known[..]);
         self.served.settings.log_in.put(head, &who.admitted.login, (CLOCK.now(), body))

@@ -18,7 +18,7 @@ const QUEUE_SIZE: usize = 16 * 1024;
 
 /// What went wrong with a leg.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LegError {
+pub(in crate::protocol) enum LegError {
     #[error("{0}")]
     Malformed(#[from] Malformed),
     #[error("it closed within a message")]
@@ -69,7 +69,7 @@ pub(super) struct Leg {
 
 /// What comes.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(in crate::protocol) struct Reader {
     stream: ReadHalf<tls::Stream>,
     input: BytesMut,
     /// How long it may take to move a byte.
@@ -78,7 +78,7 @@ pub(super) struct Reader {
 
 /// What goes.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(in crate::protocol) struct Writer {
     stream: WriteHalf<tls::Stream>,
     queue: BytesMut,
     stalled: Duration,
@@ -97,7 +97,7 @@ impl Leg {
 
 impl Reader {
     /// Whether nothing waits to be read that was received already.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::protocol) fn is_empty(&self) -> bool {
         self.input.is_empty()
     }
 
@@ -163,7 +163,7 @@ impl Reader {
     }
 
     /// Resolves when the peer has closed, or broken; reads ahead as far as a head may go meanwhile.
-    pub(super) async fn gone(&mut self) {
+    pub(in crate::protocol) async fn gone(&mut self) {
         while self.input.len() < HEAD_LIMIT {
             if !matches!(self.fill().await, Ok(1..)) {
                 return;
@@ -181,12 +181,12 @@ impl Reader {
     }
 
     /// What was received and not read.
-    pub(super) const fn input(&mut self) -> &mut BytesMut {
+    pub(in crate::protocol) const fn input(&mut self) -> &mut BytesMut {
         &mut self.input
     }
 
     /// Receives more; nothing where it closed. Waits as long as it takes.
-    pub(super) async fn fill(&mut self) -> Result<usize, LegError> {
+    pub(in crate::protocol) async fn fill(&mut self) -> Result<usize, LegError> {
         self.input.reserve(READ_SIZE);
         Ok(self.stream.read_buf(&mut self.input).await?)
     }
@@ -194,7 +194,7 @@ impl Reader {
 
 impl Writer {
     /// Puts bytes behind those that wait. What is long goes out at once.
-    pub(super) async fn put(&mut self, bytes: &[u8]) -> Result<(), LegError> {
+    pub(in crate::protocol) async fn put(&mut self, bytes: &[u8]) -> Result<(), LegError> {
         if self.queue.len() + bytes.len() <= QUEUE_SIZE {
             self.queue.extend_from_slice(bytes);
             return Ok(());
@@ -204,7 +204,7 @@ impl Writer {
     }
 
     /// Sends all that waits.
-    pub(super) async fn flush(&mut self) -> Result<(), LegError> {
+    pub(in crate::protocol) async fn flush(&mut self) -> Result<(), LegError> {
         self.drain().await?;
         timeout(self.stalled, self.stream.flush()).await.map_err(|_| LegError::Stalled(self.stalled))??;
         Ok(())

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::split_host;
 use super::upstream::Upstreams;
-use super::{socket, split_host};
 use crate::mask::Rules;
 use crate::policy::{Command, Denial, Fault, Retry};
 use crate::protocol::http::codec::RequestHead;
+use crate::protocol::http::dialect::Asked;
 use crate::protocol::http::route::Location;
 use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::{Settings, action};
@@ -22,18 +23,18 @@ use crate::tls::authority::Name;
 
 /// Who the agent is, and what that means for its requests.
 #[derive(Debug)]
-pub(super) struct Who {
+pub(in crate::protocol) struct Who {
     pub(super) admitted: Admitted,
     /// How the credential may be written, where answers are looked through for it.
-    pub(super) spellings: Option<Arc<Spellings>>,
+    pub(in crate::protocol) spellings: Option<Arc<Spellings>>,
 }
 
 /// One session.
-pub(super) struct Served<'a> {
-    pub(super) gate: &'a dyn Gate,
-    pub(super) target: Arc<Target>,
+pub(in crate::protocol) struct Served<'a> {
+    pub(in crate::protocol) gate: &'a dyn Gate,
+    pub(in crate::protocol) target: Arc<Target>,
     pub(super) settings: Arc<Settings>,
-    pub(super) rules: Arc<Rules>,
+    pub(in crate::protocol) rules: Arc<Rules>,
     pub(super) patience: Patience,
     pub(super) upstreams: Upstreams,
     session: SessionId,
@@ -66,7 +67,7 @@ impl<'a> Served<'a> {
     }
 
     /// Who the agent is, once that is established.
-    pub(super) fn who(&self) -> Option<&Who> {
+    pub(in crate::protocol) fn who(&self) -> Option<&Who> {
         self.who.get()
     }
 
@@ -106,7 +107,7 @@ impl<'a> Served<'a> {
         }
     }
 
-    pub(super) async fn observe(&self, event: Observation) -> Result<(), Failure> {
+    pub(in crate::protocol) async fn observe(&self, event: Observation) -> Result<(), Failure> {
         self.gate.observe(event).await.map_err(Failure::Denied)
     }
 
@@ -116,7 +117,6 @@ impl<'a> Served<'a> {
         if matches!(head.method.as_str(), "CONNECT" | "TRACE") {
             return Err(refused("this method is not passed on"));
         }
-        socket::asks(head).map_err(refused)?;
         // It would be judged with such a field, and reach the target without.
         if let Some(name) = head.fields.named_by_connection().next() {
             return Err(refused(&format!("`Connection` names {name:.100}, which is no field of one connection alone")));
@@ -138,7 +138,9 @@ impl<'a> Served<'a> {
         if port.is_some_and(|port| reached.rsplit(':').next() != Some(port)) {
             return Err(refused(&format!("`Host: {host}` names another port than the one that was connected to")));
         }
-        Location::read(&head.target).map_err(|why| refused(&why.to_string()))
+        let location = Location::read(&head.target).map_err(|why| refused(&why.to_string()))?;
+        self.settings.dialect.upgrade(head, &location).map_err(refused)?;
+        Ok(location)
     }
 
     pub(super) fn command(
@@ -147,7 +149,8 @@ impl<'a> Served<'a> {
         location: &Location,
         body: &action::Body,
     ) -> crate::policy::Command {
-        action::command(&self.target.name, &self.settings.routes, head, location, body)
+        let (target, routes) = (&self.target.name, &self.settings.routes);
+        self.settings.dialect.command(&Asked { target, routes, head, location, body })
     }
 
     /// The command of a message on a WebSocket.
@@ -155,7 +158,7 @@ impl<'a> Served<'a> {
         action::message(&self.target.name, &self.settings.routes, (head, location), is_text, text)
     }
 
-    pub(super) fn agents_fault(&self, what: &str, why: &str) -> Denial {
+    pub(in crate::protocol) fn agents_fault(&self, what: &str, why: &str) -> Denial {
         Denial {
             fault: Fault::Agent,
             what: what.to_owned(),
@@ -167,19 +170,19 @@ impl<'a> Served<'a> {
         }
     }
 
-    pub(super) fn upstream_fault(&self, why: &str) -> Denial {
+    pub(in crate::protocol) fn upstream_fault(&self, why: &str) -> Denial {
         let what = format!("a request to {}", self.target.name);
         Denial { fault: Fault::Upstream, retry: Retry::Later, ..self.agents_fault(&what, why) }
     }
 
     /// A share of the session's memory, which is nothing to begin with.
-    pub(super) fn holding(&self) -> Holding<'_> {
+    pub(in crate::protocol) fn holding(&self) -> Holding<'_> {
         Holding { gate: self.gate, all: &self.held, bytes: 0 }
     }
 }
 
 /// What one exchange holds.
-pub(super) struct Holding<'a> {
+pub(in crate::protocol) struct Holding<'a> {
     gate: &'a dyn Gate,
     all: &'a AtomicUsize,
     bytes: usize,
@@ -187,7 +190,7 @@ pub(super) struct Holding<'a> {
 
 impl Holding<'_> {
     /// Holds so much from now on.
-    pub(super) fn set(&mut self, bytes: usize) -> Result<(), Failure> {
+    pub(in crate::protocol) fn set(&mut self, bytes: usize) -> Result<(), Failure> {
         let total = if bytes >= self.bytes {
             let more = bytes - self.bytes;
             self.all.fetch_add(more, Ordering::Relaxed) + more

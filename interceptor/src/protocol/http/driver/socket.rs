@@ -10,10 +10,10 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex as Kept;
 use tokio::sync::Mutex;
 
-use super::agent_failed;
 use super::exchange::Next;
 use super::leg::{LegError, Reader, Writer};
 use super::served::{Holding, Served};
+use super::{Opened, agent_failed};
 use crate::mask::Masker;
 use crate::policy::{Denial, Permit};
 use crate::protocol::http::codec::RequestHead;
@@ -28,17 +28,26 @@ const MASKS_LIMIT: usize = 16;
 /// The longest reason that a farewell can have, in bytes.
 const REASON_LIMIT: usize = 123;
 
+/// Passes messages on until either side ends it.
+pub(in crate::protocol) async fn relay(opened: Opened<'_>) -> Result<Next, Failure> {
+    let Opened { served, asked: (head, location), place: route, plan, agent: (agent, to_agent), target, .. } = opened;
+    let (mut from_target, to_target) = target;
+    let masks = Kept::new(vec![plan]);
+    let (to_agent, to_target) = (Mutex::new(to_agent), Mutex::new(to_target));
+    Socket { served, head, location, route, masks, to_agent, to_target }.relay(agent, &mut from_target).await
+}
+
 /// A socket between an agent and a target.
-pub(super) struct Socket<'a> {
-    pub(super) served: &'a Served<'a>,
+struct Socket<'a> {
+    served: &'a Served<'a>,
     /// What was asked for, and where.
-    pub(super) head: &'a RequestHead,
-    pub(super) location: &'a Location,
+    head: &'a RequestHead,
+    location: &'a Location,
     /// The route of the target that it is on.
-    pub(super) route: Option<String>,
-    pub(super) masks: Kept<Vec<Plan>>,
-    pub(super) to_agent: Mutex<&'a mut Writer>,
-    pub(super) to_target: Mutex<Writer>,
+    route: Option<String>,
+    masks: Kept<Vec<Plan>>,
+    to_agent: Mutex<&'a mut Writer>,
+    to_target: Mutex<Writer>,
 }
 
 /// How one direction ended.
@@ -53,7 +62,7 @@ enum End {
 
 impl Socket<'_> {
     /// Passes messages on until either side ends it.
-    pub(super) async fn relay(&self, agent: &mut Reader, target: &mut Reader) -> Result<Next, Failure> {
+    async fn relay(&self, agent: &mut Reader, target: &mut Reader) -> Result<Next, Failure> {
         let end = tokio::select! {
             end = self.up(agent) => end?,
             end = self.down(target) => end?,
@@ -260,7 +269,7 @@ impl Socket<'_> {
 }
 
 /// A refusal as a farewell.
-pub(super) fn farewell(denial: &Denial, code: u16) -> Said {
+pub(in crate::protocol) fn farewell(denial: &Denial, code: u16) -> Said {
     let mut text = format!("interceptor: {}", denial.reason);
     for (name, value) in [("rule", &denial.rule), ("remedy", &denial.remedy)] {
         if let Some(value) = value {
@@ -319,7 +328,7 @@ async fn hear(reader: &mut Reader, messages: &mut Messages, holding: &mut Holdin
 }
 
 /// Whether a request asks for a WebSocket, as RFC 6455, section 4.1, has it; the sentence says what is wrong with one that does.
-pub(super) fn asks(head: &RequestHead) -> Result<bool, &'static str> {
+pub(in crate::protocol) fn asks(head: &RequestHead) -> Result<bool, &'static str> {
     let fields = &head.fields;
     let Some(upgrade) = fields.get("upgrade") else {
         return if fields.lists("connection", "upgrade") { Err("it upgrades to nothing") } else { Ok(false) };

@@ -24,7 +24,7 @@ use super::leg::worded;
 use super::served::Served;
 use super::{FAREWELL_TIMEOUT, STREAM_WINDOW, STREAMS_LIMIT, WINDOW};
 use crate::policy::Denial;
-use crate::protocol::http::codec::{HEAD_LIMIT, Malformed, RequestHead, frames, two};
+use crate::protocol::http::codec::{HEAD_LIMIT, Malformed, RequestHead, ResponseHead, frames, two};
 use crate::protocol::http::denial;
 use crate::protocol::http::transcript::Transcript;
 use crate::protocol::{Close, Direction, Failure, Observation};
@@ -93,13 +93,12 @@ where
 }
 
 /// Tells an agent that there is no room for its session.
-pub(super) async fn refuse<S>(stream: S, why: &Denial, patience: Duration)
+pub(super) async fn refuse<S>(stream: S, (head, body): (ResponseHead, Bytes), patience: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let Ok(mut connection) = begin(stream, patience).await else { return };
     if let Ok(Some(Ok((_, mut respond)))) = timeout(patience, connection.accept()).await {
-        let (head, body) = denial::problem(why);
         if let Ok(head) = head.to_two()
             && let Ok(mut out) = respond.send_response(head, false)
         {

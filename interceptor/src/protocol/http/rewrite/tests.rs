@@ -18,8 +18,14 @@ const CODINGS: &[&str] = &["", "gzip", "x-gzip", "deflate", "deflate, raw", "br"
 
 fn plan(json: &[&str], detect: &[Detector]) -> Plan {
     let json = json.iter().map(ToString::to_string).collect();
-    let entry =
-        Config { tag: "x".into(), columns: Vec::new(), json, detect: detect.to_vec(), transform: Transform::Redact };
+    let entry = Config {
+        tag: "x".into(),
+        columns: Vec::new(),
+        json,
+        detect: detect.to_vec(),
+        base64: false,
+        transform: Transform::Redact,
+    };
     let rules = Arc::new(Rules::compile(&[entry], None).unwrap());
     let masked = Arc::new([Arc::from("x")].into());
     Plan::new(Masker::new(rules, &Obligations { masked }), "api", Some("/v1/{id}"))

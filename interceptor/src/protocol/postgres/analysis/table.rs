@@ -263,6 +263,7 @@ impl<'a> Walker<'a> {
         let opaque = self.actions.keys().any(|(name, _, _)| *name == ActionName::SQL_OPAQUE);
         let facts = Facts {
             http: None,
+            k8s: None,
             has_where: !self.unrestricted,
             row_limit,
             functions: self.functions,

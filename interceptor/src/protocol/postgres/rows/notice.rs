@@ -84,8 +84,14 @@ mod tests {
 
     fn masker(masked: &[&str]) -> Masker {
         let detect = vec![Detector::Card, Detector::Email];
-        let entry =
-            Config { tag: "x".into(), columns: Vec::new(), json: Vec::new(), detect, transform: Transform::Null };
+        let entry = Config {
+            tag: "x".into(),
+            columns: Vec::new(),
+            json: Vec::new(),
+            detect,
+            base64: false,
+            transform: Transform::Null,
+        };
         let rules = Rules::compile(&[entry], None).unwrap();
         let masked = Arc::new(masked.iter().map(|tag| Arc::from(*tag)).collect());
         Masker::new(Arc::new(rules), &Obligations { masked })

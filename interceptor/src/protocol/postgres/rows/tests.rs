@@ -18,13 +18,20 @@ fn tags(names: &[&str]) -> TagSet {
 
 /// Tag `pii` with a transform, tag `found` for everything that is detected.
 fn masker(transform: Transform, masked: &[&str]) -> Masker {
-    let pii =
-        Config { tag: "pii".into(), columns: vec!["t.*".into()], json: Vec::new(), detect: Vec::new(), transform };
+    let pii = Config {
+        tag: "pii".into(),
+        columns: vec!["t.*".into()],
+        json: Vec::new(),
+        detect: Vec::new(),
+        base64: false,
+        transform,
+    };
     let found = Config {
         tag: "found".into(),
         columns: Vec::new(),
         json: Vec::new(),
         detect: Detector::ALL.to_vec(),
+        base64: false,
         transform: Transform::Redact,
     };
     let rules = Rules::compile(&[pii, found], Some(Secret::from("0123456789abcdef"))).unwrap();

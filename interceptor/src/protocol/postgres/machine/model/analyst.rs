@@ -29,8 +29,14 @@ pub(in super::super) fn words(text: &str) -> impl Iterator<Item = &str> {
 pub(in super::super) fn rules() -> Arc<Rules> {
     static RULES: LazyLock<Arc<Rules>> = LazyLock::new(|| {
         let columns = vec!["t.c".to_owned()];
-        let entry =
-            Config { tag: TAG.to_owned(), columns, json: Vec::new(), detect: Vec::new(), transform: Transform::Redact };
+        let entry = Config {
+            tag: TAG.to_owned(),
+            columns,
+            json: Vec::new(),
+            detect: Vec::new(),
+            base64: false,
+            transform: Transform::Redact,
+        };
         Arc::new(Rules::compile(&[entry], None).expect("the rules are valid"))
     });
     Arc::clone(&RULES)

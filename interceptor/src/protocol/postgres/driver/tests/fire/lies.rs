@@ -17,8 +17,14 @@ const SECRET: &[u8] = b"SECRET";
 
 fn rules() -> Rules {
     let columns = vec!["*.v".to_owned()];
-    let entry =
-        Config { tag: "pii".to_owned(), columns, json: Vec::new(), detect: Vec::new(), transform: Transform::Redact };
+    let entry = Config {
+        tag: "pii".to_owned(),
+        columns,
+        json: Vec::new(),
+        detect: Vec::new(),
+        base64: false,
+        transform: Transform::Redact,
+    };
     Rules::compile(&[entry], None).unwrap()
 }
 

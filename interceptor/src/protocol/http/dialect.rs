@@ -1,0 +1,94 @@
+//! What requests and answers mean, where a family of services gives them a meaning of its own, as Kubernetes does. How they
+//! are framed, held, passed on and recorded is alike for all; the driver asks its target's dialect for the rest.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::action::{self, Body};
+use super::codec::{RequestHead, ResponseHead};
+use super::denial;
+use super::driver::{Next, Opened, socket};
+use super::rewrite;
+use super::route::{Location, Routes};
+use crate::policy::{Command, Denial};
+use crate::protocol::Failure;
+
+/// A request that was read, and means one thing only as far as HTTP goes.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::protocol) struct Asked<'a> {
+    /// Name of the target.
+    pub(in crate::protocol) target: &'a Arc<str>,
+    /// Its routes.
+    pub(in crate::protocol) routes: &'a Routes,
+    pub(in crate::protocol) head: &'a RequestHead,
+    pub(in crate::protocol) location: &'a Location,
+    pub(in crate::protocol) body: &'a Body,
+}
+
+/// What a connection may be upgraded to, as `Upgrade` has it.
+pub(in crate::protocol) type Upgrade = &'static str;
+
+/// What WebSockets are called.
+pub(in crate::protocol) const WEBSOCKET: Upgrade = "websocket";
+
+/// A family of services that speak HTTP.
+pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
+    /// What a request would do.
+    fn command(&self, asked: &Asked<'_>) -> Command;
+
+    /// Where the answer comes from, as paths into JSON name it behind the target: `/v1/customers/{id}`.
+    fn place(&self, routes: &Routes, location: &Location) -> Option<String>;
+
+    /// Whether what is answered there says nothing of anybody's data, and so is never masked.
+    fn is_open(&self, _head: &RequestHead, _location: &Location) -> bool {
+        false
+    }
+
+    /// A refusal.
+    fn refusal(&self, denial: &Denial) -> (ResponseHead, Bytes);
+
+    /// What a request wants its connection to be upgraded to.
+    ///
+    /// # Errors
+    /// A sentence: that is not passed on.
+    fn upgrade(&self, head: &RequestHead, location: &Location) -> Result<Option<Upgrade>, &'static str>;
+
+    /// Sees to it that the answer to a request that goes to the target comes so that it can be looked into.
+    fn readable(&self, head: &mut RequestHead);
+
+    /// Passes on what is said on a connection that was upgraded, until either side ends it.
+    fn relay<'a>(&'a self, opened: Opened<'a>) -> BoxFuture<'a, Result<Next, Failure>>;
+}
+
+/// Web services of which nothing more is known than their routes.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::protocol) struct Web;
+
+impl Dialect for Web {
+    fn command(&self, asked: &Asked<'_>) -> Command {
+        action::command(asked)
+    }
+
+    fn place(&self, routes: &Routes, location: &Location) -> Option<String> {
+        routes.find(&location.segments).map(ToString::to_string)
+    }
+
+    fn refusal(&self, denial: &Denial) -> (ResponseHead, Bytes) {
+        denial::problem(denial)
+    }
+
+    fn upgrade(&self, head: &RequestHead, _location: &Location) -> Result<Option<Upgrade>, &'static str> {
+        Ok(socket::asks(head)?.then_some(WEBSOCKET))
+    }
+
+    fn readable(&self, head: &mut RequestHead) {
+        rewrite::whole(&mut head.fields);
+    }
+
+    fn relay<'a>(&'a self, opened: Opened<'a>) -> BoxFuture<'a, Result<Next, Failure>> {
+        Box::pin(socket::relay(opened))
+    }
+}

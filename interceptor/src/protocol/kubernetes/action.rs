@@ -1,0 +1,320 @@
+//! From a request to what it would do to a cluster, as policies see it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::object::{self, Found, Patch};
+use super::resource::{self, CORE, Named, Request, Verb};
+use crate::policy::{Action, ActionName, Command, Facts, KubernetesFacts, Resource, ResourceKind};
+use crate::protocol::http::action as http;
+use crate::protocol::http::codec::RequestHead;
+use crate::protocol::http::content::{self, Limits};
+use crate::protocol::http::dialect::Asked;
+use crate::protocol::http::route;
+
+/// What a body may have to be looked into: a config map is as long as a body may be.
+const LIMITS: Limits = Limits { fields: 16 * 1024, depth: 64, value: 1 << 20 };
+/// Parameters that may stand more than once, and mean all of them.
+const REPEATED: &[&str] = &["command", "ports"];
+/// Fields by which an API server takes whoever asks for somebody else, where it trusts whoever sends them.
+const REMOTE: &str = "x-remote-";
+/// Fields by which whoever asks wants to be taken for somebody else.
+const IMPERSONATE: &str = "impersonate-";
+
+/// The command of a request.
+pub(super) fn command(asked: &Asked<'_>) -> Command {
+    let Asked { target, head, location, body, .. } = *asked;
+    let mut reading = Reading { target, actions: BTreeMap::new(), opaque: http::doubts(head).collect() };
+    let (mut k8s, mut fields, mut found) = (KubernetesFacts::default(), Vec::new(), Found::default());
+    let patch = head.fields.text("content-type").and_then(|kind| Patch::of(essence(kind)));
+    match read_body(asked, patch) {
+        Ok(Some((values, value))) => {
+            fields = values;
+            found = object::read(&value, patch, &mut k8s);
+        }
+        Ok(None) => {}
+        Err(why) => reading.opaque.push(why),
+    }
+    reading.opaque.extend(found.opaque.take());
+    if head.fields.0.iter().any(|field| field.name.replace('_', "-").starts_with(REMOTE)) {
+        reading.opaque.push(format!("it has a field `{REMOTE}...`, which says who asks"));
+    }
+    match resource::named(&head.method, location) {
+        Ok(Named::Discovery) => reading.act(ActionName::K8S_DISCOVER, None),
+        Ok(Named::Path) => reading.opaque.push("its path is no resource of the cluster".to_owned()),
+        Ok(Named::Resource(request)) => reading.request(&request, asked, (&mut k8s, &found, patch)),
+        Err(why) => reading.opaque.push(why),
+    }
+    reading.impersonations(head);
+    let is_secret = reading.actions.keys().any(|(_, resource)| touches_secrets(resource));
+    let facts = Facts {
+        has_where: true,
+        statements: 1,
+        // A test, or a copy to where it can be seen, asks for what is masked.
+        filters_on_masked: found.asks && is_secret,
+        http: Some(Arc::new(http::facts(head, location, fields, body.size()))),
+        k8s: Some(Arc::new(k8s)),
+        ..Facts::default()
+    };
+    Command {
+        analysis: http::number(),
+        statement: statement(head).into(),
+        parameters: http::parameters(body),
+        actions: reading.actions(),
+        facts: Arc::new(facts),
+        in_transaction: false,
+    }
+}
+
+/// What a request was found to do.
+struct Reading<'a> {
+    target: &'a Arc<str>,
+    /// In their order by name, each once.
+    actions: BTreeMap<(ActionName, Resource), ()>,
+    opaque: Vec<String>,
+}
+
+impl Reading<'_> {
+    fn act(&mut self, name: ActionName, resource: Option<Resource>) {
+        let resource = resource.unwrap_or_else(|| self.whole());
+        self.actions.insert((name, resource), ());
+    }
+
+    fn whole(&self) -> Resource {
+        Resource { kind: ResourceKind::Target, path: vec![Arc::clone(self.target)] }
+    }
+
+    fn object(&self, request: &Request, with_subresource: bool, name: Option<&str>) -> Resource {
+        let resource = match &request.subresource {
+            Some(subresource) if with_subresource => format!("{}/{subresource}", request.resource),
+            _ => request.resource.clone(),
+        };
+        let parts = [&request.namespace, &request.group, &resource].map(|part| Arc::from(part.as_str()));
+        let path = std::iter::once(Arc::clone(self.target)).chain(parts).chain(name.map(Arc::from)).collect();
+        Resource { kind: ResourceKind::KubernetesObject, path }
+    }
+
+    fn request(
+        &mut self,
+        request: &Request,
+        asked: &Asked<'_>,
+        (k8s, found, patch): (&mut KubernetesFacts, &Found, Option<Patch>),
+    ) {
+        k8s.version.clone_from(&request.version);
+        k8s.patch = patch.filter(|_| request.verb == Verb::Patch).map(|patch| patch.as_str().to_owned());
+        let connects = connects(request);
+        if let Err(why) = self.parameters(request, asked, connects.is_some(), k8s) {
+            self.opaque.push(why);
+        }
+        // A body of its own takes the place of what the query says of how to delete.
+        let said = request.verb == Verb::Delete || request.verb == Verb::DeleteCollection;
+        if said && asked.body.size() > 0 {
+            k8s.dry_run = found.dry_run;
+        }
+        let name = request.name.as_deref().or(found.name.as_deref().filter(|_| request.verb == Verb::Create));
+        let whole = self.object(request, false, name);
+        if let Some(name) = connects {
+            self.act(name, Some(whole));
+            return;
+        }
+        let own = self.object(request, true, name);
+        match request.verb {
+            Verb::Get if request.is_pods("log") => self.act(ActionName::K8S_LOG, Some(whole)),
+            Verb::Get => self.act(ActionName::K8S_GET, Some(own)),
+            Verb::List => self.act(ActionName::K8S_LIST, Some(own)),
+            Verb::Watch => self.act(ActionName::K8S_WATCH, Some(own)),
+            Verb::Create if request.is_pods("eviction") => {
+                k8s.dry_run = false;
+                self.act(ActionName::K8S_DELETE, Some(whole));
+            }
+            Verb::Create => self.act(ActionName::K8S_CREATE, Some(own)),
+            Verb::Update | Verb::Patch if request.subresource.as_deref() == Some("scale") => {
+                self.act(ActionName::K8S_SCALE, Some(whole));
+            }
+            Verb::Update | Verb::Patch => {
+                let is_patch = request.verb == Verb::Patch;
+                if is_patch && patch.is_none() {
+                    self.opaque.push("nobody knows how its patch is written".to_owned());
+                }
+                self.act(if is_patch { ActionName::K8S_PATCH } else { ActionName::K8S_UPDATE }, Some(own));
+                let replaces = !is_patch || patch == Some(Patch::Apply);
+                if request.subresource.is_none() && (found.scales || (replaces && has_replicas(request))) {
+                    self.act(ActionName::K8S_SCALE, Some(whole));
+                }
+            }
+            Verb::Delete => self.act(ActionName::K8S_DELETE, Some(own)),
+            Verb::DeleteCollection => {
+                self.act(ActionName::K8S_DELETE, Some(own.clone()));
+                self.act(ActionName::K8S_DELETE_COLLECTION, Some(own));
+            }
+            Verb::Proxy | Verb::Unknown => {
+                self.opaque.push(format!("its method is {:.40}", asked.head.method));
+            }
+        }
+        if request.spans_namespaces() {
+            let all = self.object(request, true, None);
+            self.act(ActionName::K8S_ALL_NAMESPACES, Some(all));
+        }
+    }
+
+    /// What the query says.
+    fn parameters(
+        &mut self,
+        request: &Request,
+        asked: &Asked<'_>,
+        connects: bool,
+        k8s: &mut KubernetesFacts,
+    ) -> Result<(), String> {
+        // What is proxied has a query of its own.
+        if is_proxy(request) {
+            return Ok(());
+        }
+        let location = asked.location;
+        let names = location.query.iter().map(|(name, _)| name.as_str()).filter(|name| !REPEATED.contains(name));
+        if let Some(name) = route::repeated(names) {
+            return Err(format!("`{name:.100}` stands more than once in its query"));
+        }
+        k8s.dry_run = resource::one(location, "dryRun")? == Some("All") && !connects;
+        k8s.label_selector = resource::one(location, "labelSelector")?.map(str::to_owned);
+        k8s.container = resource::one(location, "container")?.filter(|name| !name.is_empty()).map(str::to_owned);
+        if !connects {
+            return Ok(());
+        }
+        k8s.stdin = resource::is_set(resource::one(location, "stdin")?);
+        k8s.tty = resource::is_set(resource::one(location, "tty")?);
+        let words: Vec<&str> = resource::all(location, "command").collect();
+        k8s.program = words.first().map(|word| (*word).to_owned());
+        k8s.command = (!words.is_empty()).then(|| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "));
+        for port in resource::all(location, "ports").flat_map(|ports| ports.split(',')) {
+            let port: u16 = port.parse().map_err(|_| format!("`ports={port:.20}` is no port"))?;
+            k8s.ports.insert(port.into());
+        }
+        Ok(())
+    }
+
+    /// Who else it wants to be.
+    fn impersonations(&mut self, head: &RequestHead) {
+        for field in &head.fields.0 {
+            let name = field.name.replace('_', "-");
+            let Some(kind) = name.strip_prefix(IMPERSONATE) else { continue };
+            let value = String::from_utf8_lossy(&field.value);
+            let account = value.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
+            let (namespace, group, resource, named): (&str, &str, &str, &str) = match (kind, account) {
+                ("user", Some((namespace, account))) => (namespace, CORE, "serviceaccounts", account),
+                ("user", None) => ("", CORE, "users", &value),
+                ("group", _) => ("", CORE, "groups", &value),
+                ("uid", _) => ("", "authentication.k8s.io", "uids", &value),
+                (other, _) => match other.strip_prefix("extra-") {
+                    Some(key) => {
+                        let request = subject("", "authentication.k8s.io", &format!("userextras/{key}"));
+                        let resource = self.object(&request, false, Some(&value));
+                        self.act(ActionName::K8S_IMPERSONATE, Some(resource));
+                        continue;
+                    }
+                    None => {
+                        self.opaque.push(format!("nobody knows what `{name:.60}` asks for"));
+                        continue;
+                    }
+                },
+            };
+            let resource = self.object(&subject(namespace, group, resource), false, Some(named));
+            self.act(ActionName::K8S_IMPERSONATE, Some(resource));
+        }
+    }
+
+    fn actions(self) -> Arc<[Action]> {
+        let whole = self.whole();
+        let opaque = (!self.opaque.is_empty()).then(|| (ActionName::K8S_OPAQUE, self.opaque.join("; ")));
+        // What cannot be known is asked for of the same object, or of the target where there is none.
+        let place = self.actions.keys().next().map_or(whole, |(_, resource)| resource.clone());
+        let note = opaque.map(|(name, note)| action(name, place, Some(note.into())));
+        self.actions.into_keys().map(|(name, resource)| action(name, resource, None)).chain(note).collect()
+    }
+}
+
+fn action(name: ActionName, resource: Resource, note: Option<Arc<str>>) -> Action {
+    Action { name, resource, columns: BTreeSet::new(), tags: Arc::default(), note }
+}
+
+/// The action of a request that leads into a container, or through the API server.
+fn connects(request: &Request) -> Option<ActionName> {
+    if is_proxy(request) {
+        return Some(ActionName::K8S_PROXY);
+    }
+    [("exec", ActionName::K8S_EXEC), ("attach", ActionName::K8S_ATTACH), ("portforward", ActionName::K8S_PORT_FORWARD)]
+        .into_iter()
+        .find(|(subresource, _)| request.is_pods(subresource))
+        .map(|(_, name)| name)
+}
+
+fn is_proxy(request: &Request) -> bool {
+    request.verb == Verb::Proxy || request.subresource.as_deref() == Some("proxy")
+}
+
+/// Whether whatever takes the place of one of these has a number of replicas, said or not.
+fn has_replicas(request: &Request) -> bool {
+    match request.group.as_str() {
+        CORE => request.resource == "replicationcontrollers",
+        "apps" | "extensions" => matches!(request.resource.as_str(), "deployments" | "replicasets" | "statefulsets"),
+        _ => false,
+    }
+}
+
+fn touches_secrets(resource: &Resource) -> bool {
+    let [_, _, group, resource, ..] = resource.path.as_slice() else { return false };
+    group.as_ref() == CORE && resource.as_ref() == "secrets"
+}
+
+fn subject(namespace: &str, group: &str, resource: &str) -> Request {
+    Request {
+        verb: Verb::Get,
+        group: group.to_owned(),
+        version: String::new(),
+        namespace: namespace.to_owned(),
+        resource: resource.to_owned(),
+        subresource: None,
+        name: None,
+    }
+}
+
+type Body = (Vec<String>, Value);
+
+/// The values of the body, and the body itself; nothing where there is none.
+fn read_body(asked: &Asked<'_>, patch: Option<Patch>) -> Result<Option<Body>, String> {
+    let bytes = asked.body.whole()?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let kind = asked.head.fields.text("content-type").unwrap_or_default();
+    // JSON is YAML, and clients write what is YAML by its name as JSON. Other YAML is not read.
+    let is_yaml = patch == Some(Patch::Apply) || essence(kind) == "application/yaml";
+    // A server takes what has no type for JSON.
+    let kind = if is_yaml || kind.is_empty() { "application/json" } else { kind };
+    let content = content::read(Some(kind), http::is_encoded(asked.head), bytes, LIMITS)?;
+    let value = serde_json::from_slice(bytes).map_err(|error| format!("its JSON cannot be read: {error}"))?;
+    Ok(Some((content.values, value)))
+}
+
+fn essence(media: &str) -> &str {
+    media.split(';').next().unwrap_or_default().trim()
+}
+
+/// A word as shells quote it.
+fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// All that the cluster reads of it. What names one run of a client alone is left out, so that the same command finds its
+/// grant again.
+fn statement(head: &RequestHead) -> String {
+    const OF_ONE_RUN: &str = "kubectl-session: ";
+    let text = http::statement(head);
+    text.lines().filter(|line| !line.starts_with(OF_ONE_RUN)).collect::<Vec<_>>().join("\n")
+}

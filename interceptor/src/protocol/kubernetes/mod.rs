@@ -1,0 +1,155 @@
+//! Kubernetes: the API of a cluster, over HTTP.
+//!
+//! # A primer
+//!
+//! **An API server** keeps objects, each of a kind, in an API group and a version of it, and most in a namespace. Their paths
+//! say all of that: `/api/v1/namespaces/shop/pods/web` for the group without a name (`core` here), and
+//! `/apis/apps/v1/namespaces/shop/deployments/web` for others. Without a name, all of a kind are meant; without a namespace,
+//! those of all namespaces. Behind the name may stand a subresource: `/scale`, `/status`, `/log`, `/exec`. The method makes the
+//! verb: GET is get, list or watch, POST create, PUT update, PATCH patch (JSON patch, merge patch, strategic merge patch, or
+//! server-side apply), DELETE delete. Objects go as JSON, YAML, or in Protocol Buffers; lists also as tables, which is what
+//! `kubectl get` asks for. A watch answers with one JSON document after the other, for as long as it is listened to.
+//!
+//! **exec, attach and port-forward** upgrade their connection: to a WebSocket, whose messages begin with a byte that says
+//! which stream they belong to, or to SPDY/3.1, which has streams of its own. Both carry standard input, output and error, the
+//! size of the terminal, and in the end a `Status` that says how it went.
+//!
+//! # What is done with it
+//!
+//! HTTP is the house's own (`protocol::http`): its driver frames, holds, passes on and records. `resource` reads paths,
+//! `object` bodies, `action` makes verbs on objects of both; `masks` are what is secret by its kind; `denial` words refusals;
+//! Credentials are put in as for any other web service: the agent's kubeconfig stays as it is.
+//!
+//! Answers that have to be masked are asked for as JSON: a client that also takes Protocol Buffers gets JSON, one that takes
+//! nothing else is told by the cluster that there is no such answer.
+//!
+//! Not promised: watches and logs over WebSockets are refused; what YAML or Protocol Buffers in a request say is not read: it
+//! is `k8s:opaque`.
+//!
+//! # Specification
+//!
+//! - <https://kubernetes.io/docs/reference/using-api/api-concepts/>
+//! - <https://kubernetes.io/docs/reference/access-authn-authz/authorization/>
+//! - <https://github.com/kubernetes/kubernetes/tree/master/staging/src/k8s.io/apiserver/pkg/endpoints/request>
+
+mod action;
+mod denial;
+pub mod masks;
+mod object;
+mod resource;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::http::codec::{RequestHead, ResponseHead};
+use super::http::dialect::{Asked, Dialect, Upgrade};
+use super::http::driver::{self, Next, Opened};
+use super::http::rewrite;
+use super::http::route::{Location, Routes};
+use super::http::{Config, ONE, Settings, TWO, replay, sniff};
+use super::{Close, Conn, Failure, Gate, Protocol, Question, Registration, Replayer, Sniff, Target};
+use crate::policy::{Command, Denial};
+use crate::tls;
+use crate::tls::authority::Name;
+use resource::Named;
+
+/// The registry line.
+pub const REGISTRATION: Registration =
+    Registration { name: "kubernetes", default_port: 6443, alpn: &[TWO, ONE], protocol: &Kubernetes };
+
+/// The protocol, and what it makes of HTTP.
+#[derive(Clone, Copy, Debug)]
+pub struct Kubernetes;
+
+/// Checks the settings of a target that has these names: those of web services, without routes.
+///
+/// # Errors
+/// A sentence for each thing that is wrong.
+pub fn settings(config: &Config, names: Vec<Name>) -> Result<Settings, Vec<String>> {
+    if !config.routes.is_empty() {
+        return Err(vec!["http.routes: a cluster has objects, and no routes".to_owned()]);
+    }
+    config.settings_of(&Kubernetes, names)
+}
+
+/// Whether that can be the place of an answer: `/apps/deployments`, `/core/serviceaccounts/token`.
+#[must_use]
+pub fn is_place(place: &str) -> bool {
+    let parts: Vec<&str> = place.strip_prefix('/').into_iter().flat_map(|place| place.split('/')).collect();
+    matches!(parts.len(), 2 | 3) && parts.iter().all(|part| !part.is_empty())
+}
+
+impl Protocol for Kubernetes {
+    fn sniff(&self, first: &[u8]) -> Sniff {
+        sniff(first)
+    }
+
+    fn serve<'a>(&'a self, conn: Conn, gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Failure>> {
+        Box::pin(driver::serve(conn, gate))
+    }
+
+    fn refuse(&self, agent: tls::Stream, target: Arc<Target>, denial: Denial) -> BoxFuture<'static, ()> {
+        Box::pin(driver::refuse(agent, target, denial))
+    }
+
+    fn understand<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Command, String>> {
+        Box::pin(async move { driver::understand(&question) })
+    }
+
+    fn replayer(&self) -> Box<dyn Replayer> {
+        Box::new(replay::Replay::default())
+    }
+}
+
+impl Dialect for Kubernetes {
+    fn command(&self, asked: &Asked<'_>) -> Command {
+        action::command(asked)
+    }
+
+    fn place(&self, _routes: &Routes, location: &Location) -> Option<String> {
+        let Ok(Named::Resource(request)) = resource::named("GET", location) else { return None };
+        let subresource = request.subresource.map(|name| format!("/{name}")).unwrap_or_default();
+        Some(format!("/{}/{}{subresource}", request.group, request.resource))
+    }
+
+    fn is_open(&self, head: &RequestHead, location: &Location) -> bool {
+        matches!(resource::named(&head.method, location), Ok(Named::Discovery))
+    }
+
+    fn refusal(&self, denial: &Denial) -> (ResponseHead, Bytes) {
+        denial::status(denial)
+    }
+
+    fn upgrade(&self, head: &RequestHead, _location: &Location) -> Result<Option<Upgrade>, &'static str> {
+        if head.fields.get("upgrade").is_some() || head.fields.lists("connection", "upgrade") {
+            return Err("upgrades are not passed on");
+        }
+        Ok(None)
+    }
+
+    fn readable(&self, head: &mut RequestHead) {
+        rewrite::whole(&mut head.fields);
+        let readable = readable(head);
+        head.fields.set("accept", readable);
+    }
+
+    fn relay<'a>(&'a self, _opened: Opened<'a>) -> BoxFuture<'a, Result<Next, Failure>> {
+        Box::pin(async { Err(Failure::Upstream("it upgrades what was not to be".to_owned())) })
+    }
+}
+
+/// What the agent takes, as far as it can be looked into.
+fn readable(head: &RequestHead) -> String {
+    let can_be = |part: &str| {
+        let media = part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        matches!(media.as_str(), "application/json" | "application/*" | "*/*") || media.starts_with("text/")
+    };
+    let listed = head.fields.all("accept").flat_map(|value| value.split(|byte| *byte == b','));
+    let listed = listed.filter_map(|part| std::str::from_utf8(part).ok()).map(str::trim).filter(|part| can_be(part));
+    let listed = listed.collect::<Vec<_>>().join(", ");
+    if listed.is_empty() { "application/json".to_owned() } else { listed }
+}

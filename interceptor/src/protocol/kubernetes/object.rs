@@ -1,0 +1,364 @@
+//! What stands in the body of a request: an object, or what a patch puts into one.
+//!
+//! Names of fields are looked for wherever they stand, so that no kind of object has to be known, and without regard to case.
+//! That finds too much rather than too little.
+
+use serde_json::{Map, Value};
+
+use crate::policy::KubernetesFacts;
+
+/// How a patch is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patch {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+impl Patch {
+    /// The one of that media type.
+    pub(super) fn of(media: &str) -> Option<Self> {
+        match media {
+            "application/json-patch+json" => Some(Self::Json),
+            "application/merge-patch+json" => Some(Self::Merge),
+            "application/strategic-merge-patch+json" => Some(Self::Strategic),
+            "application/apply-patch+yaml" => Some(Self::Apply),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Merge => "merge",
+            Self::Strategic => "strategic",
+            Self::Apply => "apply",
+        }
+    }
+}
+
+/// What was found beside the facts.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// It sets `spec.replicas`, or takes it away.
+    pub(super) scales: bool,
+    /// It asks what stands in the object: by a test, or by a copy of it.
+    pub(super) asks: bool,
+    /// What nobody knows before it is applied.
+    pub(super) opaque: Option<String>,
+    /// `metadata.name`.
+    pub(super) name: Option<String>,
+    /// `dryRun`, as it stands in the body.
+    pub(super) dry_run: bool,
+}
+
+/// Capabilities that a container may have without being able to leave it (the baseline of the Pod Security Standards).
+const HARMLESS: &[&str] = &[
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+/// Tells what a body says.
+pub(super) fn read(body: &Value, patch: Option<Patch>, facts: &mut KubernetesFacts) -> Found {
+    let mut found = Found::default();
+    if patch == Some(Patch::Json) {
+        operations(body, facts, &mut found);
+        facts.privileged = !facts.privileges.is_empty();
+        return found;
+    }
+    let listed = field(body, "items").and_then(Value::as_array);
+    for object in listed.into_iter().flatten().chain([body]) {
+        root(object, facts, &mut found);
+    }
+    found.name = field(body, "metadata").and_then(|meta| field(meta, "name")).and_then(text);
+    let dry = field(body, "dryRun").and_then(Value::as_array);
+    found.dry_run = dry.is_some_and(|dry| dry.len() == 1 && dry.first().and_then(Value::as_str) == Some("All"));
+    walk(body, facts);
+    facts.privileged = !facts.privileges.is_empty();
+    found
+}
+
+/// What stands at the top of an object.
+fn root(object: &Value, facts: &mut KubernetesFacts, found: &mut Found) {
+    if let Some(Value::Object(labels)) = field(object, "metadata").and_then(|meta| field(meta, "labels")) {
+        let shown = |(name, value): (&String, &Value)| format!("{name}={}", value.as_str().unwrap_or_default());
+        facts.labels.extend(labels.iter().map(shown));
+    }
+    let Some(spec) = field(object, "spec") else { return };
+    let Value::Object(fields) = spec else {
+        found.scales |= spec.is_null();
+        return;
+    };
+    found.scales |= field(spec, "$patch").is_some();
+    if let Some(replicas) = field(spec, "replicas") {
+        found.scales = true;
+        facts.replicas = replicas.as_i64().or(facts.replicas);
+    }
+    // `$retainKeys` names what stays, and so what goes.
+    found.scales |= fields.contains_key("$retainKeys");
+}
+
+/// The operations of a JSON patch (RFC 6902).
+fn operations(body: &Value, facts: &mut KubernetesFacts, found: &mut Found) {
+    let Value::Array(operations) = body else {
+        found.opaque = Some("its JSON patch is no list of operations".to_owned());
+        return;
+    };
+    for operation in operations {
+        let said = |name: &str| operation.get(name).and_then(Value::as_str);
+        let (Some(op), Some(path)) = (said("op"), said("path")) else {
+            found.opaque = Some("an operation of its JSON patch has no `op`, or no `path`".to_owned());
+            return;
+        };
+        let steps: Vec<String> =
+            path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+        let leads = |to: &[&str]| steps.iter().zip(to).all(|(step, to)| step.eq_ignore_ascii_case(to));
+        found.asks |= matches!(op, "test" | "copy" | "move");
+        if op == "test" {
+            continue;
+        }
+        found.scales |= leads(&["spec", "replicas"]) && steps.len() <= 2;
+        match (op, operation.get("value")) {
+            ("add" | "replace", Some(value)) => {
+                let whole = wrapped(&steps, value);
+                root(&whole, facts, found);
+                walk(&whole, facts);
+            }
+            ("remove", _) => {}
+            ("copy" | "move", _) => {
+                found.opaque = Some("its JSON patch copies what stands in the object".to_owned());
+            }
+            _ => found.opaque = Some(format!("its JSON patch has an operation `{op:.40}`")),
+        }
+    }
+}
+
+/// A value with all that it stands in.
+fn wrapped(steps: &[String], value: &Value) -> Value {
+    // A path may have a thousand steps.
+    let mut whole = value.clone();
+    for step in steps.iter().take(64).rev() {
+        let is_place = step == "-" || (!step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit()));
+        whole =
+            if is_place { Value::Array(vec![whole]) } else { Value::Object(Map::from_iter([(step.clone(), whole)])) };
+    }
+    whole
+}
+
+/// Everything that stands anywhere. What is read is nested no deeper than its reader lets it be.
+fn walk(value: &Value, facts: &mut KubernetesFacts) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| walk(item, facts)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                look(&name.to_ascii_lowercase(), value, facts);
+                walk(value, facts);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// One field, by its name in lower case.
+fn look(name: &str, value: &Value, facts: &mut KubernetesFacts) {
+    let named = |value: &Value| field(value, "name").and_then(text);
+    match name {
+        "image" | "reference" => facts.images.extend(text(value)),
+        "serviceaccountname" | "serviceaccount" => facts.service_accounts.extend(text(value)),
+        "secretname" => facts.secrets.extend(text(value)),
+        "secret" | "secretref" | "secretkeyref" => facts.secrets.extend(named(value)),
+        "imagepullsecrets" => facts.secrets.extend(value.as_array().into_iter().flatten().filter_map(named)),
+        _ => facts.privileges.extend(privilege(name, value)),
+    }
+    if name == "capabilities" {
+        let added = field(value, "add").and_then(Value::as_array).into_iter().flatten().filter_map(text);
+        let added = added.map(|name| name.to_ascii_uppercase());
+        let added = added.filter(|name| !HARMLESS.contains(&name.strip_prefix("CAP_").unwrap_or(name)));
+        facts.privileges.extend(added.map(|name| format!("capability={name}")));
+    }
+    if name == "sysctls" {
+        let names = value.as_array().into_iter().flatten().filter_map(named);
+        facts.privileges.extend(names.map(|name| format!("sysctl={name}")));
+    }
+}
+
+/// What a field asks for that leads out of a container, or makes somebody master of the cluster.
+fn privilege(name: &str, value: &Value) -> Option<String> {
+    let is_true = value.as_bool() == Some(true);
+    let inner = |name: &str| field(value, name).and_then(text);
+    let is_not = |text: &String, other: &str| !text.eq_ignore_ascii_case(other);
+    match name {
+        "privileged" if is_true => Some("privileged".to_owned()),
+        "hostnetwork" if is_true => Some("hostNetwork".to_owned()),
+        "hostpid" if is_true => Some("hostPID".to_owned()),
+        "hostipc" if is_true => Some("hostIPC".to_owned()),
+        "hostprocess" if is_true => Some("hostProcess".to_owned()),
+        "hostpath" if !value.is_null() => Some(format!("hostPath={}", inner("path").unwrap_or_default())),
+        "hostport" if value.as_i64() != Some(0) && !value.is_null() => Some(format!("hostPort={value}")),
+        "procmount" => text(value).filter(|kind| is_not(kind, "Default")).map(|kind| format!("procMount={kind}")),
+        "seccompprofile" | "apparmorprofile" => {
+            inner("type").filter(|kind| kind.eq_ignore_ascii_case("Unconfined")).map(|_| format!("{name}=Unconfined"))
+        }
+        "roleref" => inner("name").filter(|role| role == "cluster-admin").map(|role| format!("role={role}")),
+        annotation if annotation.contains("apparmor") || annotation.contains("seccomp") => text(value)
+            .filter(|kind| kind.eq_ignore_ascii_case("unconfined"))
+            .map(|_| format!("{annotation}=unconfined")),
+        _ => None,
+    }
+}
+
+/// A field, whatever its case.
+fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    let fields = value.as_object()?;
+    fields
+        .get(name)
+        .or_else(|| fields.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn facts(body: &Value, patch: Option<Patch>) -> (KubernetesFacts, Found) {
+        let mut facts = KubernetesFacts::default();
+        let found = read(body, patch, &mut facts);
+        (facts, found)
+    }
+
+    fn privileges(body: Value) -> Vec<String> {
+        let (facts, _) = facts(&body, None);
+        assert_eq!(facts.privileged, !facts.privileges.is_empty());
+        facts.privileges.into_iter().collect()
+    }
+
+    fn pod(spec: Value) -> Value {
+        json!({"kind": "Deployment", "spec": {"template": {"spec": spec}}})
+    }
+
+    #[test]
+    fn an_object_tells_what_it_would_run_and_as_whom() {
+        let (facts, found) = facts(
+            &json!({
+                "metadata": {"name": "web", "labels": {"app": "web", "tier": "front"}},
+                "spec": {"replicas": 3, "template": {"spec": {
+                    "serviceAccountName": "robot",
+                    "imagePullSecrets": [{"name": "pull"}],
+                    "initContainers": [{"image": "busybox:1"}],
+                    "containers": [{"image": "nginx:1", "env": [{"valueFrom": {"secretKeyRef": {"name": "db", "key": "p"}}}]}],
+                    "volumes": [{"secret": {"secretName": "tls"}}, {"image": {"reference": "data:1"}},
+                                {"projected": {"sources": [{"secret": {"name": "more"}}]}}],
+                }}},
+            }),
+            None,
+        );
+        assert_eq!(facts.labels.iter().collect::<Vec<_>>(), ["app=web", "tier=front"]);
+        assert_eq!((facts.replicas, found.scales, found.name.as_deref()), (Some(3), true, Some("web")));
+        assert_eq!(facts.images.iter().collect::<Vec<_>>(), ["busybox:1", "data:1", "nginx:1"]);
+        assert_eq!(facts.secrets.iter().collect::<Vec<_>>(), ["db", "more", "pull", "tls"]);
+        assert_eq!(facts.service_accounts.iter().collect::<Vec<_>>(), ["robot"]);
+        assert!(!facts.privileged);
+    }
+
+    #[test]
+    fn what_leads_out_of_a_container_is_told() {
+        for (spec, expected) in [
+            (json!({"containers": [{"securityContext": {"privileged": true}}]}), "privileged"),
+            (json!({"containers": [{"securityContext": {"Privileged": true}}]}), "privileged"),
+            (json!({"ephemeralContainers": [{"securityContext": {"privileged": true}}]}), "privileged"),
+            (json!({"hostNetwork": true}), "hostNetwork"),
+            (json!({"hostPID": true}), "hostPID"),
+            (json!({"hostIPC": true}), "hostIPC"),
+            (json!({"volumes": [{"hostPath": {"path": "/"}}]}), "hostPath=/"),
+            (json!({"containers": [{"ports": [{"hostPort": 80}]}]}), "hostPort=80"),
+            (
+                json!({"containers": [{"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}]}),
+                "capability=SYS_ADMIN",
+            ),
+            (
+                json!({"containers": [{"securityContext": {"capabilities": {"add": ["cap_bpf"]}}}]}),
+                "capability=CAP_BPF",
+            ),
+            (json!({"containers": [{"securityContext": {"capabilities": {"add": ["ALL"]}}}]}), "capability=ALL"),
+            (json!({"containers": [{"securityContext": {"procMount": "Unmasked"}}]}), "procMount=Unmasked"),
+            (json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}), "seccompprofile=Unconfined"),
+            (json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax"}]}}), "sysctl=kernel.msgmax"),
+            (json!({"securityContext": {"windowsOptions": {"hostProcess": true}}}), "hostProcess"),
+        ] {
+            assert_eq!(privileges(pod(spec.clone())), [expected], "{spec}");
+        }
+        let binding =
+            json!({"kind": "ClusterRoleBinding", "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"}});
+        assert_eq!(privileges(binding), ["role=cluster-admin"]);
+        let harmless = json!({"containers": [{"securityContext": {"privileged": false, "capabilities": {"add": ["CHOWN"], "drop": ["ALL"]}}}]});
+        assert!(privileges(pod(harmless)).is_empty());
+    }
+
+    #[test]
+    fn patches_tell_what_they_put_in() {
+        let put = json!([
+            {"op": "add", "path": "/spec/template/spec/containers/-", "value": {"image": "evil", "securityContext": {"privileged": true}}},
+            {"op": "replace", "path": "/metadata/labels/a~1b", "value": "c"},
+            {"op": "add", "path": "/spec/template/spec/hostNetwork", "value": true},
+        ]);
+        let (facts_, found) = facts(&put, Some(Patch::Json));
+        assert_eq!(facts_.privileges.iter().collect::<Vec<_>>(), ["hostNetwork", "privileged"]);
+        assert!(facts_.images.contains("evil") && facts_.labels.contains("a/b=c") && facts_.privileged);
+        assert!(!found.scales && !found.asks && found.opaque.is_none());
+        for (patch, kind) in [
+            (json!([{"op": "replace", "path": "/spec/replicas", "value": 0}]), Patch::Json),
+            (json!([{"op": "remove", "path": "/spec/replicas"}]), Patch::Json),
+            (json!([{"op": "replace", "path": "/spec", "value": {}}]), Patch::Json),
+            (json!([{"op": "replace", "path": "", "value": {}}]), Patch::Json),
+            (json!({"spec": {"replicas": 0}}), Patch::Merge),
+            (json!({"spec": {"replicas": null}}), Patch::Merge),
+            (json!({"spec": null}), Patch::Merge),
+            (json!({"spec": {"Replicas": 0}}), Patch::Merge),
+            (json!({"spec": {"$patch": "replace"}}), Patch::Strategic),
+            (json!({"spec": {"$retainKeys": ["template"]}}), Patch::Strategic),
+            (json!({"spec": {"replicas": 5}}), Patch::Apply),
+        ] {
+            assert!(facts(&patch, Some(kind)).1.scales, "{patch}");
+        }
+        assert!(!facts(&json!({"spec": {"paused": true}}), Some(Patch::Merge)).1.scales);
+    }
+
+    #[test]
+    fn patches_that_ask_or_cannot_be_known_are_told() {
+        assert!(facts(&json!([{"op": "test", "path": "/data/p", "value": "eA=="}]), Some(Patch::Json)).1.asks);
+        for patch in [
+            json!([{"op": "copy", "from": "/data/p", "path": "/metadata/labels/p"}]),
+            json!([{"op": "move", "from": "/data/p", "path": "/metadata/labels/p"}]),
+            json!([{"op": "merge", "path": "/"}]),
+            json!([{"path": "/"}]),
+            json!({"spec": {}}),
+        ] {
+            assert!(facts(&patch, Some(Patch::Json)).1.opaque.is_some(), "{patch}");
+        }
+    }
+
+    #[test]
+    fn only_a_body_that_says_so_alone_is_tried_only() {
+        assert!(facts(&json!({"kind": "DeleteOptions", "dryRun": ["All"]}), None).1.dry_run);
+        for body in [json!({}), json!({"dryRun": []}), json!({"dryRun": ["all"]}), json!({"dryRun": "All"})] {
+            assert!(!facts(&body, None).1.dry_run, "{body}");
+        }
+    }
+}

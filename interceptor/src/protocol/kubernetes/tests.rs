@@ -1,0 +1,203 @@
+//! Requests to a cluster, as policies see them.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::protocol::http::action::Body;
+use crate::protocol::http::codec;
+
+/// What a request would do: `verb resource`, one after the other; and its facts.
+fn asked(head: &str, body: &str) -> Command {
+    let text = format!("{}\r\nhost: cluster\r\ncontent-length: {}\r\n\r\n", head.replace('\n', "\r\n"), body.len());
+    let (head, _) = codec::request(text.as_bytes()).unwrap().unwrap();
+    let location = Location::read(&head.target).unwrap();
+    let body = Body::Whole(Bytes::copy_from_slice(body.as_bytes()));
+    let (target, routes): (Arc<str>, _) = ("prod".into(), Routes::default());
+    action::command(&Asked { target: &target, routes: &routes, head: &head, location: &location, body: &body })
+}
+
+fn actions(head: &str, body: &str) -> Vec<String> {
+    let command = asked(head, body);
+    command.actions.iter().map(|action| format!("{} {}", action.name.as_str(), action.resource.id())).collect()
+}
+
+const JSON: &str = "\ncontent-type: application/json";
+const WEB: &str = "/apis/apps/v1/namespaces/shop/deployments/web HTTP/1.1";
+
+#[test]
+fn requests_are_verbs_on_objects() {
+    for (head, expected) in [
+        ("GET /api/v1/namespaces/shop/pods/web HTTP/1.1", "k8s:get prod/shop/core/pods/web"),
+        ("GET /api/v1/namespaces/shop/pods/web/log?follow=1 HTTP/1.1", "k8s:log prod/shop/core/pods/web"),
+        ("GET /api/v1/namespaces/shop/pods?watch=1 HTTP/1.1", "k8s:watch prod/shop/core/pods"),
+        (
+            "GET /apis/apps/v1/namespaces/shop/deployments/web/scale HTTP/1.1",
+            "k8s:get prod/shop/apps/deployments%2Fscale/web",
+        ),
+        ("POST /api/v1/namespaces/shop/pods/web/eviction HTTP/1.1", "k8s:delete prod/shop/core/pods/web"),
+        ("POST /api/v1/namespaces/shop/pods/web/exec?command=ls HTTP/1.1", "k8s:exec prod/shop/core/pods/web"),
+        ("GET /api/v1/namespaces/shop/pods/web/exec?command=ls HTTP/1.1", "k8s:exec prod/shop/core/pods/web"),
+        ("GET /api/v1/namespaces/shop/pods/web/attach HTTP/1.1", "k8s:attach prod/shop/core/pods/web"),
+        ("POST /api/v1/namespaces/shop/pods/web/portforward HTTP/1.1", "k8s:portforward prod/shop/core/pods/web"),
+        ("DELETE /api/v1/namespaces/shop/pods/web/proxy/x?a=1&a=2 HTTP/1.1", "k8s:proxy prod/shop/core/pods/web"),
+        ("GET /api/v1/nodes/n1/proxy/run/kube-system/x/y HTTP/1.1", "k8s:proxy prod//core/nodes/n1"),
+        ("GET /openapi/v2 HTTP/1.1", "k8s:discover prod"),
+        ("GET /metrics HTTP/1.1", "k8s:opaque prod"),
+        ("GET /api/v1/nodes HTTP/1.1", "k8s:list prod//core/nodes"),
+    ] {
+        assert_eq!(actions(head, ""), [expected], "{head}");
+    }
+    let all = actions("DELETE /api/v1/pods HTTP/1.1", "");
+    let expected =
+        ["k8s:all_namespaces prod//core/pods", "k8s:delete prod//core/pods", "k8s:deletecollection prod//core/pods"];
+    assert_eq!(all, expected);
+}
+
+#[test]
+fn whatever_may_scale_is_a_scale() {
+    let scale = "k8s:scale prod/shop/apps/deployments/web";
+    for (head, body) in [
+        (format!("PATCH {}", WEB.replace("web ", "web/scale ")), "{}"),
+        (format!("PUT {}", WEB.replace("web ", "web/scale ")), "{}"),
+        (format!("PUT {WEB}{JSON}"), "{\"spec\":{}}"),
+        (format!("PATCH {WEB}\ncontent-type: application/merge-patch+json"), "{\"spec\":{\"replicas\":0}}"),
+        (format!("PATCH {WEB}\ncontent-type: application/apply-patch+yaml"), "{\"spec\":{}}"),
+        (
+            format!("PATCH {WEB}\ncontent-type: application/json-patch+json"),
+            r#"[{"op":"remove","path":"/spec/replicas"}]"#,
+        ),
+    ] {
+        assert!(actions(&head, body).iter().any(|action| action == scale), "{head} {body}");
+    }
+    let other = format!("PATCH {WEB}\ncontent-type: application/merge-patch+json");
+    assert_eq!(actions(&other, "{\"metadata\":{}}"), ["k8s:patch prod/shop/apps/deployments/web"]);
+}
+
+#[test]
+fn what_cannot_be_known_is_opaque() {
+    let widget = "POST /apis/example.org/v1/namespaces/shop/widgets HTTP/1.1";
+    for (head, body) in [
+        (format!("{widget}\ncontent-type: application/vnd.kubernetes.protobuf"), "k8s"),
+        (format!("{widget}\ncontent-type: application/yaml"), "a: b"),
+        (format!("{widget}{JSON}"), "{\"a\":1,\"A\":2}"),
+        (format!("{widget}{JSON}\ncontent-encoding: gzip"), "{}"),
+        (format!("PATCH {WEB}{JSON}"), "{}"),
+        (
+            format!("PATCH {WEB}\ncontent-type: application/json-patch+json"),
+            r#"[{"op":"copy","from":"/a","path":"/b"}]"#,
+        ),
+        ("GET /api/v1/pods?watch=0&watch=1 HTTP/1.1".to_owned(), ""),
+        ("GET /api/v1/namespaces/s/pods?labelSelector=a&labelSelector=b HTTP/1.1".to_owned(), ""),
+        ("GET /api/v1/namespaces/s/pods/p/portforward?ports=x HTTP/1.1".to_owned(), ""),
+        ("OPTIONS /api/v1/namespaces/s/pods/p HTTP/1.1".to_owned(), ""),
+        ("GET /api/v1/namespaces/s/pods/p HTTP/1.1\nx-remote-user: admin".to_owned(), ""),
+        ("GET /api/v1/namespaces/s/pods/p HTTP/1.1\nimpersonate-whatever: admin".to_owned(), ""),
+        ("GET /api/v1/namespaces/s/pods/p HTTP/1.1\nx-http-method-override: DELETE".to_owned(), ""),
+    ] {
+        let found = actions(&head, body);
+        assert!(found.iter().any(|action| action.starts_with("k8s:opaque ")), "{head} {body}: {found:?}");
+    }
+    // JSON by the name of YAML is read.
+    let yaml = format!("{widget}\ncontent-type: application/yaml");
+    assert_eq!(actions(&yaml, r#"{"metadata":{"name":"w"}}"#), ["k8s:create prod/shop/example.org/widgets/w"]);
+}
+
+#[test]
+fn acting_as_somebody_else_is_an_action() {
+    let head = "GET /api/v1/namespaces/s/pods/p HTTP/1.1\nimpersonate-user: system:serviceaccount:kube-system:admin\n\
+                impersonate-group: system:masters\nimpersonate-extra-scopes: all\nimpersonate-uid: 7";
+    let expected = [
+        "k8s:get prod/s/core/pods/p",
+        "k8s:impersonate prod//authentication.k8s.io/uids/7",
+        "k8s:impersonate prod//authentication.k8s.io/userextras%2Fscopes/all",
+        "k8s:impersonate prod//core/groups/system:masters",
+        "k8s:impersonate prod/kube-system/core/serviceaccounts/admin",
+    ];
+    let mut found = actions(head, "");
+    found.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_command_line_is_known() {
+    let exec = "POST /api/v1/namespaces/s/pods/p/exec?container=app&command=sh&command=-c&command=echo+'hi'%20%26%26+rm&stdin=true&tty=0 HTTP/1.1";
+    let facts = asked(exec, "").facts.k8s.clone().unwrap();
+    assert_eq!((facts.program.as_deref(), facts.container.as_deref()), (Some("sh"), Some("app")));
+    assert_eq!(facts.command.as_deref(), Some(r"sh -c 'echo '\''hi'\'' && rm'"));
+    assert_eq!((facts.stdin, facts.tty), (true, false));
+    let forward = "GET /api/v1/namespaces/s/pods/p/portforward?ports=80,443&ports=5432 HTTP/1.1";
+    assert_eq!(asked(forward, "").facts.k8s.clone().unwrap().ports, [80, 443, 5432].into());
+}
+
+#[test]
+fn dry_runs_are_what_the_cluster_takes_for_one() {
+    let dry = |head: &str, body: &str| asked(head, body).facts.k8s.clone().unwrap().dry_run;
+    let delete = "DELETE /api/v1/namespaces/s/pods/p?dryRun=All HTTP/1.1\ncontent-type: application/json";
+    assert!(dry(delete, ""));
+    // The body takes the place of the query.
+    assert!(!dry(delete, "{\"kind\":\"DeleteOptions\"}"));
+    assert!(dry(delete, "{\"dryRun\":[\"All\"]}"));
+    assert!(!dry("DELETE /api/v1/namespaces/s/pods/p?dryRun=all HTTP/1.1", ""));
+    assert!(!dry("POST /api/v1/namespaces/s/pods/p/exec?dryRun=All&command=x HTTP/1.1", ""));
+    assert!(!dry("POST /api/v1/namespaces/s/pods/p/eviction?dryRun=All HTTP/1.1", ""));
+}
+
+#[test]
+fn a_test_of_a_secret_asks_for_what_is_masked() {
+    let patch = |resource: &str, op: &str| {
+        let head =
+            format!("PATCH /api/v1/namespaces/s/{resource}/db HTTP/1.1\ncontent-type: application/json-patch+json");
+        asked(&head, &format!(r#"[{{"op":"{op}","path":"/data/p","value":"eA=="}}]"#)).facts.filters_on_masked
+    };
+    assert!(patch("secrets", "test") && patch("secrets", "copy"));
+    assert!(!patch("secrets", "replace") && !patch("configmaps", "test"));
+}
+
+#[test]
+fn a_grant_is_not_for_one_run_of_a_client() {
+    let statement = |session: &str| {
+        let head =
+            format!("GET /api/v1/namespaces/s/pods/p HTTP/1.1\nkubectl-session: {session}\nkubectl-command: get");
+        asked(&head, "").statement.to_string()
+    };
+    assert_eq!(statement("1"), statement("2"));
+    assert!(statement("1").contains("kubectl-command: get"));
+}
+
+#[test]
+fn answers_that_are_masked_are_asked_for_as_json() {
+    let accepts = |accept: &str| {
+        let text = format!("GET / HTTP/1.1\r\nhost: a\r\naccept: {accept}\r\n\r\n");
+        readable(&codec::request(text.as_bytes()).unwrap().unwrap().0)
+    };
+    for (accept, expected) in [
+        ("application/vnd.kubernetes.protobuf, */*", "*/*"),
+        ("application/vnd.kubernetes.protobuf,application/json", "application/json"),
+        ("application/vnd.kubernetes.protobuf", "application/json"),
+        ("application/cbor;q=1, application/yaml", "application/json"),
+        (
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            "application/json;as=Table;v=v1;g=meta.k8s.io, application/json",
+        ),
+        ("", "application/json"),
+    ] {
+        assert_eq!(accepts(accept), expected);
+    }
+}
+
+#[test]
+fn places_are_kinds() {
+    for (place, is) in [
+        ("/core/secrets", true),
+        ("/core/serviceaccounts/token", true),
+        ("/core", false),
+        ("core/secrets", false),
+        ("/core//x", false),
+    ] {
+        assert_eq!(is_place(place), is, "{place}");
+    }
+    let place = |target: &str| Kubernetes.place(&Routes::default(), &Location::read(target).unwrap());
+    assert_eq!(place("/api/v1/watch/namespaces/s/secrets/x").as_deref(), Some("/core/secrets"));
+    assert_eq!(place("/api/v1/namespaces/s/serviceaccounts/x/token").as_deref(), Some("/core/serviceaccounts/token"));
+    assert_eq!(place("/version"), None);
+}
