@@ -70,7 +70,13 @@ impl TextMasker {
         Ok(())
     }
 
-    /// Nothing comes any more.
+    /// Whether something waits for what may come behind it.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.held.len() > self.passed
+    }
+
+    /// Nothing comes any more; or it does, and what waits does not wait for it.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         self.write(self.held.len(), self.held.len(), out);
     }

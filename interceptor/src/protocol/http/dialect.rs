@@ -42,6 +42,9 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
     /// Where the answer comes from, as paths into JSON name it behind the target: `/v1/customers/{id}`.
     fn place(&self, routes: &Routes, location: &Location) -> Option<String>;
 
+    /// Takes out of a request what is nobody's business, before anybody looks at it.
+    fn clean(&self, _head: &mut RequestHead) {}
+
     /// Whether what is answered there says nothing of anybody's data, and so is never masked.
     fn is_open(&self, _head: &RequestHead, _location: &Location) -> bool {
         false

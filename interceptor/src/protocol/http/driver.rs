@@ -200,7 +200,7 @@ fn split_host(host: &str) -> Option<(Name, Option<&str>)> {
     port_is_one.then_some((Name::parse(name)?, port))
 }
 
-fn agent_failed(error: LegError) -> Failure {
+pub(in crate::protocol) fn agent_failed(error: LegError) -> Failure {
     match error {
         LegError::Io(source) => Failure::Io { leg: "agent", source },
         other => Failure::Agent(other.to_string()),

@@ -47,6 +47,12 @@ impl Plan {
         Self { masker, paths: JsonPaths::default() }
     }
 
+    /// What masks text that an answer consists of, without being one; nothing where no value is looked for.
+    #[must_use]
+    pub fn text(&self) -> Option<TextMasker> {
+        self.masker.scans().then(|| TextMasker::new(self.masker.again()))
+    }
+
     /// Whether it is what these ask for.
     #[must_use]
     pub fn is_for(&self, obligations: &Obligations) -> bool {

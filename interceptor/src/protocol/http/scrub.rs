@@ -31,7 +31,7 @@ pub struct Spellings {
 
 impl Spellings {
     /// Those of a secret; nothing where it is too short, or too long to be looked for.
-    pub(super) fn of(secret: &[u8]) -> Option<Self> {
+    pub(in crate::protocol) fn of(secret: &[u8]) -> Option<Self> {
         if secret.len() < SHORTEST {
             return None;
         }
@@ -49,7 +49,7 @@ impl Spellings {
     }
 
     /// Blots out all that is found. Whether anything was.
-    pub(super) fn blot(&self, bytes: &mut [u8]) -> bool {
+    pub(in crate::protocol) fn blot(&self, bytes: &mut [u8]) -> bool {
         let found: Vec<_> = self.finder.find_iter(&*bytes).map(|found| found.range()).collect();
         for range in &found {
             if let Some(part) = bytes.get_mut(range.clone()) {
@@ -76,7 +76,7 @@ impl Spellings {
     }
 
     /// How many bytes at the end may be the beginning of something.
-    fn begun(&self, bytes: &[u8]) -> usize {
+    pub(in crate::protocol) fn begun(&self, bytes: &[u8]) -> usize {
         let most = bytes.len().min(self.longest - 1);
         let begins = |count: &usize| {
             let end = bytes.get(bytes.len() - count..).unwrap_or_default();

@@ -37,6 +37,8 @@ mod denial;
 pub mod masks;
 mod object;
 mod resource;
+pub mod spdy;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -116,6 +118,10 @@ impl Dialect for Kubernetes {
         Some(format!("/{}/{}{subresource}", request.group, request.resource))
     }
 
+    fn clean(&self, head: &mut RequestHead) {
+        streams::clean(head);
+    }
+
     fn is_open(&self, head: &RequestHead, location: &Location) -> bool {
         matches!(resource::named(&head.method, location), Ok(Named::Discovery))
     }
@@ -124,11 +130,8 @@ impl Dialect for Kubernetes {
         denial::status(denial)
     }
 
-    fn upgrade(&self, head: &RequestHead, _location: &Location) -> Result<Option<Upgrade>, &'static str> {
-        if head.fields.get("upgrade").is_some() || head.fields.lists("connection", "upgrade") {
-            return Err("upgrades are not passed on");
-        }
-        Ok(None)
+    fn upgrade(&self, head: &RequestHead, location: &Location) -> Result<Option<Upgrade>, &'static str> {
+        streams::upgrade(head, location)
     }
 
     fn readable(&self, head: &mut RequestHead) {
@@ -137,8 +140,8 @@ impl Dialect for Kubernetes {
         head.fields.set("accept", readable);
     }
 
-    fn relay<'a>(&'a self, _opened: Opened<'a>) -> BoxFuture<'a, Result<Next, Failure>> {
-        Box::pin(async { Err(Failure::Upstream("it upgrades what was not to be".to_owned())) })
+    fn relay<'a>(&'a self, opened: Opened<'a>) -> BoxFuture<'a, Result<Next, Failure>> {
+        Box::pin(streams::relay(opened))
     }
 }
 

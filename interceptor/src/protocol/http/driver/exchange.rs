@@ -115,7 +115,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// Reads the request, and has it judged.
-    async fn permit(&mut self, head: RequestHead) -> Result<Result<Permitted<'a>, Denial>, Failure> {
+    async fn permit(&mut self, mut head: RequestHead) -> Result<Result<Permitted<'a>, Denial>, Failure> {
+        self.served.settings.dialect.clean(&mut head);
         let location = match self.served.checked(&head) {
             Ok(location) => location,
             Err(denial) => return Ok(Err(denial)),

@@ -90,7 +90,7 @@ impl<'a> Served<'a> {
     }
 
     /// Whether it is over.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(in crate::protocol) fn has_ended(&self) -> bool {
         self.end.borrow().is_some()
     }
 

@@ -280,28 +280,28 @@ pub(in crate::protocol) fn farewell(denial: &Denial, code: u16) -> Said {
 }
 
 /// As much of it as fits into a farewell.
-fn shortened(reason: &[u8]) -> Bytes {
+pub(in crate::protocol) fn shortened(reason: &[u8]) -> Bytes {
     let mut text = String::from_utf8_lossy(reason).into_owned();
     let end = (0..=REASON_LIMIT.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text.truncate(end);
     text.into()
 }
 
-async fn send(writer: &mut Writer, bytes: &[u8]) -> Result<(), LegError> {
+pub(in crate::protocol) async fn send(writer: &mut Writer, bytes: &[u8]) -> Result<(), LegError> {
     writer.put(bytes).await?;
     writer.flush().await
 }
 
 /// A key that nobody can guess, so that what an agent says does not look like another protocol to whoever stands between
 /// (RFC 6455, section 10.3).
-fn key() -> Result<[u8; 4], Failure> {
+pub(in crate::protocol) fn key() -> Result<[u8; 4], Failure> {
     let mut key = [0; 4];
     getrandom::fill(&mut key).map_err(|error| Failure::Upstream(error.to_string()))?;
     Ok(key)
 }
 
 /// What came of listening to one side.
-enum Heard {
+pub(in crate::protocol) enum Heard {
     Said(Said),
     Closed,
     Broken(Broken),
@@ -310,7 +310,11 @@ enum Heard {
 
 /// The next message. Waits as long as it takes; what has come of one counts as held meanwhile. Nothing is lost where this is
 /// dropped.
-async fn hear(reader: &mut Reader, messages: &mut Messages, holding: &mut Holding<'_>) -> Result<Heard, Failure> {
+pub(in crate::protocol) async fn hear(
+    reader: &mut Reader,
+    messages: &mut Messages,
+    holding: &mut Holding<'_>,
+) -> Result<Heard, Failure> {
     loop {
         match messages.next(reader.input()) {
             Ok(None) => {}
