@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::Notify;
 
+mod cluster;
 mod socket;
 mod two;
 

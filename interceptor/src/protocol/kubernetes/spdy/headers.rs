@@ -284,6 +284,11 @@ mod tests {
             let found = read(&block(&text, &dictionary(), FlushCompress::Sync));
             assert_eq!(found.as_ref().err(), why.as_ref(), "{:?}", text.get(..20));
         }
+        // Nor can they be written.
+        let pairs = |count: usize| (0..count).map(|number| (format!("n{number}"), vec![])).collect();
+        assert_eq!(Headers::new(pairs(PAIRS_LIMIT)).map(|_| ()), Ok(()));
+        assert_eq!(Headers::new(pairs(PAIRS_LIMIT + 1)), Err(Broken::Headers));
+        assert_eq!(Headers::new(vec![("a".into(), vec![0; HEADERS_LIMIT - 12])]), Err(Broken::Headers));
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::protocol::http::driver::{Next, Opened, agent_failed};
 use crate::protocol::kubernetes::spdy::{Decoder, Encoder, Frame, Headers};
 use crate::protocol::{Direction, Failure, Observation};
 
+/// What both ends take of memory beyond their input and output, in bytes: histories of compression in each direction.
+const MEMORY: usize = 700 * 1024;
+
 /// One end that is written to.
 struct Outlet<'a> {
     encoder: Encoder,
@@ -73,6 +76,8 @@ pub(super) async fn relay(
 ) -> Result<Next, Failure> {
     let (from_agent, to_agent) = &mut opened.agent;
     let (from_target, to_target) = &mut opened.target;
+    let mut room = talk.served.holding();
+    room.set(MEMORY)?;
     let roles = if talk.kind == Kind::Ports { Streams::ports() } else { Streams::command() };
     let wire = Wire {
         talk,

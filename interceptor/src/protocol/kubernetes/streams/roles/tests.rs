@@ -129,6 +129,7 @@ fn an_agent_does_what_clients_do() {
     for (frame, why) in [
         // Streams are opened once, in order, with odd numbers.
         (opens(2, "stdin"), Broken::Number),
+        (opens(10, "stdin"), Broken::Number),
         (opens(9, "stdin"), Broken::Number),
         (opens(7, "stdin"), Broken::Number),
         (opens(11, "stdin"), Broken::Twice),
