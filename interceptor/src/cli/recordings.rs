@@ -4,6 +4,8 @@
 //! off; 2 wrong use, or something could not be read. Everything recorded is printed without control characters: an
 //! agent cannot drive the terminal of whoever reads its session. Does not verify unless told to.
 
+mod asciicast;
+
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -17,7 +19,7 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::policy::Denial;
-use crate::protocol::{self, PROTOCOLS, Replayer, Shown};
+use crate::protocol::{self, PROTOCOLS, Replayer, Shown, Terminal};
 use crate::record::key::KeyError;
 use crate::record::reader::{Frame, ReadError, Reader, Summary};
 use crate::record::verify::{self, VerifyError};
@@ -87,6 +89,8 @@ enum Command {
 enum Format {
     /// One JSON object a line; data in base64
     Jsonl,
+    /// What programs printed in one session, for players of terminals (asciinema); needs --session
+    Asciicast,
 }
 
 /// Runs the command. `defaults` is the `[record]` section of the configuration, for what the arguments leave out.
@@ -108,6 +112,10 @@ pub fn run(
             replay(&reader()?, id, (!no_wait).then_some(*speed), json, out)?;
         }
         Command::Export { format: Format::Jsonl, session } => export(&reader()?, session.as_deref(), out)?,
+        Command::Export { format: Format::Asciicast, session } => {
+            let id = session.as_deref().ok_or(RecordingsError::WhichSession)?;
+            asciicast::export(&reader()?, id, out)?;
+        }
         Command::Verify { key, checkpoint } => {
             let key = PublicKey::load(&key.clone().unwrap_or_else(|| defaults.public_key()))?;
             let read = |path: &PathBuf| {
@@ -143,6 +151,12 @@ pub enum RecordingsError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A terminal is one session.
+    #[error("a terminal is of one session: name it with --session")]
+    WhichSession,
+    /// Nothing to play.
+    #[error("session {0} ran no program in a terminal, nor any other")]
+    NoTerminal(SessionId),
     /// No such session.
     #[error("no session begins with {0:?}; `interceptor recordings list` shows them")]
     NoSession(String),
@@ -411,6 +425,10 @@ impl<W: Write> Stage<'_, W> {
                     line(self.out, at, &format!("agent> {text}"))?;
                 }
             }
+            Shown::Terminal { stream, bytes } => {
+                self.end_grid()?;
+                line(self.out, at, &terminal(*stream, &String::from_utf8_lossy(bytes)))?;
+            }
             Shown::Message(text) | Shown::Other(text) => {
                 self.end_grid()?;
                 line(self.out, at, text)?;
@@ -443,6 +461,17 @@ impl<W: Write> Stage<'_, W> {
         }
         Ok(())
     }
+}
+
+/// What went through a terminal, in words.
+fn terminal(stream: Terminal, text: &str) -> String {
+    let name = match stream {
+        Terminal::Stdin => "stdin>",
+        Terminal::Stdout => "stdout|",
+        Terminal::Stderr => "stderr|",
+        Terminal::Resize { width, height } => return format!("terminal: {width}x{height}"),
+    };
+    text.lines().map(|line| format!("{name} {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// An event in words.

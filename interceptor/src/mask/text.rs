@@ -81,6 +81,18 @@ impl TextMasker {
         self.write(self.held.len(), self.held.len(), out);
     }
 
+    /// Passes on the lines that are complete, though a value may go on behind them; whether there was one. For whoever has
+    /// waited for more in vain, as one that follows a log does.
+    pub fn release_lines(&mut self, out: &mut Vec<u8>) -> bool {
+        if self.open != Open::No {
+            return false;
+        }
+        let waiting = self.held.get(self.passed..).unwrap_or_default();
+        let Some(end) = waiting.iter().rposition(|byte| *byte == b'\n') else { return false };
+        let end = self.passed + end + 1;
+        self.write(end, end, out)
+    }
+
     /// How many values were masked since it was asked last.
     pub fn take_count(&mut self) -> u64 {
         std::mem::take(&mut self.found)
@@ -272,6 +284,23 @@ mod tests {
         assert_eq!(out, b"server started\n");
         masker.push(b" more words that have nothing to do with it\n", &mut out).unwrap();
         assert!(out.ends_with(b"with it\n"));
+    }
+
+    #[test]
+    fn lines_do_not_wait_for_ever() {
+        let mut masker = ALL.clone();
+        let mut out = Vec::new();
+        masker.push(format!("took 17\ncard {CARD}\nbegins 4111").as_bytes(), &mut out).unwrap();
+        assert_eq!(out, b"");
+        assert!(masker.release_lines(&mut out) && !masker.release_lines(&mut out));
+        assert_eq!(out, b"took 17\ncard [masked:x]\n");
+        masker.push(b"111111111111 ends\n", &mut out).unwrap();
+        masker.finish(&mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "took 17\ncard [masked:x]\nbegins [masked:x] ends\n");
+        // A key goes on over lines: it waits.
+        let mut masker = ALL.clone();
+        masker.push(b"-----BEGIN PRIVATE KEY-----\nMIIEvQ\n", &mut Vec::new()).unwrap();
+        assert!(!masker.release_lines(&mut Vec::new()));
     }
 
     #[test]

@@ -333,6 +333,37 @@ pub enum Shown {
     Complete(String),
     /// An error or notice that the agent received.
     Message(String),
+    /// What a program was told or has printed, as it came: it can be played in a terminal.
+    Terminal {
+        /// Which of its streams.
+        stream: Terminal,
+        /// What came of it, which may end within a character.
+        #[serde(rename = "text", serialize_with = "as_text")]
+        bytes: Vec<u8>,
+    },
     /// Other traffic, summed up.
     Other(String),
+}
+
+fn as_text<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&String::from_utf8_lossy(bytes))
+}
+
+/// A stream of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Terminal {
+    /// What it reads.
+    Stdin,
+    /// What it prints.
+    Stdout,
+    /// What it prints of errors.
+    Stderr,
+    /// The new size of its terminal.
+    Resize {
+        /// In columns.
+        width: u16,
+        /// In rows.
+        height: u16,
+    },
 }

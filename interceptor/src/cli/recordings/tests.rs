@@ -213,3 +213,48 @@ fn errors_say_what_to_do() {
     assert!(error(&["list", "--spool", empty.path().to_str().unwrap()]).contains("holds no recording"));
     assert!(Line::try_parse_from(["recordings", "replay", "ab", "--speed", "0"]).is_err());
 }
+
+#[test]
+fn a_program_is_exported_as_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, key) = (dir.path().join("spool"), dir.path().join("key"));
+    let config = Config { spool, key, free_space_floor: 0, ..Config::default() };
+    let message = |payload: &[u8]| {
+        let mut frame = vec![0x82, u8::try_from(payload.len()).unwrap()];
+        frame.extend_from_slice(payload);
+        frame
+    };
+    let asked = b"GET /api/v1/namespaces/s/pods/p/exec?command=sh HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\n\r\n";
+    let data = |direction, bytes: &[u8]| Event::Data { direction, bytes: Bytes::copy_from_slice(bytes) };
+    let Event::SessionOpened { identity, origin, facts, target, .. } = opened() else { panic!() };
+    let events = [
+        Event::SessionOpened { identity, origin, facts, target, protocol: Some("kubernetes".into()) },
+        data(Direction::FromAgent, asked),
+        data(Direction::ToAgent, b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n"),
+        data(Direction::FromAgent, &message(b"\x04{\"Width\":90,\"Height\":30}")),
+        data(Direction::ToAgent, &message(b"\x01\x1b[1m\xc3")),
+        data(Direction::ToAgent, &message(b"\x01\xbc $ ")),
+        data(Direction::FromAgent, &message(b"\0exit\r")),
+    ];
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+        let recorder = Recorder::open(&config, Arc::new(SystemClock::new())).unwrap();
+        for event in events {
+            recorder.append(SessionId::from_bytes(ID), event).await.unwrap();
+        }
+        recorder.append(SessionId::from_bytes([0xac; 16]), opened()).await.unwrap();
+        recorder.close().await.unwrap();
+    });
+    let fixture = Fixture { _dir: dir, config };
+    let (code, text) = fixture.run(&["export", "--format", "asciicast", "--session", "abab"], false);
+    code.unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["version"], &lines[0]["width"], &lines[0]["height"]), (&2.into(), &90.into(), &30.into()));
+    let kinds: Vec<(&str, &str)> =
+        lines.iter().skip(1).map(|line| (line[1].as_str().unwrap(), line[2].as_str().unwrap())).collect();
+    assert_eq!(kinds, [("r", "90x30"), ("o", "\u{1b}[1m"), ("o", "\u{fc} $ "), ("i", "exit\r")]);
+    let (_, replayed) = fixture.run(&["replay", "--no-wait", "abab"], false);
+    assert!(replayed.contains("stdin> exit") && replayed.contains("terminal: 90x30"), "{replayed}");
+    assert!(matches!(fixture.run(&["export", "--format", "asciicast"], false).0, Err(RecordingsError::WhichSession)));
+    let none = fixture.run(&["export", "--format", "asciicast", "--session", "ac"], false).0;
+    assert!(matches!(none, Err(RecordingsError::NoTerminal(_))), "{none:?}");
+}

@@ -32,6 +32,20 @@ pub(in crate::protocol) struct Replay {
     is_two: bool,
     /// It has become a WebSocket.
     is_socket: bool,
+    /// How messages of a cluster's sockets are shown.
+    shows: Option<ShowMessage>,
+    /// What was asked for last.
+    last: String,
+}
+
+/// Shows a binary message that goes this way, on a socket that was asked for so; `None` where it is no more than bytes.
+pub(in crate::protocol) type ShowMessage = fn(asked: &str, from_agent: bool, message: &[u8]) -> Option<Shown>;
+
+impl Replay {
+    /// One that shows messages so.
+    pub(in crate::protocol) fn showing(shows: ShowMessage) -> Self {
+        Self { shows: Some(shows), ..Self::default() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -103,11 +117,14 @@ impl Replayer for Replay {
             return stream.frames();
         }
         if self.is_socket {
-            return stream.said(from_agent);
+            return stream.said(from_agent, (self.shows, &self.last));
         }
         let mut shown = stream.messages(from_agent, &mut self.asked, &mut self.is_socket);
+        if let Some(Shown::Statement(text)) = shown.iter().rfind(|shown| matches!(shown, Shown::Statement(_))) {
+            self.last.clone_from(text);
+        }
         if self.is_socket {
-            shown.extend(self.target.said(false));
+            shown.extend(self.target.said(false, (self.shows, &self.last)));
         }
         shown
     }
@@ -147,7 +164,7 @@ impl Stream {
     }
 
     /// Messages of a WebSocket.
-    fn said(&mut self, from_agent: bool) -> Vec<Shown> {
+    fn said(&mut self, from_agent: bool, (shows, asked): (Option<ShowMessage>, &str)) -> Vec<Shown> {
         let mut shown = Vec::new();
         let messages = self.messages.get_or_insert_with(|| Messages::new(false, MESSAGE_LIMIT));
         let mut input = BytesMut::from(self.held.as_slice());
@@ -156,7 +173,13 @@ impl Stream {
                 Ok(None) => break false,
                 Err(_) => break true,
                 Ok(Some(Said::Text(text))) => shortened(&text),
-                Ok(Some(Said::Binary(bytes))) => format!("{} bytes", bytes.len()),
+                Ok(Some(Said::Binary(bytes))) => match shows.and_then(|shows| shows(asked, from_agent, &bytes)) {
+                    Some(message) => {
+                        shown.push(message);
+                        continue;
+                    }
+                    None => format!("{} bytes", bytes.len()),
+                },
                 Ok(Some(Said::Close(code, reason))) => {
                     let code = code.map(|code| format!(" {code}")).unwrap_or_default();
                     shown.push(Shown::Message(

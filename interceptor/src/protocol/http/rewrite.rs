@@ -236,6 +236,19 @@ impl<'a> Rewriter<'a> {
         Ok(())
     }
 
+    /// Passes on what is complete of a text, though nothing has come behind it for a while: whoever follows a log sees it.
+    /// Whether there was anything.
+    pub fn release(&mut self, out: &mut Vec<u8>) -> bool {
+        let Kind::Text(text) = &mut self.kind else { return false };
+        self.masked.clear();
+        let released = text.release_lines(&mut self.masked);
+        match &mut self.scrub {
+            Some(scrub) => out.extend_from_slice(&scrub.push(&self.masked)),
+            None => out.extend_from_slice(&self.masked),
+        }
+        released
+    }
+
     /// How many values were masked since it was asked last, by the path that they stand at; `body` is for detectors.
     pub fn take_counts(&mut self) -> Counts {
         let (mut counts, found) = match &mut self.kind {

@@ -36,6 +36,7 @@ mod action;
 mod denial;
 pub mod masks;
 mod object;
+mod replay;
 mod resource;
 pub mod spdy;
 mod streams;
@@ -52,7 +53,7 @@ use super::http::dialect::{Asked, Dialect, Upgrade};
 use super::http::driver::{self, Next, Opened};
 use super::http::rewrite;
 use super::http::route::{Location, Routes};
-use super::http::{Config, ONE, Settings, TWO, replay, sniff};
+use super::http::{Config, ONE, Settings, TWO, sniff};
 use super::{Close, Conn, Failure, Gate, Protocol, Question, Registration, Replayer, Sniff, Target};
 use crate::policy::{Command, Denial};
 use crate::tls;
@@ -103,7 +104,7 @@ impl Protocol for Kubernetes {
     }
 
     fn replayer(&self) -> Box<dyn Replayer> {
-        Box::new(replay::Replay::default())
+        Box::new(replay::Cluster::default())
     }
 }
 

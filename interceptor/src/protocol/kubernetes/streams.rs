@@ -35,16 +35,18 @@ pub(super) const SPDY: Upgrade = "SPDY/3.1";
 
 /// How streams share a WebSocket: the names that are passed on, and nothing else of what is offered.
 const SUBPROTOCOLS: &[&str] = &["v4.channel.k8s.io", "v5.channel.k8s.io"];
+/// SPDY in the messages of a WebSocket, as port-forward has it.
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 /// A token of the agent's own, among them.
 const BEARER: &str = "base64url.bearer.authorization.k8s.io.";
 const PROTOCOL: &str = "sec-websocket-protocol";
 
 /// Channels of a program.
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
+pub(super) const STDIN: u8 = 0;
+pub(super) const STDOUT: u8 = 1;
+pub(super) const STDERR: u8 = 2;
 const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
+pub(super) const RESIZE: u8 = 4;
 /// What ends a channel (v5.channel.k8s.io).
 const CLOSE: u8 = 255;
 
@@ -94,7 +96,7 @@ pub(super) fn upgrade(head: &RequestHead, location: &Location) -> Result<Option<
     let Some(upgrade) = fields.get("upgrade") else {
         return if fields.lists("connection", "upgrade") { Err("it upgrades to nothing") } else { Ok(None) };
     };
-    let Some(_kind) = Kind::of(location) else {
+    let Some(kind) = Kind::of(location) else {
         return Err("only exec, attach and port-forward are upgraded: ask for watches and logs without");
     };
     if upgrade.eq_ignore_ascii_case(SPDY.as_bytes()) {
@@ -105,7 +107,8 @@ pub(super) fn upgrade(head: &RequestHead, location: &Location) -> Result<Option<
     if !socket::asks(head)? {
         return Err("it upgrades to nothing");
     }
-    if !offered(head).all(|name| SUBPROTOCOLS.contains(&name)) || offered(head).next().is_none() {
+    let is_known = |name: &str| SUBPROTOCOLS.contains(&name) || (kind == Kind::Ports && name == TUNNEL);
+    if !offered(head).all(is_known) || offered(head).next().is_none() {
         return Err("it offers to share the WebSocket in a way that is not known here: v4.channel.k8s.io and \
                     v5.channel.k8s.io are; clients go on with SPDY");
     }
@@ -125,7 +128,14 @@ pub(super) async fn relay(mut opened: Opened<'_>) -> Result<Next, Failure> {
     let [stdout, stderr] = texts.map(|text| Output::new(text, spellings.clone()));
     let talk = Talk { served: opened.served, asked: opened.asked, kind };
     if opened.agreed.fields.get("upgrade").is_some_and(|name| name.eq_ignore_ascii_case(SPDY.as_bytes())) {
-        return multiplexed::relay(&talk, (stdout, stderr), &mut opened).await;
+        return multiplexed::relay(&talk, (stdout, stderr), &mut opened, false).await;
+    }
+    match opened.agreed.fields.text(PROTOCOL) {
+        Some(TUNNEL) if kind == Kind::Ports => {
+            return multiplexed::relay(&talk, (stdout, stderr), &mut opened, true).await;
+        }
+        Some(chosen) if SUBPROTOCOLS.contains(&chosen) => {}
+        _ => return Err(Failure::Upstream("it shares the WebSocket in a way that it was not offered".to_owned())),
     }
     channels::relay(&talk, (stdout, stderr), &mut opened).await
 }

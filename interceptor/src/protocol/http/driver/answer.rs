@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -23,6 +24,9 @@ use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::transcript::Transcript;
 use crate::protocol::http::{denial, inject};
 use crate::protocol::{Direction, Failure, Observation};
+
+/// How long a text that has to be masked waits for what may go on behind its last line.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long the body of an answer is that goes to the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,7 +286,14 @@ impl<'a> Delivery<'a> {
         }
         let (mut held, mut echoed) = (self.served.holding(), false);
         loop {
-            let piece = match self.next(hearing).await? {
+            let heard = match timeout(PATIENCE, self.next(hearing)).await {
+                Ok(heard) => heard?,
+                Err(_elapsed) => {
+                    self.released(&mut rewriter, (&mut waits, &mut echoed)).await?;
+                    self.next(hearing).await?
+                }
+            };
+            let piece = match heard {
                 Ok(piece) => piece,
                 Err(why) => return Ok(Err(why)),
             };
@@ -330,6 +341,22 @@ impl<'a> Delivery<'a> {
             trailers
         };
         self.end(trailers.map(status)).await.map(Ok)
+    }
+
+    /// Passes on what is complete, though nothing has come behind it.
+    async fn released(
+        &mut self,
+        rewriter: &mut Rewriter<'_>,
+        (waits, echoed): (&mut Option<ResponseHead>, &mut bool),
+    ) -> Result<(), Failure> {
+        let mut out = Vec::new();
+        if !rewriter.release(&mut out) {
+            return Ok(());
+        }
+        self.note(rewriter, echoed).await?;
+        self.begin(waits, None).await?;
+        self.deliver(out.into()).await?;
+        self.flush().await
     }
 
     /// Sends the head, if it still waits. `whole`: how much there is, where that is all.

@@ -1,10 +1,11 @@
-//! Streams of SPDY/3.1: every frame is read, what it belongs to is known, and it is written anew.
+//! Streams of SPDY/3.1: every frame is read, what it belongs to is known, and it is written anew. The frames go as they are,
+//! or in the messages of a WebSocket (a tunnel).
 //!
 //! Of forwarded ports each is judged by itself when the first stream for it is opened: the request did not name them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex as Kept;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
@@ -14,7 +15,10 @@ use super::output::{Output, PATIENCE, Unprintable};
 use super::roles::{Kind as Role, Streams};
 use super::{ERROR, End, Kind, RESIZE, STDERR, STDIN, STDOUT, Talk};
 use crate::policy::Denial;
+use crate::protocol::http::codec::socket::{Messages, Said};
 use crate::protocol::http::driver::leg::{LegError, Reader, Writer};
+use crate::protocol::http::driver::served::Holding;
+use crate::protocol::http::driver::socket::{Heard, hear, key};
 use crate::protocol::http::driver::{Next, Opened, agent_failed};
 use crate::protocol::kubernetes::spdy::{Decoder, Encoder, Frame, Headers};
 use crate::protocol::{Direction, Failure, Observation};
@@ -22,10 +26,63 @@ use crate::protocol::{Direction, Failure, Observation};
 /// What both ends take of memory beyond their input and output, in bytes: histories of compression in each direction.
 const MEMORY: usize = 700 * 1024;
 
+/// The longest message of a tunnel, in bytes.
+const MESSAGE_LIMIT: usize = 1 << 20;
+
+/// One end that is read from.
+struct Inlet<'a> {
+    reader: &'a mut Reader,
+    /// Of a tunnel: its messages, and what they have carried.
+    tunnel: Option<(Messages, BytesMut)>,
+}
+
+/// What came.
+enum Filled {
+    More,
+    Closed,
+    /// Of a tunnel: to be answered.
+    Ping(Bytes),
+    Broken(String),
+}
+
+impl Inlet<'_> {
+    fn input(&mut self) -> &mut BytesMut {
+        match &mut self.tunnel {
+            Some((_, carried)) => carried,
+            None => self.reader.input(),
+        }
+    }
+
+    /// Waits for more. Nothing is lost where this is dropped.
+    async fn fill(&mut self, holding: &mut Holding<'_>) -> Result<Filled, Failure> {
+        let Some((messages, carried)) = &mut self.tunnel else {
+            return Ok(match self.reader.fill().await {
+                Ok(0) => Filled::Closed,
+                Ok(_) => Filled::More,
+                Err(error) => Filled::Broken(error.to_string()),
+            });
+        };
+        Ok(match hear(self.reader, messages, holding).await? {
+            Heard::Said(Said::Binary(bytes)) => {
+                carried.extend_from_slice(&bytes);
+                Filled::More
+            }
+            Heard::Said(Said::Ping(payload)) => Filled::Ping(payload),
+            Heard::Said(Said::Pong) => Filled::More,
+            Heard::Said(Said::Close(..)) | Heard::Closed => Filled::Closed,
+            Heard::Said(Said::Text(_)) => Filled::Broken("a message of the tunnel is text".to_owned()),
+            Heard::Broken(broken) => Filled::Broken(broken.to_string()),
+            Heard::Failed(error) => Filled::Broken(error.to_string()),
+        })
+    }
+}
+
 /// One end that is written to.
 struct Outlet<'a> {
     encoder: Encoder,
     writer: &'a mut Writer,
+    /// Of a tunnel: whether its messages have to be masked (RFC 6455, section 5.3).
+    tunnel: Option<bool>,
 }
 
 impl Outlet<'_> {
@@ -33,8 +90,33 @@ impl Outlet<'_> {
     async fn send(&mut self, frame: &Frame) -> Result<(), LegError> {
         let mut bytes = Vec::new();
         self.encoder.write(frame, &mut bytes).map_err(|broken| LegError::Io(std::io::Error::other(broken)))?;
+        if self.tunnel.is_some() {
+            return self.message(&Said::Binary(bytes.into())).await;
+        }
         self.writer.put(&bytes).await?;
         self.writer.flush().await
+    }
+
+    /// A message of a tunnel.
+    async fn message(&mut self, said: &Said) -> Result<(), LegError> {
+        let mut bytes = Vec::new();
+        said.write(&mut bytes, self.key()?);
+        self.writer.put(&bytes).await?;
+        self.writer.flush().await
+    }
+
+    async fn pong(&mut self, payload: &[u8]) -> Result<(), LegError> {
+        let mut bytes = Vec::new();
+        Said::write_pong(&mut bytes, payload, self.key()?);
+        self.writer.put(&bytes).await?;
+        self.writer.flush().await
+    }
+
+    fn key(&self) -> Result<Option<[u8; 4]>, LegError> {
+        if self.tunnel != Some(true) {
+            return Ok(None);
+        }
+        key().map(Some).map_err(|error| LegError::Io(std::io::Error::other(error.to_string())))
     }
 }
 
@@ -73,6 +155,7 @@ pub(super) async fn relay(
     talk: &Talk<'_>,
     outputs: (Output, Output),
     opened: &mut Opened<'_>,
+    tunnelled: bool,
 ) -> Result<Next, Failure> {
     let (from_agent, to_agent) = &mut opened.agent;
     let (from_target, to_target) = &mut opened.target;
@@ -81,8 +164,8 @@ pub(super) async fn relay(
     let roles = if talk.kind == Kind::Ports { Streams::ports() } else { Streams::command() };
     let wire = Wire {
         talk,
-        agent: Mutex::new(Outlet { encoder: Encoder::new(), writer: to_agent }),
-        target: Mutex::new(Outlet { encoder: Encoder::new(), writer: to_target }),
+        agent: Mutex::new(Outlet { encoder: Encoder::new(), writer: to_agent, tunnel: tunnelled.then_some(false) }),
+        target: Mutex::new(Outlet { encoder: Encoder::new(), writer: to_target, tunnel: tunnelled.then_some(true) }),
         state: Kept::new(State {
             roles,
             error: None,
@@ -93,6 +176,9 @@ pub(super) async fn relay(
             next: 0,
         }),
     };
+    let carried = |masked| tunnelled.then(|| (Messages::new(masked, MESSAGE_LIMIT), BytesMut::new()));
+    let from_agent = Inlet { reader: from_agent, tunnel: carried(true) };
+    let from_target = Inlet { reader: from_target, tunnel: carried(false) };
     let end = tokio::select! {
         end = wire.up(from_agent) => end?,
         end = wire.down(from_target, outputs) => end?,
@@ -103,15 +189,20 @@ pub(super) async fn relay(
 
 impl Wire<'_> {
     /// What the agent says.
-    async fn up(&self, agent: &mut Reader) -> Result<End, Failure> {
+    async fn up(&self, mut agent: Inlet<'_>) -> Result<End, Failure> {
         let mut decoder = Decoder::new();
+        let mut holding = self.talk.served.holding();
         loop {
             let frame = match decoder.next(agent.input()) {
                 Ok(Some(frame)) => frame,
-                Ok(None) => match agent.fill().await {
-                    Ok(0) => return Ok(End::Closed),
-                    Ok(_) => continue,
-                    Err(error) => return Err(agent_failed(error)),
+                Ok(None) => match agent.fill(&mut holding).await? {
+                    Filled::Closed => return Ok(End::Closed),
+                    Filled::More => continue,
+                    Filled::Ping(payload) => {
+                        self.agent.lock().await.pong(&payload).await.map_err(agent_failed)?;
+                        continue;
+                    }
+                    Filled::Broken(why) => return Ok(self.talk.refused(&why)),
                 },
                 Err(broken) => return Ok(self.talk.refused(&broken.to_string())),
             };
@@ -125,7 +216,7 @@ impl Wire<'_> {
                 continue;
             }
             if let Frame::SynStream { id, headers, .. } = &frame {
-                match self.opens(*id, headers, role, agent).await? {
+                match self.opens(*id, headers, role, agent.reader).await? {
                     Ok(true) => {}
                     Ok(false) => continue,
                     Err(denial) => return Ok(End::Refused(denial)),
@@ -252,16 +343,17 @@ impl Wire<'_> {
     }
 
     /// What the target says.
-    async fn down(&self, target: &mut Reader, (mut stdout, mut stderr): (Output, Output)) -> Result<End, Failure> {
+    async fn down(&self, mut target: Inlet<'_>, (mut stdout, mut stderr): (Output, Output)) -> Result<End, Failure> {
         let mut decoder = Decoder::new();
         let (mut out_id, mut err_id) = (None, None);
         let mut due = None;
+        let mut holding = self.talk.served.holding();
         loop {
             let frame = match decoder.next(target.input()) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => {
                     let filled = tokio::select! {
-                        filled = target.fill() => filled,
+                        filled = target.fill(&mut holding) => filled?,
                         () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                             due = None;
                             if let Err(why) = self.release((&mut stdout, out_id), (&mut stderr, err_id)).await? {
@@ -271,14 +363,20 @@ impl Wire<'_> {
                         }
                     };
                     match filled {
-                        Ok(1..) => continue,
-                        Ok(0) => {
+                        Filled::More => continue,
+                        Filled::Ping(payload) => {
+                            if let Err(error) = self.target.lock().await.pong(&payload).await {
+                                return Ok(End::Target(error.to_string()));
+                            }
+                            continue;
+                        }
+                        Filled::Closed => {
                             let released = self.release((&mut stdout, out_id), (&mut stderr, err_id)).await?;
                             return Ok(
                                 released.map_or_else(|why| self.talk.refused(&why.to_string()), |()| End::Closed)
                             );
                         }
-                        Err(error) => return Ok(End::Target(error.to_string())),
+                        Filled::Broken(why) => return Ok(End::Target(why)),
                     }
                 }
                 Err(broken) => return Ok(End::Target(broken.to_string())),
@@ -393,6 +491,11 @@ impl Wire<'_> {
         }
         if !matches!(end, End::Closed) {
             agent.send(&Frame::GoAway { last: 0, status: 1 }).await.map_err(agent_failed)?;
+        }
+        if agent.tunnel.is_some() {
+            agent.message(&Said::Close(Some(1000), Bytes::new())).await.map_err(agent_failed)?;
+            let mut target = self.target.lock().await;
+            let _best_effort = target.message(&Said::Close(Some(1000), Bytes::new())).await;
         }
         Ok(())
     }

@@ -96,6 +96,28 @@ impl Side {
         self.write(out).await;
     }
 
+    async fn send_message(&mut self, frame: Frame, masked: bool) {
+        let (mut inner, mut out) = (Vec::new(), Vec::new());
+        self.encoder.write(&frame, &mut inner).unwrap();
+        Said::Binary(inner.into()).write(&mut out, masked.then_some([1, 2, 3, 4]));
+        self.write(out).await;
+    }
+
+    async fn frame_of_message(&mut self) -> Frame {
+        let mut carried = BytesMut::new();
+        loop {
+            if let Some(frame) = self.decoder.next(&mut carried).unwrap() {
+                return frame;
+            }
+            match self.messages.next(&mut self.input).unwrap() {
+                Some(Said::Binary(bytes)) => carried.extend_from_slice(&bytes),
+                Some(Said::Pong) => {}
+                Some(other) => panic!("{other:?}"),
+                None => self.more().await,
+            }
+        }
+    }
+
     async fn frame(&mut self) -> Frame {
         loop {
             if let Some(frame) = self.decoder.next(&mut self.input).unwrap() {
@@ -386,7 +408,7 @@ async fn upgrades_are_for_programs_and_ports_and_shared_in_known_ways_alone() {
         ("GET /api/v1/namespaces/shop/pods?watch=1", socket.to_owned()),
         (&*format!("GET {EXEC}"), socket.to_owned()),
         (&*format!("GET {EXEC}"), format!("{socket}Sec-WebSocket-Protocol: base64.channel.k8s.io\r\n")),
-        (&*format!("GET {PORTS}"), format!("{socket}Sec-WebSocket-Protocol: SPDY/3.1+portforward.k8s.io\r\n")),
+        (&*format!("GET {EXEC}"), format!("{socket}Sec-WebSocket-Protocol: SPDY/3.1+portforward.k8s.io\r\n")),
         (&*format!("POST {EXEC}"), "Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n".to_owned()),
         (&*format!("POST {EXEC}"), "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 2\r\n".to_owned()),
         (&*format!("POST {EXEC}"), "Upgrade: SPDY/3.1\r\nContent-Length: 0\r\n".to_owned()),
@@ -448,6 +470,33 @@ async fn streams_that_are_none_end_it() {
     }
 }
 
+#[tokio::test]
+async fn ports_are_reached_through_a_tunnel_as_well() {
+    const TUNNEL: &str = "Sec-WebSocket-Protocol: SPDY/3.1+portforward.k8s.io\r\n";
+    let mut cluster = Cluster::new(Answer::Permit(&[]));
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    cluster.ask(&format!("GET {PORTS}"), &format!("{upgrade}{key}{TUNNEL}")).await;
+    let mut target = cluster.target().await;
+    target.head().await;
+    target.write(format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}{TUNNEL}\r\n")).await;
+    cluster.agent.head().await;
+    for frame in pair(1, "80", "0") {
+        cluster.agent.send_message(frame.clone(), true).await;
+        assert_eq!(target.frame_of_message().await, frame);
+    }
+    target.send_message(reply(3), false).await;
+    assert_eq!(cluster.agent.frame_of_message().await, reply(3));
+    cluster.agent.send_message(data(3, "GET /", true), true).await;
+    assert_eq!(target.frame_of_message().await, data(3, "GET /", true));
+    let mut ping = Vec::new();
+    Said::Ping("alive".into()).write(&mut ping, None);
+    target.write(ping).await;
+    target.send_message(data(3, "hi", true), false).await;
+    assert_eq!(cluster.agent.frame_of_message().await, data(3, "hi", true));
+    assert_eq!(cluster.gate.judged.lock().len(), 2);
+}
+
 /// What a client opens for one connection.
 fn pair(first: u32, port: &str, request: &str) -> [Frame; 2] {
     let of = |id, kind| opens(id, &[("streamtype", kind), ("port", port), ("requestid", request)]);
@@ -504,4 +553,22 @@ async fn a_session_that_ends_ends_its_streams() {
     assert!(why.contains("the script says so"), "{why}");
     assert!(matches!(cluster.served.await.unwrap(), Ok(Close::Ended)));
     assert_eq!(target.stream.read_buf(&mut target.input).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn whoever_follows_a_log_sees_its_last_line() {
+    let mut cluster = Cluster::new(Answer::Permit(&["card"]));
+    cluster.ask("GET /api/v1/namespaces/shop/pods/web/log?follow=true", "").await;
+    let mut target = cluster.target().await;
+    target.head().await;
+    target.write("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    assert!(cluster.agent.head().await.starts_with("HTTP/1.1 200 "));
+    for (line, told) in [("took 17\n", "took 17\n"), ("card 4111111111111111\n", "card [masked:card]\n")] {
+        target.write(format!("{:x}\r\n{line}\r\n", line.len())).await;
+        let expected = format!("{:x}\r\n{told}\r\n", told.len());
+        while cluster.agent.input.len() < expected.len() {
+            cluster.agent.more().await;
+        }
+        assert_eq!(String::from_utf8_lossy(&cluster.agent.input.split()), expected);
+    }
 }
