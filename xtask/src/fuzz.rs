@@ -210,6 +210,7 @@ fn seed(target: &str) -> Result<()> {
     let seeds = match target {
         "postgres_analysis" => statements()?,
         "config" => blocks("README.md", "```toml\n")?,
+        "kubernetes_request" => CLUSTER.iter().map(|request| request.as_bytes().to_vec()).collect(),
         "http_codec" => REQUESTS.iter().map(|request| request.to_vec()).collect(),
         "http_rewrite" => BODIES.iter().map(|body| body.to_vec()).collect(),
         "postgres_codec" => MESSAGES.iter().map(|message| message.to_vec()).collect(),
@@ -254,6 +255,15 @@ const REQUESTS: &[&[u8]] = &[
     b"GET / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n4\r\nWiki\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\n\r\nhi",
     b"4\r\nWiki\r\n5\r\npedia\r\n0\r\nX-Trailer: y\r\n\r\n",
+];
+const CLUSTER: &[&str] = &[
+    "GET /api/v1/namespaces/shop/pods?watch=1&fieldSelector=metadata.name%3Dweb",
+    "DELETE /apis/apps/v1/namespaces/shop/deployments/web?dryRun=All",
+    "POST /api/v1/namespaces/shop/pods/web/exec?command=sh&command=-c&stdin=true&container=app",
+    "PATCH /apis/apps/v1/namespaces/shop/deployments/web\ncontent-type: application/json-patch+json\n\n[{\"op\":\"replace\",\"path\":\"/spec/replicas\",\"value\":0}]",
+    "PATCH /apis/apps/v1/namespaces/shop/deployments/web\ncontent-type: application/merge-patch+json\n\n{\"spec\":{\"template\":{\"spec\":{\"hostNetwork\":true}}}}",
+    "POST /api/v1/namespaces/shop/pods\ncontent-type: application/json\nimpersonate-user: a\n\n{\"spec\":{\"containers\":[{\"image\":\"a\",\"securityContext\":{\"capabilities\":{\"add\":[\"SYS_ADMIN\"]}}}]}}",
+    "GET /openapi/v2",
 ];
 /// Which plan, kind and coding; where it is cut; the body.
 const BODIES: &[&[u8]] = &[

@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(told(web(3, "a")), "Deployment shop/web unchanged");
         assert_eq!(
             told(web(0, "b")),
-            "Deployment shop/web changed:\n  spec.images.0: \"a\" -> \"b\"\n  spec.replicas: 3 -> 0"
+            "Deployment shop/web changed:\n  spec.replicas: 3 -> 0\n  spec.images.0: \"a\" -> \"b\""
         );
     }
 

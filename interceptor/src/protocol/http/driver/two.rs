@@ -98,12 +98,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let Ok(mut connection) = begin(stream, patience).await else { return };
-    if let Ok(Some(Ok((_, mut respond)))) = timeout(patience, connection.accept()).await {
-        if let Ok(head) = head.to_two()
-            && let Ok(mut out) = respond.send_response(head, false)
-        {
-            let _told = out.send_data(body, true);
-        }
+    if let Ok(Some(Ok((_, mut respond)))) = timeout(patience, connection.accept()).await
+        && let Ok(head) = head.to_two()
+        && let Ok(mut out) = respond.send_response(head, false)
+    {
+        let _told = out.send_data(body, true);
     }
     connection.graceful_shutdown();
     flush(&mut connection).await;
