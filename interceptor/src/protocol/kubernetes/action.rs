@@ -1,6 +1,6 @@
 //! From a request to what it would do to a cluster, as policies see it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -26,7 +26,7 @@ const IMPERSONATE: &str = "impersonate-";
 /// The command of a request.
 pub(super) fn command(asked: &Asked<'_>) -> Command {
     let Asked { target, head, location, body, .. } = *asked;
-    let mut reading = Reading { target, actions: BTreeMap::new(), opaque: http::doubts(head).collect() };
+    let mut reading = Reading { target, actions: BTreeSet::new(), object: None, opaque: http::doubts(head).collect() };
     let (mut k8s, mut fields, mut found) = (KubernetesFacts::default(), Vec::new(), Found::default());
     let patch = head.fields.text("content-type").and_then(|kind| Patch::of(essence(kind)));
     match read_body(asked, patch) {
@@ -48,7 +48,7 @@ pub(super) fn command(asked: &Asked<'_>) -> Command {
         Err(why) => reading.opaque.push(why),
     }
     reading.impersonations(head);
-    let is_secret = reading.actions.keys().any(|(_, resource)| touches_secrets(resource));
+    let is_secret = reading.actions.iter().any(|(_, resource)| touches_secrets(resource));
     let facts = Facts {
         has_where: true,
         statements: 1,
@@ -72,14 +72,16 @@ pub(super) fn command(asked: &Asked<'_>) -> Command {
 struct Reading<'a> {
     target: &'a Arc<str>,
     /// In their order by name, each once.
-    actions: BTreeMap<(ActionName, Resource), ()>,
+    actions: BTreeSet<(ActionName, Resource)>,
+    /// What the path names.
+    object: Option<Resource>,
     opaque: Vec<String>,
 }
 
 impl Reading<'_> {
     fn act(&mut self, name: ActionName, resource: Option<Resource>) {
         let resource = resource.unwrap_or_else(|| self.whole());
-        self.actions.insert((name, resource), ());
+        self.actions.insert((name, resource));
     }
 
     fn whole(&self) -> Resource {
@@ -115,6 +117,7 @@ impl Reading<'_> {
         }
         let name = request.name.as_deref().or(found.name.as_deref().filter(|_| request.verb == Verb::Create));
         let whole = self.object(request, false, name);
+        self.object = Some(whole.clone());
         if let Some(name) = connects {
             self.act(name, Some(whole));
             return;
@@ -152,6 +155,10 @@ impl Reading<'_> {
             Verb::Proxy | Verb::Unknown => {
                 self.opaque.push(format!("its method is {:.40}", asked.head.method));
             }
+        }
+        let changes = matches!(request.verb, Verb::Create | Verb::Update | Verb::Patch);
+        if changes && request.group == "autoscaling" && request.resource == "horizontalpodautoscalers" {
+            self.act(ActionName::K8S_SCALE, Some(self.object(request, false, name)));
         }
         if request.spans_namespaces() {
             let all = self.object(request, true, None);
@@ -228,9 +235,9 @@ impl Reading<'_> {
         let whole = self.whole();
         let opaque = (!self.opaque.is_empty()).then(|| (ActionName::K8S_OPAQUE, self.opaque.join("; ")));
         // What cannot be known is asked for of the same object, or of the target where there is none.
-        let place = self.actions.keys().next().map_or(whole, |(_, resource)| resource.clone());
+        let place = self.object.unwrap_or(whole);
         let note = opaque.map(|(name, note)| action(name, place, Some(note.into())));
-        self.actions.into_keys().map(|(name, resource)| action(name, resource, None)).chain(note).collect()
+        self.actions.into_iter().map(|(name, resource)| action(name, resource, None)).chain(note).collect()
     }
 }
 

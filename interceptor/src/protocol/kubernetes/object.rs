@@ -96,6 +96,8 @@ fn root(object: &Value, facts: &mut KubernetesFacts, found: &mut Found) {
         let shown = |(name, value): (&String, &Value)| format!("{name}={}", value.as_str().unwrap_or_default());
         facts.labels.extend(labels.iter().map(shown));
     }
+    // What takes the place of all takes that of the replicas as well.
+    found.scales |= field(object, "$patch").is_some();
     let Some(spec) = field(object, "spec") else { return };
     let Value::Object(fields) = spec else {
         found.scales |= spec.is_null();
@@ -332,6 +334,7 @@ mod tests {
             (json!({"spec": null}), Patch::Merge),
             (json!({"spec": {"Replicas": 0}}), Patch::Merge),
             (json!({"spec": {"$patch": "replace"}}), Patch::Strategic),
+            (json!({"$patch": "replace", "metadata": {}}), Patch::Strategic),
             (json!({"spec": {"$retainKeys": ["template"]}}), Patch::Strategic),
             (json!({"spec": {"replicas": 5}}), Patch::Apply),
         ] {

@@ -69,6 +69,9 @@ fn whatever_may_scale_is_a_scale() {
     ] {
         assert!(actions(&head, body).iter().any(|action| action == scale), "{head} {body}");
     }
+    let scaler =
+        "POST /apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers HTTP/1.1\ncontent-type: application/json";
+    assert!(actions(scaler, "{}").contains(&"k8s:scale prod/shop/autoscaling/horizontalpodautoscalers".to_owned()));
     let other = format!("PATCH {WEB}\ncontent-type: application/merge-patch+json");
     assert_eq!(actions(&other, "{\"metadata\":{}}"), ["k8s:patch prod/shop/apps/deployments/web"]);
 }
