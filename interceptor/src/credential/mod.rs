@@ -5,6 +5,7 @@
 //! source that fails is a session that fails: there is no other source, no cached value and no empty password to fall
 //! back to. Does not promise that the configuration's own text, where it holds a `plain:` password, is wiped.
 
+mod exec;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -61,7 +62,7 @@ pub enum Misconfigured {
     #[error(
         "credential.password: a password does not belong into the configuration. Put it into a file and write \
          \"file:/path\", or hand it to the service (LoadCredential=NAME:/path) and write \"systemd:NAME\", or \
-         \"env:NAME\" for the daemon's environment. \"plain:...\" accepts it here all the same"
+         \"env:NAME\" for the daemon's environment, or \"exec:/path ...\" for a program that prints it. \"plain:...\" accepts it here all the same"
     )]
     Literal,
     /// The source's name is not usable.

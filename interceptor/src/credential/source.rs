@@ -1,4 +1,4 @@
-//! Sources of secrets: a file, a systemd credential, the daemon's environment, the configuration itself.
+//! Sources of secrets: a file, a systemd credential, the daemon's environment, a program, the configuration itself.
 //!
 //! Files are bounded and have to be closed to everybody else (see [`crate::secret::read_file`]); one line end at the end
 //! is not part of the secret.
@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
+use super::exec::Exec;
 use super::{MAX_PASSWORD, Misconfigured};
 use crate::secret::{self, Secret, Unreadable};
 
@@ -49,6 +50,15 @@ pub enum SourceError {
     /// It holds a NUL, which no target takes.
     #[error("it holds a NUL byte")]
     Nul,
+    /// The program that makes it has failed.
+    #[error("its program ended with {0}")]
+    Program(std::process::ExitStatus),
+    /// It was started before, and has not ended.
+    #[error("its program was started before, and has not ended yet")]
+    Hangs,
+    /// What the program prints is none.
+    #[error("its program prints an ExecCredential without a token, or with a time that is none")]
+    NoToken,
     /// The reader was interrupted.
     #[error("reading it was interrupted")]
     Interrupted,
@@ -85,6 +95,10 @@ impl Place {
                 }
                 Arc::new(Env(rest.to_owned()))
             }
+            "exec" => match Exec::parse(rest) {
+                Some(exec) => Arc::new(exec),
+                None => return Err(Misconfigured::Name { scheme: "exec", needs: "the absolute path of a program" }),
+            },
             "plain" => Arc::new(Plain(Secret::from(rest))),
             _ => return Err(Misconfigured::Literal),
         })

@@ -142,3 +142,74 @@ async fn a_source_that_hangs_is_given_up() {
     let outcome = Credential::new("u", Some(Arc::new(Hung))).lease().await;
     assert!(matches!(outcome, Err(Unavailable::TimedOut { .. })));
 }
+
+fn program(path: &Path, script: &str) -> String {
+    // Not started itself: what another test forks meanwhile may still have it open for writing.
+    file(path, script.as_bytes(), 0o600);
+    format!("exec:/bin/sh {} first second", path.display())
+}
+
+#[tokio::test]
+async fn a_program_prints_a_secret_as_it_is_or_as_plugins_of_kubectl_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("make");
+    let place = program(&path, "echo \"$1-$2-$HOME-$#\"");
+    assert_eq!(password(&place).await.unwrap(), "first-second--2", "its words, and nothing of our environment");
+    let place = program(
+        &path,
+        "echo \"$KUBERNETES_EXEC_INFO\" | grep -q interactive && echo ' {\"kind\":\"ExecCredential\",\"status\":{\"token\":\"t0ken\"}}'",
+    );
+    assert_eq!(password(&place).await.unwrap(), "t0ken");
+    for (script, why) in [
+        ("echo secret; exit 3", "exit status: 3"),
+        ("head -c 70000 /dev/zero | tr '\\0' x", "more than"),
+        ("true", "empty"),
+        ("echo '{\"status\":{}}'", "without a token"),
+        ("echo '{\"status\":{\"token\":\"a\",\"expirationTimestamp\":\"soon\"}}'", "without a token"),
+        ("echo '{'", "without a token"),
+    ] {
+        let place = program(&path, script);
+        let said = password(&place).await.unwrap_err();
+        assert!(said.contains(why) && !said.contains("secret;") && !said.contains("second"), "{script}: {said}");
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o722)).unwrap();
+    assert!(password(&format!("exec:{}", path.display())).await.unwrap_err().contains("0722"));
+    assert!(config("exec:make").credential().is_err() && config("exec:").credential().is_err());
+}
+
+#[tokio::test]
+async fn a_program_that_hangs_is_not_started_again_beside_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("make");
+    let credential = config(&program(&path, "exec sleep 20")).credential().unwrap();
+    tokio::time::timeout(Duration::from_millis(100), credential.lease()).await.unwrap_err();
+    // It is ended, and only then another is started.
+    file(&path, b"echo done", 0o600);
+    let made = loop {
+        match credential.lease().await {
+            Ok(lease) => break lease,
+            Err(error) => assert!(error.to_string().contains("has not ended yet"), "{error}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(made.password.unwrap().expose(), b"done");
+}
+
+#[tokio::test]
+async fn a_secret_that_says_until_when_it_is_good_is_kept_until_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("make");
+    let count = dir.path().join("count");
+    for (until, runs) in [("2999-01-01T00:00:00Z", 1), ("2000-01-01T00:00:00Z", 3)] {
+        fs::write(&count, "").unwrap();
+        let script = format!(
+            "echo x >> {}; echo '{{\"status\":{{\"token\":\"t\",\"expirationTimestamp\":\"{until}\"}}}}'",
+            count.display()
+        );
+        let credential = config(&program(&path, &script)).credential().unwrap();
+        for _ in 0..3 {
+            assert_eq!(credential.lease().await.unwrap().password.unwrap().expose(), b"t");
+        }
+        assert_eq!(fs::read_to_string(&count).unwrap().lines().count(), runs, "{until}");
+    }
+}
