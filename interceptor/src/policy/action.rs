@@ -391,7 +391,7 @@ pub type Tag = Arc<str>;
 pub type TagSet = Arc<BTreeSet<Tag>>;
 
 /// One thing that a command would do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Action {
     /// What is done.
     pub name: ActionName,

@@ -3,8 +3,9 @@
 //! Owns when a decision may be kept: only where no policy that was asked reads `context.time` or `context.session`, and
 //! nothing failed. A kept decision is found by a hash and used only where all that policy could see is equal: the
 //! generation of the policies, the identity (but not its pid or its token's number), the target, the known tags, whether a
-//! transaction is open, and the analysis (equal numbers mean equal actions and facts). Does not look at the token's end:
-//! the session ends with it.
+//! transaction is open, and the analysis (equal numbers mean equal actions and facts). Of requests, each of which is analysed
+//! anew, it is the actions and facts that are equal, but for what stands in the request: decisions of policies that look at
+//! that are not kept. Does not look at the token's end: the session ends with it.
 //!
 //! One cache serves all sessions. It is cut into shards, each with its own lock, held for one look-up or one insertion.
 
@@ -15,9 +16,9 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use super::action::TagSet;
+use super::action::{Action, Command, Facts, TagSet};
 use super::decision::Decision;
-use super::evaluate::Request;
+use super::evaluate::{Reach, Request};
 use super::load::Policies;
 use crate::identity::Attested;
 
@@ -37,7 +38,7 @@ pub struct DecisionCache {
 #[derive(Debug)]
 struct Kept {
     generation: u64,
-    analysis: u64,
+    what: What,
     in_transaction: bool,
     principal: Attested,
     target: Arc<str>,
@@ -62,10 +63,11 @@ impl DecisionCache {
             return kept.decision.clone();
         }
         let judged = policies.judge(request);
-        if judged.stable {
+        let what = What::of(request.command);
+        if judged.reach >= what.wants() {
             let kept = Kept {
                 generation: policies.generation(),
-                analysis: request.command.analysis,
+                what,
                 in_transaction: request.command.in_transaction,
                 principal: request.principal.clone(),
                 target: request.target.into(),
@@ -91,12 +93,64 @@ impl DecisionCache {
 
     fn hash(&self, policies: &Policies, request: &Request<'_>) -> u64 {
         let who = request.principal;
+        let command = request.command;
+        let what = if is_request(command) { Ok(&command.actions) } else { Err(command.analysis) };
         self.hasher.hash_one((
-            (policies.generation(), request.command.analysis, request.command.in_transaction),
+            (policies.generation(), what, command.in_transaction),
             (&who.name, &who.groups, &who.facts.cgroup, who.facts.uid, &who.token.subject),
             request.target,
         ))
     }
+}
+
+/// What a kept decision is about.
+#[derive(Debug)]
+enum What {
+    /// The analysis of that number.
+    Analysis(u64),
+    /// A request that does this; the facts are without what stands in it.
+    Request(Arc<[Action]>, Facts),
+}
+
+impl What {
+    fn of(command: &Command) -> Self {
+        if !is_request(command) {
+            return Self::Analysis(command.analysis);
+        }
+        Self::Request(Arc::clone(&command.actions), Facts { http: None, k8s: None, ..(*command.facts).clone() })
+    }
+
+    /// How far a decision has to go that is kept for it.
+    const fn wants(&self) -> Reach {
+        match self {
+            Self::Analysis(_) => Reach::Command,
+            Self::Request(..) => Reach::Actions,
+        }
+    }
+
+    fn is(&self, command: &Command) -> bool {
+        match self {
+            Self::Analysis(number) => !is_request(command) && *number == command.analysis,
+            Self::Request(actions, facts) => {
+                is_request(command) && *actions == command.actions && is_alike(facts, &command.facts)
+            }
+        }
+    }
+}
+
+/// Whether it is one of which each is analysed anew.
+fn is_request(command: &Command) -> bool {
+    command.facts.http.is_some() || command.facts.k8s.is_some()
+}
+
+/// Whether facts are equal but for what stands in a request. Taken apart, so that a new one cannot be forgotten here.
+fn is_alike(one: &Facts, other: &Facts) -> bool {
+    let Facts { has_where, row_limit, functions, filters_on_masked, statements, http: _, k8s: _ } = one;
+    *has_where == other.has_where
+        && *row_limit == other.row_limit
+        && *functions == other.functions
+        && *filters_on_masked == other.filters_on_masked
+        && *statements == other.statements
 }
 
 impl Default for DecisionCache {
@@ -109,7 +163,7 @@ impl Kept {
     /// Whether policy would see the same.
     fn answers(&self, policies: &Policies, request: &Request<'_>) -> bool {
         self.generation == policies.generation()
-            && self.analysis == request.command.analysis
+            && self.what.is(request.command)
             && self.in_transaction == request.command.in_transaction
             && *self.target == *request.target
             && (Arc::ptr_eq(&self.tags, request.tags) || self.tags == *request.tags)

@@ -53,13 +53,25 @@ pub struct SessionFacts {
     pub age_seconds: u64,
 }
 
-/// A decision, and whether it would be the same at another time of the same session.
+/// A decision, and for which other commands of the same identity it would be the same.
 #[derive(Clone, Debug)]
 pub struct Judged {
     /// What policy says.
     pub decision: Decision,
-    /// Whether no policy that was asked reads the time or the session's counters.
-    pub stable: bool,
+    /// How far that goes.
+    pub reach: Reach,
+}
+
+/// For which other commands of the same identity a decision is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// For none: a policy that was asked reads the time or the session's counters, or something failed.
+    Once,
+    /// For the same command at another time.
+    Command,
+    /// For all that do the same, whatever else stands in their requests (`context.http`, `context.k8s`).
+    #[default]
+    Actions,
 }
 
 impl Policies {
@@ -72,16 +84,18 @@ impl Policies {
     /// [`Policies::evaluate`], and whether the decision may be kept.
     #[must_use]
     pub fn judge(&self, request: &Request<'_>) -> Judged {
-        let mut stable = true;
-        let decision = self.decide(request, &mut stable).unwrap_or_else(|denied| {
+        let mut reach = Reach::Actions;
+        let decision = self.decide(request, &mut reach).unwrap_or_else(|denied| {
             // A fault can heal.
-            stable &= denied.fault == Fault::Agent;
+            if denied.fault != Fault::Agent {
+                reach = Reach::Once;
+            }
             Decision::Deny(denied)
         });
-        Judged { decision, stable }
+        Judged { decision, reach }
     }
 
-    fn decide(&self, request: &Request<'_>, stable: &mut bool) -> Result<Decision, Denied> {
+    fn decide(&self, request: &Request<'_>, reach: &mut Reach) -> Result<Decision, Denied> {
         let actions = &request.command.actions;
         if actions.is_empty() || actions.len() > MAX_ACTIONS {
             return Err(broken(
@@ -94,7 +108,7 @@ impl Policies {
         let (mut permits, mut forbids) = (BTreeSet::new(), BTreeSet::new());
         for action in actions.iter() {
             let outcome = asker.ask(action)?;
-            *stable &= outcome.stable;
+            *reach = outcome.reach.min(*reach);
             match outcome.verdict {
                 Verdict::Permit => permits.extend(outcome.rules),
                 Verdict::Hold => {
@@ -107,7 +121,7 @@ impl Policies {
         let mut masked = BTreeSet::new();
         for tag in request.tags.iter() {
             let outcome = asker.ask(&unmask(tag))?;
-            *stable &= outcome.stable;
+            *reach = outcome.reach.min(*reach);
             if outcome.verdict != Verdict::Permit {
                 masked.insert(Arc::clone(tag));
             }
@@ -202,7 +216,7 @@ pub(super) struct Outcome {
     pub(super) rules: BTreeSet<usize>,
     /// Those that permit once a human approves.
     pub(super) when_approved: BTreeSet<usize>,
-    pub(super) stable: bool,
+    pub(super) reach: Reach,
 }
 
 /// One requester in one set of circumstances, ready to ask for any action.
@@ -245,16 +259,16 @@ impl<'a> Asker<'a> {
                 verdict: Verdict::Deny,
                 rules: BTreeSet::new(),
                 when_approved: BTreeSet::new(),
-                stable: true,
+                reach: Reach::Actions,
             });
         };
-        let (mut set, stable) = self.select(slice, &place).map_err(internal)?;
+        let (mut set, reach) = self.select(slice, &place).map_err(internal)?;
         if let Some(absent) = absent.filter(|id| set.policy(id).is_some()) {
             set.to_mut().remove_static(absent.clone()).map_err(|error| internal(error.to_string()))?;
         }
         let entities = self.entities(action, &place).map_err(internal)?;
         let (answer, rules) = self.consult(action, &place.uid, &set, &entities, false)?;
-        let mut outcome = Outcome { verdict: Verdict::Permit, rules, when_approved: BTreeSet::new(), stable };
+        let mut outcome = Outcome { verdict: Verdict::Permit, rules, when_approved: BTreeSet::new(), reach };
         if answer == Answer::Allow {
             return Ok(outcome);
         }
@@ -303,11 +317,11 @@ impl<'a> Asker<'a> {
         Ok((response.decision(), rules))
     }
 
-    /// The policies of the slice whose scope can match, and whether none of them reads the time or the session.
-    fn select<'s>(&self, slice: &'s Slice, place: &Place) -> Result<(Cow<'s, PolicySet>, bool), String> {
+    /// The policies of the slice whose scope can match, and how far what they say goes.
+    fn select<'s>(&self, slice: &'s Slice, place: &Place) -> Result<(Cow<'s, PolicySet>, Reach), String> {
         let policies = self.policies;
         let mut set = Cow::Borrowed(&slice.open);
-        let mut stable = !slice.open_volatile;
+        let mut reach = slice.open_reach;
         let keys = std::iter::once(&self.uid).chain(&self.groups).chain([&place.uid]).chain(&place.parents);
         let keys: HashSet<&EntityUid> = keys.collect();
         for rule in keys.iter().filter_map(|key| slice.bound.get(*key)).flatten() {
@@ -315,10 +329,10 @@ impl<'a> Asker<'a> {
             if rule.resource().is_some_and(|uid| !keys.contains(&uid)) {
                 continue;
             }
-            stable &= !rule.volatile();
+            reach = reach.min(rule.reach());
             set.to_mut().add(rule.policy.clone()).map_err(|error| error.to_string())?;
         }
-        Ok((set, stable))
+        Ok((set, reach))
     }
 
     /// Whether the principal is that entity, or in it.

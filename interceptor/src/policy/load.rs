@@ -15,6 +15,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::action::{ActionName, ResourceKind};
+use super::evaluate::Reach;
 use super::rule::Rule;
 use super::schema::{SCHEMA, Vocabulary};
 
@@ -67,8 +68,8 @@ pub(super) struct Slice {
     pub(super) open: PolicySet,
     /// The indices of `open`.
     pub(super) open_rules: Vec<usize>,
-    /// Whether one of `open` reads the time or the session.
-    pub(super) open_volatile: bool,
+    /// The narrowest reach of `open`.
+    pub(super) open_reach: Reach,
     /// The others, by the principal that they name or else by the resource.
     pub(super) bound: HashMap<EntityUid, Vec<usize>>,
 }
@@ -296,7 +297,7 @@ impl Slice {
                 None => {
                     slice.open.add(rule.policy.clone()).map_err(|error| error.to_string())?;
                     slice.open_rules.push(index);
-                    slice.open_volatile |= rule.volatile();
+                    slice.open_reach = slice.open_reach.min(rule.reach());
                 }
             }
         }

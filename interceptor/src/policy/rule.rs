@@ -9,6 +9,7 @@ use cedar_policy::{ActionConstraint, Effect, EntityUid, Policy, PolicyId, Princi
 use serde_json::Value;
 
 use super::action::{ActionName, Resource, ResourceKind};
+use super::evaluate::Reach;
 use super::schema::Vocabulary;
 
 /// Longest `@id`, `@reason`, `@remedy` or `@approval`, in bytes: they travel in error frames.
@@ -85,9 +86,14 @@ impl Rule {
         self.policy.effect() == Effect::Forbid
     }
 
-    /// Whether its answer can change while the command and the identity stay the same.
-    pub(super) fn volatile(&self) -> bool {
-        self.reads.contains("time") || self.reads.contains("session")
+    /// For which other commands of the same identity its answer is the same.
+    pub(super) fn reach(&self) -> Reach {
+        let reads = |names: [&str; 2]| names.iter().any(|name| self.reads.contains(*name));
+        match (reads(["time", "session"]), reads(["http", "k8s"])) {
+            (true, _) => Reach::Once,
+            (false, true) => Reach::Command,
+            (false, false) => Reach::Actions,
+        }
     }
 
     /// The entity that the principal must be, or be in.

@@ -506,6 +506,47 @@ fn decisions_that_look_at_the_moment_or_failed_are_not_kept() {
 }
 
 #[test]
+fn decisions_on_requests_are_kept_where_nobody_looks_at_the_request() {
+    let bot = attested("bot", &[]);
+    let tags: TagSet = Arc::new(BTreeSet::from(["pii".into()]));
+    let ask = |cache: &DecisionCache, policies: &Policies, path: &str, what: ActionName| {
+        let resource = Resource { kind: ResourceKind::Target, path: vec!["db".into()] };
+        let action = Action { name: what, resource, columns: BTreeSet::new(), tags: Arc::default(), note: None };
+        let http = HttpFacts { path: path.to_owned(), ..HttpFacts::default() };
+        let number = u64::try_from(path.len()).unwrap();
+        let facts = Arc::new(Facts { http: Some(Arc::new(http)), ..Facts::default() });
+        let command = Command { analysis: number, facts, ..command(vec![action]) };
+        let session = SessionFacts::default();
+        cache.decide(
+            policies,
+            &Request { principal: &bot, target: "db", command: &command, session, now: NOW, tags: &tags },
+        )
+    };
+    let (get, post) = (ActionName::HTTP_GET, ActionName::HTTP_POST);
+    let open = load(&format!(
+        "{ALL}@id(\"posts\") forbid (principal, action == Action::\"http:POST\", resource) when {{ context has http && context.http.path == \"/no\" }};"
+    ));
+    let cache = DecisionCache::default();
+    for path in ["/", "/a", "/ab", "/no"] {
+        permitted(ask(&cache, &open, path, get));
+    }
+    assert_eq!(cache.len(), 1, "one for all that do the same");
+    // Where one policy looks at it, each is judged.
+    permitted(ask(&cache, &open, "/yes", post));
+    denied(ask(&cache, &open, "/no", post));
+    permitted(ask(&cache, &open, "/on", post));
+    assert_eq!(cache.len(), 1);
+    // So does one that says who may see what.
+    let masks = load(&format!(
+        "permit (principal, action == Action::\"http:GET\", resource); permit (principal, action == Action::\"unmask\", resource) when {{ context has http && context.http.path == \"/open\" }};"
+    ));
+    let cache = DecisionCache::default();
+    assert_eq!(permitted(ask(&cache, &masks, "/open", get)).obligations.masked.len(), 0);
+    assert_eq!(permitted(ask(&cache, &masks, "/shut", get)).obligations.masked.len(), 1);
+    assert!(cache.is_empty());
+}
+
+#[test]
 fn an_explanation_says_what_would_change_the_answer() {
     let policies = load(&format!(
         "{HOLD_DROP}
