@@ -162,7 +162,10 @@ fn by_kind(config: &Config) -> impl Iterator<Item = mask::Config> {
     let transform = own.map(|mask| mask.transform).unwrap_or_default();
     let clusters = config.targets.iter().map(|target| &target.value);
     let clusters = clusters.filter(|target| target.protocol == kubernetes::REGISTRATION.name);
-    clusters.flat_map(move |target| kubernetes::masks::of(&target.name, transform))
+    clusters.flat_map(move |target| {
+        let beside = config.masks.iter().filter_map(|mask| kubernetes::masks::beside(&target.name, &mask.value));
+        kubernetes::masks::of(&target.name, transform).into_iter().chain(beside)
+    })
 }
 
 fn policies(directory: &Path, problems: &mut Vec<Problem>) -> Option<Policies> {

@@ -76,6 +76,12 @@ impl TextMasker {
         self.held.len() > self.passed
     }
 
+    /// Whether something has begun that goes on over lines.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open != Open::No
+    }
+
     /// Nothing comes any more; or it does, and what waits does not wait for it.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         self.write(self.held.len(), self.held.len(), out);

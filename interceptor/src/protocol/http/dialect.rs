@@ -50,6 +50,11 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether the answer may pause for as long as it likes.
+    fn is_endless(&self, _head: &RequestHead, _location: &Location) -> bool {
+        false
+    }
+
     /// A refusal.
     fn refusal(&self, denial: &Denial) -> (ResponseHead, Bytes);
 

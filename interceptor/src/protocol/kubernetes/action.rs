@@ -18,6 +18,8 @@ use crate::protocol::http::route;
 const LIMITS: Limits = Limits { fields: 16 * 1024, depth: 64, value: 1 << 20 };
 /// Parameters that may stand more than once, and mean all of them.
 const REPEATED: &[&str] = &["command", "ports"];
+/// A parameter, and a field of a body, by which a removal is not held up by what it leaves broken.
+pub(super) const BREAKING: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 /// Fields by which an API server takes whoever asks for somebody else, where it trusts whoever sends them.
 const REMOTE: &str = "x-remote-";
 /// Fields by which whoever asks wants to be taken for somebody else.
@@ -26,7 +28,13 @@ const IMPERSONATE: &str = "impersonate-";
 /// The command of a request.
 pub(super) fn command(asked: &Asked<'_>) -> Command {
     let Asked { target, head, location, body, .. } = *asked;
-    let mut reading = Reading { target, actions: BTreeSet::new(), object: None, opaque: http::doubts(head).collect() };
+    let mut reading = Reading {
+        target,
+        actions: BTreeSet::new(),
+        object: None,
+        changes_secret: false,
+        opaque: http::doubts(head).collect(),
+    };
     let (mut k8s, mut fields, mut found) = (KubernetesFacts::default(), Vec::new(), Found::default());
     let patch = head.fields.text("content-type").and_then(|kind| Patch::of(essence(kind)));
     match read_body(asked, patch) {
@@ -41,19 +49,20 @@ pub(super) fn command(asked: &Asked<'_>) -> Command {
     if head.fields.0.iter().any(|field| field.name.replace('_', "-").starts_with(REMOTE)) {
         reading.opaque.push(format!("it has a field `{REMOTE}...`, which says who asks"));
     }
+    // Who sends what cannot be read may ask for anything in it.
+    let unread = !reading.opaque.is_empty() && body.size() > 0;
     match resource::named(&head.method, location) {
-        Ok(Named::Discovery) => reading.act(ActionName::K8S_DISCOVER, None),
-        Ok(Named::Path) => reading.opaque.push("its path is no resource of the cluster".to_owned()),
-        Ok(Named::Resource(request)) => reading.request(&request, asked, (&mut k8s, &found, patch)),
-        Err(why) => reading.opaque.push(why),
+        Named::Discovery => reading.act(ActionName::K8S_DISCOVER, None),
+        Named::Path => reading.opaque.push("its path is no resource of the cluster".to_owned()),
+        Named::Resource(request) => reading.request(&request, asked, (&mut k8s, &found, patch), unread),
     }
     reading.impersonations(head);
-    let is_secret = reading.actions.iter().any(|(_, resource)| touches_secrets(resource));
     let facts = Facts {
         has_where: true,
         statements: 1,
-        // A test, or a copy to where it can be seen, asks for what is masked.
-        filters_on_masked: found.asks && is_secret,
+        // A test, or a copy to where it can be seen, asks for what is masked; so does any change of a Secret, of which the
+        // cluster says whether it was one.
+        filters_on_masked: found.asks || reading.changes_secret,
         http: Some(Arc::new(http::facts(head, location, fields, body.size()))),
         k8s: Some(Arc::new(k8s)),
         ..Facts::default()
@@ -75,6 +84,7 @@ struct Reading<'a> {
     actions: BTreeSet<(ActionName, Resource)>,
     /// What the path names.
     object: Option<Resource>,
+    changes_secret: bool,
     opaque: Vec<String>,
 }
 
@@ -103,18 +113,13 @@ impl Reading<'_> {
         request: &Request,
         asked: &Asked<'_>,
         (k8s, found, patch): (&mut KubernetesFacts, &Found, Option<Patch>),
+        unread: bool,
     ) {
         k8s.version.clone_from(&request.version);
         k8s.patch = patch.filter(|_| request.verb == Verb::Patch).map(|patch| patch.as_str().to_owned());
         let connects = connects(request);
-        if let Err(why) = self.parameters(request, asked, connects.is_some(), k8s) {
-            self.opaque.push(why);
-        }
-        // A body of its own takes the place of what the query says of how to delete.
-        let said = request.verb == Verb::Delete || request.verb == Verb::DeleteCollection;
-        if said && asked.body.size() > 0 {
-            k8s.dry_run = found.dry_run;
-        }
+        self.opaque.extend(request.doubt.clone());
+        self.parameters(request, asked, connects.is_some(), k8s);
         let name = request.name.as_deref().or(found.name.as_deref().filter(|_| request.verb == Verb::Create));
         let whole = self.object(request, false, name);
         self.object = Some(whole.clone());
@@ -122,16 +127,25 @@ impl Reading<'_> {
             self.act(name, Some(whole));
             return;
         }
+        // A body of its own takes the place of what the query says of how to delete.
+        let deletes = matches!(request.verb, Verb::Delete | Verb::DeleteCollection);
+        if deletes && asked.body.size() > 0 {
+            k8s.dry_run = found.dry_run;
+        }
+        let changes = matches!(request.verb, Verb::Create | Verb::Update | Verb::Patch);
+        let unread = unread || (request.verb == Verb::Patch && patch.is_none());
+        if changes && unread {
+            k8s.privileged = true;
+            k8s.privileges.insert("unknown".to_owned());
+        }
+        self.changes_secret = changes && request.verb != Verb::Create && touches_secrets(&whole);
         let own = self.object(request, true, name);
         match request.verb {
             Verb::Get if request.is_pods("log") => self.act(ActionName::K8S_LOG, Some(whole)),
             Verb::Get => self.act(ActionName::K8S_GET, Some(own)),
             Verb::List => self.act(ActionName::K8S_LIST, Some(own)),
             Verb::Watch => self.act(ActionName::K8S_WATCH, Some(own)),
-            Verb::Create if request.is_pods("eviction") => {
-                k8s.dry_run = false;
-                self.act(ActionName::K8S_DELETE, Some(whole));
-            }
+            Verb::Create if request.is_pods("eviction") => self.act(ActionName::K8S_DELETE, Some(whole)),
             Verb::Create => self.act(ActionName::K8S_CREATE, Some(own)),
             Verb::Update | Verb::Patch if request.subresource.as_deref() == Some("scale") => {
                 self.act(ActionName::K8S_SCALE, Some(whole));
@@ -143,7 +157,8 @@ impl Reading<'_> {
                 }
                 self.act(if is_patch { ActionName::K8S_PATCH } else { ActionName::K8S_UPDATE }, Some(own));
                 let replaces = !is_patch || patch == Some(Patch::Apply);
-                if request.subresource.is_none() && (found.scales || (replaces && has_replicas(request))) {
+                let scales = unread || found.scales || (replaces && has_replicas(request));
+                if request.subresource.is_none() && scales {
                     self.act(ActionName::K8S_SCALE, Some(whole));
                 }
             }
@@ -156,7 +171,6 @@ impl Reading<'_> {
                 self.opaque.push(format!("its method is {:.40}", asked.head.method));
             }
         }
-        let changes = matches!(request.verb, Verb::Create | Verb::Update | Verb::Patch);
         if changes && request.group == "autoscaling" && request.resource == "horizontalpodautoscalers" {
             self.act(ActionName::K8S_SCALE, Some(self.object(request, false, name)));
         }
@@ -167,38 +181,38 @@ impl Reading<'_> {
     }
 
     /// What the query says.
-    fn parameters(
-        &mut self,
-        request: &Request,
-        asked: &Asked<'_>,
-        connects: bool,
-        k8s: &mut KubernetesFacts,
-    ) -> Result<(), String> {
+    fn parameters(&mut self, request: &Request, asked: &Asked<'_>, connects: bool, k8s: &mut KubernetesFacts) {
         // What is proxied has a query of its own.
         if is_proxy(request) {
-            return Ok(());
+            return;
         }
         let location = asked.location;
         let names = location.query.iter().map(|(name, _)| name.as_str()).filter(|name| !REPEATED.contains(name));
         if let Some(name) = route::repeated(names) {
-            return Err(format!("`{name:.100}` stands more than once in its query"));
+            self.opaque.push(format!("`{name:.100}` stands more than once in its query"));
         }
-        k8s.dry_run = resource::one(location, "dryRun")? == Some("All") && !connects;
-        k8s.label_selector = resource::one(location, "labelSelector")?.map(str::to_owned);
-        k8s.container = resource::one(location, "container")?.filter(|name| !name.is_empty()).map(str::to_owned);
+        if resource::is_set(resource::first(location, BREAKING)) {
+            self.opaque.push(format!("`{BREAKING}` breaks what the cluster keeps"));
+        }
+        // Other subresources than these do not look at it.
+        let tries = matches!(request.subresource.as_deref(), None | Some("status" | "scale"));
+        k8s.dry_run = tries && resource::first(location, "dryRun") == Some("All");
+        k8s.label_selector = resource::first(location, "labelSelector").map(str::to_owned);
+        k8s.container = resource::first(location, "container").filter(|name| !name.is_empty()).map(str::to_owned);
         if !connects {
-            return Ok(());
+            return;
         }
-        k8s.stdin = resource::is_set(resource::one(location, "stdin")?);
-        k8s.tty = resource::is_set(resource::one(location, "tty")?);
+        k8s.stdin = resource::is_set(resource::first(location, "stdin"));
+        k8s.tty = resource::is_set(resource::first(location, "tty"));
         let words: Vec<&str> = resource::all(location, "command").collect();
         k8s.program = words.first().map(|word| (*word).to_owned());
         k8s.command = (!words.is_empty()).then(|| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "));
         for port in resource::all(location, "ports").flat_map(|ports| ports.split(',')) {
-            let port: u16 = port.parse().map_err(|_| format!("`ports={port:.20}` is no port"))?;
-            k8s.ports.insert(port.into());
+            match port.parse::<u16>() {
+                Ok(port) => drop(k8s.ports.insert(port.into())),
+                Err(_) => self.opaque.push(format!("`ports={port:.20}` is no port")),
+            }
         }
-        Ok(())
     }
 
     /// Who else it wants to be.
@@ -214,13 +228,13 @@ impl Reading<'_> {
                 ("group", _) => ("", CORE, "groups", &value),
                 ("uid", _) => ("", "authentication.k8s.io", "uids", &value),
                 (other, _) => match other.strip_prefix("extra-") {
-                    Some(key) => {
+                    Some(key) if !key.contains('%') => {
                         let request = subject("", "authentication.k8s.io", &format!("userextras/{key}"));
                         let resource = self.object(&request, false, Some(&value));
                         self.act(ActionName::K8S_IMPERSONATE, Some(resource));
                         continue;
                     }
-                    None => {
+                    _ => {
                         self.opaque.push(format!("nobody knows what `{name:.60}` asks for"));
                         continue;
                     }
@@ -265,7 +279,9 @@ fn has_replicas(request: &Request) -> bool {
     match request.group.as_str() {
         CORE => request.resource == "replicationcontrollers",
         "apps" | "extensions" => matches!(request.resource.as_str(), "deployments" | "replicasets" | "statefulsets"),
-        _ => false,
+        "batch" | "policy" | "autoscaling" => false,
+        // What others define may have them.
+        group => !group.ends_with(".k8s.io"),
     }
 }
 
@@ -283,6 +299,7 @@ fn subject(namespace: &str, group: &str, resource: &str) -> Request {
         resource: resource.to_owned(),
         subresource: None,
         name: None,
+        doubt: None,
     }
 }
 

@@ -114,7 +114,7 @@ impl Dialect for Kubernetes {
     }
 
     fn place(&self, _routes: &Routes, location: &Location) -> Option<String> {
-        let Ok(Named::Resource(request)) = resource::named("GET", location) else { return None };
+        let Named::Resource(request) = resource::named("GET", location) else { return None };
         let subresource = request.subresource.map(|name| format!("/{name}")).unwrap_or_default();
         Some(format!("/{}/{}{subresource}", request.group, request.resource))
     }
@@ -124,7 +124,13 @@ impl Dialect for Kubernetes {
     }
 
     fn is_open(&self, head: &RequestHead, location: &Location) -> bool {
-        matches!(resource::named(&head.method, location), Ok(Named::Discovery))
+        resource::named(&head.method, location) == Named::Discovery
+    }
+
+    fn is_endless(&self, head: &RequestHead, location: &Location) -> bool {
+        let Named::Resource(request) = resource::named(&head.method, location) else { return false };
+        let follows = request.is_pods("log") && resource::is_set(resource::first(location, "follow"));
+        request.verb == resource::Verb::Watch || follows
     }
 
     fn refusal(&self, denial: &Denial) -> (ResponseHead, Bytes) {

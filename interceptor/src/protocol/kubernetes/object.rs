@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 
+use super::action::BREAKING;
 use crate::policy::KubernetesFacts;
 
 /// How a patch is written.
@@ -70,44 +71,65 @@ const HARMLESS: &[&str] = &[
     "SYS_CHROOT",
 ];
 
+/// Verbs of a role by which whoever has it makes himself master of what it is about, or of the cluster.
+const MASTERS: &[&str] = &["*", "escalate", "bind", "impersonate"];
+
 /// Tells what a body says.
 pub(super) fn read(body: &Value, patch: Option<Patch>, facts: &mut KubernetesFacts) -> Found {
     let mut found = Found::default();
     if patch == Some(Patch::Json) {
         operations(body, facts, &mut found);
         facts.privileged = !facts.privileges.is_empty();
+        look_for_harm(body, &mut found);
         return found;
     }
     let listed = field(body, "items").and_then(Value::as_array);
     for object in listed.into_iter().flatten().chain([body]) {
         root(object, facts, &mut found);
     }
-    found.name = field(body, "metadata").and_then(|meta| field(meta, "name")).and_then(text);
-    let dry = field(body, "dryRun").and_then(Value::as_array);
+    // What lets something pass is read as servers read it: with its case.
+    found.name = body.get("metadata").and_then(|meta| meta.get("name")).and_then(text);
+    let dry = body.get("dryRun").and_then(Value::as_array);
     found.dry_run = dry.is_some_and(|dry| dry.len() == 1 && dry.first().and_then(Value::as_str) == Some("All"));
     walk(body, facts);
     facts.privileged = !facts.privileges.is_empty();
+    look_for_harm(body, &mut found);
     found
+}
+
+/// What nobody wants, wherever it stands: masks that are written back in the place of what they hide, and what breaks a cluster.
+fn look_for_harm(value: &Value, found: &mut Found) {
+    match value {
+        Value::String(text) if text.starts_with("[masked") || text.starts_with("W21hc2tlZ") => {
+            found.opaque = Some("it writes what was masked back in the place of what it hides".to_owned());
+        }
+        Value::Array(items) => items.iter().for_each(|item| look_for_harm(item, found)),
+        Value::Object(fields) => {
+            if fields.get(BREAKING).is_some_and(|value| value.as_bool() != Some(false)) {
+                found.opaque = Some(format!("`{BREAKING}` breaks what the cluster keeps"));
+            }
+            fields.values().for_each(|value| look_for_harm(value, found));
+        }
+        _ => {}
+    }
 }
 
 /// What stands at the top of an object.
 fn root(object: &Value, facts: &mut KubernetesFacts, found: &mut Found) {
-    if let Some(Value::Object(labels)) = field(object, "metadata").and_then(|meta| field(meta, "labels")) {
+    if let Some(Value::Object(labels)) = object.get("metadata").and_then(|meta| meta.get("labels")) {
         let shown = |(name, value): (&String, &Value)| format!("{name}={}", value.as_str().unwrap_or_default());
         facts.labels.extend(labels.iter().map(shown));
     }
     // What takes the place of all takes that of the replicas as well.
-    found.scales |= field(object, "$patch").is_some();
+    found.scales |= field(object, "$patch").is_some() || field(object, "$retainKeys").is_some();
     let Some(spec) = field(object, "spec") else { return };
     let Value::Object(fields) = spec else {
         found.scales |= spec.is_null();
         return;
     };
     found.scales |= field(spec, "$patch").is_some();
-    if let Some(replicas) = field(spec, "replicas") {
-        found.scales = true;
-        facts.replicas = replicas.as_i64().or(facts.replicas);
-    }
+    found.scales |= field(spec, "replicas").is_some();
+    facts.replicas = spec.get("replicas").and_then(Value::as_i64).or(facts.replicas);
     // `$retainKeys` names what stays, and so what goes.
     found.scales |= fields.contains_key("$retainKeys");
 }
@@ -180,8 +202,11 @@ fn look(name: &str, value: &Value, facts: &mut KubernetesFacts) {
         "image" | "reference" => facts.images.extend(text(value)),
         "serviceaccountname" | "serviceaccount" => facts.service_accounts.extend(text(value)),
         "secretname" => facts.secrets.extend(text(value)),
-        "secret" | "secretref" | "secretkeyref" => facts.secrets.extend(named(value)),
-        "imagepullsecrets" => facts.secrets.extend(value.as_array().into_iter().flatten().filter_map(named)),
+        "secret" | "secretkeyref" => facts.secrets.extend(named(value)),
+        reference if reference.ends_with("secretref") => facts.secrets.extend(named(value)),
+        "imagepullsecrets" | "secrets" => {
+            facts.secrets.extend(value.as_array().into_iter().flatten().filter_map(named))
+        }
         _ => facts.privileges.extend(privilege(name, value)),
     }
     if name == "capabilities" {
@@ -189,6 +214,11 @@ fn look(name: &str, value: &Value, facts: &mut KubernetesFacts) {
         let added = added.map(|name| name.to_ascii_uppercase());
         let added = added.filter(|name| !HARMLESS.contains(&name.strip_prefix("CAP_").unwrap_or(name)));
         facts.privileges.extend(added.map(|name| format!("capability={name}")));
+    }
+    if name == "rules" {
+        let verbs = value.as_array().into_iter().flatten().filter_map(|rule| field(rule, "verbs")?.as_array());
+        let verbs = verbs.flatten().filter_map(Value::as_str).filter(|verb| MASTERS.contains(verb));
+        facts.privileges.extend(verbs.map(|verb| format!("rule={verb}")));
     }
     if name == "sysctls" {
         let names = value.as_array().into_iter().flatten().filter_map(named);
@@ -209,6 +239,10 @@ fn privilege(name: &str, value: &Value) -> Option<String> {
         "hostprocess" if is_true => Some("hostProcess".to_owned()),
         "hostpath" if !value.is_null() => Some(format!("hostPath={}", inner("path").unwrap_or_default())),
         "hostport" if value.as_i64() != Some(0) && !value.is_null() => Some(format!("hostPort={value}")),
+        "local" => inner("path").map(|path| format!("local={path}")),
+        "flexvolume" if !value.is_null() => Some(format!("flexVolume={}", inner("driver").unwrap_or_default())),
+        "selinuxoptions" => inner("type").filter(|kind| kind.contains("spc")).map(|kind| format!("seLinux={kind}")),
+        "aggregationrule" if !value.is_null() => Some("aggregationRule".to_owned()),
         "procmount" => text(value).filter(|kind| is_not(kind, "Default")).map(|kind| format!("procMount={kind}")),
         "seccompprofile" | "apparmorprofile" => {
             inner("type").filter(|kind| kind.eq_ignore_ascii_case("Unconfined")).map(|_| format!("{name}=Unconfined"))
@@ -303,9 +337,17 @@ mod tests {
             (json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}), "seccompprofile=Unconfined"),
             (json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax"}]}}), "sysctl=kernel.msgmax"),
             (json!({"securityContext": {"windowsOptions": {"hostProcess": true}}}), "hostProcess"),
+            (json!({"securityContext": {"seLinuxOptions": {"type": "spc_t"}}}), "seLinux=spc_t"),
+            (json!({"volumes": [{"flexVolume": {"driver": "x/y"}}]}), "flexVolume=x/y"),
         ] {
             assert_eq!(privileges(pod(spec.clone())), [expected], "{spec}");
         }
+        let role = json!({"kind": "ClusterRole", "rules": [{"verbs": ["get", "escalate"]}]});
+        assert_eq!(privileges(role), ["rule=escalate"]);
+        assert_eq!(
+            privileges(json!({"kind": "PersistentVolume", "spec": {"local": {"path": "/etc"}}})),
+            ["local=/etc"]
+        );
         let binding =
             json!({"kind": "ClusterRoleBinding", "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"}});
         assert_eq!(privileges(binding), ["role=cluster-admin"]);
@@ -358,9 +400,31 @@ mod tests {
     }
 
     #[test]
+    fn what_lets_something_pass_is_read_with_its_case() {
+        let body = json!({"metadata": {"Name": "a", "Labels": {"team": "a"}}, "spec": {"Replicas": 5}});
+        let (facts, found) = facts(&body, None);
+        assert_eq!((found.name, facts.replicas, found.scales), (None, None, true));
+        assert!(facts.labels.is_empty());
+    }
+
+    #[test]
+    fn masks_are_not_written_back() {
+        for body in [json!({"stringData": {"p": "[masked:secret]"}}), json!({"data": {"p": "W21hc2tlZDpzZWNyZXRd"}})] {
+            assert!(facts(&body, Some(Patch::Merge)).1.opaque.is_some(), "{body}");
+        }
+        assert!(facts(&json!({BREAKING: true}), None).1.opaque.is_some());
+    }
+
+    #[test]
     fn only_a_body_that_says_so_alone_is_tried_only() {
         assert!(facts(&json!({"kind": "DeleteOptions", "dryRun": ["All"]}), None).1.dry_run);
-        for body in [json!({}), json!({"dryRun": []}), json!({"dryRun": ["all"]}), json!({"dryRun": "All"})] {
+        for body in [
+            json!({}),
+            json!({"DryRun": ["All"]}),
+            json!({"dryRun": []}),
+            json!({"dryRun": ["all"]}),
+            json!({"dryRun": "All"}),
+        ] {
             assert!(!facts(&body, None).1.dry_run, "{body}");
         }
     }

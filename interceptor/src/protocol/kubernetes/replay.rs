@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::streams::{RESIZE, STDERR, STDIN, STDOUT};
+use super::streams::{Kind, PORT, RESIZE, STDERR, STDIN, STDOUT};
 use crate::protocol::http::replay::Replay;
+use crate::protocol::http::route::Location;
 use crate::protocol::{Direction, Replayer, Shown, Terminal};
 
 /// Objects that are remembered, of all that a session has seen.
@@ -101,10 +102,10 @@ fn differ(path: &str, before: &Value, after: &Value, lines: &mut Vec<String>) {
 /// A message of a program, or of a port.
 fn message(asked: &str, from_agent: bool, message: &[u8]) -> Option<Shown> {
     let (channel, payload) = message.split_first()?;
-    let path = asked.split('?').next().unwrap_or_default();
-    if path.ends_with("/portforward") {
-        let way = if from_agent { "to" } else { "from" };
-        return Some(Shown::Other(format!("{} bytes {way} a port, connection {}", payload.len(), channel / 2)));
+    // As it was read when it was asked: `GET /api/...`.
+    let location = asked.split_once(' ').and_then(|(_, target)| Location::read(target).ok())?;
+    if Kind::of(&location)? == Kind::Ports {
+        return Some(Shown::Other(passed(*channel, payload, from_agent)));
     }
     let stream = match *channel {
         STDIN => Terminal::Stdin,
@@ -115,6 +116,18 @@ fn message(asked: &str, from_agent: bool, message: &[u8]) -> Option<Shown> {
     };
     let is_size = matches!(stream, Terminal::Resize { .. });
     Some(Shown::Terminal { stream, bytes: if is_size { Vec::new() } else { payload.to_vec() } })
+}
+
+/// What went through a port, in words.
+fn passed(channel: u8, payload: &[u8], from_agent: bool) -> String {
+    let way = if from_agent { "to" } else { "from" };
+    match (channel, payload) {
+        (PORT.., [a, b, c, d, high, low, rest @ ..]) => {
+            let (stream, port) = (u32::from_be_bytes([*a, *b, *c, *d]), u16::from_be_bytes([*high, *low]));
+            format!("{} bytes {way} port {port}, stream {stream}", rest.len())
+        }
+        _ => format!("{} bytes {way} a port, connection {}", payload.len(), channel / 2),
+    }
 }
 
 /// `{"Width":80,"Height":24}`.
@@ -172,5 +185,19 @@ mod tests {
         let size = Terminal::Resize { width: 90, height: 30 };
         assert_eq!(said(Direction::FromAgent, b"\x04{\"Width\":90,\"Height\":30}"), terminal(size, ""));
         assert_eq!(said(Direction::ToAgent, b"\x03{}"), [Shown::Message("{}".into())]);
+    }
+
+    #[test]
+    fn ports_are_no_terminals_however_their_path_is_written() {
+        for path in ["pods/p/portforward/?ports=80", "pods/p/portforwar%64"] {
+            let mut replay = Cluster::default();
+            let head = format!("GET /api/v1/namespaces/s/{path} HTTP/1.1\r\nhost: h\r\nupgrade: x\r\n\r\n");
+            replay.feed(Direction::FromAgent, head.as_bytes());
+            replay.feed(Direction::ToAgent, b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n");
+            let mut bytes = Vec::new();
+            Said::Binary(b"\xf0\0\0\0\x03\0\x50hello".to_vec().into()).write(&mut bytes, None);
+            let shown = replay.feed(Direction::ToAgent, &bytes);
+            assert_eq!(shown, [Shown::Other("5 bytes from port 80, stream 3".into())], "{path}");
+        }
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Request {
     pub(super) resource: String,
     pub(super) subresource: Option<String>,
     pub(super) name: Option<String>,
+    /// What could be taken for something else.
+    pub(super) doubt: Option<String>,
 }
 
 /// The verb of a request, as role-based access control knows it.
@@ -47,14 +49,12 @@ pub(super) enum Verb {
 /// What the group without a name is called here.
 pub(super) const CORE: &str = "core";
 
-/// Paths where the cluster says what it is and offers, with all below them where they end with a slash.
+/// Paths where the cluster says what it is and offers, with all below them.
 const DISCOVERY: &[&str] = &["version", "healthz", "livez", "readyz", "openapi"];
 
-/// What the path names.
-///
-/// # Errors
-/// A sentence: it could be taken for something else.
-pub(super) fn named(method: &str, location: &Location) -> Result<Named, String> {
+/// What the path names. Where something of it is doubtful, the object is told all the same, with the doubt: what is forbidden on
+/// it stays so.
+pub(super) fn named(method: &str, location: &Location) -> Named {
     let mut parts: Vec<&str> = location.segments.iter().map(String::as_str).collect();
     // Servers cut the slash at the end.
     if parts.last() == Some(&"") {
@@ -66,23 +66,23 @@ pub(super) fn named(method: &str, location: &Location) -> Result<Named, String> 
             parts = rest;
             *prefix
         }
-        [first, ..] if DISCOVERY.contains(first) => return Ok(discovery(method)),
-        [] => return Ok(discovery(method)),
-        _ => return Ok(Named::Path),
+        [first, ..] if DISCOVERY.contains(first) => return discovery(method),
+        [] => return discovery(method),
+        _ => return Named::Path,
     };
-    let mut group = CORE;
+    let (mut group, mut doubt) = (CORE, None);
     if prefix == "apis" {
-        let [own, rest @ ..] = parts else { return Ok(discovery(method)) };
+        let [own, rest @ ..] = parts else { return discovery(method) };
         if *own == CORE {
-            return Err(format!("`{CORE}` stands for the group without a name, and is the name of another here"));
+            doubt = Some(format!("`{CORE}` stands for the group without a name, and is the name of another here"));
         }
         (group, parts) = (own, rest);
     }
-    let [version, rest @ ..] = parts else { return Ok(discovery(method)) };
-    if rest.is_empty() {
-        return Ok(discovery(method));
+    let [version, rest @ ..] = parts else { return discovery(method) };
+    match resource((method, location), (group, version), rest) {
+        Some(request) => Named::Resource(Request { doubt: doubt.or(request.doubt), ..request }),
+        None => discovery(method),
     }
-    resource((method, location), (group, version), rest).map(Named::Resource)
 }
 
 /// Nothing is changed there; what is sent there all the same, nobody knows.
@@ -90,11 +90,7 @@ fn discovery(method: &str) -> Named {
     if matches!(method, "GET" | "HEAD") { Named::Discovery } else { Named::Path }
 }
 
-fn resource(
-    (method, location): (&str, &Location),
-    (group, version): (&str, &str),
-    parts: &[&str],
-) -> Result<Request, String> {
+fn resource((method, location): (&str, &Location), (group, version): (&str, &str), parts: &[&str]) -> Option<Request> {
     let mut verb = match method {
         "GET" | "HEAD" => Verb::Get,
         "POST" => Verb::Create,
@@ -117,17 +113,17 @@ fn resource(
         ["namespaces", own, rest @ ..] if !rest.is_empty() => (namespace, parts) = (own, rest),
         _ => {}
     }
-    let [resource, rest @ ..] = parts else { return Err("its path names no resource".to_owned()) };
+    let [resource, rest @ ..] = parts else { return None };
     let mut name = rest.first().map(|name| (*name).to_owned());
     let subresource = rest.get(1).filter(|_| verb != Verb::Proxy).map(|name| (*name).to_owned());
     // Only what is proxied has more behind it, which is the other's own path.
-    if rest.len() > 2 && !matches!(subresource.as_deref(), Some("proxy")) && verb != Verb::Proxy {
-        return Err("its path has more steps than a resource can have".to_owned());
-    }
+    let more = rest.len() > 2 && !matches!(subresource.as_deref(), Some("proxy")) && verb != Verb::Proxy;
+    let doubt = more.then(|| "its path has more steps than a resource can have".to_owned());
     if name.is_none() {
-        (verb, name) = collection(verb, location)?;
+        (verb, name) = collection(verb, location);
     }
-    Ok(Request {
+    Some(Request {
+        doubt,
         verb,
         group: group.to_owned(),
         version: version.to_owned(),
@@ -139,16 +135,16 @@ fn resource(
 }
 
 /// The verb where all of a kind are meant, and the one that is picked of them by its name.
-fn collection(verb: Verb, location: &Location) -> Result<(Verb, Option<String>), String> {
-    Ok(match verb {
+fn collection(verb: Verb, location: &Location) -> (Verb, Option<String>) {
+    match verb {
         Verb::Get | Verb::Watch => {
-            let watches = verb == Verb::Watch || is_set(one(location, "watch")?);
-            let picked = one(location, "fieldSelector")?.and_then(exact_name);
+            let watches = verb == Verb::Watch || is_set(first(location, "watch"));
+            let picked = first(location, "fieldSelector").and_then(exact_name);
             (if watches { Verb::Watch } else { Verb::List }, picked)
         }
         Verb::Delete => (Verb::DeleteCollection, None),
         other => (other, None),
-    })
+    }
 }
 
 /// The name that a field selector asks for: `metadata.name=web`, perhaps with more behind commas.
@@ -164,17 +160,9 @@ fn exact_name(selector: &str) -> Option<String> {
     (is_name && names.next().is_none()).then(|| name.to_owned())
 }
 
-/// The one value of a parameter.
-///
-/// # Errors
-/// A sentence: it stands more than once.
-pub(super) fn one<'a>(location: &'a Location, name: &str) -> Result<Option<&'a str>, String> {
-    let mut values = all(location, name);
-    let first = values.next();
-    match values.next() {
-        None => Ok(first),
-        Some(_) => Err(format!("`{name:.100}` stands more than once in its query")),
-    }
+/// The first value of a parameter: the one that counts. That there are no others, whoever asks sees to.
+pub(super) fn first<'a>(location: &'a Location, name: &str) -> Option<&'a str> {
+    all(location, name).next()
 }
 
 /// Every value of a parameter.
@@ -230,23 +218,23 @@ fn is_of_cluster(group: &str, resource: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn read(method: &str, target: &str) -> Result<Named, String> {
+    fn read(method: &str, target: &str) -> Named {
         named(method, &Location::read(target).unwrap())
     }
 
     fn shown(method: &str, target: &str) -> String {
         match read(method, target) {
-            Ok(Named::Resource(it)) => {
+            Named::Resource(it) => {
                 let sub = it.subresource.as_ref().map(|sub| format!("/{sub}")).unwrap_or_default();
                 let name = it.name.clone().unwrap_or_default();
                 let spans = if it.spans_namespaces() { " in all" } else { "" };
+                let spans = if it.doubt.is_some() { " in doubt" } else { spans };
                 format!(
                     "{:?} {}:{} [{}] {}{sub} {name}{spans}",
                     it.verb, it.group, it.version, it.namespace, it.resource
                 )
             }
-            Ok(other) => format!("{other:?}"),
-            Err(_) => "refused".to_owned(),
+            other => format!("{other:?}"),
         }
     }
 
@@ -300,9 +288,9 @@ mod tests {
             ("GET", "/metrics", "Path"),
             ("GET", "/API/v1/namespaces/shop/pods", "Path"),
             ("GET", "/logs/audit.log", "Path"),
-            ("GET", "/api/v1/namespaces/s/pods/web/log/more", "refused"),
-            ("GET", "/apis/core/v1/namespaces/s/secrets/x", "refused"),
-            ("GET", "/api/v1/pods?watch=0&watch=1", "refused"),
+            ("GET", "/api/v1/namespaces/s/pods/web/log/more", "Get core:v1 [s] pods/log web in doubt"),
+            ("GET", "/apis/core/v1/namespaces/s/secrets/x", "Get core:v1 [s] secrets x in doubt"),
+            ("GET", "/api/v1/pods?watch=0&watch=1", "List core:v1 [] pods  in all"),
         ] {
             assert_eq!(shown(method, target), expected, "{method} {target}");
         }

@@ -1,7 +1,8 @@
 //! exec, attach and port-forward, once their connection was upgraded: what goes each way is recorded as it is delivered, and
 //! what a program prints is masked, whether WebSockets (`channels`) or SPDY/3.1 (`multiplexed`) carry it.
 //!
-//! Recorded are both alike: as the messages of a WebSocket in which a byte says which stream it is (v4.channel.k8s.io).
+//! Recorded are both alike: as the messages of a WebSocket in which a byte says which stream it is (v4.channel.k8s.io); what goes
+//! through a port that SPDY forwards, behind the number of its stream and the port.
 //!
 //! What an agent types is recorded, and not judged: the command line was. What goes through a forwarded port is bytes of
 //! another protocol; it is recorded, and not masked.
@@ -13,6 +14,7 @@ mod roles;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -47,6 +49,11 @@ pub(super) const STDOUT: u8 = 1;
 pub(super) const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 pub(super) const RESIZE: u8 = 4;
+/// What the record of a connection to a port begins with, where streams of their own carry it; then follow the number of the
+/// stream in four bytes and the port in two, the highest first.
+pub(super) const PORT: u8 = 0xf0;
+/// How long a program may take to say how it ended, once it takes no more input.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// What ends a channel (v5.channel.k8s.io).
 const CLOSE: u8 = 255;
 
@@ -62,7 +69,7 @@ pub(super) enum Kind {
 impl Kind {
     /// What the path asks for.
     pub(super) fn of(location: &Location) -> Option<Self> {
-        let Ok(Named::Resource(request)) = resource::named("GET", location) else { return None };
+        let Named::Resource(request) = resource::named("GET", location) else { return None };
         if request.is_pods("exec") || request.is_pods("attach") {
             return Some(Self::Program);
         }
@@ -162,11 +169,9 @@ impl Talk<'_> {
         End::Refused(self.served.agents_fault("a stream of a program or a port", why))
     }
 
-    /// Puts on record what is delivered of a stream.
-    async fn record(&self, direction: Direction, channel: u8, payload: &[u8]) -> Result<(), Failure> {
-        let mut message = Vec::with_capacity(payload.len() + 1);
-        message.push(channel);
-        message.extend_from_slice(payload);
+    /// Puts on record what is delivered of a stream, behind what says which.
+    async fn record(&self, direction: Direction, stream: &[u8], payload: &[u8]) -> Result<(), Failure> {
+        let message = [stream, payload].concat();
         let mut bytes = Vec::with_capacity(message.len() + 16);
         Said::Binary(message.into()).write(&mut bytes, None);
         self.served.observe(Observation::Data(direction, bytes.into())).await

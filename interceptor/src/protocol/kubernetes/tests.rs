@@ -152,8 +152,52 @@ fn a_test_of_a_secret_asks_for_what_is_masked() {
             format!("PATCH /api/v1/namespaces/s/{resource}/db HTTP/1.1\ncontent-type: application/json-patch+json");
         asked(&head, &format!(r#"[{{"op":"{op}","path":"/data/p","value":"eA=="}}]"#)).facts.filters_on_masked
     };
-    assert!(patch("secrets", "test") && patch("secrets", "copy"));
-    assert!(!patch("secrets", "replace") && !patch("configmaps", "test"));
+    assert!(patch("secrets", "test") && patch("secrets", "copy") && patch("configmaps", "test"));
+    // The cluster says whether any change of a Secret was one.
+    assert!(patch("secrets", "replace") && !patch("configmaps", "replace"));
+    let put = "PUT /api/v1/namespaces/s/secrets/db?dryRun=All HTTP/1.1\ncontent-type: application/json";
+    assert!(asked(put, "{}").facts.filters_on_masked);
+}
+
+#[test]
+fn what_is_sent_through_a_proxy_is_no_dry_run() {
+    let proxied = "DELETE /api/v1/namespaces/shop/services/web:80/proxy/admin?dryRun=All HTTP/1.1\ncontent-type: application/json";
+    let command = asked(proxied, "{\"dryRun\":[\"All\"]}");
+    assert!(!command.facts.k8s.clone().unwrap().dry_run);
+    // Nor is a token that is made all the same.
+    let token = "POST /api/v1/namespaces/s/serviceaccounts/x/token?dryRun=All HTTP/1.1\ncontent-type: application/json";
+    assert!(!asked(token, "{}").facts.k8s.clone().unwrap().dry_run);
+}
+
+#[test]
+fn what_is_forbidden_on_an_object_stays_so_where_something_is_in_doubt() {
+    let head = "GET /api/v1/namespaces/kube-system/secrets?watch=0&watch=0 HTTP/1.1\nimpersonate-user: system:serviceaccount:shop:x";
+    let expected = [
+        "k8s:impersonate prod/shop/core/serviceaccounts/x",
+        "k8s:list prod/kube-system/core/secrets",
+        "k8s:opaque prod/kube-system/core/secrets",
+    ];
+    let mut found = actions(head, "");
+    found.sort();
+    assert_eq!(found, expected);
+    let place = Kubernetes.place(&Routes::default(), &Location::read("/api/v1/secrets?watch=0&watch=0").unwrap());
+    assert_eq!(place.as_deref(), Some("/core/secrets"));
+    let exec = "POST /api/v1/namespaces/s/pods/p/exec?command=rm&x=1&x=2 HTTP/1.1";
+    assert_eq!(asked(exec, "").facts.k8s.clone().unwrap().program.as_deref(), Some("rm"));
+}
+
+#[test]
+fn what_cannot_be_read_may_ask_for_anything() {
+    for (kind, body) in
+        [("application/json", "{\"spec\":{\"hostPID\":true,\"hostPID\":true}}"), ("application/yaml", "a: b")]
+    {
+        let pods = format!("POST /api/v1/namespaces/s/pods HTTP/1.1\ncontent-type: {kind}");
+        assert!(asked(&pods, body).facts.k8s.clone().unwrap().privileges.contains("unknown"), "{body}");
+        let web = format!("PUT {WEB}\ncontent-type: {kind}");
+        assert!(actions(&web, body).iter().any(|action| action.starts_with("k8s:scale ")), "{body}");
+    }
+    let pods = "POST /api/v1/namespaces/s/pods HTTP/1.1\ncontent-type: application/json";
+    assert!(!asked(pods, "{}").facts.k8s.clone().unwrap().privileged);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::agent::Answering;
 use super::exchange::Next;
@@ -57,6 +57,8 @@ pub(super) struct Delivery<'a> {
     pub(super) with_body: bool,
     /// The agent expects a status of gRPC.
     pub(super) grpc: bool,
+    /// The target may say nothing for as long as it likes.
+    pub(super) endless: bool,
     /// The target has said all.
     pub(super) heard_all: Arc<AtomicBool>,
     /// The request is in the recording, so that its answer has to be.
@@ -76,6 +78,7 @@ impl<'a> Delivery<'a> {
             closes: false,
             with_body: true,
             grpc: false,
+            endless: false,
             heard_all: Arc::default(),
             on_record: false,
             begun: false,
@@ -286,9 +289,9 @@ impl<'a> Delivery<'a> {
         }
         let (mut held, mut echoed) = (self.served.holding(), false);
         loop {
-            let heard = match timeout(PATIENCE, self.next(hearing)).await {
-                Ok(heard) => heard?,
-                Err(_elapsed) => {
+            let heard = match self.next_within(hearing, Some(PATIENCE)).await? {
+                Some(heard) => heard,
+                None => {
                     self.released(&mut rewriter, (&mut waits, &mut echoed)).await?;
                     self.next(hearing).await?
                 }
@@ -381,6 +384,19 @@ impl<'a> Delivery<'a> {
 
     /// The next piece. What was sent so far goes out before it is waited for.
     async fn next(&mut self, hearing: &mut Hearing<'_>) -> Result<Result<Option<Bytes>, String>, Failure> {
+        loop {
+            if let Some(heard) = self.next_within(hearing, None).await? {
+                return Ok(heard);
+            }
+        }
+    }
+
+    /// The same; nothing where nothing has come for so long. What is being sent is never given up.
+    async fn next_within(
+        &mut self,
+        hearing: &mut Hearing<'_>,
+        patience: Option<Duration>,
+    ) -> Result<Option<Result<Option<Bytes>, String>>, Failure> {
         let piece = match hearing.piece().now_or_never() {
             Some(piece) => piece,
             None => {
@@ -390,10 +406,15 @@ impl<'a> Delivery<'a> {
                     () = self.answering.reset() => {
                         return Err(Failure::Agent("it wants no more of the answer".to_owned()));
                     }
+                    () = sleep(patience.unwrap_or_default()), if patience.is_some() => return Ok(None),
                 }
             }
         };
-        Ok(piece.map_err(|error| error.to_string()))
+        match piece {
+            // Whoever follows a log, or what changes, may hear nothing for hours.
+            Err(LegError::Stalled(_)) if self.endless => Ok(None),
+            piece => Ok(Some(piece.map_err(|error| error.to_string()))),
+        }
     }
 
     async fn note_echo(&self, found: bool) -> Result<(), Failure> {

@@ -204,6 +204,7 @@ impl<'a> Exchange<'a> {
     async fn forward(&mut self, permitted: Permitted<'_>) -> Result<Next, Failure> {
         let Permitted { mut head, location, sent, permit, place, held } = permitted;
         let served = self.served;
+        self.delivery.endless = served.settings.dialect.is_endless(&head, &location);
         let upgrade = served.settings.dialect.upgrade(&head, &location).ok().flatten();
         let asked = upgrade.map(|upgrade| (upgrade, head.clone()));
         let plan = {

@@ -115,7 +115,10 @@ impl Socket<'_> {
                 Said::Ping(payload) => {
                     let mut bytes = Vec::new();
                     Said::write_pong(&mut bytes, payload, None);
-                    send(&mut **self.to_agent.lock().await, &bytes).await.map_err(agent_failed)?;
+                    // Who is being told something knows that we are there; to wait for that could be to wait for ever.
+                    if let Ok(mut writer) = self.to_agent.try_lock() {
+                        send(&mut **writer, &bytes).await.map_err(agent_failed)?;
+                    }
                 }
                 Said::Pong => {}
                 // Its reason is nothing that anybody has judged.
@@ -204,7 +207,9 @@ impl Socket<'_> {
                 Said::Ping(payload) => {
                     let mut bytes = Vec::new();
                     Said::write_pong(&mut bytes, payload, Some(key()?));
-                    if let Err(error) = send(&mut *self.to_target.lock().await, &bytes).await {
+                    if let Ok(mut writer) = self.to_target.try_lock()
+                        && let Err(error) = send(&mut writer, &bytes).await
+                    {
                         return Ok(End::Target(error.to_string()));
                     }
                     continue;

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::output::{Output, PATIENCE, Unprintable};
-use super::{CLOSE, ERROR, End, Kind, RESIZE, STDERR, STDIN, STDOUT, Talk};
+use super::{CLOSE, ERROR, End, Kind, LAST_WORDS, RESIZE, STDERR, STDIN, STDOUT, Talk};
 use crate::protocol::http::codec::socket::{Messages, Said};
 use crate::protocol::http::driver::leg::{Reader, Writer};
 use crate::protocol::http::driver::socket::{Heard, hear, key, send, shortened};
@@ -37,8 +37,8 @@ pub(super) async fn relay(
     let mut bytes = Vec::new();
     let code = match &words {
         Some(words) => {
+            talk.record(Direction::ToAgent, &[ERROR], words).await?;
             let words = [&[ERROR], &words[..]].concat();
-            talk.record(Direction::ToAgent, ERROR, words.get(1..).unwrap_or_default()).await?;
             Said::Binary(words.into()).write(&mut bytes, None);
             1008
         }
@@ -73,7 +73,10 @@ async fn up(talk: &Talk<'_>, agent: &mut Reader, ends: &Ends<'_>) -> Result<End,
             Said::Ping(payload) => {
                 let mut bytes = Vec::new();
                 Said::write_pong(&mut bytes, payload, None);
-                send(&mut **ends.agent.lock().await, &bytes).await.map_err(agent_failed)?;
+                // Who is being told something knows that we are there; to wait for that could be to wait for ever.
+                if let Ok(mut writer) = ends.agent.try_lock() {
+                    send(&mut **writer, &bytes).await.map_err(agent_failed)?;
+                }
                 continue;
             }
             Said::Pong => continue,
@@ -85,10 +88,13 @@ async fn up(talk: &Talk<'_>, agent: &mut Reader, ends: &Ends<'_>) -> Result<End,
             return Ok(talk.refused("it says something on a channel on which it has nothing to say"));
         };
         holding.set(payload.len())?;
-        talk.record(Direction::FromAgent, *channel, rest).await?;
+        talk.record(Direction::FromAgent, &[*channel], rest).await?;
         let mut bytes = Vec::new();
         said.write(&mut bytes, Some(key()?));
-        if let Err(error) = send(&mut **ends.target.lock().await, &bytes).await {
+        let sent = send(&mut **ends.target.lock().await, &bytes).await;
+        if let Err(error) = sent {
+            // A program may have ended before its input has: what it still says is heard.
+            sleep(LAST_WORDS).await;
             return Ok(End::Target(error.to_string()));
         }
         holding.set(0)?;
@@ -120,7 +126,7 @@ async fn down(
             heard = hear(target, &mut messages, &mut holding) => heard?,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 due = None;
-                if let Err(why) = release(talk, (&mut stdout, &mut stderr), ends).await? {
+                if let Err(why) = release(talk, (&mut stdout, &mut stderr), ends, false).await? {
                     return Ok(talk.refused(&why.to_string()));
                 }
                 continue;
@@ -131,14 +137,16 @@ async fn down(
             Heard::Said(Said::Ping(payload)) => {
                 let mut bytes = Vec::new();
                 Said::write_pong(&mut bytes, &payload, Some(key()?));
-                if let Err(error) = send(&mut **ends.target.lock().await, &bytes).await {
+                if let Ok(mut writer) = ends.target.try_lock()
+                    && let Err(error) = send(&mut **writer, &bytes).await
+                {
                     return Ok(End::Target(error.to_string()));
                 }
                 continue;
             }
             Heard::Said(Said::Pong) => continue,
             Heard::Said(Said::Close(..)) | Heard::Closed => {
-                let released = release(talk, (&mut stdout, &mut stderr), ends).await?;
+                let released = release(talk, (&mut stdout, &mut stderr), ends, true).await?;
                 return Ok(released.map_or_else(|why| talk.refused(&why.to_string()), |()| End::Closed));
             }
             Heard::Broken(broken) => return Ok(End::Target(broken.to_string())),
@@ -151,7 +159,7 @@ async fn down(
             (Kind::Program, STDOUT) => print(talk, &mut stdout, (STDOUT, rest), ends).await?,
             (Kind::Program, STDERR) => print(talk, &mut stderr, (STDERR, rest), ends).await?,
             (Kind::Program, ERROR) => {
-                let released = release(talk, (&mut stdout, &mut stderr), ends).await?;
+                let released = release(talk, (&mut stdout, &mut stderr), ends, true).await?;
                 if released.is_ok() {
                     let words = talk.blotted(rest).await?;
                     tell(talk, ERROR, &words, ends).await?;
@@ -170,8 +178,8 @@ async fn down(
         if let Err(why) = delivered {
             return Ok(talk.refused(&why.to_string()));
         }
-        let waits = stdout.is_holding() || stderr.is_holding();
-        due = waits.then(|| due.unwrap_or_else(|| Instant::now() + PATIENCE));
+        holding.set(target.input().len() + messages.held() + stdout.held() + stderr.held())?;
+        due = (stdout.is_holding() || stderr.is_holding()).then(|| Instant::now() + PATIENCE);
     }
 }
 
@@ -192,14 +200,15 @@ async fn print(
     Ok(Ok(()))
 }
 
-/// Passes on what waits.
+/// Passes on what waits. `all`: nothing comes any more.
 async fn release(
     talk: &Talk<'_>,
     (stdout, stderr): (&mut Output, &mut Output),
     ends: &Ends<'_>,
+    all: bool,
 ) -> Result<Result<(), Unprintable>, Failure> {
     for (output, channel) in [(stdout, STDOUT), (stderr, STDERR)] {
-        let printed = output.release();
+        let printed = if all { output.finish() } else { output.release() };
         talk.note(output, name(channel)).await?;
         match printed {
             Ok(printed) if printed.is_empty() => {}
@@ -215,7 +224,7 @@ pub(super) const fn name(channel: u8) -> &'static str {
 }
 
 async fn tell(talk: &Talk<'_>, channel: u8, payload: &[u8], ends: &Ends<'_>) -> Result<(), Failure> {
-    talk.record(Direction::ToAgent, channel, payload).await?;
+    talk.record(Direction::ToAgent, &[channel], payload).await?;
     let mut bytes = Vec::new();
     Said::Binary([&[channel], payload].concat().into()).write(&mut bytes, None);
     send(&mut **ends.agent.lock().await, &bytes).await.map_err(agent_failed)

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex as Kept;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::channels::name;
 use super::output::{Output, PATIENCE, Unprintable};
 use super::roles::{Kind as Role, Streams};
-use super::{ERROR, End, Kind, RESIZE, STDERR, STDIN, STDOUT, Talk};
+use super::{ERROR, End, Kind, LAST_WORDS, PORT, RESIZE, STDERR, STDIN, STDOUT, Talk};
 use crate::policy::Denial;
 use crate::protocol::http::codec::socket::{Messages, Said};
 use crate::protocol::http::driver::leg::{LegError, Reader, Writer};
@@ -135,19 +135,16 @@ struct State {
     error: Option<u32>,
     /// Ports that may be reached.
     permitted: BTreeSet<u16>,
-    /// Streams for ports that may not: what their error streams are, by the request that both belong to.
+    /// Streams for ports that may not, as long as the agent has not ended them.
     refused: BTreeMap<u32, Refused>,
-    /// How forwarded connections are numbered in the recording.
-    numbers: BTreeMap<u32, u8>,
-    requests: BTreeMap<Vec<u8>, u8>,
-    next: u8,
 }
 
 /// A stream that leads to no port.
 #[derive(Clone, Debug)]
 struct Refused {
     request: Vec<u8>,
-    is_error: bool,
+    /// Why.
+    words: Bytes,
 }
 
 /// Passes frames on until either side ends it.
@@ -166,15 +163,7 @@ pub(super) async fn relay(
         talk,
         agent: Mutex::new(Outlet { encoder: Encoder::new(), writer: to_agent, tunnel: tunnelled.then_some(false) }),
         target: Mutex::new(Outlet { encoder: Encoder::new(), writer: to_target, tunnel: tunnelled.then_some(true) }),
-        state: Kept::new(State {
-            roles,
-            error: None,
-            permitted: BTreeSet::new(),
-            refused: BTreeMap::new(),
-            numbers: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            next: 0,
-        }),
+        state: Kept::new(State { roles, error: None, permitted: BTreeSet::new(), refused: BTreeMap::new() }),
     };
     let carried = |masked| tunnelled.then(|| (Messages::new(masked, MESSAGE_LIMIT), BytesMut::new()));
     let from_agent = Inlet { reader: from_agent, tunnel: carried(true) };
@@ -199,7 +188,10 @@ impl Wire<'_> {
                     Filled::Closed => return Ok(End::Closed),
                     Filled::More => continue,
                     Filled::Ping(payload) => {
-                        self.agent.lock().await.pong(&payload).await.map_err(agent_failed)?;
+                        // Who is being told something knows that we are there; to wait for that could be to wait for ever.
+                        if let Ok(mut agent) = self.agent.try_lock() {
+                            agent.pong(&payload).await.map_err(agent_failed)?;
+                        }
                         continue;
                     }
                     Filled::Broken(why) => return Ok(self.talk.refused(&why)),
@@ -215,8 +207,20 @@ impl Wire<'_> {
             if self.swallowed(&frame) {
                 continue;
             }
-            if let Frame::SynStream { id, headers, .. } = &frame {
-                match self.opens(*id, headers, role, agent.reader).await? {
+            let frame = match frame {
+                // These are between two ends of one wire, and each of ours is one.
+                Frame::Ping(number) => {
+                    if let Some(mut agent) = self.agent.try_lock().ok().filter(|_| !number.is_multiple_of(2)) {
+                        agent.send(&Frame::Ping(number)).await.map_err(agent_failed)?;
+                    }
+                    continue;
+                }
+                Frame::Settings { .. } => continue,
+                Frame::GoAway { .. } => Frame::GoAway { last: 0, status: 0 },
+                other => other,
+            };
+            if let Frame::SynStream { id, fin, headers, .. } = &frame {
+                match self.opens((*id, *fin), headers, role, agent.reader).await? {
                     Ok(true) => {}
                     Ok(false) => continue,
                     Err(denial) => return Ok(End::Refused(denial)),
@@ -225,10 +229,12 @@ impl Wire<'_> {
             if let Frame::Data { id, payload, .. } = &frame
                 && !payload.is_empty()
             {
-                let channel = self.channel(*id, role);
-                self.talk.record(Direction::FromAgent, channel, payload).await?;
+                self.talk.record(Direction::FromAgent, &stream(*id, role), payload).await?;
             }
-            if let Err(error) = self.target.lock().await.send(&frame).await {
+            let sent = self.target.lock().await.send(&frame).await;
+            if let Err(error) = sent {
+                // A program may have ended before its input has: what it still says is heard.
+                sleep(LAST_WORDS).await;
                 return Ok(End::Target(error.to_string()));
             }
         }
@@ -237,7 +243,7 @@ impl Wire<'_> {
     /// A stream is opened. Whether that goes to the target; the error ends everything.
     async fn opens(
         &self,
-        id: u32,
+        (id, fin): (u32, bool),
         headers: &Headers,
         role: Role,
         agent: &mut Reader,
@@ -251,60 +257,36 @@ impl Wire<'_> {
             _ => return Ok(Ok(true)),
         };
         let request = headers.get("requestid").unwrap_or_default().to_vec();
-        let is_error = matches!(role, Role::PortError { .. });
-        self.state.lock().number(id, &request, is_error);
-        let known = self.state.lock().refused.values().any(|refused| refused.request == request);
-        if !known && self.state.lock().permitted.contains(&port) {
-            return Ok(Ok(true));
-        }
-        let denial = if known {
-            None
-        } else {
-            match self.talk.port(port, agent).await? {
+        let known = self.state.lock().refused_words(&request);
+        let words = match known {
+            Some(words) => words,
+            None if self.state.lock().permitted.contains(&port) => return Ok(Ok(true)),
+            None => match self.talk.port(port, agent).await? {
                 // What a permit asks of answers, no port can be asked.
                 Ok(permit) => {
                     let (_obligations, _recorded) = permit.spend();
                     self.state.lock().permitted.insert(port);
-                    let channel = self.channel(id, role);
-                    self.talk.record(Direction::FromAgent, channel, &port.to_le_bytes()).await?;
                     return Ok(Ok(true));
                 }
                 Err(denial) if self.talk.served.has_ended() => return Ok(Err(denial)),
-                Err(denial) => Some(denial),
-            }
-        };
-        self.refuse(id, Refused { request, is_error }, denial).await?;
-        Ok(Ok(false))
-    }
-
-    /// Says that there is no such port, on the stream that is for that: streams come in pairs, the one for errors first.
-    async fn refuse(&self, id: u32, refused: Refused, denial: Option<Denial>) -> Result<(), Failure> {
-        let Refused { request, is_error } = refused.clone();
-        self.state.lock().refused.insert(id, refused);
-        self.tell(Frame::SynReply { id, fin: false, headers: Headers::default() }).await?;
-        if let Some(denial) = &denial {
-            self.talk.served.observe(Observation::Denied(denial.clone())).await?;
-        }
-        let error = if is_error { Some(id) } else { self.error_of(&request) };
-        if let (Some(error), Some(denial)) = (error, denial) {
-            let mut words = format!("interceptor: {}: {}", denial.what, denial.reason);
-            for (name, value) in [("rule", &denial.rule), ("remedy", &denial.remedy)] {
-                if let Some(value) = value {
-                    words.push_str(&format!("; {name}: {value}"));
+                Err(denial) => {
+                    self.talk.served.observe(Observation::Denied(denial.clone())).await?;
+                    worded(&denial)
                 }
-            }
-            self.tell(Frame::Data { id: error, fin: true, payload: words.into() }).await?;
+            },
+        };
+        if self.state.lock().refused.len() >= Streams::LIMIT {
+            let why = "it opens more streams to ports that it may not reach than are held";
+            return Ok(Err(self.talk.served.agents_fault("a forwarded port", why)));
         }
-        if !is_error {
-            self.tell(Frame::Data { id, fin: true, payload: Bytes::new() }).await?;
+        if !fin {
+            self.state.lock().refused.insert(id, Refused { request, words: words.clone() });
         }
-        Ok(())
-    }
-
-    fn error_of(&self, request: &[u8]) -> Option<u32> {
-        let state = self.state.lock();
-        let mut all = state.refused.iter();
-        all.find(|(_, refused)| refused.is_error && refused.request == request).map(|(id, _)| *id)
+        // Streams come in pairs: what went wrong is said on the one that is for that.
+        let payload = if matches!(role, Role::PortError { .. }) { words } else { Bytes::new() };
+        self.tell(Frame::SynReply { id, fin: false, headers: Headers::default() }).await?;
+        self.tell(Frame::Data { id, fin: true, payload }).await?;
+        Ok(Ok(false))
     }
 
     /// What we say in the target's place.
@@ -330,18 +312,6 @@ impl Wire<'_> {
         }
     }
 
-    /// Under which number a stream is recorded.
-    fn channel(&self, id: u32, role: Role) -> u8 {
-        match role {
-            Role::Stdin => STDIN,
-            Role::Stdout => STDOUT,
-            Role::Stderr => STDERR,
-            Role::Error => ERROR,
-            Role::Resize => RESIZE,
-            _ => self.state.lock().numbers.get(&id).copied().unwrap_or(u8::MAX),
-        }
-    }
-
     /// What the target says.
     async fn down(&self, mut target: Inlet<'_>, (mut stdout, mut stderr): (Output, Output)) -> Result<End, Failure> {
         let mut decoder = Decoder::new();
@@ -356,7 +326,8 @@ impl Wire<'_> {
                         filled = target.fill(&mut holding) => filled?,
                         () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                             due = None;
-                            if let Err(why) = self.release((&mut stdout, out_id), (&mut stderr, err_id)).await? {
+                            let waiting = ((&mut stdout, out_id), (&mut stderr, err_id));
+                            if let Err(why) = self.release(waiting, false).await? {
                                 return Ok(self.talk.refused(&why.to_string()));
                             }
                             continue;
@@ -365,13 +336,16 @@ impl Wire<'_> {
                     match filled {
                         Filled::More => continue,
                         Filled::Ping(payload) => {
-                            if let Err(error) = self.target.lock().await.pong(&payload).await {
+                            if let Ok(mut target) = self.target.try_lock()
+                                && let Err(error) = target.pong(&payload).await
+                            {
                                 return Ok(End::Target(error.to_string()));
                             }
                             continue;
                         }
                         Filled::Closed => {
-                            let released = self.release((&mut stdout, out_id), (&mut stderr, err_id)).await?;
+                            let waiting = ((&mut stdout, out_id), (&mut stderr, err_id));
+                            let released = self.release(waiting, true).await?;
                             return Ok(
                                 released.map_or_else(|why| self.talk.refused(&why.to_string()), |()| End::Closed)
                             );
@@ -398,7 +372,7 @@ impl Wire<'_> {
                 }
                 (Frame::Data { id, fin, payload }, role) => {
                     let released = if role == Role::Error {
-                        self.release((&mut stdout, out_id), (&mut stderr, err_id)).await?
+                        self.release(((&mut stdout, out_id), (&mut stderr, err_id)), true).await?
                     } else {
                         Ok(())
                     };
@@ -408,15 +382,15 @@ impl Wire<'_> {
                     released
                 }
                 _ => {
-                    self.agent.lock().await.send(&frame).await.map_err(agent_failed)?;
+                    self.control(frame).await?;
                     Ok(())
                 }
             };
             if let Err(why) = delivered {
                 return Ok(self.talk.refused(&why.to_string()));
             }
-            let waits = stdout.is_holding() || stderr.is_holding();
-            due = waits.then(|| due.unwrap_or_else(|| Instant::now() + PATIENCE));
+            holding.set(target.input().len() + stdout.held() + stderr.held())?;
+            due = (stdout.is_holding() || stderr.is_holding()).then(|| Instant::now() + PATIENCE);
         }
     }
 
@@ -429,7 +403,7 @@ impl Wire<'_> {
     ) -> Result<Result<(), Unprintable>, Failure> {
         let printed = output.push(payload).and_then(|mut printed| {
             if fin {
-                printed.extend(output.release()?);
+                printed.extend(output.finish()?);
             }
             Ok(printed)
         });
@@ -440,15 +414,33 @@ impl Wire<'_> {
         }
     }
 
-    /// Passes on what waits.
+    /// What belongs to no stream, or says nothing but that there is one: nothing that only the target has words for.
+    async fn control(&self, frame: Frame) -> Result<(), Failure> {
+        let frame = match frame {
+            Frame::Ping(number) => {
+                if let Some(mut target) = self.target.try_lock().ok().filter(|_| number.is_multiple_of(2)) {
+                    // Where that fails, its next frame does not come.
+                    let _best_effort = target.send(&Frame::Ping(number)).await;
+                }
+                return Ok(());
+            }
+            Frame::Settings { .. } => return Ok(()),
+            Frame::SynReply { id, fin, .. } => Frame::SynReply { id, fin, headers: Headers::default() },
+            Frame::GoAway { .. } => Frame::GoAway { last: 0, status: 0 },
+            other => other,
+        };
+        self.agent.lock().await.send(&frame).await.map_err(agent_failed)
+    }
+
+    /// Passes on what waits. `all`: nothing comes any more.
     async fn release(
         &self,
-        (stdout, out_id): (&mut Output, Option<u32>),
-        (stderr, err_id): (&mut Output, Option<u32>),
+        ((stdout, out_id), (stderr, err_id)): ((&mut Output, Option<u32>), (&mut Output, Option<u32>)),
+        all: bool,
     ) -> Result<Result<(), Unprintable>, Failure> {
         for (output, channel, id) in [(stdout, STDOUT, out_id), (stderr, STDERR, err_id)] {
             let Some(id) = id else { continue };
-            let printed = output.release();
+            let printed = if all { output.finish() } else { output.release() };
             self.talk.note(output, name(channel)).await?;
             match printed {
                 Ok(printed) => self.printed(channel, (id, false), printed).await?,
@@ -463,7 +455,7 @@ impl Wire<'_> {
             return Ok(());
         }
         if !bytes.is_empty() {
-            self.talk.record(Direction::ToAgent, channel, &bytes).await?;
+            self.talk.record(Direction::ToAgent, &[channel], &bytes).await?;
         }
         let frame = Frame::Data { id, fin, payload: bytes.into() };
         self.agent.lock().await.send(&frame).await.map_err(agent_failed)
@@ -473,8 +465,7 @@ impl Wire<'_> {
     async fn pass(&self, id: u32, fin: bool, role: Role, payload: &Bytes) -> Result<(), Failure> {
         let bytes = self.talk.blotted(payload).await?;
         if !bytes.is_empty() {
-            let channel = self.channel(id, role);
-            self.talk.record(Direction::ToAgent, channel, &bytes).await?;
+            self.talk.record(Direction::ToAgent, &stream(id, role), &bytes).await?;
         }
         let frame = Frame::Data { id, fin, payload: bytes.into() };
         self.agent.lock().await.send(&frame).await.map_err(agent_failed)
@@ -486,7 +477,7 @@ impl Wire<'_> {
         let error = self.state.lock().error;
         let mut agent = self.agent.lock().await;
         if let (Some(words), Some(id)) = (words, error) {
-            self.talk.record(Direction::ToAgent, ERROR, &words).await?;
+            self.talk.record(Direction::ToAgent, &[ERROR], &words).await?;
             agent.send(&Frame::Data { id, fin: true, payload: words }).await.map_err(agent_failed)?;
         }
         if !matches!(end, End::Closed) {
@@ -502,24 +493,33 @@ impl Wire<'_> {
 }
 
 impl State {
-    /// Gives the streams of one forwarded connection their numbers: an even one for data, the next for what went wrong.
-    fn number(&mut self, id: u32, request: &[u8], is_error: bool) {
-        let even = match self.requests.remove(request) {
-            // Both are there.
-            Some(even) => even,
-            None => {
-                let even = self.next;
-                self.next = self.next.wrapping_add(2);
-                if self.requests.len() >= Streams::LIMIT {
-                    self.requests.clear();
-                }
-                self.requests.insert(request.to_vec(), even);
-                even
-            }
-        };
-        while self.numbers.len() >= 2 * Streams::LIMIT {
-            self.numbers.pop_first();
-        }
-        self.numbers.insert(id, if is_error { even + 1 } else { even });
+    /// Why the request that a stream belongs to leads to no port, where that was said already.
+    fn refused_words(&self, request: &[u8]) -> Option<Bytes> {
+        self.refused.values().find(|refused| refused.request == request).map(|refused| refused.words.clone())
     }
+}
+
+/// How a stream is recorded.
+fn stream(id: u32, role: Role) -> Vec<u8> {
+    let port = |lead: u8, port: u16| [&[lead][..], &id.to_be_bytes(), &port.to_be_bytes()].concat();
+    match role {
+        Role::Stdin => vec![STDIN],
+        Role::Stdout => vec![STDOUT],
+        Role::Stderr => vec![STDERR],
+        Role::Resize => vec![RESIZE],
+        Role::Data { port: of } => port(PORT, of),
+        Role::PortError { port: of } => port(PORT + 1, of),
+        Role::Error | Role::Control | Role::Stale => vec![ERROR],
+    }
+}
+
+/// A refusal, as a client shows it.
+fn worded(denial: &Denial) -> Bytes {
+    let mut words = format!("interceptor: {}: {}", denial.what, denial.reason);
+    for (name, value) in [("rule", &denial.rule), ("remedy", &denial.remedy)] {
+        if let Some(value) = value {
+            words.push_str(&format!("; {name}: {value}"));
+        }
+    }
+    words.into()
 }

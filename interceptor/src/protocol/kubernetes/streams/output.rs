@@ -1,7 +1,7 @@
 //! What a program prints, masked and without the credential as it comes.
 //!
-//! Text is held until it is known that no value goes on behind it, and no longer than [`PATIENCE`]: whoever waits at a prompt
-//! sees it. So a value that a program prints in pieces, with pauses, passes: detectors are a net, and no wall. Bytes that are
+//! Text is held until it is known that no value goes on behind it, or until nothing has come for [`PATIENCE`]: whoever waits at
+//! a prompt sees it. So a value that a program prints in pieces, with pauses, passes: detectors are a net, and no wall. Bytes that are
 //! no text (an archive, as `kubectl cp` has it) pass unchanged or not at all: they would be broken by what stands in the place
 //! of a value.
 
@@ -15,6 +15,9 @@ use crate::protocol::http::scrub::Spellings;
 
 /// How long text waits for what may go on behind it.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+
+/// So much of the beginning of the credential says nothing of it, and may as well be the end of a prompt.
+const KNOWN: usize = 3;
 
 /// Why what a program prints does not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,16 +56,30 @@ impl Output {
             None => masked.extend_from_slice(bytes),
             Some(text) => text.push(bytes, &mut masked).map_err(|_| Unprintable::TooLong)?,
         }
-        self.scrubbed(&masked, false)
+        self.scrubbed(&masked, 0)
     }
 
-    /// All that waits, though more may come.
+    /// What waits, though more may come: but for what has begun to be a key over many lines, or the credential.
     pub(super) fn release(&mut self) -> Result<Vec<u8>, Unprintable> {
+        let mut masked = Vec::new();
+        if let Some(text) = self.text.as_mut().filter(|text| !text.is_open()) {
+            text.finish(&mut masked);
+        }
+        self.scrubbed(&masked, KNOWN)
+    }
+
+    /// All that waits: nothing comes any more.
+    pub(super) fn finish(&mut self) -> Result<Vec<u8>, Unprintable> {
         let mut masked = Vec::new();
         if let Some(text) = &mut self.text {
             text.finish(&mut masked);
         }
-        self.scrubbed(&masked, true)
+        self.scrubbed(&masked, usize::MAX)
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn held(&self) -> usize {
+        self.waiting.len() + self.text.as_ref().map_or(0, TextMasker::held)
     }
 
     /// Whether something waits.
@@ -80,7 +97,8 @@ impl Output {
         std::mem::replace(&mut self.echoed, false)
     }
 
-    fn scrubbed(&mut self, masked: &[u8], all: bool) -> Result<Vec<u8>, Unprintable> {
+    /// `shown`: as much of what may be the beginning of the credential passes.
+    fn scrubbed(&mut self, masked: &[u8], shown: usize) -> Result<Vec<u8>, Unprintable> {
         let found = self.text.as_mut().map_or(0, TextMasker::take_count);
         self.count += found;
         if found > 0 && self.binary {
@@ -89,7 +107,8 @@ impl Output {
         let Some(spellings) = &self.spellings else { return Ok(masked.to_vec()) };
         self.waiting.extend_from_slice(masked);
         self.echoed |= spellings.blot(&mut self.waiting);
-        let ready = self.waiting.len() - if all { 0 } else { spellings.begun(&self.waiting) };
+        let begun = spellings.begun(&self.waiting);
+        let ready = self.waiting.len() - if begun <= shown { 0 } else { begun };
         Ok(self.waiting.split_to(ready).to_vec())
     }
 }
@@ -114,7 +133,7 @@ mod tests {
     fn printed(pieces: &[&str]) -> String {
         let mut output = output();
         let mut out: Vec<u8> = pieces.iter().flat_map(|piece| output.push(piece.as_bytes()).unwrap()).collect();
-        out.extend(output.release().unwrap());
+        out.extend(output.finish().unwrap());
         String::from_utf8(out).unwrap()
     }
 
@@ -141,6 +160,18 @@ mod tests {
         out.extend(output.push(format!("\nthen {CARD}\n").as_bytes()).unwrap());
         out.extend(output.release().unwrap());
         assert!(out.ends_with(b"\nthen [masked:x]\n"), "{}", String::from_utf8_lossy(&out));
+    }
+
+    #[test]
+    fn what_has_begun_to_be_a_key_or_the_credential_waits() {
+        let mut output = output();
+        let mut out = output.push(b"-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg\n").unwrap();
+        out.extend(output.release().unwrap());
+        out.extend(output.push(b"kqhkiG9w0B\n-----END PRIVATE KEY-----\nthe-cred").unwrap());
+        out.extend(output.release().unwrap());
+        out.extend(output.push(b"ential\n").unwrap());
+        out.extend(output.finish().unwrap());
+        assert_eq!(String::from_utf8(out).unwrap(), "[masked:x]\n**************\n");
     }
 
     #[test]
