@@ -537,9 +537,9 @@ fn decisions_on_requests_are_kept_where_nobody_looks_at_the_request() {
     permitted(ask(&cache, &open, "/on", post));
     assert_eq!(cache.len(), 1);
     // So does one that says who may see what.
-    let masks = load(&format!(
-        "permit (principal, action == Action::\"http:GET\", resource); permit (principal, action == Action::\"unmask\", resource) when {{ context has http && context.http.path == \"/open\" }};"
-    ));
+    let masks = load(
+        "permit (principal, action == Action::\"http:GET\", resource); permit (principal, action == Action::\"unmask\", resource) when { context has http && context.http.path == \"/open\" };",
+    );
     let cache = DecisionCache::default();
     assert_eq!(permitted(ask(&cache, &masks, "/open", get)).obligations.masked.len(), 0);
     assert_eq!(permitted(ask(&cache, &masks, "/shut", get)).obligations.masked.len(), 1);

@@ -117,7 +117,7 @@ impl Socket<'_> {
                     Said::write_pong(&mut bytes, payload, None);
                     // Who is being told something knows that we are there; to wait for that could be to wait for ever.
                     if let Ok(mut writer) = self.to_agent.try_lock() {
-                        send(&mut **writer, &bytes).await.map_err(agent_failed)?;
+                        send(&mut writer, &bytes).await.map_err(agent_failed)?;
                     }
                 }
                 Said::Pong => {}

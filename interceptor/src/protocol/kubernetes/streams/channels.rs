@@ -75,7 +75,7 @@ async fn up(talk: &Talk<'_>, agent: &mut Reader, ends: &Ends<'_>) -> Result<End,
                 Said::write_pong(&mut bytes, payload, None);
                 // Who is being told something knows that we are there; to wait for that could be to wait for ever.
                 if let Ok(mut writer) = ends.agent.try_lock() {
-                    send(&mut **writer, &bytes).await.map_err(agent_failed)?;
+                    send(&mut writer, &bytes).await.map_err(agent_failed)?;
                 }
                 continue;
             }
@@ -138,7 +138,7 @@ async fn down(
                 let mut bytes = Vec::new();
                 Said::write_pong(&mut bytes, &payload, Some(key()?));
                 if let Ok(mut writer) = ends.target.try_lock()
-                    && let Err(error) = send(&mut **writer, &bytes).await
+                    && let Err(error) = send(&mut writer, &bytes).await
                 {
                     return Ok(End::Target(error.to_string()));
                 }

@@ -120,6 +120,9 @@ impl Outlet<'_> {
     }
 }
 
+/// What a program prints, and the stream that it goes on, while there is one.
+type Printing<'a> = (&'a mut Output, Option<u32>);
+
 /// A connection that carries streams.
 struct Wire<'a> {
     talk: &'a Talk<'a>,
@@ -435,7 +438,7 @@ impl Wire<'_> {
     /// Passes on what waits. `all`: nothing comes any more.
     async fn release(
         &self,
-        ((stdout, out_id), (stderr, err_id)): ((&mut Output, Option<u32>), (&mut Output, Option<u32>)),
+        ((stdout, out_id), (stderr, err_id)): (Printing<'_>, Printing<'_>),
         all: bool,
     ) -> Result<Result<(), Unprintable>, Failure> {
         for (output, channel, id) in [(stdout, STDOUT, out_id), (stderr, STDERR, err_id)] {

@@ -127,6 +127,28 @@ impl Side {
         }
     }
 
+    /// All that comes on a stream, up to its end.
+    async fn words(&mut self, stream: u32) -> String {
+        let mut all = Vec::new();
+        loop {
+            match self.frame().await {
+                Frame::Data { id, fin, payload } if id == stream => {
+                    all.extend_from_slice(&payload);
+                    if fin {
+                        return String::from_utf8(all).unwrap();
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Nothing comes any more.
+    async fn silent_or_closed(&mut self) {
+        let read = timeout(Duration::from_millis(200), self.stream.read_buf(&mut self.input)).await;
+        assert!(!matches!(read, Ok(Ok(1..))), "{:?}", self.input);
+    }
+
     /// Nothing comes.
     async fn silent(&mut self) {
         let read = timeout(Duration::from_millis(200), self.stream.read_buf(&mut self.input)).await;
@@ -528,12 +550,7 @@ async fn each_port_is_judged_when_it_is_first_asked_for() {
     let [error, stream] = pair(9, "5432", "2");
     cluster.agent.send(error).await;
     assert_eq!(cluster.agent.frame().await, reply(9));
-    match cluster.agent.frame().await {
-        Frame::Data { id: 9, fin: true, payload } => {
-            assert!(String::from_utf8_lossy(&payload).contains("rule: scripted-rule"), "{payload:?}");
-        }
-        other => panic!("{other:?}"),
-    }
+    assert!(cluster.agent.words(9).await.contains("rule: scripted-rule"));
     cluster.agent.send(stream).await;
     assert_eq!(cluster.agent.frame().await, reply(11));
     assert_eq!(cluster.agent.frame().await, data(11, "", true));
@@ -571,4 +588,102 @@ async fn whoever_follows_a_log_sees_its_last_line() {
         }
         assert_eq!(String::from_utf8_lossy(&cluster.agent.input.split()), expected);
     }
+}
+
+#[tokio::test]
+async fn whoever_reads_slowly_loses_nothing() {
+    let mut cluster = Cluster::new(Answer::Permit(&["card"]));
+    cluster.ask("GET /api/v1/namespaces/shop/pods/web/log?follow=true", "").await;
+    let mut target = cluster.target().await;
+    target.head().await;
+    let lines: Vec<String> = (0..40_000).map(|number| format!("line {number} is written\n")).collect();
+    let expected = lines.concat();
+    let told = tokio::spawn(async move {
+        target.write("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        for part in lines.chunks(500) {
+            let part = part.concat();
+            target.write(format!("{:x}\r\n{part}\r\n", part.len())).await;
+        }
+        target.write("0\r\n\r\n").await;
+        target
+    });
+    cluster.agent.head().await;
+    // Longer than text waits for what may go on behind it, with more on its way than fits.
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        cluster.agent.more().await;
+    }
+    while !cluster.agent.input.ends_with(b"0\r\n\r\n") {
+        cluster.agent.more().await;
+    }
+    let (mut body, mut reader) = (Vec::new(), codec::Chunked::default());
+    loop {
+        match reader.next(&cluster.agent.input).unwrap() {
+            codec::Piece::Data(count) => body.extend_from_slice(&cluster.agent.input.split_to(count)),
+            codec::Piece::Skip(count) => drop(cluster.agent.input.split_to(count)),
+            codec::Piece::More => panic!("cut off"),
+            codec::Piece::End => break,
+        }
+    }
+    assert!(body == expected.as_bytes(), "{} of {}", body.len(), expected.len());
+    drop(told.await);
+}
+
+#[tokio::test]
+async fn a_program_that_ends_before_its_input_says_how() {
+    let (mut cluster, mut target) = Cluster::channels(Answer::Permit(&["card"]), EXEC).await;
+    target.say(1, "first line\nsecond 2", false).await;
+    target.say(3, "{\"status\":\"Success\"}", false).await;
+    drop(target);
+    for _ in 0..10 {
+        cluster.agent.say(0, "y\n", true).await;
+    }
+    let mut printed = String::new();
+    let status = loop {
+        match cluster.agent.hear().await {
+            (1, text) => printed.push_str(&text),
+            (3, status) => break status,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((printed.as_str(), status.as_str()), ("first line\nsecond 2", "{\"status\":\"Success\"}"));
+}
+
+#[tokio::test]
+async fn ports_that_may_not_be_reached_are_no_room_to_fill() {
+    let (mut cluster, mut target) = Cluster::multiplexed(Answer::Permit(&[]), PORTS).await;
+    cluster.gate.deny.store(true, Ordering::SeqCst);
+    // The data stream first: its error stream is told why all the same.
+    let [error, stream] = pair(1, "80", "0");
+    let (Frame::SynStream { headers: of_error, .. }, Frame::SynStream { headers: of_data, .. }) = (error, stream)
+    else {
+        panic!()
+    };
+    let open = |id, fin, headers: &Headers| Frame::SynStream {
+        id,
+        associated: 0,
+        priority: 0,
+        fin,
+        unidirectional: false,
+        headers: headers.clone(),
+    };
+    cluster.agent.send(open(1, false, &of_data)).await;
+    cluster.agent.send(open(3, true, &of_error)).await;
+    assert_eq!(cluster.agent.frame().await, reply(1));
+    assert_eq!(cluster.agent.frame().await, data(1, "", true));
+    assert_eq!(cluster.agent.frame().await, reply(3));
+    assert!(cluster.agent.words(3).await.contains("rule: scripted-rule"));
+    assert_eq!(cluster.gate.judged.lock().len(), 2, "the request, and its port once");
+    // Streams that are never ended are bounded.
+    for id in (5..).step_by(2).take(400) {
+        let request = id.to_string();
+        let frame = opens(id, &[("streamtype", "error"), ("port", "80"), ("requestid", &request)]);
+        let mut out = Vec::new();
+        cluster.agent.encoder.write(&frame, &mut out).unwrap();
+        if cluster.agent.stream.write_all(&out).await.is_err() {
+            break;
+        }
+    }
+    assert!(matches!(cluster.served.await.unwrap(), Ok(Close::Agent)));
+    target.silent_or_closed().await;
 }
