@@ -8,6 +8,7 @@ mod governed;
 mod pinned;
 mod prepare;
 mod programs;
+mod reload;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -28,6 +29,7 @@ use super::{Config, Counters, Events, Listener, SecurityModules, cgroup, dns, fo
 pub use self::error::CaptureError;
 pub use self::governed::{Governed, Refreshed, governs, is_governed};
 pub use self::prepare::{govern, prepare, prepare_doorkeeper, release};
+pub use self::reload::{Reloaded, regovern};
 
 pub(super) use self::governed::governed;
 pub(super) use self::pinned::pinned_map;
@@ -36,6 +38,7 @@ pub(super) use self::programs::{Loaded, try_load, try_modules};
 use self::governed::FENCE;
 use self::pinned::{check_shapes, settings, write_settings};
 use self::programs::{Programs, may_attach};
+use self::reload::redirection_first;
 
 /// Capture in force. Dropping it changes nothing in the kernel: links are pinned.
 pub struct Capture {
@@ -44,6 +47,8 @@ pub struct Capture {
     /// None where this process may not attach any: [`prepare`] has done so.
     agent_programs: Option<Vec<Loaded>>,
     modules: Modules,
+    /// Cgroups that the configuration names; locked for as long as links are looked at and changed.
+    named: Mutex<Vec<String>>,
     grants: Mutex<Grants>,
     counters: PerCpuArray<MapData, u64>,
 }
@@ -86,7 +91,8 @@ impl Capture {
             Some(all) => (Some(all.agents), all.daemons, all.modules),
             None => (None, Vec::new(), modules::installed(config)?),
         };
-        let capture = Self { config: config.clone(), pins, agent_programs: agents, modules, grants, counters };
+        let named = Mutex::new(config.cgroups.clone());
+        let capture = Self { config: config.clone(), pins, agent_programs: agents, modules, named, grants, counters };
         match capture.agent_programs {
             Some(_) => capture.install(&daemon, &daemons, listener.is_kept())?,
             None => capture.is_installed(&daemon)?,
@@ -122,8 +128,9 @@ impl Capture {
     /// named. Cheap; call it now and then, since a removed and remade cgroup is another one to the kernel. One that cannot be
     /// governed keeps no other from it.
     pub fn refresh(&self) -> Refreshed {
+        let named = self.named.lock();
         let mut all = Refreshed::default();
-        for path in &self.config.cgroups {
+        for path in named.iter() {
             all.add(self.configured(path));
         }
         match self.pinned() {
@@ -151,6 +158,9 @@ impl Capture {
             whole(path)?;
         }
         self.attach(&one, self.agent_programs.as_deref().unwrap_or_default())?;
+        if self.agent_programs.is_some() {
+            self.pins.mark(id).map_err(|source| self.pin_error(source))?;
+        }
         Ok(one)
     }
 
@@ -178,7 +188,13 @@ impl Capture {
         &self.modules
     }
 
-    /// What it was started with.
+    /// As [`governs`], by what the configuration names now.
+    #[must_use]
+    pub fn governs(&self, path: &str) -> bool {
+        governs(&Config { cgroups: self.named.lock().clone(), ..self.config.clone() }, path)
+    }
+
+    /// What it was started with. The cgroups may be others since: [`Capture::reload`].
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
@@ -273,8 +289,7 @@ impl Capture {
 pub fn uninstall(config: &Config) -> Result<usize, CaptureError> {
     let pins = Pins::new(&config.pin_directory);
     let failed = |source| CaptureError::Pins { path: config.pin_directory.clone(), source };
-    let mut order: Vec<&str> = AGENT_PROGRAMS.iter().map(|(name, _)| *name).collect();
-    order.reverse();
+    let order = redirection_first();
     let mut removed = 0;
     for cgroup in pins.cgroups().map_err(failed)? {
         removed += pins.detach(cgroup, &order).map_err(failed)?;

@@ -45,8 +45,8 @@ pub use self::events::{Events, KernelEvent, PacketFault, Refusal};
 pub use self::kept::Kept;
 pub use self::listener::{Listener, Unrecorded};
 pub use self::loader::{
-    Capture, CaptureError, Governed, Refreshed, govern, governs, is_governed, prepare, prepare_doorkeeper, release,
-    uninstall,
+    Capture, CaptureError, Governed, Refreshed, Reloaded, govern, governs, is_governed, prepare, prepare_doorkeeper,
+    regovern, release, uninstall,
 };
 pub use self::maps::Counters;
 pub use self::modules::{Modules, are_held};

@@ -88,7 +88,7 @@ pub enum CaptureError {
     /// This process may attach nothing, and what should be attached is not.
     #[error(
         "no kernel programs are attached to {0}, and this process may attach none: run `interceptor prepare` as root, in \
-         this cgroup, before it (the unit does), or run the daemon as root"
+         this cgroup, before it (the unit does), or run the daemon as root; while it runs, `interceptor reload` as root does it"
     )]
     Unprepared(String),
     /// Who has a running daemon enroll cgroups has to be of its version.
