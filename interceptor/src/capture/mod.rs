@@ -52,7 +52,7 @@ pub use self::maps::Counters;
 pub use self::modules::{Modules, are_held};
 pub use self::netns::{
     Arrivals, Door, Doorkeeper, KeptNamespaces, NAMESPACE_DESCRIPTORS, Namespace, NamespaceError, Namespaces,
-    QUESTIONS_IN_FLIGHT, Wish,
+    QUESTIONS_IN_FLIGHT, Wish, move_to_new,
 };
 pub use self::probe::{Finding, Scope, Verdict, probe};
 
