@@ -20,7 +20,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_interceptor");
 /// Nobody stays longer.
 const SECONDS: &str = "90";
 /// The unified hierarchy alone, as on a host that has no other, and a `/run` that ends with who writes to it.
-const ONLY_V2: &str = "umount -l /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && mount -t tmpfs tmpfs /run && exec \"$@\"";
+const ONLY_V2: &str =
+    "umount -l /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && mount -t tmpfs tmpfs /run && exec \"$@\"";
 /// The first connect of a container that nobody has announced is refused.
 const AGAIN: &str = "for n in $(seq 50); do \"$@\" && exit 0; sleep 0.2; done; exit 1";
 
