@@ -122,9 +122,13 @@ fn what_is_added_is_governed_and_what_is_not_named_is_let_go_once_nobody_runs_th
     let (done, words) = scene.reload();
     assert!(done && !words.contains(&outside) && !scene.outside_is_free(), "{words}");
 
+    // The signal alone lets nobody go.
+    scene.name(&[]);
+    scene.hang_up("are in force");
+    assert!(!scene.outside_is_free());
+
     // Who runs there stays governed, also across a restart.
     let mut sleeper = scene.sleeper();
-    scene.name(&[]);
     let (done, words) = scene.reload();
     assert!(done && words.contains(&format!("{outside} is not configured any more, and stays governed")), "{words}");
     assert!(!scene.outside_is_free() && scene.governed().contains(&outside));
@@ -174,6 +178,19 @@ fn where_one_cannot_be_governed_those_of_before_are_and_no_other() {
     fs::write(scene.stage.path("policies/test.cedar"), "").unwrap();
     let (done, words) = scene.reload();
     assert!(done && !scene.outside_is_free(), "{words}");
+}
+
+#[test]
+fn where_no_daemon_answers_nothing_is_begun() {
+    let mut scene = Scene::set();
+    scene.stage.kill_daemon().unwrap();
+    let outside = scene.outside.clone();
+    scene.name(&[&outside]);
+    let (done, words) = scene.reload();
+    assert!(!done && words.contains("no daemon answers"), "{words}");
+    scene.name(&[]);
+    scene.stage.start_daemon().unwrap();
+    assert!(scene.outside_is_free() && scene.agent_works() && !scene.governed().contains(&outside));
 }
 
 fn sleeps() -> Command {

@@ -23,7 +23,7 @@ pub struct Reloaded {
     pub added: Vec<String>,
     /// Not governed any more.
     pub released: Vec<String>,
-    /// Not named any more, and governed all the same, since processes run there.
+    /// Not named any more, and governed all the same, since processes run there, or a link cannot be removed.
     pub held: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl Capture {
         if self.agent_programs.is_none() {
             return Ok(Reloaded { added, ..Reloaded::default() });
         }
-        Ok(Reloaded { added, ..settle(&self.config, cgroups)? })
+        Ok(Reloaded { added, ..settle(&self.config, cgroups) })
     }
 
     /// Governs all of these; where one cannot be, those that are new are not.
@@ -73,7 +73,7 @@ pub fn regovern<T, E: From<CaptureError>>(
         attach(config, &added)?;
     }
     match tell() {
-        Ok(told) => Ok((told, Reloaded { added, ..settle(config, &config.cgroups)? })),
+        Ok(told) => Ok((told, Reloaded { added, ..settle(config, &config.cgroups) })),
         Err(error) => {
             undo(&Pins::new(&config.pin_directory), &added);
             Err(error)
@@ -97,23 +97,34 @@ fn undo(pins: &Pins, new: &[String]) {
     }
 }
 
-/// Notes what the list names, and lets go what it does not name, and the list of before did, where nobody runs.
-fn settle(config: &Config, cgroups: &[String]) -> Result<Reloaded, CaptureError> {
-    let (pins, failed) = (Pins::new(&config.pin_directory), pin_error(config));
+/// Notes what the list names, and lets go what it does not name, and the list of before did, where nobody runs. What is in force is
+/// in force by now: where something cannot be noted or removed, more stays governed than has to be.
+fn settle(config: &Config, cgroups: &[String]) -> Reloaded {
+    let pins = Pins::new(&config.pin_directory);
     let mut reloaded = Reloaded::default();
-    for (id, path) in governed(config).map_err(&failed)? {
+    let all = governed(config).unwrap_or_else(|error| {
+        tracing::error!(%error, "what is governed cannot be listed: nothing is let go");
+        Vec::new()
+    });
+    for (id, path) in all {
         if cgroups.contains(&path) {
-            pins.mark(id).map_err(&failed)?;
-        } else if !pins.is_marked(id) {
-            // An operator's.
-        } else if is_empty(&path) {
-            pins.detach(id, &redirection_first()).map_err(&failed)?;
-            reloaded.released.push(path);
-        } else {
-            reloaded.held.push(path);
+            if let Err(error) = pins.mark(id) {
+                tracing::error!(cgroup = %path, %error, "that it is configured is not noted: no reload will let it go");
+            }
+        } else if pins.is_marked(id) {
+            if is_empty(&path) && is_detached(&pins, id, &path) {
+                reloaded.released.push(path);
+            } else {
+                reloaded.held.push(path);
+            }
         }
     }
-    Ok(reloaded)
+    reloaded
+}
+
+fn is_detached(pins: &Pins, id: u64, path: &str) -> bool {
+    let gone = pins.detach(id, &redirection_first());
+    gone.inspect_err(|error| tracing::error!(cgroup = %path, %error, "its links cannot be removed")).is_ok()
 }
 
 fn pin_error(config: &Config) -> impl Fn(io::Error) -> CaptureError + '_ {
