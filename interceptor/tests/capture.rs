@@ -336,6 +336,58 @@ s = socket.socket(INET, UDP); s.settimeout(3); s.sendto(query(), ("127.0.0.1", 1
         daemon.kill();
     }
 
+    /// Of two that wait at ports which everybody knows, the agent alone does not hear what passes for an answer: neither from the
+    /// resolver's own address past the relay, nor from processes of this host.
+    #[test]
+    fn an_answer_is_the_relays_or_does_not_arrive() {
+        let world = world();
+        const FORGE: &str = r#"
+def forge(*ways):
+    answer = query()[:2] + b"\x81\x80" + query()[4:]
+    sockets = []
+    for family, source, target in ways:
+        s = socket.socket(family, UDP); s.bind(source); sockets.append((s, target))
+    out("ready")
+    while True:
+        for s, target in sockets:
+            for port in (40040, 40041): s.sendto(answer, (target, port))
+        time.sleep(0.02)
+"#;
+        let far = format!("{FORGE}\nforge((INET, (FAR4, 53), NEAR4), (INET6, (FAR6, 53), NEAR6))");
+        let near = format!(
+            "{FORGE}\nforge((INET, ('127.0.0.1', 53), '127.0.0.1'), (INET6, ('::1', 53), '::1'), (INET, (NEAR4, 53), NEAR4))"
+        );
+        let daemon = Daemon::start(&world, &config(&world));
+        let mut forgers = [server(&world, Place::Far, &far), server(&world, Place::Outside, &near)];
+        let wait = |port: u16| {
+            format!(
+                r#"
+s = socket.socket(INET6, UDP); s.setsockopt(41, 26, 0); s.bind(("::", {port})); s.settimeout(0.5)
+try: s.sendto(query(), (MAPPED, 53))
+except OSError: pass
+heard, end = set(), time.monotonic() + 2
+while time.monotonic() < end:
+    try: data, source = s.recvfrom(600)
+    except TimeoutError: continue
+    if data[3] == 0x80: heard.add(source[0])
+out(sorted(heard))"#
+            )
+        };
+        let outside = run(&world, Place::Outside, None, &wait(40041));
+        assert_eq!(
+            outside,
+            serde_json::json!(["::1", "::ffff:10.99.0.1", "::ffff:10.99.0.2", "::ffff:127.0.0.1", "fd99::2"])
+        );
+        assert_eq!(agent(&world, &wait(40040)), serde_json::json!([]));
+        let asked = daemon.0.asked(0);
+        assert!(asked.iter().any(|asked| asked.asker.is_some()), "it has asked: {asked:?}");
+        for forger in &mut forgers {
+            forger.kill().unwrap();
+            forger.wait().unwrap();
+        }
+        daemon.kill();
+    }
+
     #[test]
     fn dns_is_relayed_to_an_ipv6_resolver_and_nowhere_else() {
         let world = world();

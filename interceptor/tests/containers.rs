@@ -12,6 +12,8 @@ mod churn;
 mod daemon;
 #[path = "containers/engine.rs"]
 mod engine;
+#[path = "containers/engines.rs"]
+mod engines;
 #[path = "containers/listeners.rs"]
 mod listeners;
 #[path = "containers/packaged.rs"]

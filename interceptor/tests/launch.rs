@@ -283,6 +283,67 @@ attempt("a signal to it", lambda: os.kill({pid}, 0))
         assert_eq!(results["a descriptor from outside"], "EBADF", "{results}");
     }
 
+    /// On every kernel, with or without Landlock's scopes and hooks of security modules.
+    #[test]
+    fn in_a_network_of_its_own_an_agent_is_captured_at_once_and_reaches_nothing_of_the_host() {
+        let mut stage = stage();
+        let url = stage.url();
+        let own = ["--net", "own"];
+        // Its first connection, with no second try.
+        let read = exec(&stage, &own, &["psql", "-X", &url, "-c", "SELECT name, card FROM customers ORDER BY id"]);
+        assert!(read.status.success() && said(&read).contains("Ada Lovelace"), "{}", said(&read));
+        assert!(!said(&read).contains(CARD), "{}", said(&read));
+
+        let name = format!("interceptor-launch-net-{}", std::process::id());
+        let listen = format!(
+            "import socket, time; s = socket.socket(1); s.bind(b'\\0{name}'); s.listen(); t = socket.create_server(('127.0.0.1', 40050))\n\
+             print(1, flush=True); time.sleep(60)"
+        );
+        let mut listener = Command::new("/usr/bin/python3");
+        listener.args(["-c", &listen]).stdout(Stdio::piped());
+        let mut listener = stage.world.spawn_in(Place::Outside, listener).unwrap();
+        BufReader::new(listener.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        let script = format!(
+            r#"{PRELUDE}
+def reach(address):
+    s = socket.socket(socket.AF_UNIX); s.connect(address)
+attempt("abstract", lambda: reach(b"\0{name}"))
+attempt("a port that is taken on the host", lambda: socket.create_server(("127.0.0.1", 40050)))
+results["interfaces"] = [name for _, name in socket.if_nameindex()]
+results["network"] = os.readlink("/proc/self/ns/net")
+call("another network", 308, os.open("/proc/self/ns/net", os.O_RDONLY), 0)
+results["children"] = open("/proc/self/task/%d/children" % os.getpid()).read()
+print(json.dumps(results))"#
+        );
+        let look = |more: &[&str]| -> Value {
+            let output = exec(&stage, more, &["/usr/bin/python3", "-c", &script]);
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(&output)))
+        };
+        let (within, beside) = (look(&own), look(&[]));
+        assert_eq!(within["a port that is taken on the host"], "ok", "{within}");
+        assert_eq!(beside["a port that is taken on the host"], "EADDRINUSE", "the control: {beside}");
+        // Where Landlock or a module would refuse it anyhow, it does so first.
+        assert_ne!(within["abstract"], "ok", "{within}");
+        if landlock_version() < 6 && !modules_hold() {
+            assert_eq!((&within["abstract"], &beside["abstract"]), (&"ECONNREFUSED".into(), &"ok".into()));
+        }
+        assert_eq!(within["interfaces"], serde_json::json!(["lo"]), "{within}");
+        assert!(within["network"] != beside["network"] && within["another network"] == "EPERM", "{within} {beside}");
+        assert_eq!(within["children"], "", "nobody is beside it: {within}");
+        listener.kill().unwrap();
+        listener.wait().unwrap();
+
+        // Without anybody to listen there it does not start, and nothing is left of it.
+        stage.kill_daemon().unwrap();
+        let alone = exec(&stage, &own, &["/bin/echo", "it started"]);
+        assert!(
+            alone.status.code() == Some(2) && said(&alone).contains("a listener in its network"),
+            "{}",
+            said(&alone)
+        );
+        assert!(said(&alone).contains("no daemon answers") && !said(&alone).contains("it started"), "{}", said(&alone));
+    }
+
     #[test]
     fn a_target_can_want_agents_that_are_held_well() {
         let mut stage = stage();

@@ -15,6 +15,8 @@ mod kept;
 mod life;
 #[path = "service/own_user.rs"]
 mod own_user;
+#[path = "service/reload.rs"]
+mod reload;
 #[path = "service/restart.rs"]
 mod restart;
 #[path = "service/scene.rs"]

@@ -3,7 +3,7 @@
 import pathlib
 import time
 
-from guest import PINS, POLICIES
+from guest import AGENT, CONFIG, FAR, PINS, POLICIES
 
 
 def run(guest):
@@ -16,6 +16,7 @@ def run(guest):
     guest.check("others go on", guest.direct())
     kill(guest)
     reload(guest)
+    reload_cgroups(guest)
     stop(guest)
     uninstall(guest)
 
@@ -46,6 +47,38 @@ def reload(guest):
     path.write_text(POLICIES)
     guest.must(["systemctl", "reload", "interceptor"])
     guest.check("it is the same process", guest.unit("MainPID") == before)
+
+
+def reload_cgroups(guest):
+    """A slice that is governed from a reload on, while something runs in it, and let go by another once nothing does."""
+    before, text = guest.unit("MainPID"), CONFIG.read_text()
+    code = (f"import socket, time\nwhile True:\n    s = socket.socket()\n"
+            f"    try: s.connect(('{FAR}', 5432)); print('captured' if s.getsockname()[0] == '127.0.0.1' else 'free', flush=True)\n"
+            "    except OSError as error: print(error, flush=True)\n    s.close(); time.sleep(0.3)")
+    guest.must(["systemd-run", "--quiet", "--collect", "--unit=later", "--slice=later.slice", "-p", f"User={AGENT}",
+                "python3", "-c", code])
+
+    def last():
+        return guest.run(["journalctl", "-b", "-u", "later", "-n", "1", "--no-pager", "-o", "cat"]).out.strip()
+
+    guest.wait("nobody governs it", lambda: last() == "free")
+    # The signal alone attaches nothing, and the daemon says who does.
+    CONFIG.write_text(text.replace('["/agents.slice"]', '["/agents.slice", "/later.slice"]'))
+    guest.check("the configuration names it", CONFIG.read_text() != text, text)
+    guest.must(["systemctl", "kill", "--signal=HUP", "--kill-whom=main", "interceptor"])
+    guest.wait("it says so", lambda: "interceptor reload" in guest.journal())
+    guest.check("and changes nothing", guest.status()["governed"] == ["/agents.slice"], guest.status())
+    guest.must(["systemctl", "reload", "interceptor"])
+    guest.check("it is governed", sorted(guest.status()["governed"]) == ["/agents.slice", "/later.slice"], guest.status())
+    guest.wait("and captured", lambda: last() == "captured", 30)
+    CONFIG.write_text(text)
+    guest.must(["systemctl", "reload", "interceptor"])
+    guest.check("who runs there stays governed", "/later.slice" in guest.status()["governed"] and last() == "captured", last())
+    guest.must(["systemctl", "stop", "later"])
+    guest.must(["systemctl", "reload", "interceptor"])
+    guest.check("it is let go", guest.status()["governed"] == ["/agents.slice"], guest.status())
+    guest.check("it is the same process", guest.unit("MainPID") == before)
+    guest.governed_works()
 
 
 def stop(guest):

@@ -34,6 +34,8 @@ const DEMO: &[Package] = &[
 const TEST: &[Package] = &[
     Package { name: "nftables", proof: &["/usr/sbin/nft"] },
     Package { name: "crun", proof: &["/usr/bin/crun", "/usr/local/bin/crun"] },
+    Package { name: "podman", proof: &["/usr/bin/podman"] },
+    Package { name: "docker.io", proof: &["/usr/sbin/dockerd"] },
     Package { name: "git", proof: &["/usr/bin/git", "/usr/local/bin/git"] },
     Package { name: "default-jdk-headless", proof: &["/usr/bin/javac"] },
     Package { name: "libpostgresql-jdbc-java", proof: &["/usr/share/java/postgresql.jar"] },

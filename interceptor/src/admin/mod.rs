@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::os::unix::net::UnixListener;
 
-use crate::capture::{self, Namespace, Namespaces};
+use crate::capture::{Capture, Namespace, Namespaces};
 use crate::clock::Timestamp;
 use crate::config::Problem;
 use crate::session::House;
@@ -55,7 +55,7 @@ pub struct Api {
     /// Loads configuration and policies again; the text says what is in force.
     pub reload: Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync>,
     /// What is governed, by the configuration and by the pins: what runs there is never served.
-    pub capture: capture::Config,
+    pub capture: Arc<Capture>,
     /// Why hooks of the kernel's security modules do not hold them as well.
     pub without_modules: Option<String>,
     /// Governed cgroups, as they were last looked at.

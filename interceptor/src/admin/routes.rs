@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::peer::Peer;
 use super::{AdoptBody, AnswerBody, Api, BODY_LIMIT, Enrolled, Fault, Status};
 use crate::approval::{Answer, Approver, RequestId};
-use crate::capture::{self, Wish};
+use crate::capture::Wish;
 use crate::telemetry::SessionId;
 
 /// The API.
@@ -184,7 +184,7 @@ async fn enroll(
 
 #[expect(clippy::result_large_err, reason = "the error is the response itself")]
 fn admit(api: &Api, peer: &Peer) -> Result<Approver, Response> {
-    let is_governed = |cgroup: &str| capture::governs(&api.capture, cgroup);
+    let is_governed = |cgroup: &str| api.capture.governs(cgroup);
     peer.admit(api.group, is_governed).map_err(|error| {
         tracing::warn!(?peer, %error, "refused at the admin socket");
         fault(StatusCode::FORBIDDEN, error)

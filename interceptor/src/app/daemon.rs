@@ -13,18 +13,19 @@ use tokio::task::JoinSet;
 
 use super::enroll::{self, Order};
 use super::names::HouseNames;
+use super::reload::{self, Governing};
 use super::workers::Workers;
-use super::{Means, StartError, load};
+use super::{Means, StartError};
 use super::{namespaces, service};
 use crate::admin::{self, Api};
 use crate::approval;
 use crate::capture::dns::{Names, Relay};
 use crate::capture::{
     Arrivals, Capture, Captured, Events, Kept, KeptNamespaces, Listener, NAMESPACE_DESCRIPTORS, Namespaces,
-    QUESTIONS_IN_FLIGHT, Refreshed, Unrecorded,
+    QUESTIONS_IN_FLIGHT, Unrecorded,
 };
 use crate::clock::Clock;
-use crate::config::{self, Config, Problem};
+use crate::config::Config;
 use crate::identity::level;
 use crate::launch;
 use crate::policy::DecisionCache;
@@ -60,10 +61,10 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
     let runtime = tokio::runtime::Handle::current();
     let api = Arc::new(Api {
         house: Arc::clone(&house),
-        reload: reloader(path, begun, Arc::clone(&house), means, runtime),
-        capture: config.capture.clone(),
-        without_modules: captured.capture.modules().why_not().map(str::to_owned),
-        governed: Arc::clone(&captured.governed),
+        reload: reload::reloader(path, begun, (Arc::clone(&house), captured.governing.clone()), means, runtime),
+        capture: Arc::clone(&captured.governing.capture),
+        without_modules: captured.governing.capture.modules().why_not().map(str::to_owned),
+        governed: Arc::clone(&captured.governing.governed),
         enroll,
         namespaces: captured.namespaces.clone(),
         group,
@@ -88,13 +89,11 @@ struct Captures {
     listener: Listener,
     relay: Option<Relay>,
     names: Arc<HouseNames>,
-    capture: Capture,
+    governing: Governing,
     events: Events,
     /// Those of agents' own, and what comes from there.
     namespaces: Namespaces,
     arrivals: Arrivals,
-    /// Governed cgroups, as the admin socket knows them.
-    governed: Arc<ArcSwap<Vec<String>>>,
     orders: mpsc::Receiver<Order>,
     /// Where `interceptor exec` registers cgroups.
     launched: PathBuf,
@@ -120,9 +119,8 @@ impl Captures {
             namespaces.map_err(|error| StartError::failed("looking at network namespaces")(&error))?;
         let taken = namespaces.take_over(of_namespaces).await;
         taken.map_err(|error| StartError::failed("taking over what was kept of network namespaces")(&error))?;
-        let governed = Arc::new(ArcSwap::from_pointee(config.cgroups.clone()));
-        publish(&capture, &governed)?;
-        Ok(Self { listener, relay, names, capture, events, namespaces, arrivals, governed, orders, launched })
+        let governing = Governing::new(capture)?;
+        Ok(Self { listener, relay, names, governing, events, namespaces, arrivals, orders, launched })
     }
 }
 
@@ -213,7 +211,7 @@ async fn govern(
     let signals = |kind| signal(kind).map_err(|error| StartError::failed("listening for signals")(&error));
     let mut terminate: Signal = signals(SignalKind::terminate())?;
     let mut interrupt = signals(SignalKind::interrupt())?;
-    let Captures { listener, relay, names, capture, events, namespaces, mut arrivals, governed, mut orders, launched } =
+    let Captures { listener, relay, names, governing, events, namespaces, mut arrivals, mut orders, launched } =
         captured;
     let (wishes, keep_namespaces) = namespaces::keep(Arc::clone(house), namespaces.clone());
     let _namespaces = AbortOnDrop(tokio::spawn(keep_namespaces));
@@ -243,15 +241,15 @@ async fn govern(
                 let _nobody_waits = question.send(());
             },
             Some(order) = orders.recv() => {
-                publish(&capture, &governed)?;
-                enroll::obey(order, capture.config(), house, &namespaces);
+                governing.look()?;
+                enroll::obey(order, governing.capture.config(), house, &namespaces);
             },
             _ = expire.tick() => {
                 house.expire_approvals().await;
                 status.tell(house);
             },
             _ = refresh.tick() => {
-                publish(&capture, &governed)?;
+                governing.look()?;
                 match launch::sweep(&launched) {
                     // `interceptor exec` and `prepare` do it, who are root.
                     Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
@@ -265,20 +263,6 @@ async fn govern(
             _ = interrupt.recv() => return Ok(()),
         }
     }
-}
-
-/// Looks at the governed cgroups again, and tells the admin socket.
-fn publish(capture: &Capture, governed: &ArcSwap<Vec<String>>) -> Result<(), StartError> {
-    let Refreshed { governed: all, failures } = capture.refresh();
-    governed.store(Arc::new(all.into_iter().map(|one| one.path).collect()));
-    for error in failures {
-        tracing::error!(%error, "a governed cgroup cannot be governed");
-        // The next start has it prepared, and who is in it meanwhile goes where it likes.
-        if error.is_unprepared() {
-            return Err(StartError::failed("governing")(&error));
-        }
-    }
-    Ok(())
 }
 
 /// Gives a connection to a worker, or says why it was closed.
@@ -350,7 +334,7 @@ fn serve_admin(listener: UnixListener, api: Arc<Api>) -> Result<oneshot::Sender<
                 while hangup.recv().await.is_some() {
                     let reloading = Arc::clone(&reloading);
                     match tokio::task::spawn_blocking(move || (reloading.reload)()).await {
-                        Ok(reloaded) => report(&reloaded),
+                        Ok(reloaded) => reload::report(&reloaded),
                         Err(error) => tracing::error!(%error, "the reload broke; nothing was changed"),
                     }
                 }
@@ -366,75 +350,4 @@ fn serve_admin(listener: UnixListener, api: Arc<Api>) -> Result<oneshot::Sender<
     let spawned = std::thread::Builder::new().name("admin".to_owned()).spawn(guarded);
     spawned.map_err(|error| StartError::failed("starting the admin thread")(&error))?;
     Ok(stop)
-}
-
-/// What `reload` does: build everything anew, and swap it in only when all of it is right.
-fn reloader(
-    path: &Path,
-    begun: Config,
-    house: Arc<House>,
-    means: Means,
-    runtime: tokio::runtime::Handle,
-) -> Box<dyn Fn() -> Result<String, Vec<Problem>> + Send + Sync> {
-    let path: PathBuf = path.to_path_buf();
-    let one_by_one = parking_lot::Mutex::new(());
-    let told = Arc::clone(&house);
-    let reload = move || {
-        let config = config::read(&path)?;
-        let loaded = load(&path, &config, &means)?;
-        loaded.attestor.adopt(&house.loaded.load().attestor);
-        warm(&loaded, &runtime);
-        let digest = loaded.policies.digest().to_owned();
-        house.approvals.reconfigure(config.approval.clone());
-        house.loaded.store(Arc::new(loaded));
-        // Only then are new sessions led to the targets as they are now.
-        runtime.block_on(house.resolve());
-        let house = Arc::clone(&house);
-        let recorded = digest.clone();
-        runtime.spawn(async move {
-            let event = Event::PolicyLoaded { digest: recorded };
-            if let Err(error) = house.recorder.append(SessionId::NONE, event).await {
-                tracing::error!(%error, "a reload is not on record");
-            }
-        });
-        Ok(format!("policies {digest} are in force{}", unchanged(&begun, &config)))
-    };
-    Box::new(move || {
-        let _alone = one_by_one.lock();
-        service::reloading();
-        let reloaded = reload();
-        service::reloaded(&told, reloaded.as_ref().err().map_or(0, Vec::len));
-        reloaded
-    })
-}
-
-/// What a reload leaves as it was when the daemon started, where the file says something else now.
-fn unchanged(begun: &Config, now: &Config) -> String {
-    let sections = [
-        ("[capture]", begun.capture == now.capture),
-        ("[record]", begun.record == now.record),
-        ("[limits]", begun.limits == now.limits),
-        ("[admin]", begun.admin == now.admin),
-        ("[approval] state", begun.approval.state == now.approval.state),
-    ];
-    let changed: Vec<&str> = sections.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect();
-    if changed.is_empty() { String::new() } else { format!("; restart for what has changed in {}", changed.join(", ")) }
-}
-
-/// Fetches the issuers' keys before the new configuration counts, so that no session pays for a reload.
-fn warm(loaded: &Loaded, runtime: &tokio::runtime::Handle) {
-    for (issuer, why) in runtime.block_on(loaded.attestor.warm()) {
-        tracing::warn!(%issuer, %why, "the issuer's keys are not there yet; its tokens are refused until they are");
-    }
-}
-
-fn report(reloaded: &Result<String, Vec<Problem>>) {
-    match reloaded {
-        Ok(loaded) => tracing::info!("{loaded}"),
-        Err(problems) => {
-            for problem in problems {
-                tracing::error!(%problem, "not reloaded, the last good configuration stays in force");
-            }
-        }
-    }
 }

@@ -10,6 +10,7 @@ mod enroll;
 mod load;
 mod names;
 mod namespaces;
+mod reload;
 mod service;
 mod tally;
 mod workers;

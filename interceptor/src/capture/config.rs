@@ -99,6 +99,14 @@ impl Config {
                 faults.push(format!("the daemon's cgroup `{daemon}` and the governed `{cgroup}` contain one another"));
             }
         }
+        for (index, cgroup) in self.cgroups.iter().enumerate() {
+            let others = self.cgroups.iter().skip(index + 1);
+            for other in
+                others.filter(|other| Path::new(other).starts_with(cgroup) || Path::new(cgroup).starts_with(other))
+            {
+                faults.push(format!("cgroups: `{cgroup}` and `{other}` contain one another"));
+            }
+        }
         for name in self.dns_names.iter().filter(|name| !is_name(name.strip_prefix("*.").unwrap_or(name))) {
             faults.push(format!("dns_names: `{name}` is no name; write api.example, or *.corp.example"));
         }
@@ -270,7 +278,13 @@ mod tests {
             assert_eq!(config.faults().len(), 1, "{agents} {daemon}");
         }
         assert_eq!(Config { cgroups: Vec::new(), ..Config::default() }.faults(), Vec::<String>::new());
-        let many = Config { cgroups: vec!["/a".to_owned(); MAX_CGROUPS + 1], ..Config::default() };
+        // What runs in the inner one would be sent to the proxy twice.
+        for (one, other, faults) in [("/a", "/a/b", 1), ("/a/b", "/a", 1), ("/a", "/a", 1), ("/a", "/ab", 0)] {
+            let config = Config { cgroups: vec![one.to_owned(), other.to_owned()], ..Config::default() };
+            assert_eq!(config.faults().len(), faults, "{one} {other}");
+        }
+        let many = (0..=MAX_CGROUPS).map(|number| format!("/a{number}")).collect();
+        let many = Config { cgroups: many, ..Config::default() };
         assert_eq!(many.faults().len(), 1);
     }
 

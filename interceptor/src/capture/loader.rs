@@ -3,21 +3,19 @@
 //! A start is safe at every step: the maps deny until the settings are written, the fence is attached before anything
 //! is redirected, a pinned link gets its new program in one step, and a failure removes nothing.
 
+mod error;
+mod governed;
+mod pinned;
 mod prepare;
+mod programs;
+mod reload;
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{fmt, io};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
-use aya::programs::{Program, ProgramError};
-use aya::{Ebpf, EbpfError, EbpfLoader};
-use interceptor_ebpf::{
-    AGENT_PROGRAMS, DAEMON_PROGRAMS, Device, EVENT_BYTES, Event, LSM_PROGRAMS, MAX_ASKERS, MAX_DEVICES, MAX_HANDSHAKES,
-    MAX_LOCAL_PEERS, Mark, REASONS, Record, Settings, Tuple, map,
-};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf, SkStorage};
+use interceptor_ebpf::{AGENT_PROGRAMS, DAEMON_PROGRAMS, LSM_PROGRAMS, map};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use parking_lot::Mutex;
 
@@ -26,162 +24,21 @@ use super::maps::{KernelAskers, Records};
 use super::modules::{self, Modules};
 use super::own::Own;
 use super::pins::{Attached, Pins};
-use super::sys::Plain;
-use super::{Config, Counters, Events, Listener, SecurityModules, btf, cgroup, dns, foreign};
+use super::{Config, Counters, Events, Listener, SecurityModules, cgroup, dns, foreign};
 
+pub use self::error::CaptureError;
+pub use self::governed::{Governed, Refreshed, governs, is_governed};
 pub use self::prepare::{govern, prepare, prepare_doorkeeper, release};
+pub use self::reload::{Reloaded, regovern};
 
-/// The kernel object, as committed and as `cargo xtask ebpf` rebuilds it.
-static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../interceptor-ebpf/interceptor.bpf.o"));
+pub(super) use self::governed::governed;
+pub(super) use self::pinned::pinned_map;
+pub(super) use self::programs::{Loaded, try_load, try_modules};
 
-/// Why capture did not start, or not for all cgroups.
-#[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
-    /// The configuration contradicts itself.
-    #[error("capture configuration: {0}")]
-    Config(String),
-    /// The daemon runs elsewhere than configured.
-    #[error("the daemon runs in cgroup {actual}, but must run in {expected}: the fence lets agents reach only that")]
-    OwnCgroup {
-        /// As configured.
-        expected: String,
-        /// As `/proc` says.
-        actual: String,
-    },
-    /// A cgroup cannot be used.
-    #[error("cgroup {path}: {source}")]
-    Cgroup {
-        /// Which.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The agents could leave the cgroup.
-    #[error(
-        "cgroup {path} lies in {ancestor}, which belongs to user {uid}: that user can move its processes out of it. \
-         Use a cgroup of the system's, or set `allow_delegated` where no agent runs as that user"
-    )]
-    Delegated {
-        /// The governed one.
-        path: String,
-        /// The one that is delegated.
-        ancestor: String,
-        /// To whom; or root, where others may write there, too.
-        uid: u32,
-    },
-    /// The pin directory cannot be used.
-    #[error("pin directory {path}: {source}")]
-    Pins {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The kernel refused the object.
-    #[error("loading the kernel programs: {0}")]
-    Load(#[from] EbpfError),
-    /// The kernel refused a program.
-    #[error("loading the kernel program {name}: {source}")]
-    Program {
-        /// Which.
-        name: &'static str,
-        /// Why, with the verifier's words.
-        source: ProgramError,
-    },
-    /// A map cannot be used.
-    #[error("kernel maps: {0}")]
-    Map(#[from] MapError),
-    /// A pinned map has another shape than this version expects.
-    #[error("the pinned map {0} belongs to another version: run `interceptor` of that version, or uninstall first")]
-    MapShape(&'static str),
-    /// The object lacks a map or program: it was not built from this source.
-    #[error("the kernel object lacks {0}")]
-    Missing(&'static str),
-    /// Attaching failed.
-    #[error("attaching {program} to {cgroup}: {source}{why}")]
-    Attach {
-        /// Which program.
-        program: &'static str,
-        /// Where.
-        cgroup: String,
-        /// Why.
-        source: io::Error,
-        /// Whose program stands in the way, and what to do; empty where none does.
-        why: String,
-    },
-    /// The hooks of security modules are required, and not to be had.
-    #[error("[capture] security_modules = \"required\", but {0}")]
-    Modules(String),
-    /// This process may attach nothing, and what should be attached is not.
-    #[error(
-        "no kernel programs are attached to {0}, and this process may attach none: run `interceptor prepare` as root, in \
-         this cgroup, before it (the unit does), or run the daemon as root"
-    )]
-    Unprepared(String),
-    /// Who has a running daemon enroll cgroups has to be of its version.
-    #[error("no daemon of this version runs here: start it, or restart it after an upgrade ({0})")]
-    NoDaemon(String),
-    /// More than one of them.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Several(Vec<CaptureError>),
-    /// The kernel's type information cannot be read.
-    #[error("reading the kernel's type information (BTF): {0}")]
-    Btf(io::Error),
-}
-
-impl CaptureError {
-    /// Whether root has to prepare something before the daemon can go on.
-    #[must_use]
-    pub fn is_unprepared(&self) -> bool {
-        match self {
-            Self::Unprepared(_) => true,
-            Self::Several(all) => all.iter().any(Self::is_unprepared),
-            _ => false,
-        }
-    }
-}
-
-/// A governed cgroup, with its programs attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Governed {
-    /// Path below the cgroup2 mount.
-    pub path: String,
-    /// cgroup v2 id.
-    pub id: u64,
-    /// False where this is only still governed because an earlier configuration said so: [`uninstall`] ends that.
-    pub configured: bool,
-}
-
-/// What became of the governed cgroups.
-#[derive(Debug, Default)]
-pub struct Refreshed {
-    /// Those that are governed.
-    pub governed: Vec<Governed>,
-    /// Why others are not.
-    pub failures: Vec<CaptureError>,
-}
-
-impl Refreshed {
-    fn add(&mut self, one: Result<Governed, CaptureError>) {
-        match one {
-            Ok(governed) => self.governed.push(governed),
-            Err(error) => self.failures.push(error),
-        }
-    }
-
-    /// All of them.
-    ///
-    /// # Errors
-    /// When one of them is not governed: every reason.
-    pub fn whole(mut self) -> Result<Vec<Governed>, CaptureError> {
-        match self.failures.len() {
-            0 => Ok(self.governed),
-            1 => Err(self.failures.remove(0)),
-            _ => Err(CaptureError::Several(self.failures)),
-        }
-    }
-}
+use self::governed::FENCE;
+use self::pinned::{check_shapes, settings, write_settings};
+use self::programs::{Programs, may_attach};
+use self::reload::redirection_first;
 
 /// Capture in force. Dropping it changes nothing in the kernel: links are pinned.
 pub struct Capture {
@@ -190,6 +47,8 @@ pub struct Capture {
     /// None where this process may not attach any: [`prepare`] has done so.
     agent_programs: Option<Vec<Loaded>>,
     modules: Modules,
+    /// Cgroups that the configuration names; locked for as long as links are looked at and changed.
+    named: Mutex<Vec<String>>,
     grants: Mutex<Grants>,
     counters: PerCpuArray<MapData, u64>,
 }
@@ -198,13 +57,6 @@ impl fmt::Debug for Capture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Capture").field("config", &self.config).finish_non_exhaustive()
     }
-}
-
-#[derive(Debug)]
-pub(super) struct Loaded {
-    pub(super) name: &'static str,
-    pub(super) attach_type: u32,
-    pub(super) fd: OwnedFd,
 }
 
 impl Capture {
@@ -239,7 +91,8 @@ impl Capture {
             Some(all) => (Some(all.agents), all.daemons, all.modules),
             None => (None, Vec::new(), modules::installed(config)?),
         };
-        let capture = Self { config: config.clone(), pins, agent_programs: agents, modules, grants, counters };
+        let named = Mutex::new(config.cgroups.clone());
+        let capture = Self { config: config.clone(), pins, agent_programs: agents, modules, named, grants, counters };
         match capture.agent_programs {
             Some(_) => capture.install(&daemon, &daemons, listener.is_kept())?,
             None => capture.is_installed(&daemon)?,
@@ -275,8 +128,9 @@ impl Capture {
     /// named. Cheap; call it now and then, since a removed and remade cgroup is another one to the kernel. One that cannot be
     /// governed keeps no other from it.
     pub fn refresh(&self) -> Refreshed {
+        let named = self.named.lock();
         let mut all = Refreshed::default();
-        for path in &self.config.cgroups {
+        for path in named.iter() {
             all.add(self.configured(path));
         }
         match self.pinned() {
@@ -304,6 +158,9 @@ impl Capture {
             whole(path)?;
         }
         self.attach(&one, self.agent_programs.as_deref().unwrap_or_default())?;
+        if self.agent_programs.is_some() {
+            self.pins.mark(id).map_err(|source| self.pin_error(source))?;
+        }
         Ok(one)
     }
 
@@ -331,7 +188,13 @@ impl Capture {
         &self.modules
     }
 
-    /// What it was started with.
+    /// As [`governs`], by what the configuration names now.
+    #[must_use]
+    pub fn governs(&self, path: &str) -> bool {
+        governs(&Config { cgroups: self.named.lock().clone(), ..self.config.clone() }, path)
+    }
+
+    /// What it was started with. The cgroups may be others since: [`Capture::reload`].
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
@@ -418,43 +281,6 @@ impl Capture {
     }
 }
 
-/// The program without which a cgroup is not governed.
-const FENCE: &str = "egress";
-
-/// Whether every agent program is attached to this cgroup or to one above it: by the pins, so with or without a daemon.
-///
-/// # Errors
-/// When a cgroup on the way is not there.
-pub fn is_governed(config: &Config, path: &str) -> io::Result<bool> {
-    let pins = Pins::new(&config.pin_directory);
-    for above in Path::new(path).ancestors().filter(|above| *above != Path::new("/")) {
-        let id = cgroup::cgroup_id(&above.to_string_lossy())?;
-        if AGENT_PROGRAMS.iter().all(|(program, _)| pins.has(id, program)) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Whether what runs in this cgroup is an agent: by the configuration, and by what is pinned, which may be of an earlier one. A
-/// cgroup that cannot be read is taken for an agent's.
-#[must_use]
-pub fn governs(config: &Config, path: &str) -> bool {
-    let pins = Pins::new(&config.pin_directory);
-    let mut above = Path::new(path).ancestors().filter(|above| *above != Path::new("/"));
-    above.any(|above| {
-        let named = config.cgroups.iter().any(|cgroup| Path::new(cgroup) == above);
-        named || cgroup::cgroup_id(&above.to_string_lossy()).map_or(true, |id| pins.has(id, FENCE))
-    })
-}
-
-/// The cgroups that have the fence, by the pins; those that are gone are left out.
-pub(super) fn governed(config: &Config) -> io::Result<Vec<(u64, String)>> {
-    let pins = Pins::new(&config.pin_directory);
-    let fenced = pins.cgroups()?.into_iter().filter(|id| pins.has(*id, FENCE));
-    Ok(fenced.filter_map(|id| Some((id, cgroup::cgroup_path(id).ok()?))).collect())
-}
-
 /// Ends all capture: removes links, redirection first and the fence last, then the maps. Gives the number of links
 /// removed. Governed processes then reach whatever they like.
 ///
@@ -463,29 +289,13 @@ pub(super) fn governed(config: &Config) -> io::Result<Vec<(u64, String)>> {
 pub fn uninstall(config: &Config) -> Result<usize, CaptureError> {
     let pins = Pins::new(&config.pin_directory);
     let failed = |source| CaptureError::Pins { path: config.pin_directory.clone(), source };
-    let mut order: Vec<&str> = AGENT_PROGRAMS.iter().map(|(name, _)| *name).collect();
-    order.reverse();
+    let order = redirection_first();
     let mut removed = 0;
     for cgroup in pins.cgroups().map_err(failed)? {
         removed += pins.detach(cgroup, &order).map_err(failed)?;
     }
     pins.remove().map_err(failed)?;
     Ok(removed)
-}
-
-/// Loads the object without pinning or attaching anything: whether this kernel takes every program.
-pub(super) fn try_load() -> Result<(), CaptureError> {
-    let mut object = EbpfLoader::new().load(OBJECT)?;
-    programs(&mut object, &AGENT_PROGRAMS)?;
-    programs(&mut object, &DAEMON_PROGRAMS).map(drop)
-}
-
-/// As [`try_load`], the hooks of security modules.
-pub(super) fn try_modules() -> Result<(), String> {
-    let offsets = modules::offsets().map_err(|error| error.to_string())?;
-    let mut loader = EbpfLoader::new();
-    let loaded = loader.override_global(modules::OFFSETS, &offsets, true).load(OBJECT);
-    modules::try_load(&mut loaded.map_err(|error| error.to_string())?).map(drop)
 }
 
 /// Whether the path, or the nearest of its parents that exists, is on a bpffs.
@@ -536,122 +346,4 @@ fn make_pins(config: &Config, pins: &Pins) -> Result<(), CaptureError> {
         return Err(failed(io::Error::other("not on a bpffs; mount one: mount -t bpf bpf /sys/fs/bpf")));
     }
     pins.prepare().map_err(failed)
-}
-
-/// Whether this process may load and attach kernel programs, and pin what it attaches: only root makes pins.
-fn may_attach() -> bool {
-    let has = |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
-    nix::unistd::geteuid().is_root() && has(caps::Capability::CAP_BPF) && has(caps::Capability::CAP_NET_ADMIN)
-}
-
-/// All programs, in the kernel; their maps are pinned.
-struct Programs {
-    agents: Vec<Loaded>,
-    daemons: Vec<Loaded>,
-    modules: Modules,
-}
-
-impl Programs {
-    fn load(config: &Config, pins: &Pins) -> Result<Self, CaptureError> {
-        make_pins(config, pins)?;
-        let offsets = modules::offsets()?;
-        let mut loader = EbpfLoader::new();
-        loader.override_global(modules::OFFSETS, &offsets, true);
-        for name in map::ALL {
-            loader.map_pin_path(name, pins.map(name));
-        }
-        let mut object = loader.load(OBJECT)?;
-        let mut agents = programs(&mut object, &AGENT_PROGRAMS)?;
-        let (modules, hooks) = modules::load(&mut object, config.security_modules)?;
-        agents.extend(hooks);
-        Ok(Self { agents, daemons: programs(&mut object, &DAEMON_PROGRAMS)?, modules })
-    }
-}
-
-fn check_shapes(pins: &Pins) -> Result<(), CaptureError> {
-    for (name, key, value, entries) in shapes() {
-        let info = MapData::from_pin(pins.map(name))?.info()?;
-        let entries_fit = entries.is_none_or(|entries| usize::try_from(info.max_entries()) == Ok(entries));
-        let fits = |actual: u32, expected: usize| usize::try_from(actual) == Ok(expected);
-        if !fits(info.key_size(), key) || !fits(info.value_size(), value) || !entries_fit {
-            return Err(CaptureError::MapShape(name));
-        }
-    }
-    Ok(())
-}
-
-/// Key size, value size, entries of each map. A pin of the right name but another shape must not be taken up.
-const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 10] {
-    [
-        (map::SETTINGS, 4, size_of::<Settings>(), Some(1)),
-        (map::SOCKETS, 4, size_of::<Record>(), None),
-        (map::ACCEPTED, 4, size_of::<Record>(), None),
-        (map::OWN, 4, size_of::<Mark>(), None),
-        (map::HANDSHAKES, size_of::<Tuple>(), size_of::<Record>(), Some(MAX_HANDSHAKES)),
-        (map::ASKERS, size_of::<Tuple>(), size_of::<Record>(), Some(MAX_ASKERS)),
-        (map::EVENTS, 0, 0, Some(EVENT_BYTES)),
-        (map::COUNTERS, 4, 8, Some(REASONS)),
-        (map::LOCAL_PEERS, 8, 4, Some(MAX_LOCAL_PEERS)),
-        (map::DEVICES, size_of::<Device>(), 4, Some(MAX_DEVICES)),
-    ]
-}
-
-const _: () = assert!(size_of::<Event>() < EVENT_BYTES);
-
-fn programs(object: &mut Ebpf, wanted: &[(&'static str, u32)]) -> Result<Vec<Loaded>, CaptureError> {
-    wanted
-        .iter()
-        .map(|&(name, attach_type)| {
-            let program = object.program_mut(name).ok_or(CaptureError::Missing(name))?;
-            let failed = |source| CaptureError::Program { name, source };
-            match program {
-                Program::CgroupDevice(program) => program.load(),
-                Program::CgroupSkb(program) => program.load(),
-                Program::CgroupSock(program) => program.load(),
-                Program::CgroupSockAddr(program) => program.load(),
-                Program::CgroupSockopt(program) => program.load(),
-                Program::SockOps(program) => program.load(),
-                _ => return Err(CaptureError::Missing(name)),
-            }
-            .map_err(failed)?;
-            let fd = program.fd().map_err(failed)?.as_fd().try_clone_to_owned();
-            let fd = fd.map_err(|error| failed(ProgramError::IOError(error)))?;
-            Ok(Loaded { name, attach_type, fd })
-        })
-        .collect()
-}
-
-pub(super) fn pinned_map(pins: &Pins, name: &str) -> Result<Map, MapError> {
-    MapData::from_pin(pins.map(name)).and_then(Map::from_map_data)
-}
-
-fn settings(daemon_cgroup: u64, listener: &Listener, relay: Option<&dns::Relay>) -> Result<Settings, CaptureError> {
-    let (start_boottime_offset, group_leader_offset) = btf::task_offsets().map_err(CaptureError::Btf)?;
-    let base = Settings {
-        daemon_cgroup,
-        home: listener.netns(),
-        start_boottime_offset,
-        group_leader_offset,
-        proxy_port: listener.port(),
-        ..Settings::default()
-    };
-    Ok(relay.map_or(base, |relay| Settings {
-        resolver: words(relay.resolver()),
-        resolver_port: relay.resolver().port(),
-        dns_port: relay.port(),
-        has_resolver: 1,
-        ..base
-    }))
-}
-
-fn words(address: SocketAddr) -> interceptor_ebpf::Address {
-    match address {
-        SocketAddr::V4(v4) => interceptor_ebpf::mapped(v4.ip().octets()),
-        SocketAddr::V6(v6) => interceptor_ebpf::address(v6.ip().octets()),
-    }
-}
-
-fn write_settings(pins: &Pins, settings: &Settings) -> Result<(), CaptureError> {
-    let mut map: Array<MapData, Plain<Settings>> = Array::try_from(pinned_map(pins, map::SETTINGS)?)?;
-    Ok(map.set(0, Plain(*settings), 0)?)
 }

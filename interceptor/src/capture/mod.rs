@@ -45,14 +45,14 @@ pub use self::events::{Events, KernelEvent, PacketFault, Refusal};
 pub use self::kept::Kept;
 pub use self::listener::{Listener, Unrecorded};
 pub use self::loader::{
-    Capture, CaptureError, Governed, Refreshed, govern, governs, is_governed, prepare, prepare_doorkeeper, release,
-    uninstall,
+    Capture, CaptureError, Governed, Refreshed, Reloaded, govern, governs, is_governed, prepare, prepare_doorkeeper,
+    regovern, release, uninstall,
 };
 pub use self::maps::Counters;
 pub use self::modules::{Modules, are_held};
 pub use self::netns::{
     Arrivals, Door, Doorkeeper, KeptNamespaces, NAMESPACE_DESCRIPTORS, Namespace, NamespaceError, Namespaces,
-    QUESTIONS_IN_FLIGHT, Wish,
+    QUESTIONS_IN_FLIGHT, Wish, move_to_new,
 };
 pub use self::probe::{Finding, Scope, Verdict, probe};
 

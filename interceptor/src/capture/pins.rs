@@ -1,7 +1,7 @@
 //! Pins: where links and maps live while no daemon does.
 //!
 //! `<pin_directory>/maps-v<schema>/<NAME>` and `<pin_directory>/links/<cgroup id>/<program>`; directories are for root
-//! alone. A link without its pin ends with the daemon, so a link counts as made only once it is pinned.
+//! alone. An empty directory `<pin_directory>/named/<cgroup id>` says that the configuration named a governed cgroup. A link without its pin ends with the daemon, so a link counts as made only once it is pinned.
 //!
 //! Links have no version: those of another one get the new programs, with the new maps, and are closed at no moment. The
 //! maps of another version go once no link uses them.
@@ -85,10 +85,7 @@ impl Pins {
     }
 
     fn all_maps(&self) -> io::Result<Vec<PathBuf>> {
-        let entries = match fs::read_dir(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?.collect::<io::Result<Vec<_>>>()?,
-        };
+        let entries = entries(&self.root)?;
         let maps = entries.iter().filter(|entry| entry.file_name().to_string_lossy().starts_with(MAPS));
         Ok(maps.map(fs::DirEntry::path).collect())
     }
@@ -105,16 +102,8 @@ impl Pins {
 
     /// cgroups that have pinned links.
     pub(super) fn cgroups(&self) -> io::Result<Vec<u64>> {
-        let entries = match fs::read_dir(self.root.join("links")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        entries
-            .filter_map(|entry| match entry {
-                Ok(entry) => entry.file_name().to_str()?.parse().ok().map(Ok),
-                Err(error) => Some(Err(error)),
-            })
-            .collect()
+        let entries = entries(&self.root.join("links"))?;
+        Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
     }
 
     /// Whether this program is pinned for this cgroup.
@@ -174,36 +163,62 @@ impl Pins {
     pub(super) fn detach(&self, cgroup: u64, order: &[&str]) -> io::Result<usize> {
         let directory = self.links(cgroup);
         let mut removed = self.detach_some(cgroup, order)?;
-        for entry in fs::read_dir(&directory)? {
-            fs::remove_file(entry?.path())?;
+        for entry in entries(&directory)? {
+            fs::remove_file(entry.path())?;
             removed += 1;
         }
-        fs::remove_dir(&directory)?;
+        [directory, self.named().join(cgroup.to_string())].iter().try_for_each(|gone| remove_directory(gone))?;
         Ok(removed)
+    }
+
+    fn named(&self) -> PathBuf {
+        self.root.join("named")
+    }
+
+    /// Notes that the configuration names a cgroup.
+    pub(super) fn mark(&self, cgroup: u64) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.named().join(cgroup.to_string()))
+    }
+
+    /// Whether the configuration has named it.
+    pub(super) fn is_marked(&self, cgroup: u64) -> bool {
+        self.named().join(cgroup.to_string()).exists()
     }
 
     /// Removes maps and directories, once no link is left.
     pub(super) fn remove(&self) -> io::Result<()> {
-        for directory in self.all_maps()?.into_iter().chain([self.root.join("links")]) {
+        for mark in entries(&self.named())? {
+            remove_directory(&mark.path())?;
+        }
+        for directory in self.all_maps()?.into_iter().chain([self.root.join("links"), self.named()]) {
             remove_flat(&directory)?;
         }
-        match fs::remove_dir(&self.root) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove_directory(&self.root)
     }
 }
 
 /// Removes a directory of files, where there is one.
 fn remove_flat(directory: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        fs::remove_file(entry?.path())?;
+    for entry in entries(directory)? {
+        fs::remove_file(entry.path())?;
     }
-    fs::remove_dir(directory)
+    remove_directory(directory)
+}
+
+/// What is in a directory; nothing where there is none.
+fn entries(directory: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.collect(),
+    }
+}
+
+/// Removes a directory that is empty, where there is one.
+fn remove_directory(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// What [`Pins::attach`] did.

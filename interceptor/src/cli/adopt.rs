@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use hyper::Method;
 use serde::Deserialize;
@@ -12,6 +13,8 @@ use super::{Context, Printer, block_on};
 use crate::admin::{AdoptBody, client};
 use crate::capture::{Namespace, is_governed};
 
+/// How long who launches an agent waits for a listener at most.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest state that a runtime may send.
 const STATE_MAX: u64 = 1 << 20;
 
@@ -21,6 +24,20 @@ pub(super) fn run(context: &Context, pid: u32, out: &mut Printer) -> Result<Exit
         Ok(format!("interceptor listens in network namespace {} of {}", namespace.inode, namespace.cgroup))
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Once who launches an agent says so; the agent waits.
+pub(super) fn when_told(context: &Context, pid: u32) -> Result<ExitCode, String> {
+    let mut line = [0];
+    if io::stdin().read(&mut line).map_err(|error| error.to_string())? == 0 {
+        return Err("nobody waits for it".to_owned());
+    }
+    let body = AdoptBody { pid };
+    let call = client::call::<Namespace>(&context.socket, Method::POST, "/v1/namespaces", Some(&body));
+    match block_on(async { tokio::time::timeout(PATIENCE, call).await })? {
+        Ok(made) => made.map(|_listens| ExitCode::SUCCESS).map_err(|error| error.to_string()),
+        Err(_elapsed) => Err(format!("the daemon did not answer within {PATIENCE:?}")),
+    }
 }
 
 /// What a runtime tells its hooks: the part that counts here.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use super::Context;
 use crate::config::Config;
@@ -21,9 +21,21 @@ pub(crate) struct Arguments {
     /// What it shall see below /run, /tmp and /var/tmp beside its token; all else there is hidden
     #[arg(long, value_name = "PATH")]
     keep: Vec<PathBuf>,
+    /// Its network: the host's, or one of its own in which there is nothing but interceptor
+    #[arg(long, value_enum, default_value = "host")]
+    net: Net,
     /// The program, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+/// Where an agent's connections begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Net {
+    /// In the host's network namespace.
+    Host,
+    /// In a network namespace of its own.
+    Own,
 }
 
 /// The variables that have an agent trust the host CA, where there is one; what they point to is brought up to date, and
@@ -58,5 +70,15 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, 
     let registry = Registry::beside(&config.admin.socket, &config.capture.pin_directory).launched;
     // A daemon that is not root cannot. What is left now is looked at again by the next.
     let _left = launch::sweep(&registry);
-    launch::enter(&spec, &config.capture, &registry, (program, rest)).map(|never| match never {})
+    let announce = (arguments.net == Net::Own).then(|| announce(context)).transpose()?;
+    launch::enter(&spec, &config.capture, &registry, announce, (program, rest)).map(|never| match never {})
+}
+
+/// This program once more: has the daemon listen where this process is by then.
+fn announce(context: &Context) -> Result<Command, String> {
+    let own = std::env::current_exe().map_err(|error| format!("where this program lies: {error}"))?;
+    let mut command = Command::new(own);
+    command.arg("--config").arg(&context.config).arg("--socket").arg(&context.socket);
+    command.args(["adopt", "--when-told", "--pid", &std::process::id().to_string()]);
+    Ok(command)
 }

@@ -84,6 +84,9 @@ enum Command {
         /// Process id
         #[arg(long)]
         pid: u32,
+        /// Wait for a line of input, and not for long for the daemon
+        #[arg(long, hide = true)]
+        when_told: bool,
     },
     /// The same as a hook of a container's runtime (createRuntime), which sends the container's state
     OciHook,
@@ -161,7 +164,8 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
         Command::Exec(arguments) => exec::run(&context, &arguments),
         Command::Enroll(arguments) => enroll::run(&context, &arguments, out),
         Command::Governs(arguments) => governs::run(&context, &arguments, out),
-        Command::Adopt { pid } => adopt::run(&context, pid, out),
+        Command::Adopt { pid, when_told: true } => adopt::when_told(&context, pid),
+        Command::Adopt { pid, when_told: false } => adopt::run(&context, pid, out),
         Command::OciHook => adopt::hook(&context),
         Command::Namespaces(arguments) => namespaces::run(&context, &arguments),
         Command::Status => status::run(&context, out),

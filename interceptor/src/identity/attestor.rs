@@ -238,10 +238,7 @@ impl Attestor {
         let result = match (matched.next(), matched.next()) {
             (Some(one), None) => Ok(one),
             (Some(one), Some(two)) => Err(ambiguous(&one, &two)),
-            (None, _) => match self.foreign(candidates, presented).await {
-                Some(refusal) => Err(refusal),
-                None => Err(refusal_of(&failed, &candidates.facts, &self.inner.agents)),
-            },
+            (None, _) => Err(self.none_of_them(candidates, presented, &failed).await),
         };
         result.map_err(|error| error.with(&candidates.facts))
     }
@@ -272,6 +269,23 @@ impl Attestor {
             facts: candidates.facts.clone(),
             token: verified.facts,
         })
+    }
+
+    /// Why a process is none of its candidates. One that is only too privileged for what its facts and its token make it is told
+    /// that: agents may share a token, and then it is no stolen one.
+    async fn none_of_them(
+        &self,
+        candidates: &Candidates,
+        presented: Option<&Secret>,
+        failed: &[(&Arc<AgentConfig>, Failure)],
+    ) -> IdentityError {
+        for (agent, failure) in failed.iter().filter(|(_, failure)| matches!(failure, Failure::Privileged(_))) {
+            if self.try_agent(agent, candidates, presented).await.is_ok() {
+                return failure.refusal(&agent.name);
+            }
+        }
+        let foreign = self.foreign(candidates, presented).await;
+        foreign.unwrap_or_else(|| refusal_of(failed, &candidates.facts, &self.inner.agents))
     }
 
     /// Looks for a valid token of an agent that this process is not: in its password, and where those agents keep it.
@@ -430,7 +444,7 @@ fn refusal_of(
         [(agent, first), ..] => {
             let mut error = first.refusal(&agent.name);
             let each: Vec<String> = failed.iter().map(|(agent, why)| format!("agent {}: {why}", agent.name)).collect();
-            error.reason = format!("none of the tokens holds: {}", each.join("; "));
+            error.reason = format!("it is none of those that match it: {}", each.join("; "));
             error.agent = None;
             error.transient = failed.iter().any(|(agent, why)| why.refusal(&agent.name).transient);
             error

@@ -46,9 +46,10 @@ fn bench_with(extra: &str) -> Bench {
     issuer.write_jwks(&dir.path().join("jwks")).unwrap();
     let text = format!(
         "[[issuer]]\nname='corp'\nkind='oidc'\nissuer='https://idp.example'\naudience='interceptor'\n\
-         jwks='{}'\n{}{extra}",
+         jwks='{}'\n{}{}",
         dir.path().join("jwks").display(),
-        agents(dir.path())
+        agents(dir.path()),
+        extra.replace("DIR", &dir.path().display().to_string())
     );
     #[derive(serde::Deserialize)]
     struct Root {
@@ -128,6 +129,31 @@ async fn whoever_is_root_is_let_in_only_where_the_operator_insists() {
     candidates.facts.guarantee.level = Level::Adopted;
     std::fs::write(bench.file(), bench.token("svc:billing", 600)).unwrap();
     assert!(bench.attestor.attest(&candidates, None).await.is_ok());
+}
+
+#[tokio::test]
+async fn whoever_is_root_is_told_so_and_not_that_it_has_stolen_a_token_that_it_shares() {
+    // Another agent with the same token, in the same file.
+    let twin = "[[agent]]\nname='twin'\nmatch={cgroup='/agents.slice/twin-*.service'}\n\
+                token={issuer='corp',from='file:DIR/billing',subject='svc:billing'}\n";
+    let bench = bench_with(twin);
+    let mut candidates = bench.candidates().await;
+    let mut billing = AgentConfig::clone(&candidates.agents[0]);
+    billing.allow_privileged = false;
+    candidates.agents = vec![Arc::new(billing)];
+    candidates.facts.guarantee = Guarantee { level: Level::Privileged, lacks: vec!["it has CAP_BPF".to_owned()] };
+    std::fs::write(bench.file(), bench.token("svc:billing", 600)).unwrap();
+    let refused = bench.attestor.attest(&candidates, None).await.unwrap_err();
+    assert_eq!((refused.refusal, refused.agent.as_deref()), (Refusal::Privileged, Some("billing-bot")), "{refused}");
+    assert!(refused.reason.contains("CAP_BPF") && refused.remedy.contains("allow_privileged"), "{refused}");
+    // A token that is not its own is a stolen one all the same.
+    std::fs::write(bench.file(), bench.token("svc:reports", 600)).unwrap();
+    let refused = bench.attestor.attest(&candidates, None).await.unwrap_err();
+    assert_eq!(refused.refusal, Refusal::ForeignToken, "{refused}");
+    // Without any, it is what the operator can change that is said.
+    std::fs::remove_file(bench.file()).unwrap();
+    let refused = bench.attestor.attest(&candidates, None).await.unwrap_err();
+    assert_eq!(refused.refusal, Refusal::Privileged, "{refused}");
 }
 
 #[tokio::test]

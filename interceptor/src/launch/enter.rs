@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::network::Herald;
 use super::{Spec, capabilities, files, seccomp, sys};
 use crate::capture::{self, cgroup};
 use crate::identity::level::Launched;
@@ -18,7 +19,8 @@ use landlock::{
 };
 
 /// Starts the program in the place of the calling process, held by all that there is. `registry` is where the daemon
-/// looks for launched cgroups. The calling process must have one thread, and be root.
+/// looks for launched cgroups. `announce`, where the agent is to have a network namespace of its own: has the daemon listen in the
+/// calling process' once it reads a line, and says why it does not. The calling process must have one thread, and be root.
 ///
 /// # Errors
 /// Which step failed. The process may have lost rights by then, and should end.
@@ -26,14 +28,19 @@ pub fn enter(
     spec: &Spec,
     capture: &capture::Config,
     registry: &Path,
+    announce: Option<Command>,
     (program, arguments): (&OsString, &[OsString]),
 ) -> Result<Infallible, String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     sys::no_sockets_at_hand().map_err(step("standard input and output"))?;
+    let herald = announce.map(Herald::leave).transpose().map_err(step("a network of its own"))?;
     let id = join(spec, capture, registry)?;
     // Whether Landlock can hide abstract sockets is known before it is too late to write it down.
     let scoped = domain(true).is_ok_and(|domain| domain.create().is_ok());
     register(registry, id, &Launched { agent: spec.agent.clone(), scoped }).map_err(step("the registry"))?;
+    if let Some(herald) = herald {
+        herald.announce().map_err(step("a listener in its network"))?;
+    }
     files::cover(&spec.keep).map_err(step("a view of its own of /run and /tmp"))?;
     sys::close_on_exec().map_err(step("closing what was inherited"))?;
     capabilities::give_up(spec.uid, spec.gid).map_err(step("giving up privileges"))?;

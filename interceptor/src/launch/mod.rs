@@ -4,13 +4,14 @@
 //! somebody else made, local daemons that would do one's bidding) is held by what a process is started with: [`Spec`] says
 //! what, [`enter`] does it to the calling process, which then becomes the agent. Nothing of it can be undone from within.
 //!
-//! Not promised: a network namespace of its own. Where the kernel has no Landlock scopes (before 6.12), abstract sockets
-//! of local daemons stay in sight; the level says so.
+//! Not promised: where the kernel has no Landlock scopes (before 6.12), abstract sockets of local daemons stay in sight of an agent
+//! in the host's network; the level says so.
 
 mod capabilities;
 pub mod dropin;
 mod enter;
 mod files;
+mod network;
 mod seccomp;
 mod spec;
 mod sweep;

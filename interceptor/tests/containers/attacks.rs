@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use interceptor::capture::Refusal;
+use interceptor::capture::{KernelEvent, PacketFault, Refusal};
 use interceptor::testing::world::{Place, World};
 use serde_json::json;
 
@@ -149,6 +149,40 @@ fn whoever_translates_addresses_there_speaks_for_nobody_else() {
     }
     one.ready();
     drop(two);
+}
+
+/// Who has asked what is known by where a question comes from, and where its answer goes.
+#[test]
+fn whoever_translates_addresses_there_asks_in_nobody_elses_name() {
+    let scene = Scene::set();
+    let mut one = scene.agent(
+        "one",
+        "contain()\nout(asked(FAR4))\nout('ready')\ngo()\n\
+         def ask_from(port):\n    s = socket.socket(INET, UDP)\n    s.settimeout(1.5)\n    s.bind(('127.0.0.1', port))\n\
+         \x20   s.sendto(query(), (FAR4, 53))\n    return len(s.recv(600))\n\
+         out(attempt(lambda: ask_from(40010)))\n\
+         nft('table ip t { chain p { type nat hook postrouting priority 100; udp sport 40011 snat to 127.0.0.1:40019; }; }')\n\
+         out(attempt(lambda: ask_from(40011)))\nnft('delete table ip t')\n\
+         nft('table ip t { chain o { type filter hook output priority 0; udp sport 40012 udp sport set 40019; }; }')\n\
+         out(attempt(lambda: ask_from(40012)))\ngo()",
+    );
+    assert_eq!(one.value()["ok"][0], "10.99.0.2");
+    one.ready();
+    let enter = format!(
+        "n = open('/proc/{}/ns/net')\ncall(libc.setns, n.fileno(), NEWNET)\ndrop()\ns = socket.socket(INET, UDP)\n\
+         s.bind(('127.0.0.1', 40019))\ns.settimeout(5)\ns.sendto(query(), (FAR4, 53))\nout(len(s.recv(600)))\ngo()\n\
+         s.setblocking(False)\nout(attempt(lambda: len(s.recv(600))))",
+        one.id()
+    );
+    let mut two = scene.agent("two", &enter);
+    let length = two.value();
+    assert_eq!(one.go(), json!({ "ok": length }), "what is as it was is answered");
+    for how in ["by connection tracking", "by the packet"] {
+        assert_eq!(one.value(), json!({ "errno": EPERM }), "{how}");
+    }
+    assert_eq!(two.go(), json!({ "errno": libc::EAGAIN }), "what one has asked is not answered to two");
+    let refused = |event: &KernelEvent| event.refusal == Refusal::Packet { protocol: 17, fault: PacketFault::Peer };
+    scene.daemon.wait("refusal", |daemon| daemon.events().iter().any(refused).then_some(()));
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl<'a> Container<'a> {
 }
 
 /// The program itself: Debian's wrapper wants more of its host.
-fn psql() -> String {
+pub(super) fn psql() -> String {
     let mut found: Vec<_> = fs::read_dir("/usr/lib/postgresql").unwrap().flatten().map(|entry| entry.path()).collect();
     found.sort();
     found.pop().unwrap().join("bin/psql").display().to_string()

@@ -48,6 +48,8 @@ fn the_unit_keeps_what_the_daemon_counts_on() {
     let drain = interceptor::session::Limits::default().drain_seconds;
     assert!(seconds("TimeoutStopSec") > drain + 5, "sessions have their time, and last words");
     assert!(values("ExecStartPre")[0].starts_with('+'), "prepared by root");
+    // So are cgroups that a reload adds.
+    assert_eq!(values("ExecReload"), ["+/usr/bin/interceptor", "reload"]);
 }
 
 #[test]

@@ -67,26 +67,24 @@ struct Suite {
     name: &'static str,
     /// Part of the short set.
     short: bool,
-    /// Also without BPF among the security modules.
-    bare: bool,
     /// How long it may take, in seconds.
     seconds: u64,
 }
 
 /// In the order in which they run: each finds what those before it leave.
 const SUITES: &[Suite] = &[
-    Suite { name: "install", short: true, bare: true, seconds: 600 },
-    Suite { name: "doctor", short: true, bare: true, seconds: 120 },
-    Suite { name: "life", short: true, bare: true, seconds: 600 },
-    Suite { name: "enrolled", short: true, bare: true, seconds: 600 },
-    Suite { name: "container", short: false, bare: false, seconds: 600 },
-    Suite { name: "full_disk", short: false, bare: false, seconds: 600 },
-    Suite { name: "demo", short: false, bare: false, seconds: 900 },
-    Suite { name: "launch", short: false, bare: false, seconds: 1800 },
-    Suite { name: "bypass", short: true, bare: true, seconds: 5400 },
-    Suite { name: "upgrade", short: false, bare: false, seconds: 600 },
-    Suite { name: "reboot", short: false, bare: false, seconds: 600 },
-    Suite { name: "remove", short: false, bare: false, seconds: 600 },
+    Suite { name: "install", short: true, seconds: 600 },
+    Suite { name: "doctor", short: true, seconds: 600 },
+    Suite { name: "life", short: true, seconds: 600 },
+    Suite { name: "enrolled", short: true, seconds: 600 },
+    Suite { name: "container", short: false, seconds: 600 },
+    Suite { name: "full_disk", short: false, seconds: 600 },
+    Suite { name: "demo", short: false, seconds: 900 },
+    Suite { name: "launch", short: false, seconds: 1800 },
+    Suite { name: "bypass", short: true, seconds: 5400 },
+    Suite { name: "upgrade", short: false, seconds: 600 },
+    Suite { name: "reboot", short: false, seconds: 600 },
+    Suite { name: "remove", short: false, seconds: 600 },
 ];
 
 /// Attempts of the bypass suite that are in the short set: a few of each kind.
@@ -184,12 +182,11 @@ fn plans(arguments: &Arguments) -> Result<Vec<Plan>> {
         // A suite that mirrors lack is said to be left out, and not counted as passed.
         let Some(kernel) = kernel::fetch(kernel)? else { continue };
         let suites: Vec<_> = SUITES.iter().filter(wanted).collect();
-        let bare: Vec<_> = suites.iter().copied().filter(|suite| suite.bare).collect();
         if arguments.short || arguments.lsm != Lsm::None {
-            plans.push(Plan { kernel: kernel.clone(), lsm: WITH_BPF, suites });
+            plans.push(Plan { kernel: kernel.clone(), lsm: WITH_BPF, suites: suites.clone() });
         }
         if !arguments.short && arguments.lsm != Lsm::Bpf {
-            plans.push(Plan { kernel, lsm: WITHOUT_BPF, suites: bare });
+            plans.push(Plan { kernel, lsm: WITHOUT_BPF, suites });
         }
     }
     Ok(plans)

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use aya::maps::PerCpuArray;
-use interceptor_ebpf::{AGENT_PROGRAMS, map};
+use interceptor_ebpf::map;
 use parking_lot::Mutex;
 
 use super::super::config::MAX_CGROUPS;
@@ -16,7 +16,7 @@ use super::super::pins::Pins;
 use super::super::{Config, cgroup, maps};
 use super::{
     Capture, CaptureError, FENCE, Governed, Loaded, Programs, check_shapes, daemon_cgroup, governed, make_pins,
-    pinned_map, whole,
+    pinned_map, redirection_first, whole,
 };
 
 /// Does what needs privileges that the daemon has no use for afterwards: makes the governed cgroups, loads the programs, and
@@ -77,13 +77,8 @@ pub fn govern(config: &Config, path: &str) -> Result<Governed, CaptureError> {
     if others.len() >= MAX_CGROUPS {
         return Err(CaptureError::Config(format!("{MAX_CGROUPS} cgroups are governed, and no more can be")));
     }
-    // Programs that ran twice would take the proxy for what the agent asked for.
-    let nested = others.into_iter().find(|(other, known)| {
-        *other != id && (Path::new(path).starts_with(known) || Path::new(known).starts_with(path))
-    });
-    if let Some((_, known)) = nested {
-        return Err(CaptureError::Config(format!("{known} is governed already, and one contains the other")));
-    }
+    let others: Vec<_> = others.into_iter().filter(|(other, _)| *other != id).collect();
+    apart(path, &others)?;
     let (capture, _) = load(config)?;
     let one = Governed { path: path.to_owned(), id, configured: false };
     capture.attach(&one, capture.agent_programs.as_deref().unwrap_or_default())?;
@@ -105,11 +100,21 @@ pub fn release(config: &Config, path: &str) -> Result<bool, CaptureError> {
     if !pins.has(id, FENCE) {
         return Ok(false);
     }
-    let mut order: Vec<&str> = AGENT_PROGRAMS.iter().map(|(name, _)| *name).collect();
-    order.reverse();
-    let detached = pins.detach(id, &order);
+    let detached = pins.detach(id, &redirection_first());
     detached.map_err(|source| CaptureError::Pins { path: config.pin_directory.clone(), source })?;
     Ok(true)
+}
+
+/// Refuses a cgroup that contains one of these, or lies within it: programs that ran twice would take the proxy for what the agent
+/// asked for.
+pub(super) fn apart(path: &str, governed: &[(u64, String)]) -> Result<(), CaptureError> {
+    let contains = |known: &str| Path::new(path).starts_with(known) || Path::new(known).starts_with(path);
+    match governed.iter().find(|(_, known)| contains(known)) {
+        Some((_, known)) => {
+            Err(CaptureError::Config(format!("{path}: {known} is governed already, and one contains the other")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// This process' cgroup, where the configuration is sound.
@@ -121,32 +126,33 @@ fn checked(config: &Config) -> Result<Governed, CaptureError> {
 }
 
 /// The cgroup of the daemon that runs, of this version.
-fn running(config: &Config) -> Result<String, CaptureError> {
+pub(super) fn running(config: &Config) -> Result<String, CaptureError> {
     let settings = maps::settings(&Pins::new(&config.pin_directory).map(map::SETTINGS));
     let settings = settings.map_err(|error| CaptureError::NoDaemon(error.to_string()))?;
     cgroup::cgroup_path(settings.daemon_cgroup).map_err(|error| CaptureError::NoDaemon(error.to_string()))
 }
 
-fn lock(config: &Config) -> Result<fs::File, CaptureError> {
+pub(super) fn lock(config: &Config) -> Result<fs::File, CaptureError> {
     let pins = Pins::new(&config.pin_directory);
     make_pins(config, &pins)?;
     pins.lock().map_err(|source| CaptureError::Pins { path: config.pin_directory.clone(), source })
 }
 
 /// All programs, in the kernel, and those of the daemon.
-fn load(config: &Config) -> Result<(Capture, Vec<Loaded>), CaptureError> {
+pub(super) fn load(config: &Config) -> Result<(Capture, Vec<Loaded>), CaptureError> {
     let pins = Pins::new(&config.pin_directory);
     let Programs { agents, daemons, modules } = Programs::load(config, &pins)?;
     check_shapes(&pins)?;
     let counters = PerCpuArray::try_from(pinned_map(&pins, map::COUNTERS)?)?;
     let grants = Mutex::new(Grants::open(&pins)?);
     let config = config.clone();
-    Ok((Capture { config, pins, agent_programs: Some(agents), modules, grants, counters }, daemons))
+    let named = Mutex::new(config.cgroups.clone());
+    Ok((Capture { config, pins, agent_programs: Some(agents), modules, named, grants, counters }, daemons))
 }
 
 impl Capture {
     /// Lets those see new links who see the others.
-    fn share(&self) -> Result<(), CaptureError> {
+    pub(super) fn share(&self) -> Result<(), CaptureError> {
         let group = fs::metadata(&self.config.pin_directory).map_err(|source| self.pin_error(source))?.gid();
         if group == 0 { Ok(()) } else { self.pins.share(group).map_err(|source| self.pin_error(source)) }
     }
