@@ -6,12 +6,16 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::demo;
 use crate::install::{self, For};
 use crate::run::{as_root, cargo, output, run as execute, say};
+use crate::{cluster, demo};
 
 /// Test binaries that make namespaces and cgroups, attach kernel programs, or start servers as another user.
-const ROOT_GROUPS: &[&str] = &["capture", "bypass", "containers", "launch", "service", "postgres", "http", "fire"];
+const ROOT_GROUPS: &[&str] =
+    &["capture", "bypass", "containers", "launch", "service", "postgres", "http", KUBERNETES, "fire"];
+
+/// The group that has a cluster of its own, which is built before.
+const KUBERNETES: &str = "kubernetes";
 
 /// Storms, floods and faults: the whole daemon, and before it both legs of the driver.
 const FIRE: &str = "fire";
@@ -65,8 +69,10 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
     for name in ROOT_GROUPS {
         let Some((_, path)) = binaries.iter().find(|(binary, _)| binary == name) else { continue };
         group(name, &mut || {
-            if *name == FIRE {
-                faults()?;
+            match *name {
+                FIRE => faults()?,
+                KUBERNETES => cluster::ensure()?,
+                _ => {}
             }
             let mut command = as_root(path);
             execute(command.args(["--test-threads=1"]).env("INTERCEPTOR_CLIENTS", crate::run::clients()))
