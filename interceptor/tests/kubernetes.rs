@@ -8,5 +8,9 @@
 
 #[path = "kubernetes/direct.rs"]
 mod direct;
+#[path = "kubernetes/governed.rs"]
+mod governed;
+#[path = "kubernetes/scene.rs"]
+mod scene;
 #[path = "kubernetes/ways.rs"]
 mod ways;

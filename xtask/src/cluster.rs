@@ -42,13 +42,13 @@ fn folder() -> PathBuf {
 pub(crate) fn ensure() -> Result<()> {
     let folder = folder();
     fs::create_dir_all(&folder)?;
-    let client = build::client()?;
+    let own = build::own()?;
     let wanted_packages = PACKAGES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join("\n");
-    let servers = |scratch: &Path, folder: &Path| build::build(scratch, folder, &client);
+    let servers = |scratch: &Path, folder: &Path| build::build(scratch, folder, &own);
     let parts: [(&str, String, Make<'_>); 3] = [
         ("packages", wanted_packages, &packages),
         (NEW_KUBECTL_NAME, NEW_KUBECTL.to_owned(), &new_kubectl),
-        ("servers", format!("{}\n{client}", build::VERSION), &servers),
+        ("servers", format!("{}\n{own:?}", build::VERSION), &servers),
     ];
     for (name, wanted, make) in parts {
         let stamp = folder.join(format!("{name}.installed"));

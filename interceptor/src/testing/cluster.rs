@@ -14,6 +14,7 @@ mod server;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use self::files::Files;
+pub use self::files::Secrets;
 use super::stage::{CLUSTER, Failure};
 use super::world::{Entrance, Place, World};
 use crate::clock::{Clock as _, SystemClock};
@@ -32,6 +33,8 @@ const PROGRAMS: &str = "kubernetes-1.20.2";
 const GROUP: &str = "cluster";
 /// The API server's port.
 pub const PORT: u16 = 6443;
+/// The port of the same server, with the streams that newer ones have ([`Cluster::start_front`]).
+pub const FRONT_PORT: u16 = 6444;
 /// The user that interceptor logs in as.
 pub const UPSTREAM_USER: &str = "interceptor";
 /// The only node.
@@ -52,7 +55,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Cluster {
     children: Vec<Child>,
-    files: Files,
+    secrets: Secrets,
+    directory: PathBuf,
     entrance: Entrance,
     /// Path of the cgroup, below the mounts.
     group: String,
@@ -63,11 +67,16 @@ impl Cluster {
     ///
     /// # Errors
     /// When a program is missing or does not come up; with its log.
-    pub fn start(world: &World) -> Result<Self, Failure> {
+    pub fn start(world: &World, secrets: Secrets) -> Result<Self, Failure> {
         let place = Place::FarIn(GROUP);
-        let files = Files::write(&world.directory().join("cluster"))?;
-        let entrance = world.entrance(place)?;
-        let mut cluster = Self { children: Vec::new(), files, entrance, group: world.cgroup(place) };
+        let directory = world.directory().join("cluster");
+        for part in ["home", "tmp", "log", "node"] {
+            fs::create_dir_all(directory.join(part))?;
+        }
+        // The world's folder is open to all.
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        let (entrance, group) = (world.entrance(place)?, world.cgroup(place));
+        let mut cluster = Self { children: Vec::new(), secrets, directory, entrance, group };
         server::start(&mut cluster)?;
         cluster.apply(&server::rights())?;
         Ok(cluster)
@@ -89,6 +98,15 @@ impl Cluster {
         Err(format!("the pod does not run: {}{}\n{}", said(&ready), said(&pods), self.log("kubelet")).into())
     }
 
+    /// Starts a program before the API server that does what newer ones do: commands over version 5 of the protocol on
+    /// WebSockets, and forwarded ports in a WebSocket.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_front(&mut self) -> Result<(), Failure> {
+        server::start_front(self)
+    }
+
     /// A path of a program of the cluster, or of its clients: `kubectl`, `kubectl-new`, `go-client`.
     #[must_use]
     pub fn program(name: &str) -> PathBuf {
@@ -96,28 +114,10 @@ impl Cluster {
         std::env::var_os("INTERCEPTOR_CLIENTS").map_or_else(default, PathBuf::from).join(PROGRAMS).join(name)
     }
 
-    /// The token of [`UPSTREAM_USER`], which nobody but interceptor gets.
+    /// A kubeconfig for the API server at [`CLUSTER`] and a port, with a token and an authority to trust.
     #[must_use]
-    pub fn token(&self) -> &str {
-        &self.files.upstream
-    }
-
-    /// Certificate and key with which [`UPSTREAM_USER`] logs in as well, in PEM.
-    #[must_use]
-    pub fn certificate(&self) -> (PathBuf, PathBuf) {
-        (self.path("upstream.crt"), self.path("upstream.key"))
-    }
-
-    /// The certificate of the cluster's own authority, in PEM.
-    #[must_use]
-    pub fn authority(&self) -> PathBuf {
-        self.path("ca.crt")
-    }
-
-    /// A kubeconfig for the API server at [`CLUSTER`], with a token and an authority to trust.
-    #[must_use]
-    pub fn kubeconfig(authority: &Path, token: &str) -> String {
-        files::kubeconfig(&format!("https://{CLUSTER}:{PORT}"), authority, token)
+    pub fn kubeconfig(port: u16, authority: &Path, token: &str) -> String {
+        files::kubeconfig(&format!("https://{CLUSTER}:{port}"), authority, token)
     }
 
     /// Runs kubectl of the cluster's own version as its administrator, on the far side.
@@ -136,7 +136,7 @@ impl Cluster {
     pub fn administer(&self, program: &str) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", &CLIENT_TIMEOUT.as_secs().to_string()]).arg(Self::program(program));
-        command.arg("--kubeconfig").arg(self.path("admin.kubeconfig")).env("HOME", self.path("home"));
+        command.arg("--kubeconfig").arg(self.secrets.path("admin.kubeconfig")).env("HOME", self.path("home"));
         command
     }
 
@@ -163,16 +163,22 @@ impl Cluster {
         self.log("audit").lines().filter_map(|line| arrival(&serde_json::from_str(line).ok()?)).collect()
     }
 
-    /// The log of one of its programs: `etcd`, `kube-apiserver`, `containerd`, `kubelet`; or `audit`.
+    /// The log of one of its programs: `etcd`, `kube-apiserver`, `front`, `containerd`, `kubelet`; or `audit`.
     #[must_use]
     pub fn log(&self, name: &str) -> String {
         let log = fs::read(self.path(&format!("{name}.log"))).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// A path of the cluster.
+    /// Its certificates and tokens.
+    #[must_use]
+    pub const fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// A path of the cluster's state.
     fn path(&self, name: &str) -> PathBuf {
-        self.files.directory.join(name)
+        self.directory.join(name)
     }
 
     /// Starts one of its programs, which then writes its log.

@@ -115,6 +115,13 @@ pub(crate) fn watches_go_on(way: &dyn Way, name: &str, cluster: &Cluster) {
     following.until(&seen);
 }
 
+pub(crate) fn streams_work(way: &dyn Way, name: &str) {
+    commands_run_in_pods(way, name);
+    terminals_work(way, name);
+    files_are_copied(way, name);
+    ports_are_forwarded(way, name);
+}
+
 pub(crate) fn commands_run_in_pods(way: &dyn Way, name: &str) {
     let script = "read said; echo told: $said; echo aside >&2; exit 7";
     let (code, told) = kubectl_with(way, name, &["exec", "-i", POD, "--", "sh", "-c", script], "by me\n");

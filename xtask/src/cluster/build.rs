@@ -1,4 +1,4 @@
-//! Builds kube-apiserver, kubelet and a program that uses client-go, from the source of Kubernetes and nothing else.
+//! Builds kube-apiserver, kubelet and programs of our own that use client-go, from the source of Kubernetes and nothing else.
 //!
 //! The tree is that of an old release, which wants GOPATH and no network. Clouds and Docker are left out (tags of the tree's
 //! own): half of the time goes with them.
@@ -23,13 +23,22 @@ const GO: &str = "usr/lib/go-1.19";
 /// Every so many packages a line says how far it has come.
 const STEP: usize = 200;
 
-/// The source of the program that uses client-go.
-pub(super) fn client() -> Result<String> {
-    fs::read_to_string(root().join("interceptor/tests/kubernetes/client.go")).context("the Go client's source")
+/// What is built of the tree itself.
+const SERVERS: [&str; 2] = ["kube-apiserver", "kubelet"];
+/// Programs of the tests, and where their source is.
+const OWN: [(&str, &str); 2] = [("go-client", "client.go"), ("front", "front.go")];
+
+/// Name and source of each program of the tests.
+pub(super) fn own() -> Result<Vec<(&'static str, String)>> {
+    let folder = root().join("interceptor/tests/kubernetes");
+    let read = |(name, file): (&'static str, &str)| {
+        Ok((name, fs::read_to_string(folder.join(file)).context(file.to_owned())?))
+    };
+    OWN.into_iter().map(read).collect()
 }
 
 /// Builds it all, and keeps the programs in a folder.
-pub(super) fn build(scratch: &Path, folder: &Path, client: &str) -> Result<()> {
+pub(super) fn build(scratch: &Path, folder: &Path, own: &[(&str, String)]) -> Result<()> {
     say(&format!("building kube-apiserver and kubelet {VERSION} from source: some minutes, once"));
     let sources = Sources::of(RELEASE, &["deb", "deb-src"], scratch)?;
     let archive = sources.source("kubernetes")?;
@@ -41,14 +50,18 @@ pub(super) fn build(scratch: &Path, folder: &Path, client: &str) -> Result<()> {
     let compiler = Compiler { go: go(&sources, scratch)?, path: scratch.to_owned(), tree };
 
     compiler.definitions()?;
-    let own = compiler.tree.join("cmd/go-client");
-    fs::create_dir_all(&own)?;
-    fs::write(own.join("main.go"), client)?;
+    for (name, source) in own {
+        let place = compiler.tree.join("cmd").join(name);
+        fs::create_dir_all(&place)?;
+        fs::write(place.join("main.go"), source)?;
+    }
+    let names = SERVERS.into_iter().chain(own.iter().map(|(name, _)| *name));
+    let packages: Vec<String> = names.clone().map(|name| format!("./cmd/{name}")).collect();
     let programs = scratch.join("programs");
     fs::create_dir_all(&programs)?;
-    compiler.build(&programs, &["./cmd/kube-apiserver", "./cmd/kubelet", "./cmd/go-client"])?;
-    for program in ["kube-apiserver", "kubelet", "go-client"] {
-        keep(&programs.join(program), folder)?;
+    compiler.build(&programs, &packages)?;
+    for name in names {
+        keep(&programs.join(name), folder)?;
     }
     Ok(())
 }
@@ -75,7 +88,7 @@ impl Compiler {
     /// Generates the descriptions of all types, without which the server neither links nor starts.
     fn definitions(&self) -> Result<()> {
         let generator = self.path.join("openapi-gen");
-        self.build(&generator, &["./vendor/k8s.io/kube-openapi/cmd/openapi-gen"])?;
+        self.build(&generator, &["./vendor/k8s.io/kube-openapi/cmd/openapi-gen".to_owned()])?;
         let packages = self.tagged()?;
         let mut generate = Command::new(generator);
         generate.args(["-i", &packages.join(","), "-p", &format!("{TREE}/pkg/generated/openapi")]);
@@ -106,7 +119,7 @@ impl Compiler {
     }
 
     /// Builds packages into a file or folder, and says how far it has come.
-    fn build(&self, into: &Path, packages: &[&str]) -> Result<()> {
+    fn build(&self, into: &Path, packages: &[String]) -> Result<()> {
         let mut build = Command::new(self.go.join("bin/go"));
         // Without what only debuggers read: it is smaller, and sooner done.
         build.args(["build", "-v", "-tags", "providerless,dockerless", "-gcflags=all=-dwarf=false", "-ldflags"]);

@@ -1,4 +1,4 @@
-//! What a cluster has on disk before it starts: certificates, tokens, kubeconfigs.
+//! What a cluster has on disk before it starts, and a daemon before there is a cluster: certificates, tokens, kubeconfigs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,19 +9,20 @@ use crate::testing::certificates::{Authority, Issued, Validity};
 use crate::testing::stage::{CLUSTER, Failure};
 use crate::testing::world::{FAR4, FAR6};
 
-/// What was written, and where.
+/// Certificates and tokens of a cluster that may not run yet, in a folder of their own.
 #[derive(Debug)]
-pub(super) struct Files {
-    pub(super) directory: PathBuf,
-    /// Token of [`UPSTREAM_USER`].
-    pub(super) upstream: String,
+pub struct Secrets {
+    directory: PathBuf,
+    upstream: String,
 }
 
-impl Files {
-    pub(super) fn write(directory: &Path) -> Result<Self, Failure> {
-        for part in ["home", "tmp", "log", "node"] {
-            fs::create_dir_all(directory.join(part))?;
-        }
+impl Secrets {
+    /// Draws them, into a folder that this makes, open to root alone.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn draw(directory: &Path) -> Result<Self, Failure> {
+        fs::create_dir_all(directory)?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
         let (far4, far6) = (FAR4.to_string(), FAR6.to_string());
         let authority = Authority::new("the cluster's CA")?;
@@ -47,8 +48,37 @@ impl Files {
             let text = kubeconfig(&url, &directory.join("ca.crt"), token);
             write_secret(&directory.join(format!("{name}.kubeconfig")), &text)?;
         }
+        write_secret(&directory.join("upstream.token"), &upstream)?;
         fs::write(directory.join("audit.yaml"), AUDIT)?;
         Ok(Self { directory: directory.to_owned(), upstream })
+    }
+
+    /// The token of [`UPSTREAM_USER`], which nobody but interceptor gets.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.upstream
+    }
+
+    /// The file that it lies in.
+    #[must_use]
+    pub fn token_file(&self) -> PathBuf {
+        self.path("upstream.token")
+    }
+
+    /// Certificate and key with which [`UPSTREAM_USER`] may log in instead, in PEM.
+    #[must_use]
+    pub fn certificate(&self) -> (PathBuf, PathBuf) {
+        (self.path("upstream.crt"), self.path("upstream.key"))
+    }
+
+    /// The certificate of the cluster's own authority, in PEM.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.path("ca.crt")
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 }
 

@@ -45,13 +45,13 @@ pub(super) fn start(cluster: &mut Cluster) -> Result<(), Failure> {
     command.arg(format!("--hostname-override={NODE}"));
     for (flag, name) in [
         ("config", "kubelet.yaml"),
-        ("kubeconfig", "node.kubeconfig"),
         ("root-dir", "node/kubelet"),
         ("cert-dir", "node/kubelet"),
         ("seccomp-profile-root", "node/kubelet/seccomp"),
     ] {
         command.arg(format!("--{flag}={}", cluster.path(name).display()));
     }
+    command.arg("--kubeconfig").arg(cluster.secrets.path("node.kubeconfig"));
     cluster.spawn("kubelet", command)?;
     cluster
         .wait("kubelet", &|cluster| cluster.kubectl(&["get", "node", NODE]).is_ok_and(|output| output.status.success()))
@@ -99,9 +99,9 @@ runtime_type = "io.containerd.runc.v2"
 }
 
 fn kubelet(cluster: &Cluster) -> String {
-    let path = |name: &str| cluster.path(name).display().to_string();
+    let path = |name: &str| cluster.secrets.path(name).display().to_string();
     let (authority, certificate, key) = (path("ca.crt"), path("kubelet.crt"), path("kubelet.key"));
-    let (group, plugins) = (&cluster.group, path("node/plugins"));
+    let (group, plugins) = (&cluster.group, cluster.path("node/plugins"));
     format!(
         r#"
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -123,9 +123,10 @@ makeIPTablesUtilChains: false
 evictionHard: {{memory.available: "50Mi"}}
 resolvConf: ""
 imageGCHighThresholdPercent: 100
-volumePluginDir: "{plugins}"
+volumePluginDir: "{}"
 featureGates: {{DevicePlugins: false}}
-"#
+"#,
+        plugins.display()
     )
 }
 

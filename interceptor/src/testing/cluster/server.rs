@@ -1,10 +1,10 @@
-//! etcd and the API server.
+//! etcd, the API server, and what stands before it on demand.
 
 use std::process::Command;
 
-use super::{Cluster, PORT, UPSTREAM_USER};
+use super::{Cluster, FRONT_PORT, PORT, UPSTREAM_USER};
 use crate::testing::stage::Failure;
-use crate::testing::world::FAR4;
+use crate::testing::world::{FAR4, FAR6};
 
 /// Starts both, the second once the first answers, and waits for it.
 pub(super) fn start(cluster: &mut Cluster) -> Result<(), Failure> {
@@ -23,6 +23,18 @@ pub(super) fn start(cluster: &mut Cluster) -> Result<(), Failure> {
     })
 }
 
+/// Starts what makes newer servers' streams of older ones.
+pub(super) fn start_front(cluster: &mut Cluster) -> Result<(), Failure> {
+    let mut front = Command::new(Cluster::program("front"));
+    front.args(["server.crt", "server.key", "ca.crt"].map(|name| cluster.secrets.path(name)));
+    front.args([format!("127.0.0.1:{PORT}"), format!("{FAR4}:{FRONT_PORT}"), format!("[{FAR6}]:{FRONT_PORT}")]);
+    cluster.spawn("front", front)?;
+    let server = format!("--server=https://{FAR4}:{FRONT_PORT}");
+    cluster.wait("front", &|cluster| {
+        cluster.kubectl(&[&server, "get", "--raw", "/readyz"]).is_ok_and(|output| output.status.success())
+    })
+}
+
 fn server(cluster: &Cluster) -> Command {
     let mut server = Command::new(Cluster::program("kube-apiserver"));
     let files = [
@@ -36,10 +48,11 @@ fn server(cluster: &Cluster) -> Command {
         ("kubelet-client-key", "kubelet-client.key"),
         ("kubelet-certificate-authority", "ca.crt"),
         ("audit-policy-file", "audit.yaml"),
-        ("audit-log-path", "audit.log"),
-        ("cert-dir", "node"),
     ];
     for (flag, name) in files {
+        server.arg(format!("--{flag}={}", cluster.secrets.path(name).display()));
+    }
+    for (flag, name) in [("audit-log-path", "audit.log"), ("cert-dir", "node")] {
         server.arg(format!("--{flag}={}", cluster.path(name).display()));
     }
     server.arg(format!("--secure-port={PORT}")).arg(format!("--advertise-address={FAR4}"));
