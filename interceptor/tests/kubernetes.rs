@@ -6,10 +6,14 @@
 
 #![cfg(test)]
 
+#[path = "kubernetes/clients.rs"]
+mod clients;
 #[path = "kubernetes/direct.rs"]
 mod direct;
 #[path = "kubernetes/governed.rs"]
 mod governed;
+#[path = "kubernetes/masked.rs"]
+mod masked;
 #[path = "kubernetes/scene.rs"]
 mod scene;
 #[path = "kubernetes/ways.rs"]

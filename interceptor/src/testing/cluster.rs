@@ -170,6 +170,18 @@ impl Cluster {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// What its programs say of a fatal error, for a test that has failed.
+    #[must_use]
+    pub fn trouble(&self) -> String {
+        let is_fatal = |line: &str| ["panic: ", "fatal error: "].iter().any(|start| line.starts_with(start));
+        let of = |name: &&str| {
+            let log = self.log(name);
+            let first = log.lines().position(is_fatal)?;
+            Some(format!("{name}:\n{}\n", log.lines().skip(first).take(40).collect::<Vec<_>>().join("\n")))
+        };
+        ["etcd", "kube-apiserver", "front", "containerd", "kubelet"].iter().filter_map(of).collect()
+    }
+
     /// Its certificates and tokens.
     #[must_use]
     pub const fn secrets(&self) -> &Secrets {

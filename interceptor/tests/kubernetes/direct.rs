@@ -45,7 +45,8 @@ fn a_cluster_does_what_clients_ask() {
     for name in KUBECTLS {
         let way = way(PORT);
         cluster.kubectl(&["delete", "configmap", "settings", "--ignore-not-found"]).unwrap();
-        ways::objects_are_made_read_and_changed(&way, name);
+        ways::objects_are_made_and_read(&way, name);
+        ways::objects_are_changed(&way, name);
         ways::watches_go_on(&way, name, &cluster);
         ways::logs_are_followed(&way, name);
         ways::streams_work(&way, name);

@@ -15,6 +15,24 @@ use super::ways::{Way, bounded};
 /// What agents have for a credential: it is good for nothing.
 pub(crate) const PLACEHOLDER: &str = "a-token-that-nobody-knows";
 
+/// What the agents of all tests may do.
+pub(crate) const POLICIES: &str = r#"
+@id("discovers")
+permit (principal in Group::"finance", action == Action::"k8s:discover", resource in Target::"kube");
+
+@id("works")
+permit (
+  principal in Group::"finance",
+  action in [Action::"k8s:read", Action::"k8s:write", Action::"k8s:connect", Action::"k8s:impersonate"],
+  resource in Namespace::"kube/default"
+);
+
+@id("kept")
+@reason("others depend on it")
+@remedy("write to its owner")
+forbid (principal, action == Action::"k8s:delete", resource == KubernetesObject::"kube/default/core/configmaps/kept");
+"#;
+
 /// A cluster, the daemon before it, and a governed agent.
 pub(crate) struct Scene {
     pub(crate) cluster: Cluster,
@@ -53,6 +71,16 @@ impl Scene {
     /// The agent's own kubeconfig.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.home.join("kubeconfig")
+    }
+
+    /// The authority that the agent trusts.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.home.with_file_name("ca").join("ca.pem")
+    }
+
+    /// Where it finds the cluster.
+    pub(crate) fn url(&self) -> String {
+        format!("https://{CLUSTER}:{PORT}")
     }
 
     /// What the operator is told, who succeeds.
@@ -98,9 +126,21 @@ impl Scene {
     }
 }
 
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}the daemon:\n{}", self.cluster.trouble(), self.stage.log());
+        }
+    }
+}
+
 impl Way for Scene {
     fn program(&self, name: &str) -> Command {
         let mut command = bounded(Cluster::program(name));
+        if name == "go-client" {
+            command.arg(self.kubeconfig());
+            return command;
+        }
         command.arg("--kubeconfig").arg(self.kubeconfig()).arg("--cache-dir").arg(self.home.join("cache"));
         command.env("KUBERC", "off");
         command
@@ -120,7 +160,7 @@ fn target(secrets: &Secrets) -> String {
         r#"
 [[target]]
 name = "kube"
-protocol = "http"
+protocol = "kubernetes"
 hosts = ["{CLUSTER}:{PORT}"]
 tls = {{ upstream = "verify-full", ca = "{}" }}
 credential = {{ user = "interceptor", password = "file:{}" }}

@@ -1,7 +1,7 @@
 //! What kubectl does all day, done in whatever way it reaches its cluster.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -11,7 +11,7 @@ use interceptor::testing::cluster::{Cluster, PAGE, POD, POD_PORT, said};
 pub(crate) const KUBECTLS: [&str; 2] = ["kubectl", "kubectl-new"];
 
 /// How clients are run.
-pub(crate) trait Way {
+pub(crate) trait Way: Sync {
     /// A program of the cluster's clients that finds the cluster; it ends by itself after a while.
     fn program(&self, name: &str) -> Command;
     /// Starts it where clients of this way live.
@@ -69,7 +69,7 @@ impl Following {
             let mut line = String::new();
             if self.lines.read_line(&mut line).unwrap() == 0 {
                 let mut errors = String::new();
-                let _ignored = std::io::Read::read_to_string(self.child.stderr.as_mut().unwrap(), &mut errors);
+                let _ignored = self.child.stderr.as_mut().unwrap().read_to_string(&mut errors);
                 panic!("ended without {wanted:?}: {before}{errors}");
             }
             if line.contains(wanted) {
@@ -78,13 +78,25 @@ impl Following {
             before.push_str(&line);
         }
     }
+
+    /// Ends it, and gives what it said until then.
+    pub(crate) fn rest(mut self) -> String {
+        self.terminate();
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        rest
+    }
+
+    fn terminate(&self) {
+        // Of `timeout`: it passes the signal on, which a kill would not.
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+    }
 }
 
 impl Drop for Following {
     fn drop(&mut self) {
-        // Of `timeout`: it passes the signal on, which a kill would not.
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        self.terminate();
         let _reaped = self.child.wait();
     }
 }
@@ -92,19 +104,24 @@ impl Drop for Following {
 /// An object without anything secret, and how it is changed.
 const SETTINGS: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {colour: red}\n";
 
-pub(crate) fn objects_are_made_read_and_changed(way: &dyn Way, name: &str) {
+pub(crate) fn objects_are_made_and_read(way: &dyn Way, name: &str) {
     let (code, told) = kubectl_with(way, name, &["apply", "-f", "-"], SETTINGS);
     assert_eq!((code, told.contains("configmap/settings created")), (0, true), "{name}: {told}");
-    let (code, told) = kubectl_with(way, name, &["apply", "-f", "-"], &SETTINGS.replace("red", "blue"));
-    assert_eq!((code, told.contains("configmap/settings configured")), (0, true), "{name}: {told}");
-    for (format, expected) in [("yaml", "colour: blue"), ("json", "\"colour\": \"blue\""), ("wide", "settings   1")] {
+    for (format, expected) in [("yaml", "colour: red"), ("json", "\"colour\": \"red\""), ("wide", "settings   1")] {
         let (code, told) = kubectl(way, name, &["get", "configmap", "settings", "-o", format]);
         assert_eq!((code, told.contains(expected)), (0, true), "{name} {format}: {told}");
     }
     let (code, told) = kubectl(way, name, &["describe", "configmap", "settings"]);
-    assert_eq!((code, told.contains("blue")), (0, true), "{name}: {told}");
+    assert_eq!((code, told.contains("red")), (0, true), "{name}: {told}");
     let (code, told) = kubectl(way, name, &["get", "configmap", "nothing-of-that-name"]);
     assert_eq!((code, told.contains("(NotFound)")), (1, true), "{name}: {told}");
+}
+
+pub(crate) fn objects_are_changed(way: &dyn Way, name: &str) {
+    let (code, told) = kubectl_with(way, name, &["apply", "-f", "-"], &SETTINGS.replace("red", "blue"));
+    assert_eq!((code, told.contains("configmap/settings configured")), (0, true), "{name}: {told}");
+    let (code, told) = kubectl(way, name, &["get", "configmap", "settings", "-o", "yaml"]);
+    assert_eq!((code, told.contains("colour: blue")), (0, true), "{name}: {told}");
 }
 
 pub(crate) fn watches_go_on(way: &dyn Way, name: &str, cluster: &Cluster) {

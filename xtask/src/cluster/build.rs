@@ -28,6 +28,10 @@ const SERVERS: [&str; 2] = ["kube-apiserver", "kubelet"];
 /// Programs of the tests, and where their source is.
 const OWN: [(&str, &str); 2] = [("go-client", "client.go"), ("front", "front.go")];
 
+/// A library of the tree that this compiler breaks (version 1.0.1 walks maps as Go did before 1.18, and takes the server down), and
+/// the package that has it repaired.
+const REPAIRED: (&str, &str) = ("github.com/modern-go/reflect2", "golang-github-modern-go-reflect2-dev");
+
 /// Name and source of each program of the tests.
 pub(super) fn own() -> Result<Vec<(&'static str, String)>> {
     let folder = root().join("interceptor/tests/kubernetes");
@@ -47,6 +51,7 @@ pub(super) fn build(scratch: &Path, folder: &Path, own: &[(&str, String)]) -> Re
     let mut tar = Command::new("tar");
     tar.arg("--extract").arg("--file").arg(archive).arg("--directory").arg(&tree);
     run(tar.args(["--strip-components=1", "--no-same-owner"]))?;
+    repair(&sources, scratch, &tree)?;
     let compiler = Compiler { go: go(&sources, scratch)?, path: scratch.to_owned(), tree };
 
     compiler.definitions()?;
@@ -64,6 +69,17 @@ pub(super) fn build(scratch: &Path, folder: &Path, own: &[(&str, String)]) -> Re
         keep(&programs.join(name), folder)?;
     }
     Ok(())
+}
+
+/// Puts a newer version of a library into the tree.
+fn repair(sources: &Sources, scratch: &Path, tree: &Path) -> Result<()> {
+    let (library, package) = REPAIRED;
+    let unpacked = scratch.join("repaired");
+    sources.unpack(&[package], &unpacked)?;
+    let old = tree.join("vendor").join(library);
+    fs::remove_dir_all(&old)?;
+    let new = unpacked.join("usr/share/gocode/src").join(library);
+    run(Command::new("cp").arg("--recursive").arg(new).arg(old))
 }
 
 /// The compiler's folder: the machine's, or one that is unpacked for this alone.
