@@ -16,5 +16,7 @@ mod governed;
 mod masked;
 #[path = "kubernetes/scene.rs"]
 mod scene;
+#[path = "kubernetes/streams.rs"]
+mod streams;
 #[path = "kubernetes/ways.rs"]
 mod ways;

@@ -58,8 +58,9 @@ pub struct Cluster {
     secrets: Secrets,
     directory: PathBuf,
     entrance: Entrance,
-    /// Path of the cgroup, below the mounts.
+    /// Paths of the cgroups of its programs and of what runs in pods, below the mounts.
     group: String,
+    pods: String,
 }
 
 impl Cluster {
@@ -75,8 +76,8 @@ impl Cluster {
         }
         // The world's folder is open to all.
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
-        let (entrance, group) = (world.entrance(place)?, world.cgroup(place));
-        let mut cluster = Self { children: Vec::new(), secrets, directory, entrance, group };
+        let (entrance, group, pods) = (world.entrance(place)?, world.cgroup(place), world.cgroup(Place::Pods));
+        let mut cluster = Self { children: Vec::new(), secrets, directory, entrance, group, pods };
         server::start(&mut cluster)?;
         cluster.apply(&server::rights())?;
         Ok(cluster)
@@ -87,6 +88,7 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_node(&mut self) -> Result<(), Failure> {
+        super::world::make_cgroup(&self.pods)?;
         node::start(self)?;
         self.apply(&node::pod())?;
         let limit = format!("--timeout={}s", START_TIMEOUT.as_secs());
@@ -224,7 +226,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // Those first that would start others again.
         super::world::end_cgroup(&self.group);
+        super::world::end_cgroup(&self.pods);
         for child in &mut self.children {
             let _reaped = child.wait();
         }

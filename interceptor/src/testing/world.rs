@@ -62,11 +62,14 @@ pub enum Place<'a> {
     Far,
     /// With the servers, in a cgroup of this name below theirs, which is ended by itself.
     FarIn(&'a str),
+    /// Where a container runtime on the far side puts what it starts: nothing else is in this cgroup, so that it may have
+    /// controllers.
+    Pods,
 }
 
 impl Place<'_> {
     const fn is_far(self) -> bool {
-        matches!(self, Self::Far | Self::FarIn(_))
+        matches!(self, Self::Far | Self::FarIn(_) | Self::Pods)
     }
 }
 
@@ -122,6 +125,7 @@ impl World {
             Place::Outside => format!("/{}/outside", self.name),
             Place::Far => format!("/{}/far", self.name),
             Place::FarIn(name) => format!("/{}/far/{name}", self.name),
+            Place::Pods => format!("/{}/pods", self.name),
         }
     }
 
@@ -325,6 +329,14 @@ impl World {
         )?;
         ip(&self.near, &format!("route add default via {FAR4}\nroute add ::/0 via {FAR6}\n"))
     }
+}
+
+/// Makes a cgroup of a world ([`World::cgroup`]), also in older hierarchies.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn make_cgroup(path: &str) -> io::Result<()> {
+    cgroups::make(path.trim_start_matches('/'))
 }
 
 /// Ends every process in a cgroup of a world ([`World::cgroup`]) and below it, and removes it, also where container runtimes

@@ -67,6 +67,40 @@ pub(crate) fn go_is_an_agent_as_well(scene: &Scene) {
     assert!(told.contains("synced") && told.contains("informed of for-go"), "{told}");
 }
 
+const PYTHON_EXEC: &str = r#"
+import sys
+from kubernetes import client, config
+from kubernetes.stream import stream
+config.load_kube_config(sys.argv[1])
+core = client.CoreV1Api()
+command = ["sh", "-c", "read said; echo got $said; echo aside >&2; exit 4"]
+talk = stream(core.connect_get_namespaced_pod_exec, "box", "default", command=command,
+              stdin=True, stdout=True, stderr=True, tty=False, _preload_content=False)
+talk.write_stdin("told by Python\n")
+talk.run_forever(timeout=30)
+print("stdout", repr(talk.read_stdout()), "stderr", repr(talk.read_stderr()), "code", talk.returncode)
+try: print("removed", stream(core.connect_get_namespaced_pod_exec, "box", "default", command=["rm", "/www/index.html"], stdout=True, stderr=True))
+except client.ApiException as error: print("denied", error.status, error.reason)
+"#;
+
+/// Over WebSockets, in version 4 of the protocol.
+pub(crate) fn python_runs_programs(scene: &Scene) {
+    let mut python = bounded(installed().join("kubernetes/bin/python"));
+    python.args(["-c", PYTHON_EXEC]).arg(scene.kubeconfig());
+    let (code, told) = run(scene, python, "");
+    assert_eq!(code, 0, "{told}");
+    assert!(told.contains(r"stdout 'got told by Python\n' stderr 'aside\n' code 4"), "{told}");
+    assert!(told.contains("denied 403") || (told.contains("denied 0") && told.contains("403")), "{told}");
+}
+
+/// Over SPDY.
+pub(crate) fn go_runs_programs(scene: &Scene) {
+    let (code, told) = run(scene, go(scene, &["exec", "box", "cat"]), "");
+    assert!(code == 0 && told.contains("told by Go") && told.contains("ended well"), "{told}");
+    let (code, told) = run(scene, go(scene, &["exec", "box", "rm", "/www/index.html"]), "");
+    assert!(code == 1 && told.contains("files in containers are never removed"), "{told}");
+}
+
 fn go(scene: &Scene, arguments: &[&str]) -> Command {
     let mut command = scene.program("go-client");
     command.args(arguments);

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 
-use interceptor::testing::cluster::{Cluster, PORT, Secrets, said};
+use interceptor::testing::cluster::{Cluster, FRONT_PORT, PORT, Secrets, said};
 use interceptor::testing::stage::{AGENT_UID, CLUSTER, HOST, Script, Stage};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -161,7 +161,7 @@ fn target(secrets: &Secrets) -> String {
 [[target]]
 name = "kube"
 protocol = "kubernetes"
-hosts = ["{CLUSTER}:{PORT}"]
+hosts = ["{CLUSTER}:{PORT}", "{CLUSTER}:{FRONT_PORT}"]
 tls = {{ upstream = "verify-full", ca = "{}" }}
 credential = {{ user = "interceptor", password = "file:{}" }}
 "#,

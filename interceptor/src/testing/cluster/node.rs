@@ -101,7 +101,7 @@ runtime_type = "io.containerd.runc.v2"
 fn kubelet(cluster: &Cluster) -> String {
     let path = |name: &str| cluster.secrets.path(name).display().to_string();
     let (authority, certificate, key) = (path("ca.crt"), path("kubelet.crt"), path("kubelet.key"));
-    let (group, plugins) = (&cluster.group, cluster.path("node/plugins"));
+    let (group, plugins) = (&cluster.pods, cluster.path("node/plugins"));
     format!(
         r#"
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -115,7 +115,7 @@ tlsCertFile: "{certificate}"
 tlsPrivateKeyFile: "{key}"
 failSwapOn: false
 cgroupRoot: "{group}"
-cgroupsPerQOS: false
+cgroupsPerQOS: true
 enforceNodeAllocatable: []
 cgroupDriver: cgroupfs
 protectKernelDefaults: true

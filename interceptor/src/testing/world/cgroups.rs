@@ -28,6 +28,11 @@ pub(super) fn end(path: &str) {
     }
 }
 
+/// Makes a cgroup in every hierarchy.
+pub(super) fn make(path: &str) -> io::Result<()> {
+    mounts().iter().try_for_each(|mount| fs::create_dir_all(mount.join(path)))
+}
+
 /// Names of the cgroups just below the mounts, each once.
 pub(super) fn names() -> BTreeSet<String> {
     let entries = mounts().into_iter().flat_map(|mount| fs::read_dir(mount).into_iter().flatten().flatten());
