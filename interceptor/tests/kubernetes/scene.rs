@@ -129,6 +129,11 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            if let Ok(output) = self.stage.operate(&["recordings", "export", "--format", "jsonl"]) {
+                std::fs::write("/work/logs/rec.jsonl", output.stdout).unwrap();
+                std::fs::write("/work/logs/apiserver.log", self.cluster.log("kube-apiserver")).unwrap();
+                std::fs::write("/work/logs/audit.log", self.cluster.log("audit")).unwrap();
+            } // DEBUG
             eprintln!("{}the daemon:\n{}", self.cluster.trouble(), self.stage.log());
         }
     }
