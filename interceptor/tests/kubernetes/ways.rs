@@ -196,7 +196,7 @@ pub(crate) fn ports_are_forwarded(way: &dyn Way, name: &str) {
 
 pub(crate) fn logs_are_followed(way: &dyn Way, name: &str) {
     let mut following = Following::start(way, name, &["logs", "--follow", "--tail=1", POD]);
-    let number = |line: String| line.split(' ').nth(1).unwrap().parse::<u32>().unwrap();
+    let number = |line: String| line.trim().split(' ').nth(1).unwrap().parse::<u32>().unwrap();
     let first = number(following.until("line "));
     assert_eq!(number(following.until("line ")), first + 1, "{name}");
     assert_eq!(number(following.until("line ")), first + 2, "{name}");

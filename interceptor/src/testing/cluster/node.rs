@@ -134,7 +134,7 @@ featureGates: {{DevicePlugins: false}}
 pub(super) fn pod() -> String {
     let script = format!(
         "echo {PAGE} > /www/index.html; httpd -p 127.0.0.1:{POD_PORT} -h /www; \
-         n=0; while :; do n=$((n+1)); echo line $n is written; sleep 1; done"
+         n=0; while :; do n=$((n+1)); echo line $n; sleep 1; done"
     );
     format!(
         r#"
