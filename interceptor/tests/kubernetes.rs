@@ -6,6 +6,8 @@
 
 #![cfg(test)]
 
+#[path = "kubernetes/attacks.rs"]
+mod attacks;
 #[path = "kubernetes/clients.rs"]
 mod clients;
 #[path = "kubernetes/direct.rs"]

@@ -5,6 +5,7 @@ use std::process::Command;
 use interceptor::testing::cluster::said;
 use serde_json::Value;
 
+use super::attacks;
 use super::clients;
 use super::masked;
 use super::scene::{PLACEHOLDER, Scene};
@@ -45,6 +46,7 @@ fn agents_work_in_a_cluster_as_policy_has_it() {
         what_the_cluster_refuses_is_told(&scene, name);
     }
     masked::secrets_are_masked_for_every_client(&scene);
+    attacks::nothing_hidden_is_told(&scene);
     clients::python_is_an_agent_as_well(&scene);
     clients::go_is_an_agent_as_well(&scene);
     recordings_hold_what_was_done_without_secrets(&scene);

@@ -27,6 +27,10 @@ permit (
   resource in Namespace::"kube/default"
 );
 
+// Bodies in Protocol Buffers, as Go's clients send them: held by the baseline.
+@id("works-unread")
+permit (principal in Group::"finance", action == Action::"k8s:opaque", resource in Target::"kube");
+
 @id("kept")
 @reason("others depend on it")
 @remedy("write to its owner")
@@ -129,11 +133,6 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            if let Ok(output) = self.stage.operate(&["recordings", "export", "--format", "jsonl"]) {
-                std::fs::write("/work/logs/rec.jsonl", output.stdout).unwrap();
-                std::fs::write("/work/logs/apiserver.log", self.cluster.log("kube-apiserver")).unwrap();
-                std::fs::write("/work/logs/audit.log", self.cluster.log("audit")).unwrap();
-            } // DEBUG
             eprintln!("{}the daemon:\n{}", self.cluster.trouble(), self.stage.log());
         }
     }
