@@ -57,11 +57,13 @@ fn a_cluster_does_what_clients_ask() {
     // As newer servers have it.
     ways::streams_work(&way(FRONT_PORT), "kubectl-new");
     let told = cluster.log("front");
+    let served = || cluster.log("front").matches(" for /api/").count();
+    let before = served();
     for protocol in ["v5.channel.k8s.io", "SPDY/3.1+portforward.k8s.io"] {
         assert!(told.contains(protocol), "{protocol}: {told}");
     }
     ways::streams_work(&way(FRONT_PORT), "kubectl");
-    assert_eq!(cluster.log("front"), told, "the old kubectl's streams are left alone");
+    assert_eq!(served(), before, "the old kubectl's streams are left alone");
     // All of it ends with it: the pod as well, which the node's programs did not start within their own cgroup.
     let namespace = namespace(&world);
     assert!(inside(&namespace).iter().any(|command| command.contains("httpd")), "{:?}", inside(&namespace));

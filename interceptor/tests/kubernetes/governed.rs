@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::attacks;
 use super::clients;
 use super::masked;
-use super::scene::{PLACEHOLDER, Scene};
+use super::scene::{LogIn, PLACEHOLDER, POLICIES, Scene};
 use super::ways::{self, KUBECTLS, kubectl, kubectl_with};
 
 /// An object without anything secret.
@@ -36,7 +36,7 @@ spec: {nodeName: localhost, containers: [{name: c, image: x, securityContext: {p
 /// One scene for all, as it takes seconds to set.
 #[test]
 fn agents_work_in_a_cluster_as_policy_has_it() {
-    let scene = Scene::set(super::scene::POLICIES, "", false);
+    let scene = Scene::set(POLICIES, LogIn::Token, false);
     scene.cluster.apply(KEPT).unwrap();
     scene.cluster.apply(DEPLOYMENT).unwrap();
     for name in KUBECTLS {
@@ -160,6 +160,18 @@ fn recordings_hold_what_was_done_without_secrets(scene: &Scene) {
         .collect();
     let one = |words: &[&str]| replays.iter().any(|text| words.iter().all(|word| text.contains(word)));
     assert!(one(&["PATCH /api/v1/namespaces/default/configmaps/kept", "colour"]), "no replay shows the patch");
+}
+
+#[test]
+fn a_client_certificate_logs_in_as_well() {
+    let scene = Scene::set(POLICIES, LogIn::Certificate, false);
+    scene.cluster.apply(KEPT).unwrap();
+    for name in KUBECTLS {
+        let (code, told) = kubectl(&scene, name, &["get", "configmaps", "-o", "yaml"]);
+        assert!(code == 0 && told.contains("colour: red"), "{name}: {told}");
+    }
+    let arrived = scene.cluster.arrived();
+    assert!(arrived.iter().any(|line| line == "list configmaps default/"), "{arrived:#?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 
-use interceptor::testing::cluster::{Cluster, FRONT_PORT, PORT, Secrets, said};
+use interceptor::testing::cluster::{Cluster, FRONT_PORT, PORT, Secrets, UPSTREAM_USER, said};
 use interceptor::testing::stage::{AGENT_UID, CLUSTER, HOST, Script, Stage};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -45,18 +45,25 @@ pub(crate) struct Scene {
     _files: TempDir,
 }
 
+/// How the daemon logs in at the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogIn {
+    Token,
+    Certificate,
+}
+
 impl Scene {
     /// Sets it, with a node where `node` says so.
-    pub(crate) fn set(policies: &str, configuration: &str, node: bool) -> Self {
+    pub(crate) fn set(policies: &str, log_in: LogIn, node: bool) -> Self {
         let files = tempfile::tempdir().unwrap();
         let directory = files.path();
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
         let secrets = Secrets::draw(&directory.join("secrets")).unwrap();
-        let target = target(&secrets);
+        let target = target(&secrets, log_in);
         let ca = format!("[ca]\ndir = \"{}/ca\"\n", directory.display());
         // The authority has to be for every target: the stage has one of its own.
         initialise(directory, &format!("{ca}{target}").replacen("hosts = [", &format!("hosts = [\"{HOST}\", "), 1));
-        let configuration = format!("{ca}{target}{configuration}");
+        let configuration = format!("{ca}{target}");
         let script = Script { policies: policies.to_owned(), configuration, ..Script::default() };
         let stage = Stage::set(Path::new(env!("CARGO_BIN_EXE_interceptor")), &script)
             .unwrap_or_else(|error| panic!("no stage: {error}"));
@@ -159,18 +166,24 @@ impl Way for Scene {
     }
 }
 
-fn target(secrets: &Secrets) -> String {
+fn target(secrets: &Secrets, log_in: LogIn) -> String {
+    let (certificate, key) = secrets.certificate();
+    let (tls, password) = match log_in {
+        LogIn::Token => (String::new(), format!(", password = \"file:{}\"", secrets.token_file().display())),
+        LogIn::Certificate => {
+            (format!(", cert = \"{}\", key = \"{}\"", certificate.display(), key.display()), String::new())
+        }
+    };
     format!(
         r#"
 [[target]]
 name = "kube"
 protocol = "kubernetes"
 hosts = ["{CLUSTER}:{PORT}", "{CLUSTER}:{FRONT_PORT}"]
-tls = {{ upstream = "verify-full", ca = "{}" }}
-credential = {{ user = "interceptor", password = "file:{}" }}
+tls = {{ upstream = "verify-full", ca = "{}"{tls} }}
+credential = {{ user = "{UPSTREAM_USER}"{password} }}
 "#,
         secrets.authority().display(),
-        secrets.token_file().display()
     )
 }
 

@@ -11,7 +11,7 @@ use interceptor::testing::stage::{CARD, CLUSTER};
 use serde_json::Value;
 
 use super::clients;
-use super::scene::{PLACEHOLDER, POLICIES, Scene};
+use super::scene::{LogIn, PLACEHOLDER, POLICIES, Scene};
 use super::ways::{self, KUBECTLS, Way, kubectl, kubectl_with};
 
 const NOTHING_IS_REMOVED: &str = r#"
@@ -50,7 +50,7 @@ impl Way for At<'_> {
 /// One scene for all, as it takes seconds to set.
 #[test]
 fn agents_run_programs_in_pods_as_policy_has_it() {
-    let mut scene = Scene::set(&format!("{POLICIES}{NOTHING_IS_REMOVED}"), "", true);
+    let mut scene = Scene::set(&format!("{POLICIES}{NOTHING_IS_REMOVED}"), LogIn::Token, true);
     scene.cluster.start_front().unwrap_or_else(|error| panic!("no front: {error}"));
     for (name, port) in [(KUBECTLS[0], PORT), (KUBECTLS[1], PORT), (KUBECTLS[1], FRONT_PORT)] {
         let way = At { scene: &scene, port };
@@ -172,12 +172,20 @@ fn recordings_hold_both_ways(scene: &Scene) {
     }
     let listed: Value = serde_json::from_str(&scene.operate(&["--json", "recordings", "list"])).unwrap();
     let sessions = listed.as_array().unwrap().iter().filter(|one| one["target"] == "kube");
-    let replays: String = sessions
-        .filter_map(|one| one["id"].as_str())
-        .map(|id| scene.operate(&["recordings", "replay", id, "--no-wait"]))
-        .collect();
+    let ids: Vec<&str> = sessions.filter_map(|one| one["id"].as_str()).collect();
+    let replay = |id: &&str| scene.operate(&["recordings", "replay", id, "--no-wait"]);
+    let replays: String = ids.iter().map(replay).collect();
     for words in ["told by a human", "typed", "a page of the pod", MASKED_CARD, "told by Python", "told by Go"] {
         assert!(replays.contains(words), "no replay shows {words:?}");
     }
+    // A terminal, as asciinema plays it.
+    let terminal = ids.iter().find(|id| replay(id).contains("got typed")).expect("a session with a terminal");
+    let cast = scene.operate(&["recordings", "export", "--format", "asciicast", "--session", terminal]);
+    let mut lines = cast.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let head = lines.next().unwrap();
+    assert_eq!((&head["version"], &head["width"], &head["height"]), (&2.into(), &111.into(), &33.into()), "{cast}");
+    let printed: String =
+        lines.filter(|event| event[1] == "o").filter_map(|event| event[2].as_str().map(str::to_owned)).collect();
+    assert!(printed.contains("got typed"), "{cast}");
     scene.operate(&["recordings", "verify"]);
 }

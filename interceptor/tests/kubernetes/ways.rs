@@ -135,6 +135,7 @@ pub(crate) fn watches_go_on(way: &dyn Way, name: &str, cluster: &Cluster) {
 pub(crate) fn streams_work(way: &dyn Way, name: &str) {
     commands_run_in_pods(way, name);
     terminals_work(way, name);
+    running_programs_are_attached_to(way, name);
     files_are_copied(way, name);
     ports_are_forwarded(way, name);
 }
@@ -167,6 +168,12 @@ pub(crate) fn terminals_work(way: &dyn Way, name: &str) {
     let (code, told) = run(way, script, "typed\r");
     assert!(told.contains("/dev/pts/") && told.contains("33 111") && told.contains("got typed"), "{name}: {told}");
     assert_eq!(code, 0, "{name}: {told}");
+}
+
+pub(crate) fn running_programs_are_attached_to(way: &dyn Way, name: &str) {
+    let mut following = Following::start(way, name, &["attach", POD]);
+    following.until("line ");
+    following.until("line ");
 }
 
 pub(crate) fn files_are_copied(way: &dyn Way, name: &str) {
