@@ -56,7 +56,8 @@ pub(crate) fn ensure() -> Result<()> {
             continue;
         }
         let scratch = scratch(name)?;
-        make(&scratch, &folder).with_context(|| format!("the cluster's {name} cannot be had"))?;
+        make(&scratch, &folder)
+            .with_context(|| format!("the cluster's {name} cannot be had (--skip kubernetes leaves its tests out)"))?;
         fs::remove_dir_all(scratch)?;
         fs::write(stamp, wanted)?;
     }

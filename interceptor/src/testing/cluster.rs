@@ -5,7 +5,9 @@
 //! in the servers' network namespace and in a cgroup below theirs, with mount namespaces of its own: nothing of the host is
 //! written to, and no chains of iptables are made. Dropping it ends it; what a killed test leaves, the next world sweeps away.
 //!
-//! There are neither controllers nor a scheduler: deployments have no pods, and pods name their node.
+//! There are neither controllers nor a scheduler: deployments have no pods, and pods name their node. Tried with cgroups of
+//! version 2 beside older hierarchies; with version 2 alone, kubelet wants its controllers (`cpu cpuset memory pids hugetlb`)
+//! in the root's `cgroup.subtree_control`, which is left as it is.
 
 mod files;
 mod image;

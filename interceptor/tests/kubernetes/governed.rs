@@ -163,15 +163,17 @@ fn recordings_hold_what_was_done_without_secrets(scene: &Scene) {
 }
 
 #[test]
-fn a_client_certificate_logs_in_as_well() {
-    let scene = Scene::set(POLICIES, LogIn::Certificate, false);
-    scene.cluster.apply(KEPT).unwrap();
-    for name in KUBECTLS {
-        let (code, told) = kubectl(&scene, name, &["get", "configmaps", "-o", "yaml"]);
-        assert!(code == 0 && told.contains("colour: red"), "{name}: {told}");
+fn certificates_and_plugins_log_in_as_well() {
+    for log_in in [LogIn::Certificate, LogIn::Program] {
+        let scene = Scene::set(POLICIES, log_in, false);
+        scene.cluster.apply(KEPT).unwrap();
+        for name in KUBECTLS {
+            let (code, told) = kubectl(&scene, name, &["get", "configmaps", "-o", "yaml"]);
+            assert!(code == 0 && told.contains("colour: red"), "{log_in:?} {name}: {told}");
+        }
+        let arrived = scene.cluster.arrived();
+        assert!(arrived.iter().any(|line| line == "list configmaps default/"), "{log_in:?}: {arrived:#?}");
     }
-    let arrived = scene.cluster.arrived();
-    assert!(arrived.iter().any(|line| line == "list configmaps default/"), "{arrived:#?}");
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub(crate) struct Scene {
 pub(crate) enum LogIn {
     Token,
     Certificate,
+    /// What a plugin of kubectl prints.
+    Program,
 }
 
 impl Scene {
@@ -170,6 +172,7 @@ fn target(secrets: &Secrets, log_in: LogIn) -> String {
     let (certificate, key) = secrets.certificate();
     let (tls, password) = match log_in {
         LogIn::Token => (String::new(), format!(", password = \"file:{}\"", secrets.token_file().display())),
+        LogIn::Program => (String::new(), format!(", password = \"exec:{}\"", plugin(secrets).display())),
         LogIn::Certificate => {
             (format!(", cert = \"{}\", key = \"{}\"", certificate.display(), key.display()), String::new())
         }
@@ -185,6 +188,17 @@ credential = {{ user = "{UPSTREAM_USER}"{password} }}
 "#,
         secrets.authority().display(),
     )
+}
+
+/// A program that logs in for whoever runs it.
+fn plugin(secrets: &Secrets) -> PathBuf {
+    let status = serde_json::json!({ "token": secrets.token() });
+    let version = "client.authentication.k8s.io/v1";
+    let said = serde_json::json!({ "apiVersion": version, "kind": "ExecCredential", "status": status });
+    let path = secrets.token_file().with_file_name("plugin");
+    fs::write(&path, format!("#!/bin/sh\necho '{said}'\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    path
 }
 
 /// Makes the host's certificate authority.

@@ -28,9 +28,18 @@ pub(super) fn end(path: &str) {
     }
 }
 
-/// Makes a cgroup in every hierarchy.
+/// Makes a cgroup in every hierarchy, with the controllers that its parent has.
 pub(super) fn make(path: &str) -> io::Result<()> {
-    mounts().iter().try_for_each(|mount| fs::create_dir_all(mount.join(path)))
+    for directory in mounts().iter().map(|mount| mount.join(path)) {
+        fs::create_dir_all(&directory)?;
+        let Some(parent) = directory.parent() else { continue };
+        // Older hierarchies have neither file, and need neither.
+        let controllers = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
+        for controller in controllers.split_whitespace() {
+            fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Names of the cgroups just below the mounts, each once.
