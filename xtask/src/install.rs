@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{as_root, clients, run, run_in, say};
+use crate::apt::Sources;
+use crate::run::{as_root, clients, run, say};
 
 /// A Debian package, and a file whose presence says that it is there.
 struct Package {
@@ -120,6 +121,7 @@ pub(crate) fn ensure(what: For) -> Result<()> {
     if what == For::Tests {
         python("orms", &["psycopg[binary]>=3.2", "psycopg2-binary", "sqlalchemy>=2", "django>=4.2,<6"])?;
         python("web", &["requests", "httpx[http2]", "aiohttp", "grpcio"])?;
+        python("kubernetes", &["kubernetes"])?;
         node(&["pg"])?;
     }
     Ok(())
@@ -152,22 +154,8 @@ pub(crate) fn postgres_source() -> Result<PathBuf> {
         install(&missing)?;
     }
     say("fetching the source of PostgreSQL 15");
-    for part in ["lists/partial", "cache/archives/partial"] {
-        std::fs::create_dir_all(folder.join(part))?;
-    }
-    std::fs::write(folder.join("sources.list"), "deb-src http://deb.debian.org/debian bookworm main\n")?;
-    let apt = |verb: &[&str]| {
-        let mut command = Command::new("sh");
-        // apt-get source leaves what it fetches in its own folder.
-        command.args([
-            "-c",
-            "cd \"$0\" && exec apt-get -qq -o Dir::Etc::SourceList=\"$0/sources.list\" \
-            -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists=\"$0/lists\" -o Dir::Cache=\"$0/cache\" \"$@\"",
-        ]);
-        run(command.arg(&folder).args(verb))
-    };
-    apt(&["update"])?;
-    apt(&["--download-only", "source", "postgresql-15"])?;
+    std::fs::create_dir_all(&folder)?;
+    Sources::of("bookworm", &["deb-src"], &folder)?.source("postgresql-15")?;
     let description = std::fs::read_dir(&folder)?
         .flatten()
         .map(|entry| entry.path())
@@ -199,34 +187,10 @@ pub(crate) fn regression_suite() -> Result<PathBuf> {
     }
     say(&format!("fetching the regression suite of PostgreSQL {major}"));
     let source = folder.join("source");
-    for part in ["lists/partial", "cache/archives/partial"] {
-        std::fs::create_dir_all(folder.join(part))?;
-    }
     std::fs::create_dir_all(&source)?;
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let code = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("stable");
-    let list = folder.join("sources.list");
-    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    std::fs::write(&list, format!("deb-src [signed-by={keys}] http://deb.debian.org/debian {code} main\n"))?;
-    let apt = |command: &mut Command| -> Result<()> {
-        let option = |name: &str, path: &Path| format!("{name}={}", path.display());
-        for option in [
-            option("Dir::Etc::SourceList", &list),
-            "Dir::Etc::SourceParts=/dev/null".to_owned(),
-            option("Dir::State::Lists", &folder.join("lists")),
-            option("Dir::Cache", &folder.join("cache")),
-        ] {
-            command.args(["-o", &option]);
-        }
-        run_in(command, &folder)
-    };
-    apt(Command::new("apt-get").args(["-qq", "update"]))?;
-    apt(Command::new("apt-get").args(["-qq", "source", "--download-only", &format!("postgresql-{major}")]))?;
-    let archive = std::fs::read_dir(&folder)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.to_string_lossy().contains(".orig.tar."))
-        .context("apt fetched no archive")?;
+    let archive = Sources::of(code, &["deb-src"], &folder)?.source(&format!("postgresql-{major}"))?;
     let mut tar = Command::new("tar");
     tar.arg("--extract").arg("--file").arg(archive).arg("--directory").arg(&source);
     tar.args(["--strip-components=1", "--no-same-owner", "--wildcards", "*/src/test/regress/*"]);

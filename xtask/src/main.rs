@@ -1,7 +1,9 @@
 //! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask fuzz`, `cargo xtask
 //! differential`, `cargo xtask masks`, `cargo xtask bench`, `cargo xtask ebpf`, `cargo xtask deb`, `cargo xtask vm`.
 
+mod apt;
 mod bench;
+mod cluster;
 mod deb;
 mod demo;
 mod differential;

@@ -6,12 +6,19 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::demo;
 use crate::install::{self, For};
 use crate::run::{as_root, cargo, output, run as execute, say};
+use crate::{cluster, demo};
 
 /// Test binaries that make namespaces and cgroups, attach kernel programs, or start servers as another user.
-const ROOT_GROUPS: &[&str] = &["capture", "bypass", "containers", "launch", "service", "postgres", "http", "fire"];
+const ROOT_GROUPS: &[&str] =
+    &["capture", "bypass", "containers", "launch", "service", "postgres", "http", KUBERNETES, "fire"];
+
+/// The group that runs against a cluster.
+const KUBERNETES: &str = "kubernetes";
+
+/// Building that cluster, where its group is run; minutes, once.
+const CLUSTER: &str = "cluster";
 
 /// Storms, floods and faults: the whole daemon, and before it both legs of the driver.
 const FIRE: &str = "fire";
@@ -43,6 +50,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
     let wanted = |group: &str| {
+        let group = if group == CLUSTER { KUBERNETES } else { group };
         (arguments.only.is_empty() || arguments.only.iter().any(|only| only == group))
             && !arguments.skip.iter().any(|skip| skip == group)
     };
@@ -60,6 +68,7 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
     group("fast", &mut fast)?;
     group(DIFFERENTIAL, &mut differential)?;
     group(MASKING, &mut masking)?;
+    group(CLUSTER, &mut cluster::ensure)?;
     let built = ROOT_GROUPS.iter().any(|name| wanted(name)) || wanted(NEWEST);
     let binaries = if built { binaries()? } else { Vec::new() };
     for name in ROOT_GROUPS {

@@ -2,6 +2,7 @@
 
 pub mod answering;
 pub mod certificates;
+pub mod cluster;
 pub mod doorkeeper;
 pub mod draw;
 pub mod faults;

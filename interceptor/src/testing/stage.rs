@@ -26,6 +26,8 @@ pub const UPSTREAM_USER: &str = "orders_rw";
 pub const HOST: &str = "orders-db.internal";
 /// Name of the token issuer, for servers of a test's own on the far side.
 pub const IDP: &str = "idp.corp.example";
+/// Name of a Kubernetes API server of a test's own, likewise.
+pub const CLUSTER: &str = "kube.corp.example";
 /// User id of the governed agents.
 pub const AGENT_UID: u32 = 61_001;
 /// A card number in the sample data: what must never reach the agent, the spool or a log.
@@ -86,7 +88,7 @@ impl Stage {
     /// # Errors
     /// When anything cannot be made: most often for want of root, or of PostgreSQL.
     pub fn set(binary: &Path, script: &Script) -> Result<Self, Failure> {
-        let world = World::new(&[HOST, IDP])?;
+        let world = World::new(&[HOST, IDP, CLUSTER])?;
         let directory = TempDir::new()?;
         // Agents run as another user and read their token in there.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;

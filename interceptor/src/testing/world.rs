@@ -5,6 +5,7 @@
 //! here (by cgroup) and removes the rest; what a killed test leaves behind, the next [`World::new`] sweeps away.
 //! Needs root. Not promised: isolation of the file system, beyond `/etc/hosts` and `/etc/resolv.conf`.
 
+mod cgroups;
 mod sniffer;
 pub(super) mod sys;
 
@@ -45,8 +46,6 @@ pub fn python(suite: &str, code: &str) -> Command {
 
 /// All names begin so, followed by the process and a number.
 const PREFIX: &str = "interceptor-test-";
-/// How long the end of killed processes is waited for.
-const KILL_TIME: Duration = Duration::from_secs(5);
 
 /// Where a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +60,17 @@ pub enum Place<'a> {
     Outside,
     /// With the servers.
     Far,
+    /// With the servers, in a cgroup of this name below theirs, which is ended by itself.
+    FarIn(&'a str),
+    /// Where a container runtime on the far side puts what it starts: nothing else is in this cgroup, so that it may have
+    /// controllers.
+    Pods,
+}
+
+impl Place<'_> {
+    const fn is_far(self) -> bool {
+        matches!(self, Self::Far | Self::FarIn(_) | Self::Pods)
+    }
 }
 
 /// The world.
@@ -114,6 +124,8 @@ impl World {
             Place::Doorkeeper => format!("/{}/doorkeeper", self.name),
             Place::Outside => format!("/{}/outside", self.name),
             Place::Far => format!("/{}/far", self.name),
+            Place::FarIn(name) => format!("/{}/far/{name}", self.name),
+            Place::Pods => format!("/{}/pods", self.name),
         }
     }
 
@@ -181,7 +193,7 @@ impl World {
         fs::create_dir_all(&cgroup)?;
         Ok(sys::Entry {
             procs: OpenOptions::new().write(true).open(cgroup.join("cgroup.procs"))?,
-            namespace: if place == Place::Far { &self.far } else { &self.near }.try_clone()?,
+            namespace: if place.is_far() { &self.far } else { &self.near }.try_clone()?,
             binds: self.binds()?,
             uid,
             descriptors: Vec::new(),
@@ -222,7 +234,7 @@ impl World {
         place: Place<'_>,
         make: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let namespace = if place == Place::Far { &self.far } else { &self.near }.try_clone()?;
+        let namespace = if place.is_far() { &self.far } else { &self.near }.try_clone()?;
         sys::in_thread(move || {
             nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
             make()
@@ -319,6 +331,23 @@ impl World {
     }
 }
 
+/// Makes a cgroup of a world ([`World::cgroup`]), also in older hierarchies.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn make_cgroup(path: &str) -> io::Result<()> {
+    cgroups::make(path.trim_start_matches('/'))
+}
+
+/// Ends every process in a cgroup of a world ([`World::cgroup`]) and below it, and removes it, also where container runtimes
+/// have made one of this name in older hierarchies.
+pub(super) fn end_cgroup(path: &str) {
+    let path = path.trim_start_matches('/');
+    if path.starts_with(PREFIX) {
+        cgroups::end(path);
+    }
+}
+
 /// A way into a place of the world, which it must not outlive.
 #[derive(Debug)]
 pub struct Entrance(sys::Entry);
@@ -339,9 +368,7 @@ impl Entrance {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Ok(directory) = self.cgroup_directory() {
-            remove_cgroup(&directory);
-        }
+        cgroups::end(&self.name);
         remove_directory(&self.directory);
     }
 }
@@ -386,27 +413,6 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec
     })
 }
 
-/// Ends every process in a cgroup and removes it with all below it. Best effort: the next sweep tries again.
-fn remove_cgroup(directory: &Path) {
-    let _absent = fs::write(directory.join("cgroup.kill"), "1");
-    let clock = SystemClock::new();
-    while !remove_tree(directory) && clock.monotonic() < KILL_TIME {
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn remove_tree(directory: &Path) -> bool {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path());
-        }
-    }
-    match fs::remove_dir(directory) {
-        Ok(()) => true,
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    }
-}
-
 fn remove_directory(directory: &Path) {
     // Fails where nothing was mounted. With the mount go the pins, and with the pins the links.
     let _absent = umount2(&directory.join("bpf"), MntFlags::MNT_DETACH);
@@ -419,9 +425,9 @@ fn remove_directory(directory: &Path) {
 
 /// Removes what worlds of dead processes left.
 fn sweep() -> io::Result<()> {
-    for entry in fs::read_dir(cgroup::mount()?)?.flatten() {
-        if is_stale(&entry.file_name()) {
-            remove_cgroup(&entry.path());
+    for name in cgroups::names() {
+        if is_stale(name.as_ref()) {
+            cgroups::end(&name);
         }
     }
     for entry in fs::read_dir(std::env::temp_dir())?.flatten() {

@@ -143,6 +143,11 @@ impl Dialect for Kubernetes {
 
     fn readable(&self, head: &mut RequestHead) {
         rewrite::whole(&mut head.fields);
+        // Streams are no kind of answer: a server that is asked for one of them as JSON has none (406).
+        if head.fields.get("upgrade").is_some() {
+            head.fields.remove("accept");
+            return;
+        }
         let readable = readable(head);
         head.fields.set("accept", readable);
     }
