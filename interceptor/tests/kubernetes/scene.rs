@@ -4,6 +4,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use interceptor::testing::cluster::{Cluster, FRONT_PORT, PORT, Secrets, UPSTREAM_USER, said};
 use interceptor::testing::stage::{AGENT_UID, CLUSTER, HOST, Script, Stage};
@@ -119,9 +122,37 @@ impl Scene {
             if let Some(request) = requests.as_array().unwrap().iter().find(fits) {
                 return request.clone();
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50));
         }
         panic!("nothing waits with {words:?}\n{}", self.stage.log());
+    }
+
+    /// Says yes to whatever waits meanwhile.
+    pub(crate) fn approving(&self, work: impl FnOnce()) {
+        /// Ends the loop also where the work panics.
+        struct Ends<'a>(&'a AtomicBool);
+        impl Drop for Ends<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let _ends = Ends(&done);
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    let listed = self.operate(&["--json", "approvals", "list"]);
+                    let requests: Value = serde_json::from_str(&listed).unwrap();
+                    let waiting = requests.as_array().unwrap().iter().filter(|one| one["state"]["state"] == "waiting");
+                    for id in waiting.filter_map(|one| one["id"].as_str()) {
+                        // Whoever asked may have gone.
+                        let _gone = self.stage.operate(&["approvals", "approve", id]).unwrap();
+                    }
+                    thread::sleep(Duration::from_millis(50));
+                }
+            });
+            work();
+        });
     }
 
     /// Lets the request that waits with `words` pass.
@@ -141,7 +172,7 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             eprintln!("{}the daemon:\n{}", self.cluster.trouble(), self.stage.log());
         }
     }

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use interceptor::testing::cluster::{FRONT_PORT, POD, PORT};
 use interceptor::testing::stage::{CARD, CLUSTER};
@@ -60,44 +58,17 @@ fn agents_run_programs_in_pods_as_policy_has_it() {
         }
         denials_are_read_by_people(&scene, &way, name);
         ways::logs_are_followed(&way, name);
-        approving(&scene, || {
+        scene.approving(|| {
             ways::streams_work(&way, name);
             what_programs_print_is_masked(&way, name);
         });
     }
     assert!(scene.cluster.log("front").contains("v5.channel.k8s.io"), "nothing came over version 5");
-    approving(&scene, || {
+    scene.approving(|| {
         clients::python_runs_programs(&scene);
         clients::go_runs_programs(&scene);
     });
     recordings_hold_both_ways(&scene);
-}
-
-/// Says yes to whatever waits meanwhile.
-fn approving(scene: &Scene, work: impl FnOnce()) {
-    let done = AtomicBool::new(false);
-    /// Ends the loop also where the work panics.
-    struct Ends<'a>(&'a AtomicBool);
-    impl Drop for Ends<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::SeqCst);
-        }
-    }
-    thread::scope(|scope| {
-        let _ends = Ends(&done);
-        scope.spawn(|| {
-            while !done.load(Ordering::SeqCst) {
-                let requests: Value = serde_json::from_str(&scene.operate(&["--json", "approvals", "list"])).unwrap();
-                let waiting = requests.as_array().unwrap().iter().filter(|one| one["state"]["state"] == "waiting");
-                for id in waiting.filter_map(|one| one["id"].as_str()) {
-                    // Whoever asked may have gone.
-                    let _gone = scene.stage.operate(&["approvals", "approve", id]).unwrap();
-                }
-                thread::sleep(Duration::from_millis(50));
-            }
-        });
-        work();
-    });
 }
 
 fn entered(scene: &Scene) -> usize {
