@@ -162,16 +162,19 @@ impl Policies {
 
     fn refuse(&self, action: &Action, rules: &BTreeSet<usize>) -> Denied {
         let note = action.note.as_ref().map(|note| format!(" ({})", shorten(note.to_string()))).unwrap_or_default();
-        // Where only holds forbid, and it is denied all the same, no approval would help: none is promised.
-        let (reason, remedy) = if self.these(rules).all(Rule::holds) {
+        let plain = |index: &usize| self.rules.get(*index).is_some_and(|rule| !rule.holds());
+        let (plain, holds): (BTreeSet<usize>, BTreeSet<usize>) = rules.iter().copied().partition(plain);
+        // Where only holds forbid, and it is denied all the same, no approval would help: none is promised. Nor is it where
+        // something else forbids as well.
+        let (reason, remedy) = if plain.is_empty() {
             let reason = format!("no policy permits it{note}");
             (reason, Some("ask security for a policy that permits this action on this resource".into()))
         } else {
-            let reasons = join(self.these(rules).filter_map(|rule| rule.reason.as_deref()));
+            let reasons = join(self.these(&plain).filter_map(|rule| rule.reason.as_deref()));
             let reason = reasons.unwrap_or_else(|| "a policy forbids it".into()) + &note;
-            (reason, join(self.these(rules).filter_map(|rule| rule.remedy.as_deref())))
+            (reason, join(self.these(&plain).filter_map(|rule| rule.remedy.as_deref())))
         };
-        let rules = self.names(rules);
+        let rules = self.these(&plain).chain(self.these(&holds)).map(|rule| rule.id.clone()).collect();
         Denied { rules, action: describe(action), reason, remedy, retry: Retry::Never, fault: Fault::Agent }
     }
 

@@ -506,6 +506,21 @@ fn decisions_that_look_at_the_moment_or_failed_are_not_kept() {
 }
 
 #[test]
+fn no_approval_is_promised_where_something_else_forbids_as_well() {
+    let policies = load(&format!(
+        "{HOLD_DROP}@id(\"z-never\") @reason(\"tables stay\") @remedy(\"leave it\") forbid (principal, action == Action::\"sql:drop\", resource);"
+    ));
+    let bot = attested("bot", &[]);
+    let tags = Arc::default();
+    let command = command(vec![on_table(ActionName::SQL_DROP, "t")]);
+    let session = SessionFacts::default();
+    let request = Request { principal: &bot, target: "db", command: &command, session, now: NOW, tags: &tags };
+    let denied = denied(policies.evaluate(&request));
+    assert_eq!((denied.reason.as_str(), denied.remedy.as_deref()), ("tables stay", Some("leave it")));
+    assert_eq!(denied.rules.first().map(String::as_str), Some("z-never"));
+}
+
+#[test]
 fn decisions_on_requests_are_kept_where_nobody_looks_at_the_request() {
     let bot = attested("bot", &[]);
     let tags: TagSet = Arc::new(BTreeSet::from(["pii".into()]));
