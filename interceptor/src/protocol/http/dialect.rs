@@ -58,6 +58,12 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
     /// A refusal.
     fn refusal(&self, denial: &Denial) -> (ResponseHead, Bytes);
 
+    /// How a refusal is told to clients that take any other answer to a request for an upgrade for a lack of it, and ask again
+    /// in another way: the head that agrees to it, and all that is said then.
+    fn refusal_of_upgrade(&self, _head: &RequestHead, _denial: &Denial) -> Option<(ResponseHead, Bytes)> {
+        None
+    }
+
     /// What a request wants its connection to be upgraded to.
     ///
     /// # Errors

@@ -137,6 +137,10 @@ impl Dialect for Kubernetes {
         denial::status(denial)
     }
 
+    fn refusal_of_upgrade(&self, head: &RequestHead, denial: &Denial) -> Option<(ResponseHead, Bytes)> {
+        streams::refusal(head, denial)
+    }
+
     fn upgrade(&self, head: &RequestHead, location: &Location) -> Result<Option<Upgrade>, &'static str> {
         streams::upgrade(head, location)
     }

@@ -16,14 +16,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::denial;
 use super::resource::{self, Named};
 use crate::policy::{Command, Denial, KubernetesFacts, Permit};
 use crate::protocol::http::action::{self, Body};
-use crate::protocol::http::codec::RequestHead;
 use crate::protocol::http::codec::socket::Said;
+use crate::protocol::http::codec::{Field, Fields, Length, RequestHead, ResponseHead};
 use crate::protocol::http::dialect::{Asked, Upgrade, WEBSOCKET};
 use crate::protocol::http::driver::leg::Reader;
 use crate::protocol::http::driver::served::Served;
@@ -107,7 +110,7 @@ pub(super) fn upgrade(head: &RequestHead, location: &Location) -> Result<Option<
         return Err("only exec, attach and port-forward are upgraded: ask for watches and logs without");
     };
     if upgrade.eq_ignore_ascii_case(SPDY.as_bytes()) {
-        let bodiless = matches!(head.length, crate::protocol::http::codec::Length::Known(0));
+        let bodiless = matches!(head.length, Length::Known(0));
         let asks = matches!(head.method.as_str(), "GET" | "POST") && bodiless && fields.lists("connection", "upgrade");
         return if asks { Ok(Some(SPDY)) } else { Err("it asks for SPDY in a way that is none") };
     }
@@ -120,6 +123,31 @@ pub(super) fn upgrade(head: &RequestHead, location: &Location) -> Result<Option<
                     v5.channel.k8s.io are; clients go on with SPDY");
     }
     Ok(Some(WEBSOCKET))
+}
+
+/// A refusal on a WebSocket that is agreed to for that, of those clients that would ask again over SPDY otherwise (kubectl since
+/// 1.30, which offer version 5): a human who says no is asked once.
+pub(super) fn refusal(head: &RequestHead, denial: &Denial) -> Option<(ResponseHead, Bytes)> {
+    const VERSION: &str = "v5.channel.k8s.io";
+    let location = Location::read(&head.target).ok()?;
+    let is_one = Kind::of(&location)? == Kind::Program && matches!(upgrade(head, &location), Ok(Some(WEBSOCKET)));
+    let key = head.fields.text("sec-websocket-key").filter(|_| is_one && offered(head).any(|name| name == VERSION))?;
+    // RFC 6455, section 4.2.2.
+    let accepted = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
+    let accepted = STANDARD.encode(accepted);
+    let field = |name: &str, value: &str| Field { name: name.to_owned(), value: value.as_bytes().to_vec() };
+    let fields = Fields(vec![
+        field("connection", "Upgrade"),
+        field("upgrade", WEBSOCKET),
+        field("sec-websocket-accept", &accepted),
+        field(PROTOCOL, VERSION),
+    ]);
+    let words = denial::document(denial, (403, "Forbidden")).to_string();
+    let mut said = Vec::new();
+    Said::Binary([&[ERROR], words.as_bytes()].concat().into()).write(&mut said, None);
+    Said::Close(Some(1000), Bytes::new()).write(&mut said, None);
+    let head = ResponseHead { status: 101, reason: "Switching Protocols".to_owned(), fields, length: Length::Known(0) };
+    Some((head, said.into()))
 }
 
 /// Passes on what is said, until either side ends it.

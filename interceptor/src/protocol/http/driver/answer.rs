@@ -113,6 +113,20 @@ impl<'a> Delivery<'a> {
         Ok(if self.closes { Next::Shut } else { Next::Open })
     }
 
+    /// The same, once the upgrade was agreed to that it belongs to.
+    pub(super) async fn refuse_upgraded(
+        &mut self,
+        (head, words): (ResponseHead, Bytes),
+        denial: Denial,
+    ) -> Result<Next, Failure> {
+        self.served.observe(Observation::Denied(denial)).await?;
+        (self.begun, self.closes) = (true, true);
+        self.answering.head(&head, false).await.map_err(agent_failed)?;
+        self.answering.piece(words).await.map_err(agent_failed)?;
+        self.flush().await?;
+        Ok(Next::Shut)
+    }
+
     /// The last words, where anything can still be said.
     pub(super) async fn tell(&mut self, why: &Denial) {
         if self.begun {

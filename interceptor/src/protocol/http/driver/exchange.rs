@@ -102,9 +102,15 @@ impl<'a> Exchange<'a> {
     }
 
     async fn attempt(&mut self, head: RequestHead) -> Result<Next, Failure> {
-        match self.permit(head).await? {
-            Ok(permitted) => self.forward(permitted).await,
-            Err(denial) => self.refuse(denial).await,
+        let upgraded = head.fields.get("upgrade").is_some().then(|| head.clone());
+        let denial = match self.permit(head).await? {
+            Ok(permitted) => return self.forward(permitted).await,
+            Err(denial) => denial,
+        };
+        let dialect = self.served.settings.dialect;
+        match upgraded.and_then(|head| dialect.refusal_of_upgrade(&head, &denial)) {
+            Some(told) if self.asking.is_over() => self.delivery.refuse_upgraded(told, denial).await,
+            _ => self.refuse(denial).await,
         }
     }
 

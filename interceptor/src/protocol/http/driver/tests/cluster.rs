@@ -687,3 +687,28 @@ async fn ports_that_may_not_be_reached_are_no_room_to_fill() {
     assert!(matches!(cluster.served.await.unwrap(), Ok(Close::Agent)));
     target.silent_or_closed().await;
 }
+
+#[tokio::test]
+async fn clients_that_would_ask_again_are_refused_on_their_socket() {
+    const SOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let mut cluster = Cluster::new(Answer::Deny);
+    cluster.ask(&format!("GET {EXEC}"), &format!("{SOCKET}Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n")).await;
+    let head = cluster.agent.head().await;
+    assert!(
+        head.starts_with("HTTP/1.1 101 ") && head.contains("sec-websocket-protocol: v5.channel.k8s.io\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{head}");
+    let (channel, status) = cluster.agent.hear().await;
+    assert!(channel == 3 && status.contains("rule: scripted-rule") && status.contains("\"Failure\""), "{status}");
+    assert_eq!(cluster.agent.hear().await, (255, "Some(1000) ".into()));
+    assert!(cluster.legs.try_recv().is_err());
+    assert!(matches!(cluster.served.await.unwrap(), Ok(Close::Agent)));
+    // Others read the answer.
+    for fields in ["Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n", "Sec-WebSocket-Protocol: v9, v5.channel.k8s.io\r\n"]
+    {
+        let mut cluster = Cluster::new(Answer::Deny);
+        cluster.ask(&format!("GET {EXEC}"), &format!("{SOCKET}{fields}")).await;
+        assert!(cluster.agent.head().await.starts_with("HTTP/1.1 403 "), "{fields}");
+    }
+}
