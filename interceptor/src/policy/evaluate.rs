@@ -384,7 +384,7 @@ impl<'a> Asker<'a> {
 fn ladder(kind: ResourceKind, path: &[Arc<str>]) -> &'static [ResourceKind] {
     match kind {
         // The steps of a route are no databases.
-        ResourceKind::Route | ResourceKind::Namespace => &[ResourceKind::Target],
+        ResourceKind::Route | ResourceKind::Namespace | ResourceKind::Tool => &[ResourceKind::Target],
         // What lies in no namespace has an empty one.
         ResourceKind::KubernetesObject if path.get(1).is_some_and(|namespace| !namespace.is_empty()) => {
             &[ResourceKind::Target, ResourceKind::Namespace]
