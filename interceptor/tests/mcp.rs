@@ -15,7 +15,7 @@ mod tests {
 
     use interceptor::testing::certificates::{Authority, Validity};
     use interceptor::testing::stage::{CARD, IDP as CRM, Script, Stage};
-    use interceptor::testing::world::{FAR4, Place};
+    use interceptor::testing::world::Place;
     use interceptor::tls::authority::{ENVIRONMENT, Trust};
     use serde_json::Value;
 
@@ -50,11 +50,11 @@ unless { context.approved || (context has mcp && context.mcp.arguments.contains(
 "#;
 
     const SERVER: &str = r#"
-import sys
+import socket, sys
 from typing import Any
 import uvicorn
 from mcp.server.mcpserver import MCPServer
-host, port, key, chain, card, hidden, secret, log = sys.argv[1:]
+port, key, chain, card, hidden, secret, log = sys.argv[1:]
 out = open(log, "a", buffering=1)
 def note(*words): print(*words, file=out)
 server = MCPServer("crm")
@@ -74,7 +74,7 @@ def whoami() -> str:
 @server.resource("crm://people/{name}")
 def person(name: str) -> str:
     note("read", name); return f"card {card}"
-app = server.streamable_http_app(host=host)
+app = server.streamable_http_app(host="0.0.0.0")
 async def guarded(scope, receive, send):
     if scope["type"] == "http":
         given = dict(scope["headers"]).get(b"authorization", b"").decode()
@@ -83,7 +83,8 @@ async def guarded(scope, receive, send):
             await send({"type": "http.response.start", "status": 401, "headers": []})
             return await send({"type": "http.response.body", "body": b"who are you"})
     await app(scope, receive, send)
-uvicorn.run(guarded, host=host, port=int(port), log_level="error", ssl_keyfile=key, ssl_certfile=chain)
+listener = socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True)
+uvicorn.Server(uvicorn.Config(guarded, log_level="error", ssl_keyfile=key, ssl_certfile=chain)).run(sockets=[listener])
 "#;
 
     /// What all clients do after they have connected: `CALL(name, arguments)` gives text and structure.
@@ -172,7 +173,10 @@ credential = {{ user = "svc", password = "file:{directory}/secret" }}
 "#
             );
             let ca = format!("[ca]\ndir = \"{directory}/ca\"\n");
-            fs::write(files.join("init.toml"), format!("{ca}{target}")).unwrap();
+            // The authority is for all targets of the stage.
+            let both = format!("hosts = [\"{CRM}\", \"orders-db.internal\"]");
+            let init = target.replace(&format!("hosts = [\"{CRM}:{PORT}\"]"), &both);
+            fs::write(files.join("init.toml"), format!("{ca}{init}")).unwrap();
             let made = Command::new(env!("CARGO_BIN_EXE_interceptor"))
                 .args(["ca", "init", "--user", "root", "--config"])
                 .arg(files.join("init.toml"))
@@ -185,7 +189,7 @@ credential = {{ user = "svc", password = "file:{directory}/secret" }}
             let stage = Stage::set(Path::new(env!("CARGO_BIN_EXE_interceptor")), &script)
                 .unwrap_or_else(|error| panic!("no stage: {error}"));
             let mut server = Command::new(installed().join("mcp/bin/python"));
-            server.args(["-c", SERVER, FAR4, &PORT.to_string()]).arg(files.join("server.key"));
+            server.args(["-c", SERVER, &PORT.to_string()]).arg(files.join("server.key"));
             server.arg(files.join("server.crt")).args([CARD, HIDDEN, SECRET]).arg(files.join("log"));
             server.stdout(Stdio::null()).stderr(fs::File::create(files.join("errors")).unwrap());
             let server = stage.world.spawn_in(Place::Far, server).unwrap();
@@ -208,17 +212,21 @@ credential = {{ user = "svc", password = "file:{directory}/secret" }}
                 let file = if *trust == Trust::Bundle { "ca/bundle.pem" } else { "ca/ca.pem" };
                 command.env(name, self.files.join(file));
             }
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+        }
+
+        fn run(&self, kind: &str, calls: &str) -> String {
+            self.run_bounded(&self.client(kind, calls))
+        }
+
+        fn run_bounded(&self, command: &Command) -> String {
             let mut bounded = Command::new("timeout");
             bounded.args(["--kill-after=5", "120"]).arg(command.get_program()).args(command.get_args());
             for (name, value) in command.get_envs() {
                 bounded.env(name, value.unwrap_or_default());
             }
-            bounded.stdout(Stdio::piped()).stderr(Stdio::piped());
-            bounded
-        }
-
-        fn run(&self, kind: &str, calls: &str) -> String {
-            said(&self.stage.run_agent(self.client(kind, calls)).unwrap())
+            said(&self.stage.run_agent(bounded).unwrap())
         }
 
         /// What reached the server.
@@ -266,11 +274,11 @@ credential = {{ user = "svc", password = "file:{directory}/secret" }}
     fn agents_use_tools_as_policy_has_it() {
         let scene = Scene::new();
         // The server needs seconds to start.
-        for _ in 0..100 {
+        for _ in 0..30 {
             if scene.run("legacy", "[]").contains("tools ") {
                 break;
             }
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(500));
         }
         let calls = r#"[["get_customer", {"id": 7}], ["delete_customer", {"id": 7}], ["refund", {"id": 7, "amount": 5, "currency": "USD"}],
                         ["refund", {"id": 7, "amount": 5, "currency": "EUR"}], ["whoami", {}]]"#;
@@ -348,13 +356,9 @@ for body in [[call(1, "get_customer"), call(2, "delete_customer")], "{{\"jsonrpc
     print(told.status, told.read().decode())
 "#
         );
-        let mut agent = scene.client("legacy", "[]");
-        let bounded = Command::new("timeout");
-        let envs: Vec<_> =
-            agent.get_envs().map(|(name, value)| (name.to_owned(), value.unwrap_or_default().to_owned())).collect();
-        agent = bounded;
-        agent.args(["--kill-after=5", "120", "/usr/bin/python3", "-c", &code]).envs(envs);
-        let told = said(&scene.stage.run_agent(agent).unwrap());
+        let mut agent = Command::new("/usr/bin/python3");
+        agent.args(["-c", &code]).env("SSL_CERT_FILE", scene.files.join("ca/bundle.pem"));
+        let told = scene.run_bounded(&agent);
         let lines: Vec<&str> = told.lines().collect();
         let [batch, twice] = lines[..] else { panic!("{told}") };
         assert!(batch.starts_with("200 [") && batch.contains("\"id\":1") && batch.contains("\"id\":2"), "{told}");
@@ -366,7 +370,7 @@ for body in [[call(1, "get_customer"), call(2, "delete_customer")], "{{\"jsonrpc
         let client = scene.client("legacy", "[]");
         scene.server.kill().unwrap();
         scene.server.wait().unwrap();
-        let told = said(&scene.stage.run_agent(client).unwrap());
+        let told = scene.run_bounded(&client);
         assert!(told.contains("a request to crm") && told.contains("refused"), "{told}");
     }
 }

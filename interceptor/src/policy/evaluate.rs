@@ -69,7 +69,7 @@ pub enum Reach {
     Once,
     /// For the same command at another time.
     Command,
-    /// For all that do the same, whatever else stands in their requests (`context.http`, `context.k8s`).
+    /// For all that do the same, whatever else stands in their requests (`context.http`, `context.k8s`, `context.mcp`).
     #[default]
     Actions,
 }
