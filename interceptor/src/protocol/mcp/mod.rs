@@ -122,6 +122,11 @@ impl Dialect for Mcp {
         true
     }
 
+    fn is_endless(&self, head: &RequestHead, _location: &Location) -> bool {
+        // What it says of the method was held against the body, which is judged by then.
+        head.method == "GET" || head.fields.text("mcp-method") == Some("subscriptions/listen")
+    }
+
     fn refusal(&self, denial: &Denial) -> (ResponseHead, Bytes) {
         denial::error(denial, &Asker::default())
     }
