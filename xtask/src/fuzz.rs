@@ -212,6 +212,7 @@ fn seed(target: &str) -> Result<()> {
         "config" => blocks("README.md", "```toml\n")?,
         "kubernetes_request" => CLUSTER.iter().map(|request| request.as_bytes().to_vec()).collect(),
         "http_codec" => REQUESTS.iter().map(|request| request.to_vec()).collect(),
+        "mcp_message" => CALLS.iter().map(|call| call.to_vec()).collect(),
         "http_rewrite" => BODIES.iter().map(|body| body.to_vec()).collect(),
         "postgres_codec" => MESSAGES.iter().map(|message| message.to_vec()).collect(),
         "postgres_startup" => PACKETS.iter().map(|packet| packet.to_vec()).collect(),
@@ -274,6 +275,10 @@ const BODIES: &[&[u8]] = &[
     b"\x0b\x09a 4111-1111\n1111-1111 b\n-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n",
     b"\x0e\x02<a>&#52;111111111111111</a>",
     b"\x0f\x02\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\x56\x4a\x54\xb2\x52\x2a\x56\xaa\x05\0\xc9\x2d\x0b\x9d\x09\0\0\0",
+];
+const CALLS: &[&[u8]] = &[
+    br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get","arguments":{"a":[1.50,"x",null]},"_meta":{"progressToken":7}}}"#,
+    br#"[{"jsonrpc":"2.0","method":"notifications/initialized"},{"id":"a","jsonrpc":"2.0","result":{"a":{}}}]"#,
 ];
 const PACKETS: &[&[u8]] = &[
     b"\0\0\0\x08\x04\xd2\x16\x2f",

@@ -122,7 +122,10 @@ pub(crate) fn ensure(what: For) -> Result<()> {
         python("orms", &["psycopg[binary]>=3.2", "psycopg2-binary", "sqlalchemy>=2", "django>=4.2,<6"])?;
         python("web", &["requests", "httpx[http2]", "aiohttp", "grpcio"])?;
         python("kubernetes", &["kubernetes"])?;
-        node(&["pg"])?;
+        // What is newest, and what most agents have.
+        python("mcp", &["mcp>=2.3", "uvicorn"])?;
+        python("mcp-1", &["mcp<2"])?;
+        node(&["pg", "@modelcontextprotocol/sdk@1"])?;
     }
     Ok(())
 }

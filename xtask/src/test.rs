@@ -12,7 +12,7 @@ use crate::{cluster, demo};
 
 /// Test binaries that make namespaces and cgroups, attach kernel programs, or start servers as another user.
 const ROOT_GROUPS: &[&str] =
-    &["capture", "bypass", "containers", "launch", "service", "postgres", "http", KUBERNETES, "fire"];
+    &["capture", "bypass", "containers", "launch", "service", "postgres", "http", "mcp", KUBERNETES, "fire"];
 
 /// The group that runs against a cluster.
 const KUBERNETES: &str = "kubernetes";

@@ -79,7 +79,7 @@ pub fn load(path: &Path, config: &Config, means: &Means) -> Result<Loaded, Vec<P
             wrong(
                 0,
                 format!(
-                    "a mask has json paths for `{place}`, which is no target that answers JSON, nor one with one of its routes or kinds"
+                    "a mask has json paths for `{place}`, which is no target that answers JSON, nor one with one of its routes, kinds or tools"
                 ),
             );
         }

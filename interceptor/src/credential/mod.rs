@@ -6,6 +6,7 @@
 //! back to. Does not promise that the configuration's own text, where it holds a `plain:` password, is wiped.
 
 mod exec;
+pub mod oauth;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,8 @@ use tokio::time::timeout;
 
 pub use source::{Place, SecretSource, SourceError};
 
+use crate::clock::Timestamp;
+use crate::identity::fetch::FetchError;
 use crate::secret::Secret;
 
 /// How long a source may take.
@@ -36,6 +39,8 @@ pub struct Config {
     pub user: String,
     /// Where the password is; absent where a client certificate, or nothing, logs in.
     pub password: Option<Place>,
+    /// User and password are those of a client at an issuer, whose tokens the target takes.
+    pub oauth: Option<oauth::Config>,
 }
 
 impl Config {
@@ -47,7 +52,11 @@ impl Config {
         if self.user.is_empty() || self.user.len() > MAX_USER || self.user.contains('\0') {
             return Err(Misconfigured::User);
         }
-        let source = self.password.as_ref().map(Place::source).transpose()?;
+        let mut source = self.password.as_ref().map(Place::source).transpose()?;
+        if let Some(config) = &self.oauth {
+            let secret = source.ok_or(Misconfigured::NoSecret)?;
+            source = Some(Arc::new(oauth::OAuth::new(config.clone(), self.user.clone(), secret)?));
+        }
         Ok(Credential { user: self.user.clone(), source })
     }
 }
@@ -65,6 +74,12 @@ pub enum Misconfigured {
          \"env:NAME\" for the daemon's environment, or \"exec:/path ...\" for a program that prints it. \"plain:...\" accepts it here all the same"
     )]
     Literal,
+    /// There is nothing that an issuer would know the client by.
+    #[error("credential.oauth: the secret of the client belongs into `password`, and its id into `user`")]
+    NoSecret,
+    /// Nobody can ask the issuer.
+    #[error("credential.oauth: {0}")]
+    OAuth(FetchError),
     /// The source's name is not usable.
     #[error("credential.password: `{scheme}:` needs {needs}")]
     Name {
@@ -100,11 +115,14 @@ impl Credential {
     /// # Errors
     /// [`Unavailable`] says what is wrong with which source; the session cannot be.
     pub async fn lease(&self) -> Result<Lease, Unavailable> {
-        let password = match &self.source {
-            None => None,
-            Some(source) => Some(fetch(&**source).await?),
+        let (password, until) = match &self.source {
+            None => (None, None),
+            Some(source) => {
+                let (password, until) = fetch(&**source).await?;
+                (Some(password), until)
+            }
         };
-        Ok(Lease { id: lease_id()?, user: self.user.clone(), password })
+        Ok(Lease { id: lease_id()?, user: self.user.clone(), password, until })
     }
 }
 
@@ -126,6 +144,8 @@ pub struct Lease {
     pub user: String,
     /// Password, where there is one. Never empty.
     pub password: Option<Secret>,
+    /// Until when it can be used, where that is known.
+    pub until: Option<Timestamp>,
 }
 
 /// Why there is no credential for a session.
@@ -150,9 +170,9 @@ pub enum Unavailable {
     Randomness(getrandom::Error),
 }
 
-async fn fetch(source: &dyn SecretSource) -> Result<Secret, Unavailable> {
+async fn fetch(source: &dyn SecretSource) -> Result<(Secret, Option<Timestamp>), Unavailable> {
     let failed = |error| Unavailable::Source { place: source.describe(), error };
-    let secret = match timeout(FETCH_TIMEOUT, source.fetch()).await {
+    let (secret, until) = match timeout(FETCH_TIMEOUT, source.fetch_until()).await {
         Err(_elapsed) => return Err(Unavailable::TimedOut { place: source.describe() }),
         Ok(fetched) => fetched.map_err(failed)?,
     };
@@ -160,7 +180,7 @@ async fn fetch(source: &dyn SecretSource) -> Result<Secret, Unavailable> {
         [] => Err(failed(SourceError::Empty)),
         bytes if bytes.len() > MAX_PASSWORD => Err(failed(SourceError::TooLong)),
         bytes if bytes.contains(&0) => Err(failed(SourceError::Nul)),
-        _ => Ok(secret),
+        _ => Ok((secret, until)),
     }
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::exec::Exec;
 use super::{MAX_PASSWORD, Misconfigured};
+use crate::clock::Timestamp;
 use crate::secret::{self, Secret, Unreadable};
 
 /// Where systemd puts the credentials of a service.
@@ -27,6 +28,11 @@ pub trait SecretSource: Send + Sync {
 
     /// The secret as it is now.
     fn fetch(&self) -> BoxFuture<'_, Result<Secret, SourceError>>;
+
+    /// The same, and until when it can be used, where that is known.
+    fn fetch_until(&self) -> BoxFuture<'_, Result<(Secret, Option<Timestamp>), SourceError>> {
+        Box::pin(async { self.fetch().await.map(|secret| (secret, None)) })
+    }
 }
 
 /// Why a source gave nothing.
@@ -59,6 +65,9 @@ pub enum SourceError {
     /// What the program prints is none.
     #[error("its program prints an ExecCredential without a token, or with a time that is none")]
     NoToken,
+    /// The issuer of tokens gave none.
+    #[error("{0}")]
+    Issuer(String),
     /// The reader was interrupted.
     #[error("reading it was interrupted")]
     Interrupted,

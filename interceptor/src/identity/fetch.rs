@@ -1,15 +1,17 @@
-//! Fetching an issuer's documents: https, or http to loopback; one answer, bounded in size and time.
+//! Asking an issuer for documents and tokens: https, or http to loopback; one answer, bounded in size and time.
 //!
 //! Redirects are not followed and proxies not used: the configured URL is the one that is asked.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Uri;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{Request, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -78,10 +80,24 @@ fn loopback(host: &str) -> bool {
     host == "localhost" || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
+/// A form to be sent. Not shown: it may hold a secret.
+pub struct Form {
+    /// The form, escaped.
+    pub body: String,
+    /// `Authorization`, where there is one.
+    pub authorization: Option<String>,
+}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Form(..)")
+    }
+}
+
 /// A client with its certificate authorities.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl Fetcher {
@@ -121,21 +137,45 @@ impl Fetcher {
     /// # Errors
     /// When there is none, in bounds.
     pub async fn get(&self, url: &str) -> Result<Bytes, FetchError> {
-        let uri = allowed(url)?;
-        tokio::time::timeout(FETCH_TIME_MAX, self.ask(uri, url))
+        let (status, body) = self.bounded(Request::get(allowed(url)?).body(Full::default()), url).await?;
+        if status == 200 { Ok(body) } else { Err(FetchError::Status { url: url.to_owned(), status }) }
+    }
+
+    /// The status of the answer to a form, and its body.
+    ///
+    /// # Errors
+    /// When there is none, in bounds.
+    pub async fn post(&self, url: &str, form: Form) -> Result<(u16, Bytes), FetchError> {
+        let mut request = Request::post(allowed(url)?)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT, "application/json");
+        if let Some(text) = &form.authorization {
+            let value = HeaderValue::from_str(text).map(|mut value| {
+                value.set_sensitive(true);
+                value
+            });
+            request = request.header(AUTHORIZATION, value.map_err(|_| FetchError::Url("it is no field".to_owned()))?);
+        }
+        self.bounded(request.body(Full::from(form.body)), url).await
+    }
+
+    async fn bounded(
+        &self,
+        request: Result<Request<Full<Bytes>>, http::Error>,
+        url: &str,
+    ) -> Result<(u16, Bytes), FetchError> {
+        let request = request.map_err(|error| FetchError::Url(error.to_string()))?;
+        tokio::time::timeout(FETCH_TIME_MAX, self.ask(request, url))
             .await
             .unwrap_or_else(|_| Err(FetchError::Timeout(url.to_owned())))
     }
 
-    async fn ask(&self, uri: Uri, url: &str) -> Result<Bytes, FetchError> {
+    async fn ask(&self, request: Request<Full<Bytes>>, url: &str) -> Result<(u16, Bytes), FetchError> {
         let transport = |error: String| FetchError::Transport { url: url.to_owned(), error };
-        let answer = self.client.get(uri).await.map_err(|error| transport(causes(&error)))?;
+        let answer = self.client.request(request).await.map_err(|error| transport(causes(&error)))?;
         let status = answer.status().as_u16();
-        if status != 200 {
-            return Err(FetchError::Status { url: url.to_owned(), status });
-        }
         let body = Limited::new(answer.into_body(), BODY_MAX).collect().await;
-        Ok(body.map_err(|error| transport(causes(error.as_ref())))?.to_bytes())
+        Ok((status, body.map_err(|error| transport(causes(error.as_ref())))?.to_bytes()))
     }
 }
 

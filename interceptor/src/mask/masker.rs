@@ -173,6 +173,14 @@ impl Masker {
         JsonPaths::new(masks.filter(|(_, mask)| mask.is_whole()).collect())
     }
 
+    /// What is masked by its path in JSON that a target answers, wherever that comes from.
+    #[must_use]
+    pub fn json_paths_anywhere(&self, target: &str) -> JsonPaths {
+        let found = self.terms.rules.json_rules().filter(|(rule, _)| rule.is_within(target));
+        let masks = found.map(|(rule, tags)| (rule, self.column(tags, false)));
+        JsonPaths::new(masks.filter(|(_, mask)| mask.is_whole()).collect())
+    }
+
     /// The empty set of tags, shared.
     pub(super) fn no_tags(&self) -> TagSet {
         self.terms.rules.no_tags()

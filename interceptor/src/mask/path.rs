@@ -60,6 +60,12 @@ impl JsonRule {
         let Some(place) = &self.place else { return true };
         place.strip_prefix(target).is_some_and(|rest| rest.is_empty() || route == Some(rest))
     }
+
+    /// Whether it is of this target, or of any place of it.
+    pub(super) fn is_within(&self, target: &str) -> bool {
+        let Some(place) = &self.place else { return true };
+        place.strip_prefix(target).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
 }
 
 fn steps(path: &str) -> Result<Vec<Step>, PathError> {

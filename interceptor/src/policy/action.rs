@@ -111,6 +111,20 @@ impl ActionName {
     pub const K8S_ALL_NAMESPACES: Self = Self("k8s:all_namespaces");
     /// A request to a cluster of which not everything is known.
     pub const K8S_OPAQUE: Self = Self("k8s:opaque");
+    /// Call a tool of a server of the Model Context Protocol.
+    pub const MCP_CALL: Self = Self("mcp:call");
+    /// Read a resource of such a server, or follow how it changes.
+    pub const MCP_READ: Self = Self("mcp:read");
+    /// Take a prompt from such a server.
+    pub const MCP_PROMPT: Self = Self("mcp:prompt");
+    /// Ask such a server what tools, resources and prompts it has.
+    pub const MCP_LIST: Self = Self("mcp:list");
+    /// Begin, keep and end a session with such a server; whatever touches nothing else.
+    pub const MCP_SESSION: Self = Self("mcp:session");
+    /// Answer what such a server asks its client: for words of a model, for input of a person, for its folders.
+    pub const MCP_RESPOND: Self = Self("mcp:respond");
+    /// A request to such a server of which not everything is known.
+    pub const MCP_OPAQUE: Self = Self("mcp:opaque");
     /// See values of a tag in clear.
     pub const UNMASK: Self = Self("unmask");
 
@@ -175,9 +189,20 @@ impl ActionName {
         Self::K8S_OPAQUE,
     ];
 
+    /// Every action of the family of the Model Context Protocol.
+    pub const MCP: &'static [Self] = &[
+        Self::MCP_CALL,
+        Self::MCP_READ,
+        Self::MCP_PROMPT,
+        Self::MCP_LIST,
+        Self::MCP_SESSION,
+        Self::MCP_RESPOND,
+        Self::MCP_OPAQUE,
+    ];
+
     /// Every action that there is.
     pub fn all() -> impl Iterator<Item = Self> {
-        Self::SQL.iter().chain(Self::HTTP).chain(Self::K8S).chain([&Self::UNMASK]).copied()
+        Self::SQL.iter().chain(Self::HTTP).chain(Self::K8S).chain(Self::MCP).chain([&Self::UNMASK]).copied()
     }
 
     /// The action of that name, where the schema has one.
@@ -243,6 +268,8 @@ pub enum ResourceKind {
     Namespace,
     /// An object of a cluster, or all of a kind.
     KubernetesObject,
+    /// A tool of a server of the Model Context Protocol.
+    Tool,
     /// A class of sensitive data.
     Tag,
 }
@@ -263,6 +290,7 @@ impl ResourceKind {
         Self::Route,
         Self::Namespace,
         Self::KubernetesObject,
+        Self::Tool,
         Self::Tag,
     ];
 
@@ -289,6 +317,7 @@ impl ResourceKind {
             Self::Route => "Route",
             Self::Namespace => "Namespace",
             Self::KubernetesObject => "KubernetesObject",
+            Self::Tool => "Tool",
             Self::Tag => "Tag",
         }
     }
@@ -298,7 +327,7 @@ impl ResourceKind {
     pub const fn depth(self) -> std::ops::RangeInclusive<usize> {
         match self {
             Self::Target | Self::Tag => 1..=1,
-            Self::Database | Self::Namespace => 2..=2,
+            Self::Database | Self::Namespace | Self::Tool => 2..=2,
             Self::Schema => 3..=3,
             Self::Table | Self::Function => 4..=4,
             Self::Setting | Self::Role | Self::Path | Self::Channel => 2..=4,
@@ -425,6 +454,9 @@ pub struct Facts {
     /// Of a request to a cluster: what it asks for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub k8s: Option<Arc<KubernetesFacts>>,
+    /// Of a request to a server of the Model Context Protocol: what it asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcp: Option<Arc<McpFacts>>,
 }
 
 /// What stands in a request to a web service, decoded; that policies see as `context.http`.
@@ -503,6 +535,26 @@ pub struct KubernetesFacts {
     pub tty: bool,
     /// Ports of a pod that are to be reached; empty while they are not known.
     pub ports: BTreeSet<i64>,
+}
+
+/// What a request to a server of the Model Context Protocol asks for, that policies see as `context.mcp`. Where a body has
+/// several messages, which is `mcp:opaque` as well, it is what their first one says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct McpFacts {
+    /// Method of the message, as `tools/call`; that of HTTP where there is no message.
+    pub method: String,
+    /// Name of the tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// Values of the arguments of a tool or a prompt, as `customer.id=7`.
+    pub arguments: BTreeSet<String>,
+    /// Address of the resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// Name of the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
 }
 
 /// A bind value, as the agent sent it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cedar_policy::RestrictedExpression as Value;
 
-use super::action::{Action, HttpFacts, KubernetesFacts, Resource, ResourceKind};
+use super::action::{Action, HttpFacts, KubernetesFacts, McpFacts, Resource, ResourceKind};
 use super::evaluate::Request;
 use super::load::Policies;
 use crate::clock::Timestamp;
@@ -76,6 +76,9 @@ pub(super) fn circumstances<'a>(request: &'a Request<'_>) -> Pairs<'a> {
     if let Some(k8s) = &facts.k8s {
         pairs.push(("k8s", Box::new(|| cluster_request(k8s))));
     }
+    if let Some(mcp) = &facts.mcp {
+        pairs.push(("mcp", Box::new(|| tool_request(mcp))));
+    }
     if let Some(limit) = facts.row_limit {
         pairs.push(("row_limit", Box::new(move || long(limit))));
     }
@@ -132,8 +135,8 @@ fn attributes_of_object(resource: &Resource) -> Pairs<'_> {
 
 /// Target, database and schema that a resource lies in, or is.
 fn in_which(resource: &Resource) -> impl Iterator<Item = &Arc<str>> {
-    use ResourceKind::{Database, Namespace, Schema, Target};
-    if resource.kind == Namespace {
+    use ResourceKind::{Database, Namespace, Schema, Target, Tool};
+    if matches!(resource.kind, Namespace | Tool) {
         return resource.path.iter().take(1);
     }
     let own = matches!(resource.kind, Target | Database | Schema);
@@ -181,6 +184,13 @@ fn cluster_request(k8s: &KubernetesFacts) -> Value {
     let some = some.into_iter().filter_map(|(name, value)| Some((name, text(value.as_ref()?))));
     let replicas = k8s.replicas.map(|count| ("replicas", Value::new_long(count)));
     record(all.into_iter().chain(some).chain(replicas))
+}
+
+fn tool_request(mcp: &McpFacts) -> Value {
+    let all = [("method", text(&mcp.method)), ("arguments", texts(&mcp.arguments))];
+    let some = [("tool", &mcp.tool), ("uri", &mcp.uri), ("prompt", &mcp.prompt)];
+    let some = some.into_iter().filter_map(|(name, value)| Some((name, text(value.as_ref()?))));
+    record(all.into_iter().chain(some))
 }
 
 fn time(now: Timestamp) -> Value {

@@ -117,7 +117,10 @@ impl What {
         if !is_request(command) {
             return Self::Analysis(command.analysis);
         }
-        Self::Request(Arc::clone(&command.actions), Facts { http: None, k8s: None, ..(*command.facts).clone() })
+        Self::Request(
+            Arc::clone(&command.actions),
+            Facts { http: None, k8s: None, mcp: None, ..(*command.facts).clone() },
+        )
     }
 
     /// How far a decision has to go that is kept for it.
@@ -140,12 +143,12 @@ impl What {
 
 /// Whether it is one of which each is analysed anew.
 fn is_request(command: &Command) -> bool {
-    command.facts.http.is_some() || command.facts.k8s.is_some()
+    command.facts.http.is_some() || command.facts.k8s.is_some() || command.facts.mcp.is_some()
 }
 
 /// Whether facts are equal but for what stands in a request. Taken apart, so that a new one cannot be forgotten here.
 fn is_alike(one: &Facts, other: &Facts) -> bool {
-    let Facts { has_where, row_limit, functions, filters_on_masked, statements, http: _, k8s: _ } = one;
+    let Facts { has_where, row_limit, functions, filters_on_masked, statements, http: _, k8s: _, mcp: _ } = one;
     *has_where == other.has_where
         && *row_limit == other.row_limit
         && *functions == other.functions

@@ -69,7 +69,7 @@ pub enum Reach {
     Once,
     /// For the same command at another time.
     Command,
-    /// For all that do the same, whatever else stands in their requests (`context.http`, `context.k8s`).
+    /// For all that do the same, whatever else stands in their requests (`context.http`, `context.k8s`, `context.mcp`).
     #[default]
     Actions,
 }
@@ -387,7 +387,7 @@ impl<'a> Asker<'a> {
 fn ladder(kind: ResourceKind, path: &[Arc<str>]) -> &'static [ResourceKind] {
     match kind {
         // The steps of a route are no databases.
-        ResourceKind::Route | ResourceKind::Namespace => &[ResourceKind::Target],
+        ResourceKind::Route | ResourceKind::Namespace | ResourceKind::Tool => &[ResourceKind::Target],
         // What lies in no namespace has an empty one.
         ResourceKind::KubernetesObject if path.get(1).is_some_and(|namespace| !namespace.is_empty()) => {
             &[ResourceKind::Target, ResourceKind::Namespace]

@@ -16,8 +16,8 @@ pub mod rule;
 pub mod schema;
 
 pub use action::{
-    Action, ActionName, Command, Facts, GrpcFacts, HttpFacts, KubernetesFacts, Parameter, Resource, ResourceKind, Tag,
-    TagSet,
+    Action, ActionName, Command, Facts, GrpcFacts, HttpFacts, KubernetesFacts, McpFacts, Parameter, Resource,
+    ResourceKind, Tag, TagSet,
 };
 pub use cache::DecisionCache;
 pub use decision::{Approval, Decision, Denied, Held, Obligations, Permit, Permitted, Recorded};

@@ -88,8 +88,8 @@ impl Rule {
 
     /// For which other commands of the same identity its answer is the same.
     pub(super) fn reach(&self) -> Reach {
-        let reads = |names: [&str; 2]| names.iter().any(|name| self.reads.contains(*name));
-        match (reads(["time", "session"]), reads(["http", "k8s"])) {
+        let reads = |names: &[&str]| names.iter().any(|name| self.reads.contains(*name));
+        match (reads(&["time", "session"]), reads(&["http", "k8s", "mcp"])) {
             (true, _) => Reach::Once,
             (false, true) => Reach::Command,
             (false, false) => Reach::Actions,

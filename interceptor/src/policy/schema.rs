@@ -110,6 +110,8 @@ mod tests {
         "k8s:read",
         "k8s:write",
         "k8s:connect",
+        "mcp:talk",
+        "mcp:use",
     ];
 
     #[test]
@@ -130,7 +132,8 @@ mod tests {
     fn opaque_and_set_are_in_no_group() {
         let vocabulary = Vocabulary::shipped().unwrap();
         use ActionName as A;
-        let alone = [A::SQL_OPAQUE, A::SQL_SET, A::HTTP_OPAQUE, A::K8S_OPAQUE, A::K8S_ALL_NAMESPACES, A::UNMASK];
+        let alone =
+            [A::SQL_OPAQUE, A::SQL_SET, A::HTTP_OPAQUE, A::K8S_OPAQUE, A::K8S_ALL_NAMESPACES, A::MCP_OPAQUE, A::UNMASK];
         for action in alone {
             assert_eq!(vocabulary.action_groups[&action].len(), 1, "{action}");
         }

@@ -562,6 +562,36 @@ fn decisions_on_requests_are_kept_where_nobody_looks_at_the_request() {
 }
 
 #[test]
+fn a_call_is_judged_by_its_arguments_and_not_by_those_of_the_last_one() {
+    let bot = attested("bot", &[]);
+    let tags = TagSet::default();
+    let ask = |cache: &DecisionCache, policies: &Policies, tool: &str, amount: &str| {
+        let resource = Resource { kind: ResourceKind::Tool, path: vec!["db".into(), tool.into()] };
+        let name = ActionName::MCP_CALL;
+        let action = Action { name, resource, columns: BTreeSet::new(), tags: Arc::default(), note: None };
+        let mcp = McpFacts { arguments: [amount.to_owned()].into(), ..McpFacts::default() };
+        let facts = Arc::new(Facts { mcp: Some(Arc::new(mcp)), ..Facts::default() });
+        let command = Command { facts, ..command(vec![action]) };
+        let session = SessionFacts::default();
+        cache.decide(
+            policies,
+            &Request { principal: &bot, target: "db", command: &command, session, now: NOW, tags: &tags },
+        )
+    };
+    let policies = load(
+        "permit (principal, action == Action::\"mcp:call\", resource in Target::\"db\");
+         forbid (principal, action == Action::\"mcp:call\", resource == Tool::\"db/a%2Fb\")
+         when { context has mcp && context.mcp.arguments.contains(\"amount=5000\") };
+         forbid (principal, action == Action::\"mcp:call\", resource) when { resource is Tool && resource.name == \"no\" };",
+    );
+    let cache = DecisionCache::default();
+    permitted(ask(&cache, &policies, "a/b", "amount=5"));
+    denied(ask(&cache, &policies, "a/b", "amount=5000"));
+    permitted(ask(&cache, &policies, "other", "amount=5000"));
+    denied(ask(&cache, &policies, "no", "amount=5"));
+}
+
+#[test]
 fn an_explanation_says_what_would_change_the_answer() {
     let policies = load(&format!(
         "{HOLD_DROP}

@@ -6,6 +6,7 @@
 
 pub mod http;
 pub mod kubernetes;
+pub mod mcp;
 pub mod postgres;
 pub mod sql;
 
@@ -59,7 +60,8 @@ pub struct Registration {
 }
 
 /// Every protocol that a target can name.
-pub static PROTOCOLS: &[Registration] = &[postgres::REGISTRATION, http::REGISTRATION, kubernetes::REGISTRATION];
+pub static PROTOCOLS: &[Registration] =
+    &[postgres::REGISTRATION, http::REGISTRATION, kubernetes::REGISTRATION, mcp::REGISTRATION];
 
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use super::house::House;
 use super::registry::Live;
 use super::target::BoundTarget;
 use crate::approval::{Asked, Digest, Question, Request as ApprovalRequest, Ticket, Waited};
+use crate::clock::Timestamp;
 use crate::identity::{self, Attest as _, Attested, Candidates, Guarantee, IdentityError};
 use crate::mask::Rules;
 use crate::policy::{
@@ -35,6 +36,8 @@ pub(super) struct SessionGate {
     /// The masking rules that the session began with: their tags are the ones that its answers are masked by.
     pub(super) rules: Arc<Rules>,
     pub(super) attested: OnceLock<Attested>,
+    /// Until when what logs in at the target can be used, where that is known.
+    pub(super) lease_ends: OnceLock<Timestamp>,
 }
 
 impl fmt::Debug for SessionGate {
@@ -109,7 +112,13 @@ impl Gate for SessionGate {
     }
 
     fn leaving(&self) -> BoxFuture<'_, Denial> {
-        Box::pin(async { self.note_end(self.live.leaving().await).await })
+        Box::pin(async {
+            let why = tokio::select! {
+                why = self.live.leaving() => why,
+                why = self.lease_ended() => why,
+            };
+            self.note_end(why).await
+        })
     }
 
     fn publish_cancel(&self, key: Bytes, cancel: Arc<dyn Cancel>) {
@@ -172,6 +181,9 @@ impl SessionGate {
             denial
         })?;
         self.note(Event::Note { text: format!("lease {} of user {}", lease.id, lease.user) }).await?;
+        if let Some(until) = lease.until {
+            let _only_once = self.lease_ends.set(until);
+        }
         Ok(Admitted { identity: name, login: Login { user: lease.user, password: lease.password } })
     }
 
@@ -314,6 +326,20 @@ impl SessionGate {
         // The session ends all the same when this cannot be recorded: that is the safe side.
         let _unrecorded = self.note(Event::Note { text: format!("ended by interceptor: {}", why.reason) }).await;
         why
+    }
+
+    /// Resolves when what logs in at the target cannot be used any longer: whoever connects again gets another.
+    async fn lease_ended(&self) -> Denial {
+        loop {
+            let left = self.lease_ends.get().map(|until| until.since(self.house.clock.now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                let reason = "what the target is shown comes to its end";
+                let mut denial = self.denial(Fault::Interceptor, "the session", reason, Retry::Later);
+                denial.remedy = Some("connect again: the next session has another".to_owned());
+                return denial;
+            }
+            tokio::time::sleep(left.unwrap_or(EXPIRY_CHECK).min(EXPIRY_CHECK)).await;
+        }
     }
 
     /// Resolves when the token has expired and its source has no newer one.

@@ -269,6 +269,7 @@ impl House {
             candidates,
             rules,
             attested: OnceLock::new(),
+            lease_ends: OnceLock::new(),
         };
         protocol.serve(conn, &gate).await
     }

@@ -17,7 +17,7 @@ use crate::credential::{self, Credential};
 use crate::identity::Level;
 use crate::mask::Rules;
 use crate::policy::Command;
-use crate::protocol::{Dial, Login, PROTOCOLS, Question, Registration, Target, http, kubernetes};
+use crate::protocol::{Dial, Login, PROTOCOLS, Question, Registration, Target, http, kubernetes, mcp};
 use crate::tls;
 
 /// How often host names are looked up again.
@@ -176,7 +176,7 @@ impl TargetConfig {
     }
 
     /// Whether this is what paths into JSON may be limited to: the name of it, perhaps with one of its routes, or of the kinds
-    /// of a cluster.
+    /// of a cluster, or of the tools of a server.
     #[must_use]
     pub fn answers_json_at(&self, place: &str) -> bool {
         let Some(rest) = place.strip_prefix(self.name.as_str()) else { return false };
@@ -184,6 +184,7 @@ impl TargetConfig {
         match self.protocol.as_str() {
             "http" => rest.is_empty() || routes.into_iter().any(|route| route == rest),
             "kubernetes" => rest.is_empty() || kubernetes::is_place(rest),
+            "mcp" => rest.is_empty() || mcp::is_place(rest),
             _ => false,
         }
     }
@@ -193,8 +194,10 @@ impl TargetConfig {
         let settings = match registration.map(|known| known.name) {
             Some("http") => given.unwrap_or_default().settings(self.names()),
             Some("kubernetes") => kubernetes::settings(&given.unwrap_or_default(), self.names()),
+            Some("mcp") => mcp::settings(&given.unwrap_or_default(), self.names()),
             _ if given.is_some() => {
-                return Err(vec!["[target.http] is for targets with protocol = \"http\" or \"kubernetes\"".to_owned()]);
+                let why = "[target.http] is for targets with protocol = \"http\", \"kubernetes\" or \"mcp\"";
+                return Err(vec![why.to_owned()]);
             }
             _ => return Ok(None),
         };

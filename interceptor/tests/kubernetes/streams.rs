@@ -85,10 +85,6 @@ fn a_program_waits_for_a_human(scene: &Scene, way: &dyn Way, name: &str) {
         let text = request.to_string();
         assert!(text.contains("k8s:exec") && text.contains("cat"), "{name}: {text}");
         scene.refuse("pods/box/exec");
-        if name == KUBECTLS[1] {
-            // It takes every refusal for that of a server without WebSockets, and asks again for SPDY.
-            scene.refuse("pods/box/exec");
-        }
         program.join().unwrap()
     });
     assert!(told.0 == 1 && told.1.contains("not today"), "{name}: {told:?}");

@@ -16,8 +16,8 @@ use crate::identity::{Attested, Container, Guarantee, Level, ProcessFacts, Token
 use crate::policy::evaluate::Verdict;
 use crate::policy::load::MAX_FILE;
 use crate::policy::{
-    Action, ActionName, Command, Explanation, Facts, HttpFacts, KubernetesFacts, Policies, PolicyError, Request,
-    Resource, ResourceKind, SessionFacts, TagSet,
+    Action, ActionName, Command, Explanation, Facts, HttpFacts, KubernetesFacts, McpFacts, Policies, PolicyError,
+    Request, Resource, ResourceKind, SessionFacts, TagSet,
 };
 
 /// Most files of one kind in a folder.
@@ -176,6 +176,8 @@ pub struct AskedFacts {
     pub http: Option<HttpFacts>,
     /// Of a request to a cluster.
     pub k8s: Option<KubernetesFacts>,
+    /// Of a request to a server of the Model Context Protocol.
+    pub mcp: Option<McpFacts>,
 }
 
 /// Counters of a session.
@@ -383,16 +385,25 @@ impl Ask {
 
     fn command(&self, actions: Vec<Action>, target: &str, analyse: Option<Analyse<'_>>) -> Result<Command, String> {
         let Some(text) = &self.statement else {
-            let AskedFacts { has_where, row_limit, functions, filters_on_masked, statements, http, k8s } =
+            let AskedFacts { has_where, row_limit, functions, filters_on_masked, statements, http, k8s, mcp } =
                 self.facts.clone();
-            let (http, k8s) = (http.map(Arc::new), k8s.map(Arc::new));
+            let (http, k8s, mcp) = (http.map(Arc::new), k8s.map(Arc::new), mcp.map(Arc::new));
             let statements = statements.unwrap_or(1);
             return Ok(Command {
                 analysis: 0,
                 statement: "".into(),
                 parameters: Arc::from([]),
                 actions: actions.into(),
-                facts: Arc::new(Facts { has_where, row_limit, functions, filters_on_masked, statements, http, k8s }),
+                facts: Arc::new(Facts {
+                    has_where,
+                    row_limit,
+                    functions,
+                    filters_on_masked,
+                    statements,
+                    http,
+                    k8s,
+                    mcp,
+                }),
                 in_transaction: self.in_transaction,
             });
         };

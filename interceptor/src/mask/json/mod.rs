@@ -9,8 +9,10 @@
 //! Values may follow one another, as in a log or a watch (`application/json-seq`, `application/x-ndjson`): each is a
 //! document of its own. What is no JSON is an error at its first byte. Whether bytes are UTF-8, the caller sees to.
 //!
-//! Not promised: paths do not look into JSON that stands in a string, detectors do not find what is spread over several
-//! values; names that the agent chooses (aliases of GraphQL) are no names that a path knows.
+//! Paths look into JSON that stands in a string only where they were told to ([`JsonPaths::into_strings`]). What begins as JSON
+//! there and is none is masked as a whole.
+//!
+//! Not promised: detectors do not find what is spread over several values; names that the agent chooses (aliases of GraphQL) are no names that a path knows.
 
 mod paths;
 mod string;
@@ -302,7 +304,10 @@ impl JsonMasker {
     fn value(&mut self, byte: u8, input: &mut Input<'_>) -> Result<(), NotJson> {
         match byte {
             b'{' | b'[' => return self.enter(byte == b'[', input),
-            b'"' => self.open(false, self.scans || self.next_mask.is_some(), input),
+            b'"' => {
+                let looks = self.scans || self.next_mask.is_some() || self.paths.looks_into_strings(&self.next);
+                self.open(false, looks, input);
+            }
             b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
                 input.token = input.at;
                 self.state = State::Bare;
@@ -470,7 +475,9 @@ impl JsonMasker {
         }
         self.field(true);
         let outcome = self.scanned(token);
-        self.settle(outcome, &held, None, input, out);
+        if self.settle(outcome, &held, input, out) {
+            self.note(None);
+        }
         held.clear();
         self.held = held;
     }
@@ -492,13 +499,60 @@ impl JsonMasker {
     fn string_done(&mut self, escaped: bool, input: &mut Input<'_>, out: &mut Vec<u8>) {
         let (mut held, part) = self.token(input);
         let token = if held.is_empty() { part } else { &held };
-        let outcome = match self.next_mask {
-            Some(mask) => self.masked_string(mask, token, escaped),
-            None => self.scanned(token),
+        let inner = if self.next_mask.is_none() { self.nested(token, escaped) } else { None };
+        let outcome = match (inner, self.next_mask) {
+            (Some(outcome), _) => outcome,
+            (None, Some(mask)) => self.masked_string(mask, token, escaped),
+            (None, None) => self.scanned(token),
         };
-        self.settle(outcome, &held, self.next_mask, input, out);
+        // What is masked in it is counted one by one.
+        if self.settle(outcome, &held, input, out) && inner.is_none() {
+            self.note(self.next_mask);
+        }
         held.clear();
         self.held = held;
+    }
+
+    /// What stands for a string that holds JSON, in `rewritten`; nothing where it is none that is looked into.
+    fn nested(&mut self, token: &[u8], escaped: bool) -> Option<Outcome> {
+        if !self.paths.looks_into_strings(&self.next) {
+            return None;
+        }
+        let inner = token.get(1..token.len().saturating_sub(1)).unwrap_or_default();
+        self.decoded.clear();
+        if escaped {
+            unescape(inner, &mut self.decoded);
+        } else {
+            self.decoded.extend_from_slice(inner);
+        }
+        let begins = self.decoded.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.decoded).trim_ascii_start();
+        // Another string may hold JSON in its turn; or it is text that begins with a quotation.
+        let is_quoted = match begins.first() {
+            Some(b'{' | b'[') => false,
+            Some(b'"') => true,
+            _ => return None,
+        };
+        self.rewritten.clear();
+        self.text.clear();
+        if let Some(paths) = self.paths.within(&self.next) {
+            let mut json = Self::new(self.masker.again(), paths);
+            let done = json.push(&self.decoded, &mut self.text).and_then(|()| json.finish(&mut self.text));
+            if done.is_ok() {
+                let (found, counts) = (json.found, &json.masked);
+                self.found += found;
+                self.masked.iter_mut().zip(counts).for_each(|(count, more)| *count += more);
+                let text = String::from_utf8_lossy(&self.text);
+                let is_changed = json.count() > 0 && serde_json::to_writer(&mut self.rewritten, &text).is_ok();
+                return Some(if is_changed { Outcome::Replaced } else { Outcome::Unchanged });
+            }
+            if is_quoted {
+                return None;
+            }
+        }
+        self.found += 1;
+        self.rewritten.clear();
+        self.rewritten.extend_from_slice(b"\"[masked]\"");
+        Some(Outcome::Replaced)
     }
 
     /// What stands for a string at a masked path, in `rewritten`.
@@ -542,20 +596,21 @@ impl JsonMasker {
     }
 
     /// Writes what became of the value or name that ends here; `held`: of which so much was kept from earlier pieces.
-    fn settle(&mut self, outcome: Outcome, held: &[u8], mask: Option<u16>, input: &mut Input<'_>, out: &mut Vec<u8>) {
+    /// Whether that is anything else.
+    fn settle(&mut self, outcome: Outcome, held: &[u8], input: &mut Input<'_>, out: &mut Vec<u8>) -> bool {
         if outcome == Outcome::Unchanged {
             if !held.is_empty() {
                 out.extend_from_slice(held);
                 (input.kept, input.token) = (input.at, input.at);
             }
-            return;
+            return false;
         }
         if held.is_empty() {
             input.pass(input.token, out);
         }
         out.extend_from_slice(if outcome == Outcome::Null { b"null" } else { &self.rewritten });
         input.kept = input.at;
-        self.note(mask);
+        true
     }
 
     fn note(&mut self, mask: Option<u16>) {
@@ -591,7 +646,9 @@ impl JsonMasker {
             None if word => Outcome::Unchanged,
             None => self.scanned(token),
         };
-        self.settle(outcome, &held, self.next_mask, input, out);
+        if self.settle(outcome, &held, input, out) {
+            self.note(self.next_mask);
+        }
         held.clear();
         self.held = held;
         self.value_done();

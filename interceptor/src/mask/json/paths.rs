@@ -31,7 +31,12 @@ pub struct JsonPaths {
     masks: Vec<(ColumnMask, String)>,
     /// Which of them lead to base64.
     base64: Vec<bool>,
+    /// How many strings in one another are looked into as JSON.
+    strings: u8,
 }
+
+/// How many strings that hold JSON are looked into, one in the other; deeper ones are masked as a whole.
+const STRINGS_LIMIT: u8 = 4;
 
 impl JsonPaths {
     /// Of paths and what each does.
@@ -70,6 +75,23 @@ impl JsonPaths {
         }
         paths.names.sort();
         paths
+    }
+
+    /// The same, for answers in which strings hold JSON: what stands in one counts as if it stood in its place.
+    #[must_use]
+    pub fn into_strings(self) -> Self {
+        Self { strings: STRINGS_LIMIT, ..self }
+    }
+
+    /// Whether strings of values with this set are looked into.
+    pub(super) fn looks_into_strings(&self, set: &[u64]) -> bool {
+        self.strings > 0 && self.leads_on(set)
+    }
+
+    /// The paths within a string whose value has this set; nothing where it is too deep.
+    pub(super) fn within(&self, set: &[u64]) -> Option<Self> {
+        let strings = self.strings.checked_sub(1).filter(|left| *left > 0)?;
+        Some(Self { strings, start: set.to_vec(), ..self.clone() })
     }
 
     /// Whether nothing is masked by its path.

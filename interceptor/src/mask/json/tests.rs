@@ -484,3 +484,48 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn json_in_a_string_counts_as_if_it_stood_there() {
+    let inside = |path: &str, text: &str| {
+        let plain = by_path(&[path]);
+        let nested = JsonMasker::new(plain.masker.again(), plain.paths.clone().into_strings());
+        everywhere(&nested, text).unwrap()
+    };
+    let text = r#"{"r":{"c":[{"t":"{\"email\":\"a@b\",\"n\": 1}"}]}}"#;
+    let masked = r#"{"r":{"c":[{"t":"{\"email\":\"[masked:x]\",\"n\": 1}"}]}}"#;
+    for path in ["$.r..email", "$.r.c[*].t.email", "$..EMAIL"] {
+        assert_eq!(inside(path, text), masked, "{path}");
+    }
+    // Only on its way, and only where it was told to.
+    assert_eq!(inside("$.q..email", text), text);
+    assert_eq!(inside("$.r.email", text), text);
+    assert_eq!(self::masked(&["$.r..email"], text), text);
+    // In whatever spelling, and string in string.
+    for text in [
+        r#"{"r":"\u007b\"\\u0065mail\":\"a@b\"}"}"#,
+        r#"{"r":"\ufeff [{\"email\":\"a@b\"}]"}"#,
+        r#"{"r":"\"{\\\"email\\\":\\\"a@b\\\"}\""}"#,
+        r#"{"r":"{\"email\":\"a@b\"}\n{\"x\":1}"}"#,
+    ] {
+        assert!(!inside("$.r..email", text).contains("a@b"), "{text}");
+    }
+    // What begins as JSON and is none, or is too deep, does not pass; a quotation is text.
+    assert_eq!(inside("$.r..email", r#"{"r":"{'email': 'a@b'}"}"#), r#"{"r":"[masked]"}"#);
+    let deep = (0..5).fold(r#"{"email":"a@b"}"#.to_owned(), |inner, _| serde_json::to_string(&inner).unwrap());
+    assert!(!inside("$.r..email", &format!("{{\"r\":{deep}}}")).contains("a@b"));
+    let quote = r#"{"r":"\"so\" he said"}"#;
+    assert_eq!(inside("$.r..email", quote), quote);
+}
+
+#[test]
+fn what_is_masked_in_a_string_is_counted_once() {
+    let entries =
+        [entry("x", &["$.r..email"], &[], Transform::Redact), entry("card", &[], &[Detector::Card], Transform::Redact)];
+    let plain = masker(&entries, &["x", "card"]);
+    let mut nested = JsonMasker::new(plain.masker.again(), plain.paths.clone().into_strings());
+    let text = format!(r#"{{"r":"{{\"email\":\"a@b\",\"n\":\"{CARD}\",\"e\":[{{\"email\":1}}]}}"}}"#);
+    let mut out = Vec::new();
+    nested.push(text.as_bytes(), &mut out).unwrap();
+    assert_eq!(nested.take_counts(), (vec![("$.r..email".to_owned(), 2)], 1), "{}", String::from_utf8_lossy(&out));
+}

@@ -34,6 +34,33 @@ pub(in crate::protocol) type Upgrade = &'static str;
 /// What WebSockets are called.
 pub(in crate::protocol) const WEBSOCKET: Upgrade = "websocket";
 
+/// Where an answer comes from, as paths into JSON name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::protocol) enum Place {
+    /// A place of the target: `/v1/customers/{id}`; or the target alone.
+    At(Option<String>),
+    /// It may be the answer to any request to the target.
+    Anywhere,
+}
+
+/// What a refusal names of the request that it answers, where the dialect has such.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::protocol) struct Asker {
+    /// Ids, as JSON.
+    pub(in crate::protocol) ids: Vec<String>,
+    /// They stood in a list.
+    pub(in crate::protocol) is_list: bool,
+}
+
+/// What a request was found to be.
+#[derive(Debug)]
+pub(in crate::protocol) struct Meaning {
+    /// What it would do.
+    pub(in crate::protocol) command: Command,
+    pub(in crate::protocol) place: Place,
+    pub(in crate::protocol) asker: Asker,
+}
+
 /// A family of services that speak HTTP.
 pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
     /// What a request would do.
@@ -41,6 +68,17 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
 
     /// Where the answer comes from, as paths into JSON name it behind the target: `/v1/customers/{id}`.
     fn place(&self, routes: &Routes, location: &Location) -> Option<String>;
+
+    /// All of that at once.
+    fn meaning(&self, asked: &Asked<'_>) -> Meaning {
+        let place = Place::At(self.place(asked.routes, asked.location));
+        Meaning { command: self.command(asked), place, asker: Asker::default() }
+    }
+
+    /// Whether strings in its answers hold JSON, so that paths look into them.
+    fn nests(&self) -> bool {
+        false
+    }
 
     /// Takes out of a request what is nobody's business, before anybody looks at it.
     fn clean(&self, _head: &mut RequestHead) {}
@@ -62,6 +100,11 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
     /// in another way: the head that agrees to it, and all that is said then.
     fn refusal_of_upgrade(&self, _head: &RequestHead, _denial: &Denial) -> Option<(ResponseHead, Bytes)> {
         None
+    }
+
+    /// A refusal of a request that was read.
+    fn refusal_to(&self, denial: &Denial, _asker: &Asker) -> (ResponseHead, Bytes) {
+        self.refusal(denial)
     }
 
     /// What a request wants its connection to be upgraded to.

@@ -14,6 +14,7 @@ mod tests;
 
 use super::MASK_LIMIT;
 use super::codec::{Field, Fields, Length, ResponseHead};
+use super::dialect::Place;
 use super::scrub::{Scrub, Spellings};
 use crate::mask::json::NotJson;
 use crate::mask::text::TooLong;
@@ -38,6 +39,16 @@ impl Plan {
     pub fn new(masker: Masker, target: &str, route: Option<&str>) -> Self {
         let paths = masker.json_paths(target, route);
         Self { masker, paths }
+    }
+
+    /// For an answer that comes from there. `nests`: paths look into JSON that stands in strings.
+    #[must_use]
+    pub(in crate::protocol) fn of(masker: Masker, target: &str, place: &Place, nests: bool) -> Self {
+        let paths = match place {
+            Place::At(place) => masker.json_paths(target, place.as_deref()),
+            Place::Anywhere => masker.json_paths_anywhere(target),
+        };
+        Self { masker, paths: if nests { paths.into_strings() } else { paths } }
     }
 
     /// For an answer that holds nothing to be masked.

@@ -18,7 +18,7 @@ use super::upstream::Hearing;
 use super::{FAREWELL_TIMEOUT, agent_failed};
 use crate::policy::Denial;
 use crate::protocol::http::codec::{Fields, ResponseHead};
-use crate::protocol::http::dialect::{Upgrade, WEBSOCKET};
+use crate::protocol::http::dialect::{Asker, Upgrade, WEBSOCKET};
 use crate::protocol::http::rewrite::{self, Plan, Rewriter};
 use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::transcript::Transcript;
@@ -59,6 +59,8 @@ pub(super) struct Delivery<'a> {
     pub(super) grpc: bool,
     /// The target may say nothing for as long as it likes.
     pub(super) endless: bool,
+    /// What a refusal names of the request.
+    pub(super) asker: Asker,
     /// The target has said all.
     pub(super) heard_all: Arc<AtomicBool>,
     /// The request is in the recording, so that its answer has to be.
@@ -79,6 +81,7 @@ impl<'a> Delivery<'a> {
             with_body: true,
             grpc: false,
             endless: false,
+            asker: Asker::default(),
             heard_all: Arc::default(),
             on_record: false,
             begun: false,
@@ -94,7 +97,7 @@ impl<'a> Delivery<'a> {
     /// Says natively that it came to nothing, for the record as well.
     pub(super) async fn refuse(&mut self, denial: Denial) -> Result<Next, Failure> {
         self.served.observe(Observation::Denied(denial.clone())).await?;
-        let (head, body) = self.served.settings.dialect.refusal(&denial);
+        let (head, body) = self.refusal(&denial);
         if self.on_record {
             self.transcript = match self.transcript {
                 Transcript::One { .. } => Transcript::One { chunked: false },
@@ -134,7 +137,12 @@ impl<'a> Delivery<'a> {
             self.cut().await;
             return;
         }
-        let _best_effort = timeout(FAREWELL_TIMEOUT, self.say(self.served.settings.dialect.refusal(why), why)).await;
+        let refusal = self.refusal(why);
+        let _best_effort = timeout(FAREWELL_TIMEOUT, self.say(refusal, why)).await;
+    }
+
+    fn refusal(&self, denial: &Denial) -> (ResponseHead, Bytes) {
+        self.served.settings.dialect.refusal_to(denial, &self.asker)
     }
 
     async fn leave_socket(&mut self, why: &Denial) {

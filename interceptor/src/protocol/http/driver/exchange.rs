@@ -18,7 +18,7 @@ use crate::policy::{Command, Denial, Fault, Permit};
 use crate::protocol::http::BODY_LIMIT;
 use crate::protocol::http::action::{Body, is_grpc};
 use crate::protocol::http::codec::{Length, RequestHead};
-use crate::protocol::http::dialect::Upgrade;
+use crate::protocol::http::dialect::{Meaning, Place, Upgrade};
 use crate::protocol::http::rewrite::{self, Plan};
 use crate::protocol::http::route::Location;
 use crate::protocol::http::transcript::Transcript;
@@ -46,7 +46,7 @@ struct Permitted<'a> {
     sent: Sent,
     permit: Permit,
     /// Where its answer comes from.
-    place: Option<String>,
+    place: Place,
     held: Holding<'a>,
 }
 
@@ -132,9 +132,8 @@ impl<'a> Exchange<'a> {
             Ok(read) => read,
             Err(denial) => return Ok(Err(denial)),
         };
-        let command = self.served.command(&head, &location, &body);
-        let settings = &self.served.settings;
-        let place = settings.dialect.place(&settings.routes, &location);
+        let Meaning { command, place, asker } = self.served.meaning(&head, &location, &body);
+        self.delivery.asker = asker;
         Ok(self.judged(&command).await?.map(|permit| Permitted { head, location, sent, permit, place, held }))
     }
 
@@ -219,7 +218,7 @@ impl<'a> Exchange<'a> {
             if served.settings.dialect.is_open(&head, &location) {
                 Plan::open()
             } else {
-                Plan::new(masker, &served.target.name, place.as_deref())
+                Plan::of(masker, &served.target.name, &place, served.settings.dialect.nests())
             }
         };
         let way = match served.upstreams.reach().await {
@@ -252,6 +251,7 @@ impl<'a> Exchange<'a> {
         }
         match asked {
             Some((upgrade, asked)) => {
+                let place = if let Place::At(place) = place { place } else { None };
                 self.upgraded((upgrade, &asked, &location), (sending, hearing), (plan, place)).await
             }
             None => self.answer((sent, held, over), (sending, hearing), plan).await,

@@ -11,7 +11,7 @@ use super::upstream::Upstreams;
 use crate::mask::Rules;
 use crate::policy::{Command, Denial, Fault, Retry};
 use crate::protocol::http::codec::RequestHead;
-use crate::protocol::http::dialect::Asked;
+use crate::protocol::http::dialect::{Asked, Meaning};
 use crate::protocol::http::route::Location;
 use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::{Settings, action};
@@ -143,14 +143,9 @@ impl<'a> Served<'a> {
         Ok(location)
     }
 
-    pub(super) fn command(
-        &self,
-        head: &RequestHead,
-        location: &Location,
-        body: &action::Body,
-    ) -> crate::policy::Command {
+    pub(super) fn meaning(&self, head: &RequestHead, location: &Location, body: &action::Body) -> Meaning {
         let (target, routes) = (&self.target.name, &self.settings.routes);
-        self.settings.dialect.command(&Asked { target, routes, head, location, body })
+        self.settings.dialect.meaning(&Asked { target, routes, head, location, body })
     }
 
     /// The command of a message on a WebSocket.

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 mod cluster;
 mod socket;
+mod tools;
 mod two;
 
 use super::leg::Left;

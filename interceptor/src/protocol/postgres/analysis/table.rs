@@ -264,6 +264,7 @@ impl<'a> Walker<'a> {
         let facts = Facts {
             http: None,
             k8s: None,
+            mcp: None,
             has_where: !self.unrestricted,
             row_limit,
             functions: self.functions,

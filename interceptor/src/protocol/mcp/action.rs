@@ -1,0 +1,299 @@
+//! From a request to what it would do at a server of the Model Context Protocol, as policies see it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+
+use super::json;
+use super::message::{self, Kind, Message, Said};
+use crate::policy::{Action, ActionName, Command, Facts, McpFacts, Parameter, Resource, ResourceKind};
+use crate::protocol::http::action as http;
+use crate::protocol::http::codec::RequestHead;
+use crate::protocol::http::dialect::{Asked, Asker, Meaning, Place};
+
+/// Fields that say once more what the body says, and that some go by.
+const MIRRORS: &str = "mcp-";
+/// What the values of those stand in that a field cannot have as they are.
+const CODED: (&str, &str) = ("=?base64?", "?=");
+/// Fields that name a session, or how much is sent: a call is the same in every session.
+const OF_ONE_RUN: &[&str] = &["content-length", "last-event-id", "mcp-session-id", "traceparent", "tracestate"];
+/// Parameters of the older transport that name a session.
+const SESSION: &[&str] = &["session_id", "sessionId"];
+
+/// What a request is.
+pub(super) fn meaning(asked: &Asked<'_>) -> Meaning {
+    let Asked { target, head, location, body, routes } = *asked;
+    let mut reading = Reading::new(target, http::doubts(head).collect());
+    if routes.find(&location.segments).is_none() {
+        reading.opaque.push("its path is no endpoint of the server".to_owned());
+    }
+    let said = match head.method.as_str() {
+        "POST" => body
+            .whole()
+            .and_then(|bytes| message::read(head.fields.text("content-type"), http::is_encoded(head), bytes).map(Some)),
+        "GET" | "DELETE" if body.size() == 0 => {
+            reading.act(ActionName::MCP_SESSION, None);
+            Ok(None)
+        }
+        other => Err(format!("nobody knows what {other:.40} is to do there, with a body or without")),
+    };
+    reading.facts.method.clone_from(&head.method);
+    let said = said.unwrap_or_else(|why| {
+        reading.opaque.push(why);
+        None
+    });
+    if let Some(said) = &said {
+        reading.messages(said, head);
+    }
+    let (place, asker) = (reading.place(), said.as_ref().map(asker).unwrap_or_default());
+    let (parameters, fields) = match said {
+        Some(said) => (said.messages.into_iter().map(parameter).collect(), said.values),
+        None => (http::parameters(body), Vec::new()),
+    };
+    let statement = statement(head, &reading).into();
+    let facts = Facts {
+        has_where: true,
+        statements: 1,
+        http: Some(Arc::new(http::facts(head, location, fields, body.size()))),
+        mcp: Some(Arc::new(std::mem::take(&mut reading.facts))),
+        ..Facts::default()
+    };
+    let command = Command {
+        analysis: http::number(),
+        statement,
+        parameters,
+        actions: reading.actions(),
+        facts: Arc::new(facts),
+        in_transaction: false,
+    };
+    Meaning { command, place, asker }
+}
+
+/// What a request was found to do.
+struct Reading<'a> {
+    target: &'a Arc<str>,
+    /// In their order by name, each once.
+    actions: BTreeSet<(ActionName, Resource)>,
+    opaque: Vec<String>,
+    facts: McpFacts,
+    /// Methods, and what they name, for people to read.
+    shown: Vec<String>,
+    /// Where each answer comes from.
+    places: BTreeSet<Option<String>>,
+    /// One of them may hold that to something else.
+    anywhere: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn new(target: &'a Arc<str>, opaque: Vec<String>) -> Self {
+        Self {
+            target,
+            actions: BTreeSet::new(),
+            opaque,
+            facts: McpFacts::default(),
+            shown: Vec::new(),
+            places: BTreeSet::new(),
+            anywhere: false,
+        }
+    }
+
+    fn act(&mut self, name: ActionName, tool: Option<&str>) {
+        let mut path = vec![Arc::clone(self.target)];
+        path.extend(tool.map(Arc::from));
+        let kind = if tool.is_some() { ResourceKind::Tool } else { ResourceKind::Target };
+        self.actions.insert((name, Resource { kind, path }));
+    }
+
+    fn messages(&mut self, said: &Said<'_>, head: &RequestHead) {
+        // A policy looks at one message: what it says of one would count for the others.
+        if said.messages.len() > 1 {
+            self.opaque.push("its body has several messages".to_owned());
+        }
+        for (index, message) in said.messages.iter().enumerate() {
+            let facts = self.message(message);
+            if index == 0 {
+                let within = if said.is_list { "0.params.arguments." } else { "params.arguments." };
+                let arguments = said.values.iter().filter_map(|value| value.strip_prefix(within));
+                let takes = facts.tool.is_some() || facts.prompt.is_some();
+                self.facts = McpFacts { arguments: arguments.filter(|_| takes).map(str::to_owned).collect(), ..facts };
+            }
+        }
+        if let Err(why) = mirrors(head, &self.facts) {
+            self.opaque.push(why);
+        }
+    }
+
+    fn message(&mut self, message: &Message<'_>) -> McpFacts {
+        let mut facts = McpFacts::default();
+        let (method, params) = match &message.kind {
+            Kind::Request { method, params } => (method, params),
+            Kind::Answer => {
+                self.shown.push("an answer".to_owned());
+                self.act(ActionName::MCP_RESPOND, None);
+                return facts;
+            }
+            Kind::Odd(why) => {
+                self.opaque.push((*why).to_owned());
+                self.anywhere = true;
+                return facts;
+            }
+        };
+        facts.method.clone_from(method);
+        if let Err(why) = self.request(method, params, &mut facts) {
+            self.opaque.push(why);
+            self.anywhere = true;
+        }
+        let named = [&facts.tool, &facts.uri, &facts.prompt].into_iter().flatten().next();
+        self.shown.push(one_line(&named.map_or_else(|| method.clone(), |name| format!("{method} {name}"))));
+        facts
+    }
+
+    /// What a request or a notification asks for.
+    fn request(&mut self, method: &str, params: &[(String, &[u8])], facts: &mut McpFacts) -> Result<(), String> {
+        let text = |name: &str| {
+            let member = params.iter().find(|(key, _)| key == name).and_then(|(_, value)| json::string(value));
+            member.filter(|text| !text.is_empty()).ok_or_else(|| format!("{method} has no `{name}` that is a text"))
+        };
+        let action = match method {
+            "tools/call" => {
+                arguments(params)?;
+                let tool = text("name")?;
+                self.act(ActionName::MCP_CALL, Some(&tool));
+                self.places.insert(Some(format!("/{tool}")));
+                facts.tool = Some(tool);
+                return Ok(());
+            }
+            "resources/read" | "resources/subscribe" => {
+                facts.uri = Some(text("uri")?);
+                ActionName::MCP_READ
+            }
+            "prompts/get" => {
+                arguments(params)?;
+                facts.prompt = Some(text("name")?);
+                ActionName::MCP_PROMPT
+            }
+            "tools/list" | "resources/list" | "resources/templates/list" | "prompts/list" => ActionName::MCP_LIST,
+            // The result of a task is that of any tool.
+            "tasks/get" | "tasks/result" | "tasks/list" | "tasks/cancel" => {
+                self.anywhere = true;
+                ActionName::MCP_SESSION
+            }
+            "initialize"
+            | "server/discover"
+            | "ping"
+            | "logging/setLevel"
+            | "completion/complete"
+            | "resources/unsubscribe"
+            | "subscriptions/listen"
+            | "notifications/initialized"
+            | "notifications/cancelled"
+            | "notifications/progress"
+            | "notifications/roots/list_changed"
+            | "notifications/tasks/status"
+            | "notifications/elicitation/complete" => ActionName::MCP_SESSION,
+            other => return Err(format!("nobody knows what {other:.100} does")),
+        };
+        self.act(action, None);
+        self.places.insert(None);
+        Ok(())
+    }
+
+    /// Where the answer comes from. On a stream that was not asked for anything in particular may be the rest of any answer.
+    fn place(&self) -> Place {
+        let mut places = self.places.iter();
+        match (places.next(), places.next()) {
+            (Some(only), None) if !self.anywhere => Place::At(only.clone()),
+            _ => Place::Anywhere,
+        }
+    }
+
+    fn actions(self) -> Arc<[Action]> {
+        let whole = Resource { kind: ResourceKind::Target, path: vec![Arc::clone(self.target)] };
+        let note = (!self.opaque.is_empty()).then(|| self.opaque.join("; ").into());
+        let opaque = note.map(|note| action(ActionName::MCP_OPAQUE, whole, Some(note)));
+        self.actions.into_iter().map(|(name, resource)| action(name, resource, None)).chain(opaque).collect()
+    }
+}
+
+/// Without what would look like more than one line to whoever approves it.
+fn one_line(text: &str) -> String {
+    let shown = |sign: char| if sign.is_control() { sign.escape_unicode().to_string() } else { sign.to_string() };
+    text.chars().map(shown).collect()
+}
+
+fn action(name: ActionName, resource: Resource, note: Option<Arc<str>>) -> Action {
+    Action { name, resource, columns: BTreeSet::new(), tags: Arc::default(), note }
+}
+
+fn arguments(params: &[(String, &[u8])]) -> Result<(), String> {
+    let given = params.iter().find(|(key, _)| key == "arguments").map(|(_, value)| *value);
+    let is_object = given.is_none_or(|value| value == b"null" || json::members(value).is_some());
+    if is_object { Ok(()) } else { Err("its arguments are no object".to_owned()) }
+}
+
+/// Whether what the head says once more is what the body says.
+fn mirrors(head: &RequestHead, facts: &McpFacts) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    for field in &head.fields.0 {
+        let name = field.name.replace('_', "-");
+        let Some(what) = name.strip_prefix(MIRRORS) else { continue };
+        if !seen.insert(name.clone()) {
+            return Err(format!("`{name:.100}` stands twice"));
+        }
+        let value = decoded(&field.value).ok_or_else(|| format!("`{name:.100}` is no text"))?;
+        let agrees = match what {
+            "session-id" | "protocol-version" => true,
+            "method" => value == facts.method,
+            "name" => [&facts.tool, &facts.uri, &facts.prompt].into_iter().flatten().any(|named| *named == value),
+            // Which argument it repeats, only the server's schema says.
+            param if param.starts_with("param-") => facts.arguments.iter().any(|argument| is_value(argument, &value)),
+            _ => false,
+        };
+        if !agrees {
+            return Err(format!("`{name:.100}` says something else than its body, or nothing that is known"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether that is the value of an argument.
+fn is_value(argument: &str, value: &str) -> bool {
+    argument.strip_suffix(value).is_some_and(|path| path.ends_with('='))
+}
+
+fn decoded(value: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(value).ok()?;
+    match text.strip_prefix(CODED.0).and_then(|text| text.strip_suffix(CODED.1)) {
+        Some(coded) => String::from_utf8(BASE64.decode(coded).ok()?).ok(),
+        None => Some(text.to_owned()),
+    }
+}
+
+fn asker(said: &Said<'_>) -> Asker {
+    // What the server has asked is not answered by an error of ours.
+    let asks = said.messages.iter().filter(|message| message.kind != Kind::Answer);
+    Asker { ids: asks.filter_map(|message| message.id).map(str::to_owned).collect(), is_list: said.is_list }
+}
+
+fn parameter(message: Message<'_>) -> Parameter {
+    Parameter { type_oid: 0, binary: false, value: Some(Bytes::from(message.essence)) }
+}
+
+/// What it asks for, and all that the server reads of its head. What names one session, or one run, is left out, so that the
+/// same call finds its grant again; what its messages say are its parameters.
+fn statement(head: &RequestHead, reading: &Reading<'_>) -> String {
+    let whole = http::statement(head);
+    if reading.shown.is_empty() {
+        return whole;
+    }
+    let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
+    let is_session = |pair: &&str| SESSION.contains(&pair.split('=').next().unwrap_or_default());
+    let query: Vec<&str> = query.split('&').filter(|pair| !is_session(pair)).collect();
+    let names_one_run = |line: &&str| OF_ONE_RUN.contains(&line.split(':').next().unwrap_or_default());
+    let fields = whole.lines().skip(1).filter(|line| !names_one_run(line));
+    let first = format!("{}\n{} {path}?{}", reading.shown.join("\n"), head.method, query.join("&"));
+    std::iter::once(first.trim_end_matches('?')).chain(fields).collect::<Vec<_>>().join("\n")
+}
