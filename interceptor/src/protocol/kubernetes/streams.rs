@@ -126,12 +126,12 @@ pub(super) fn upgrade(head: &RequestHead, location: &Location) -> Result<Option<
 }
 
 /// A refusal on a WebSocket that is agreed to for that, of those clients that would ask again over SPDY otherwise (kubectl since
-/// 1.30, which offer version 5): a human who says no is asked once.
+/// 1.30, which offer version 5 alone): a human who says no is asked once.
 pub(super) fn refusal(head: &RequestHead, denial: &Denial) -> Option<(ResponseHead, Bytes)> {
     const VERSION: &str = "v5.channel.k8s.io";
     let location = Location::read(&head.target).ok()?;
     let is_one = Kind::of(&location)? == Kind::Program && matches!(upgrade(head, &location), Ok(Some(WEBSOCKET)));
-    let key = head.fields.text("sec-websocket-key").filter(|_| is_one && offered(head).any(|name| name == VERSION))?;
+    let key = head.fields.text("sec-websocket-key").filter(|_| is_one && offered(head).eq([VERSION]))?;
     // RFC 6455, section 4.2.2.
     let accepted = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
     let accepted = STANDARD.encode(accepted);

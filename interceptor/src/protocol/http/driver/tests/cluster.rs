@@ -705,8 +705,11 @@ async fn clients_that_would_ask_again_are_refused_on_their_socket() {
     assert!(cluster.legs.try_recv().is_err());
     assert!(matches!(cluster.served.await.unwrap(), Ok(Close::Agent)));
     // Others read the answer.
-    for fields in ["Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n", "Sec-WebSocket-Protocol: v9, v5.channel.k8s.io\r\n"]
-    {
+    for fields in [
+        "Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n",
+        "Sec-WebSocket-Protocol: v9, v5.channel.k8s.io\r\n",
+        "Sec-WebSocket-Protocol: v5.channel.k8s.io, v4.channel.k8s.io\r\n",
+    ] {
         let mut cluster = Cluster::new(Answer::Deny);
         cluster.ask(&format!("GET {EXEC}"), &format!("{SOCKET}{fields}")).await;
         assert!(cluster.agent.head().await.starts_with("HTTP/1.1 403 "), "{fields}");
