@@ -24,7 +24,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     assert!(!command.actions.is_empty());
     let reads = ["k8s:get", "k8s:list", "k8s:watch", "k8s:log", "k8s:discover", "k8s:all_namespaces", "k8s:impersonate"];
     let only_reads = command.actions.iter().all(|action| reads.contains(&action.name.as_str()));
-    let method = text.split(' ').next().unwrap_or_default();
+    let method = text.split('\n').next().unwrap_or_default().trim().split(' ').next().unwrap_or_default();
     assert!(!only_reads || matches!(method, "GET" | "HEAD"), "{text}");
     assert!(command.actions.iter().all(|action| &*action.resource.path[0] == "prod"));
 });
