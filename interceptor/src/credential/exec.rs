@@ -18,6 +18,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::source::{SecretSource, SourceError};
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -25,8 +26,10 @@ use crate::secret::{Secret, Unreadable};
 
 /// The most that it may print, in bytes.
 const OUTPUT_LIMIT: u64 = 64 * 1024;
-/// So long before its end a secret is made anew.
-const MARGIN: Duration = Duration::from_secs(60);
+/// So long before its end a secret is made anew, in microseconds.
+const MARGIN_MICROS: i64 = 60_000_000;
+/// How long what is ended may take to end.
+const GRACE: Duration = Duration::from_millis(200);
 /// What plugins are told of what is asked for.
 const INFO: &str =
     r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","spec":{"interactive":false}}"#;
@@ -57,26 +60,25 @@ impl Exec {
         program.is_absolute().then(|| Self { program, arguments, clock: SystemClock::new(), state: Mutex::default() })
     }
 
-    async fn make(&self) -> Result<Secret, SourceError> {
+    /// The secret, and when sessions that have it have to end.
+    async fn make(&self) -> Result<(Secret, Option<Timestamp>), SourceError> {
         let mut state = self.state.lock().await;
         let now = self.clock.now();
-        if let Some((secret, until)) = &state.kept
-            && now.plus(MARGIN) < *until
-        {
-            return Ok(secret.clone());
+        if let Some((secret, until)) = state.kept.as_ref().filter(|(_, until)| now < *until) {
+            return Ok((secret.clone(), Some(*until)));
         }
         let (secret, until) = read(&self.run(&mut state.started).await?)?;
+        // What is about to end, or has, is for this session alone, which its target will tell.
+        let until = until.map(|until| Timestamp(until.0.saturating_sub(MARGIN_MICROS))).filter(|until| now < *until);
         state.kept = until.map(|until| (secret.clone(), until));
-        Ok(secret)
+        Ok((secret, until))
     }
 
     async fn run(&self, started: &mut Option<Child>) -> Result<Secret, SourceError> {
         if let Some(before) = started {
             // A confined daemon may not be let to.
             let _best_effort = before.start_kill();
-            if before.try_wait().map_err(Unreadable::Io)?.is_none() {
-                return Err(SourceError::Hangs);
-            }
+            timeout(GRACE, before.wait()).await.map_err(|_elapsed| SourceError::Hangs)?.map_err(Unreadable::Io)?;
         }
         guarded(&self.program)?;
         let child = started.insert(self.command().spawn().map_err(Unreadable::Io)?);
@@ -116,6 +118,10 @@ impl SecretSource for Exec {
     }
 
     fn fetch(&self) -> BoxFuture<'_, Result<Secret, SourceError>> {
+        Box::pin(async { self.make().await.map(|(secret, _)| secret) })
+    }
+
+    fn fetch_until(&self) -> BoxFuture<'_, Result<(Secret, Option<Timestamp>), SourceError>> {
         Box::pin(self.make())
     }
 }

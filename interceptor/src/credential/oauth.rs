@@ -111,6 +111,8 @@ impl OAuth {
         if let Some((_, why)) = state.failed.as_ref().filter(|(at, _)| now < at.saturating_add(PAUSE)) {
             return Err(SourceError::Issuer(why.clone()));
         }
+        // Whoever waits for it may be gone before it ends: that it was asked is known all the same.
+        state.failed = Some((now, "the issuer did not answer in time".to_owned()));
         match self.ask().await {
             // Nobody knows until when it is good: it is for this session alone.
             Ok((token, None)) => {

@@ -24,6 +24,6 @@ pub use detect::Detector;
 pub use glob::GlobError;
 pub use json::{JsonMasker, JsonPaths, NotJson};
 pub use masker::{Carrier, ColumnMask, Masker, Outcome};
-pub use path::PathError;
+pub use path::{PathError, fold};
 pub use rules::{MAX_PATHS, MAX_RULES, MaskError, Rules};
 pub use text::TextMasker;

@@ -160,7 +160,8 @@ fn quoted(text: &str, quote: char) -> Result<(String, &str), PathError> {
 
 /// A name as it is to readers that see no difference in case: Go's, and many that map names to fields. Signs that only
 /// some of them take for the same (`ſ` and `s`, the Kelvin sign and `k`) are one here.
-pub(super) fn fold(name: &str) -> String {
+#[must_use]
+pub fn fold(name: &str) -> String {
     name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 

@@ -37,6 +37,9 @@ pub const NAME_LIMIT: usize = 64 << 10;
 /// The longest number, in bytes.
 pub const NUMBER_LIMIT: usize = 4 << 10;
 
+/// Bytes of a buffer that are kept from one string to the next.
+const KEPT: usize = 64 << 10;
+
 /// Why it cannot go on. Nothing that comes behind it can be masked either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotJson {
@@ -388,7 +391,12 @@ impl JsonMasker {
     fn element(&mut self) {
         let Some(frame) = self.frames.last().copied() else { return };
         let set = self.sets.get(self.sets.len() - self.paths.words()..).unwrap_or_default();
-        self.paths.element(set, frame.index, &mut self.next);
+        if self.frames.len() == 1 && self.paths.are_of_messages() {
+            self.next.clear();
+            self.next.extend_from_slice(self.paths.start());
+        } else {
+            self.paths.element(set, frame.index, &mut self.next);
+        }
         self.next_mask = self.paths.strictest(&self.next, frame.mask);
     }
 
@@ -511,6 +519,11 @@ impl JsonMasker {
         }
         held.clear();
         self.held = held;
+        for buffer in [&mut self.held, &mut self.decoded, &mut self.text, &mut self.rewritten] {
+            if buffer.capacity() > KEPT {
+                *buffer = Vec::new();
+            }
+        }
     }
 
     /// What stands for a string that holds JSON, in `rewritten`; nothing where it is none that is looked into.

@@ -4,15 +4,25 @@
 //! a bit on where its step leads to that child, and leaves it where it stands if it looks at any depth. The last bit says
 //! that the value is masked, with all below it.
 
+use std::sync::Arc;
+
 use crate::mask::masker::ColumnMask;
 use crate::mask::path::{Child, JsonRule, fold};
 
 /// Paths that apply to an answer, of which each masks something for the identity.
 #[derive(Clone, Debug, Default)]
 pub struct JsonPaths {
+    start: Vec<u64>,
+    /// How many strings in one another are looked into as JSON.
+    strings: u8,
+    table: Arc<Table>,
+}
+
+/// What does not change on the way down.
+#[derive(Debug, Default)]
+struct Table {
     /// Words of a set.
     words: usize,
-    start: Vec<u64>,
     /// Bits that stay: those whose step looks at any depth.
     deep: Vec<u64>,
     /// Bits whose step leads to any child.
@@ -31,8 +41,6 @@ pub struct JsonPaths {
     masks: Vec<(ColumnMask, String)>,
     /// Which of them lead to base64.
     base64: Vec<bool>,
-    /// How many strings in one another are looked into as JSON.
-    strings: u8,
 }
 
 /// How many strings that hold JSON are looked into, one in the other; deeper ones are masked as a whole.
@@ -45,13 +53,14 @@ impl JsonPaths {
         let bits: usize = found.iter().map(|(rule, _)| rule.steps.len() + 1).sum();
         let words = bits.div_ceil(64);
         let empty = vec![0; words];
-        let mut paths = Self { words, ..Self::default() };
-        for set in [&mut paths.start, &mut paths.deep, &mut paths.any, &mut paths.named, &mut paths.accept] {
+        let mut start = empty.clone();
+        let mut paths = Table { words, ..Table::default() };
+        for set in [&mut paths.deep, &mut paths.any, &mut paths.named, &mut paths.accept] {
             set.clone_from(&empty);
         }
         let mut bit = 0;
         for (rule, mask) in found {
-            put(&mut paths.start, bit);
+            put(&mut start, bit);
             for step in &rule.steps {
                 if step.deep {
                     put(&mut paths.deep, bit);
@@ -74,13 +83,18 @@ impl JsonPaths {
             bit += 1;
         }
         paths.names.sort();
-        paths
+        Self { start, strings: 0, table: Arc::new(paths) }
     }
 
     /// The same, for answers in which strings hold JSON: what stands in one counts as if it stood in its place.
     #[must_use]
     pub fn into_strings(self) -> Self {
         Self { strings: STRINGS_LIMIT, ..self }
+    }
+
+    /// Whether each element of an outermost list is an answer of its own.
+    pub(super) fn are_of_messages(&self) -> bool {
+        self.strings == STRINGS_LIMIT
     }
 
     /// Whether strings of values with this set are looked into.
@@ -97,11 +111,11 @@ impl JsonPaths {
     /// Whether nothing is masked by its path.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.masks.is_empty()
+        self.table.masks.is_empty()
     }
 
     pub(super) fn words(&self) -> usize {
-        self.words
+        self.table.words
     }
 
     pub(super) fn start(&self) -> &[u64] {
@@ -109,29 +123,29 @@ impl JsonPaths {
     }
 
     pub(super) fn masks(&self) -> &[(ColumnMask, String)] {
-        &self.masks
+        &self.table.masks
     }
 
     pub(super) fn is_base64(&self, index: u16) -> bool {
-        self.base64.get(usize::from(index)).copied().unwrap_or(false)
+        self.table.base64.get(usize::from(index)).copied().unwrap_or(false)
     }
 
     pub(super) fn mask(&self, index: u16) -> Option<&ColumnMask> {
-        self.masks.get(usize::from(index)).map(|(mask, _)| mask)
+        self.table.masks.get(usize::from(index)).map(|(mask, _)| mask)
     }
 
     /// The strictest mask of a value, and what it is in any case because something above it is masked.
     pub(super) fn strictest(&self, set: &[u64], above: Option<u16>) -> Option<u16> {
-        if !meets(set, &self.accept) {
+        if !meets(set, &self.table.accept) {
             return above;
         }
-        let own = self.accepts.iter().filter(|(bit, _)| has(set, *bit)).map(|(_, mask)| *mask).min();
+        let own = self.table.accepts.iter().filter(|(bit, _)| has(set, *bit)).map(|(_, mask)| *mask).min();
         own.into_iter().chain(above).min()
     }
 
     /// Whether names of children matter to a set.
     pub(super) fn wants_names(&self, set: &[u64]) -> bool {
-        meets(set, &self.named)
+        meets(set, &self.table.named)
     }
 
     /// Whether anything below a value with this set can be masked.
@@ -141,7 +155,7 @@ impl JsonPaths {
 
     /// The set of a child of an array.
     pub(super) fn element(&self, set: &[u64], index: u64, next: &mut Vec<u64>) {
-        let wanted = self.indices.iter().find(|(of, _)| *of == index).map(|(_, bits)| bits.as_slice());
+        let wanted = self.table.indices.iter().find(|(of, _)| *of == index).map(|(_, bits)| bits.as_slice());
         self.descend(set, wanted, next);
     }
 
@@ -154,7 +168,7 @@ impl JsonPaths {
     fn wanted(&self, key: &[u8], folded: &mut Vec<u8>) -> Option<&[u64]> {
         folded.clear();
         if key.is_ascii() {
-            if self.lengths & length_bit(key.len()) == 0 {
+            if self.table.lengths & length_bit(key.len()) == 0 {
                 return None;
             }
             folded.extend_from_slice(key);
@@ -162,15 +176,15 @@ impl JsonPaths {
         } else {
             folded.extend_from_slice(fold(&String::from_utf8_lossy(key)).as_bytes());
         }
-        let found = self.names.binary_search_by(|(name, _)| (**name).cmp(folded)).ok()?;
-        self.names.get(found).map(|(_, bits)| bits.as_slice())
+        let found = self.table.names.binary_search_by(|(name, _)| (**name).cmp(folded)).ok()?;
+        self.table.names.get(found).map(|(_, bits)| bits.as_slice())
     }
 
     fn descend(&self, set: &[u64], wanted: Option<&[u64]>, next: &mut Vec<u64>) {
         next.clear();
         let mut carry = 0;
         let wanted = wanted.unwrap_or_default().iter().copied().chain(std::iter::repeat(0));
-        for (((word, deep), any), wanted) in set.iter().zip(&self.deep).zip(&self.any).zip(wanted) {
+        for (((word, deep), any), wanted) in set.iter().zip(&self.table.deep).zip(&self.table.any).zip(wanted) {
             let moved = word & (any | wanted);
             next.push((moved << 1) | carry | (word & deep));
             carry = moved >> 63;

@@ -248,7 +248,17 @@ fn digest(bytes: &[u8], length: usize) -> String {
 fn shown(head: &RequestHead) -> impl Iterator<Item = String> {
     let fields = head.fields.0.iter().filter(|field| !is_secret(&field.name));
     // As servers read it that see no difference.
-    fields.map(|field| format!("{}: {}", field.name.replace('_', "-"), String::from_utf8_lossy(&field.value)))
+    fields.map(|field| format!("{}: {}", field.name.replace('_', "-"), text(&field.value)))
+}
+
+/// The value of a field. Bytes that are no UTF-8 stand behind a sign that no field can have, so that no two values are one.
+fn text(value: &[u8]) -> String {
+    let mut shown = String::with_capacity(value.len());
+    for chunk in value.utf8_chunks() {
+        shown.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| shown.push_str(&format!("\u{1}{byte:02x}")));
+    }
+    shown
 }
 
 /// The body, as what a grant is bound to beside the statement.

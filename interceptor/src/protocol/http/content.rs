@@ -6,6 +6,10 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::route;
+use crate::mask::fold;
+
+/// Bytes that the values of a body may have, each with where it stands: long keys stand before every value below them.
+pub(in crate::protocol) const TOTAL_LIMIT: usize = 4 << 20;
 
 /// What a body may have to be looked into.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +77,7 @@ fn form(body: &[u8]) -> Result<Content, String> {
 }
 
 fn values(body: &[u8], limits: Limits) -> Result<Content, String> {
-    let mut found = Found { limits, values: Vec::new(), names: Vec::new(), path: Vec::new() };
+    let mut found = Found { limits, total: 0, values: Vec::new(), names: Vec::new(), path: Vec::new() };
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = (&mut found).deserialize(&mut reader).and_then(|()| reader.end());
     read.map_err(|error| format!("its JSON cannot be read in one way: {error}"))?;
@@ -82,6 +86,8 @@ fn values(body: &[u8], limits: Limits) -> Result<Content, String> {
 
 struct Found {
     limits: Limits,
+    /// Bytes of all values.
+    total: usize,
     values: Vec<String>,
     names: Vec<String>,
     path: Vec<String>,
@@ -94,6 +100,11 @@ impl Found {
         }
         if value.len() > self.limits.value {
             return Err(E::custom(format!("a value has more than {} bytes", self.limits.value)));
+        }
+        let length = value.len() + self.path.iter().map(|step| step.len() + 1).sum::<usize>();
+        self.total += length;
+        if self.total > TOTAL_LIMIT {
+            return Err(E::custom(format!("its values, with where they stand, have more than {TOTAL_LIMIT} bytes")));
         }
         self.values.push(format!("{}={value}", self.path.join(".")));
         Ok(())
@@ -163,7 +174,7 @@ impl<'de> Visitor<'de> for &mut Found {
         let mut seen = HashSet::new();
         while let Some(key) = entries.next_key::<String>()? {
             // Which of two values counts is the reader's taste; and some (Go's) see no difference between A and a.
-            if !seen.insert(key.to_lowercase()) {
+            if !seen.insert(fold(&key)) {
                 return Err(A::Error::custom("a key stands twice in one object"));
             }
             if self.path.is_empty() {
@@ -213,10 +224,13 @@ mod tests {
         let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
         let many = format!("[{}1]", "1,".repeat(Limits::default().fields));
         let long = format!("\"{}\"", "x".repeat(Limits::default().value + 1));
+        let heavy = format!("{{\"{}\":[{}1]}}", "k".repeat(20_000), "1,".repeat(300));
         for text in [
             r#"{"a":1,"a":2}"#,
             r#"{"a":1,"\u0061":2}"#,
             r#"{"amount":1,"Amount":2}"#,
+            "{\"argument\u{17f}\":1,\"arguments\":2}",
+            &heavy,
             "{",
             "{} x",
             "{'a':1}",

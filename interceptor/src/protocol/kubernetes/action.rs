@@ -130,7 +130,7 @@ impl Reading<'_> {
         // A body of its own takes the place of what the query says of how to delete.
         let deletes = matches!(request.verb, Verb::Delete | Verb::DeleteCollection);
         if deletes && asked.body.size() > 0 {
-            k8s.dry_run = found.dry_run;
+            k8s.dry_run = found.dry_run && is_own(&request.group);
         }
         let changes = matches!(request.verb, Verb::Create | Verb::Update | Verb::Patch);
         let unread = unread || (request.verb == Verb::Patch && patch.is_none());
@@ -195,7 +195,7 @@ impl Reading<'_> {
             self.opaque.push(format!("`{BREAKING}` breaks what the cluster keeps"));
         }
         // Other subresources than these do not look at it.
-        let tries = matches!(request.subresource.as_deref(), None | Some("status" | "scale"));
+        let tries = matches!(request.subresource.as_deref(), None | Some("status" | "scale")) && is_own(&request.group);
         k8s.dry_run = tries && resource::first(location, "dryRun") == Some("All");
         k8s.label_selector = resource::first(location, "labelSelector").map(str::to_owned);
         k8s.container = resource::first(location, "container").filter(|name| !name.is_empty()).map(str::to_owned);
@@ -279,10 +279,14 @@ fn has_replicas(request: &Request) -> bool {
     match request.group.as_str() {
         CORE => request.resource == "replicationcontrollers",
         "apps" | "extensions" => matches!(request.resource.as_str(), "deployments" | "replicasets" | "statefulsets"),
-        "batch" | "policy" | "autoscaling" => false,
         // What others define may have them.
-        group => !group.ends_with(".k8s.io"),
+        group => !is_own(group),
     }
+}
+
+/// Whether a group is one of the cluster's own. What another server serves, or does not, only that server knows.
+fn is_own(group: &str) -> bool {
+    !group.contains('.') || group.ends_with(".k8s.io")
 }
 
 fn touches_secrets(resource: &Resource) -> bool {

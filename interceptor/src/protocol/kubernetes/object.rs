@@ -3,6 +3,8 @@
 //! Names of fields are looked for wherever they stand, so that no kind of object has to be known, and without regard to case.
 //! That finds too much rather than too little.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
 use super::action::BREAKING;
@@ -100,7 +102,7 @@ pub(super) fn read(body: &Value, patch: Option<Patch>, facts: &mut KubernetesFac
 /// What nobody wants, wherever it stands: masks that are written back in the place of what they hide, and what breaks a cluster.
 fn look_for_harm(value: &Value, found: &mut Found) {
     match value {
-        Value::String(text) if text.starts_with("[masked") || text.starts_with("W21hc2tlZ") => {
+        Value::String(text) if is_mask(text.as_bytes()) || BASE64.decode(text).is_ok_and(|plain| is_mask(&plain)) => {
             found.opaque = Some("it writes what was masked back in the place of what it hides".to_owned());
         }
         Value::Array(items) => items.iter().for_each(|item| look_for_harm(item, found)),
@@ -112,6 +114,13 @@ fn look_for_harm(value: &Value, found: &mut Found) {
         }
         _ => {}
     }
+}
+
+/// Whether that is what stands in the place of a masked value, of whichever transform.
+fn is_mask(text: &[u8]) -> bool {
+    let token =
+        text.strip_prefix(b"tok_").is_some_and(|rest| rest.len() == 26 && rest.iter().all(u8::is_ascii_alphanumeric));
+    token || text.starts_with(b"[masked") || text.starts_with(b"***")
 }
 
 /// What stands at the top of an object.
@@ -409,7 +418,11 @@ mod tests {
 
     #[test]
     fn masks_are_not_written_back() {
-        for body in [json!({"stringData": {"p": "[masked:secret]"}}), json!({"data": {"p": "W21hc2tlZDpzZWNyZXRd"}})] {
+        let token = "tok_abcdefghijklmnopqrstuvwxyz";
+        for text in ["[masked:secret]", "****abcd", token] {
+            let body = json!({"stringData": {"p": text}, "data": {"p": BASE64.encode(text)}});
+            assert!(facts(&body, Some(Patch::Merge)).1.opaque.is_some(), "{body}");
+            let body = json!({"data": {"p": BASE64.encode(text)}});
             assert!(facts(&body, Some(Patch::Merge)).1.opaque.is_some(), "{body}");
         }
         assert!(facts(&json!({BREAKING: true}), None).1.opaque.is_some());

@@ -6,14 +6,21 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 
 use super::json;
 use super::message::{self, Kind, Message, Said};
+use crate::mask::fold;
 use crate::policy::{Action, ActionName, Command, Facts, McpFacts, Parameter, Resource, ResourceKind};
 use crate::protocol::http::action as http;
 use crate::protocol::http::codec::RequestHead;
+use crate::protocol::http::content::{self, Limits};
 use crate::protocol::http::dialect::{Asked, Asker, Meaning, Place};
 
+/// The longest name of a tool or a prompt, or uri, in bytes.
+const NAME_LIMIT: usize = 1024;
+/// Parameters that servers go by.
+const KNOWN: &[&str] = &["name", "arguments", "uri", "task", "_meta", "ref", "argument", "cursor"];
 /// Fields that say once more what the body says, and that some go by.
 const MIRRORS: &str = "mcp-";
 /// What the values of those stand in that a field cannot have as they are.
@@ -48,12 +55,13 @@ pub(super) fn meaning(asked: &Asked<'_>) -> Meaning {
     if let Some(said) = &said {
         reading.messages(said, head);
     }
-    let (place, asker) = (reading.place(), said.as_ref().map(asker).unwrap_or_default());
+    let asker = said.as_ref().map(asker).unwrap_or_default();
+    let answers = said.as_ref().is_some_and(|said| said.messages.iter().any(|message| message.kind == Kind::Answer));
     let (parameters, fields) = match said {
         Some(said) => (said.messages.into_iter().map(parameter).collect(), said.values),
         None => (http::parameters(body), Vec::new()),
     };
-    let statement = statement(head, &reading).into();
+    let statement = statement(head, &reading, answers).into();
     let facts = Facts {
         has_where: true,
         statements: 1,
@@ -69,7 +77,8 @@ pub(super) fn meaning(asked: &Asked<'_>) -> Meaning {
         facts: Arc::new(facts),
         in_transaction: false,
     };
-    Meaning { command, place, asker }
+    // Servers answer by the id alone: what comes may be the answer to whatever else has the same.
+    Meaning { command, place: Place::Anywhere, asker }
 }
 
 /// What a request was found to do.
@@ -81,23 +90,11 @@ struct Reading<'a> {
     facts: McpFacts,
     /// Methods, and what they name, for people to read.
     shown: Vec<String>,
-    /// Where each answer comes from.
-    places: BTreeSet<Option<String>>,
-    /// One of them may hold that to something else.
-    anywhere: bool,
 }
 
 impl<'a> Reading<'a> {
     fn new(target: &'a Arc<str>, opaque: Vec<String>) -> Self {
-        Self {
-            target,
-            actions: BTreeSet::new(),
-            opaque,
-            facts: McpFacts::default(),
-            shown: Vec::new(),
-            places: BTreeSet::new(),
-            anywhere: false,
-        }
+        Self { target, actions: BTreeSet::new(), opaque, facts: McpFacts::default(), shown: Vec::new() }
     }
 
     fn act(&mut self, name: ActionName, tool: Option<&str>) {
@@ -109,8 +106,8 @@ impl<'a> Reading<'a> {
 
     fn messages(&mut self, said: &Said<'_>, head: &RequestHead) {
         // A policy looks at one message: what it says of one would count for the others.
-        if said.messages.len() > 1 {
-            self.opaque.push("its body has several messages".to_owned());
+        if said.is_list {
+            self.opaque.push("its body is a list of messages".to_owned());
         }
         for (index, message) in said.messages.iter().enumerate() {
             let facts = self.message(message);
@@ -118,7 +115,9 @@ impl<'a> Reading<'a> {
                 let within = if said.is_list { "0.params.arguments." } else { "params.arguments." };
                 let arguments = said.values.iter().filter_map(|value| value.strip_prefix(within));
                 let takes = facts.tool.is_some() || facts.prompt.is_some();
-                self.facts = McpFacts { arguments: arguments.filter(|_| takes).map(str::to_owned).collect(), ..facts };
+                let mut arguments: BTreeSet<String> = arguments.filter(|_| takes).map(str::to_owned).collect();
+                self.unpack(&mut arguments);
+                self.facts = McpFacts { arguments, ..facts };
             }
         }
         if let Err(why) = mirrors(head, &self.facts) {
@@ -137,37 +136,65 @@ impl<'a> Reading<'a> {
             }
             Kind::Odd(why) => {
                 self.opaque.push((*why).to_owned());
-                self.anywhere = true;
                 return facts;
             }
         };
         facts.method.clone_from(method);
         if let Err(why) = self.request(method, params, &mut facts) {
             self.opaque.push(why);
-            self.anywhere = true;
+        }
+        if params.iter().any(|(key, _)| key == "inputResponses") {
+            self.act(ActionName::MCP_RESPOND, None);
         }
         let named = [&facts.tool, &facts.uri, &facts.prompt].into_iter().flatten().next();
         self.shown.push(one_line(&named.map_or_else(|| method.clone(), |name| format!("{method} {name}"))));
         facts
     }
 
+    /// Some servers read an argument that is a text as the JSON that stands in it: its values are told as well.
+    fn unpack(&mut self, arguments: &mut BTreeSet<String>) {
+        let mut inner = Vec::new();
+        for argument in arguments.iter() {
+            let Some((name, text)) = split(argument) else { continue };
+            if !text.trim_start().starts_with(['{', '[']) || serde_json::from_str::<IgnoredAny>(text).is_err() {
+                continue;
+            }
+            match content::read(Some("application/json"), false, text.as_bytes(), Limits::default()) {
+                Ok(content) => inner.extend(content.values.into_iter().map(|value| format!("{name}.{value}"))),
+                Err(why) => self.opaque.push(format!("`{name:.100}` is a text that holds JSON: {why}")),
+            }
+        }
+        arguments.extend(inner);
+    }
+
     /// What a request or a notification asks for.
     fn request(&mut self, method: &str, params: &[(String, &[u8])], facts: &mut McpFacts) -> Result<(), String> {
         let text = |name: &str| {
             let member = params.iter().find(|(key, _)| key == name).and_then(|(_, value)| json::string(value));
-            member.filter(|text| !text.is_empty()).ok_or_else(|| format!("{method} has no `{name}` that is a text"))
+            let fits = |text: &String| !text.is_empty() && text.len() <= NAME_LIMIT;
+            member
+                .filter(fits)
+                .ok_or_else(|| format!("{method} has no `{name}` that is a text of {NAME_LIMIT} bytes at most"))
         };
+        // Some servers see no difference in case.
+        let twin = params.iter().find(|(key, _)| !KNOWN.contains(&key.as_str()) && KNOWN.contains(&fold(key).as_str()));
+        if let Some((key, _)) = twin {
+            return Err(format!("some servers take `{key:.40}` for what others do not"));
+        }
         let action = match method {
             "tools/call" => {
                 arguments(params)?;
                 let tool = text("name")?;
                 self.act(ActionName::MCP_CALL, Some(&tool));
-                self.places.insert(Some(format!("/{tool}")));
                 facts.tool = Some(tool);
                 return Ok(());
             }
             "resources/read" | "resources/subscribe" => {
-                facts.uri = Some(text("uri")?);
+                let uri = text("uri")?;
+                if !is_normal(&uri) {
+                    return Err("its uri is one that servers write otherwise before they go by it".to_owned());
+                }
+                facts.uri = Some(uri);
                 ActionName::MCP_READ
             }
             "prompts/get" => {
@@ -176,16 +203,18 @@ impl<'a> Reading<'a> {
                 ActionName::MCP_PROMPT
             }
             "tools/list" | "resources/list" | "resources/templates/list" | "prompts/list" => ActionName::MCP_LIST,
-            // The result of a task is that of any tool.
+            // The result of a task is that of any tool, and of anybody who has the same credential at the server.
             "tasks/get" | "tasks/result" | "tasks/list" | "tasks/cancel" => {
-                self.anywhere = true;
-                ActionName::MCP_SESSION
+                return Err("a task may be anybody's, and its result that of any tool".to_owned());
             }
+            "subscriptions/listen" if params.iter().any(|(_, value)| names_resources(value)) => {
+                return Err("it follows resources".to_owned());
+            }
+            "completion/complete" => ActionName::MCP_PROMPT,
             "initialize"
             | "server/discover"
             | "ping"
             | "logging/setLevel"
-            | "completion/complete"
             | "resources/unsubscribe"
             | "subscriptions/listen"
             | "notifications/initialized"
@@ -197,17 +226,7 @@ impl<'a> Reading<'a> {
             other => return Err(format!("nobody knows what {other:.100} does")),
         };
         self.act(action, None);
-        self.places.insert(None);
         Ok(())
-    }
-
-    /// Where the answer comes from. On a stream that was not asked for anything in particular may be the rest of any answer.
-    fn place(&self) -> Place {
-        let mut places = self.places.iter();
-        match (places.next(), places.next()) {
-            (Some(only), None) if !self.anywhere => Place::At(only.clone()),
-            _ => Place::Anywhere,
-        }
     }
 
     fn actions(self) -> Arc<[Action]> {
@@ -261,7 +280,60 @@ fn mirrors(head: &RequestHead, facts: &McpFacts) -> Result<(), String> {
 
 /// Whether that is the value of an argument.
 fn is_value(argument: &str, value: &str) -> bool {
-    argument.strip_suffix(value).is_some_and(|path| path.ends_with('='))
+    split(argument).is_some_and(|(_, own)| own == value)
+}
+
+/// Where a value stands, and the value. A key that has a `=` in it stands in quotes.
+fn split(argument: &str) -> Option<(&str, &str)> {
+    let (mut quoted, mut escaped) = (false, false);
+    let at = argument.bytes().position(|byte| {
+        let ends = byte == b'=' && !quoted;
+        quoted ^= byte == b'"' && !escaped;
+        escaped = byte == b'\\' && quoted && !escaped;
+        ends
+    })?;
+    Some((argument.get(..at)?, argument.get(at + 1..)?))
+}
+
+/// Whether parameters name resources, somewhere.
+fn names_resources(value: &[u8]) -> bool {
+    const WORD: &[u8] = b"resourcesubscriptions";
+    // What is escaped may be anything.
+    value.contains(&b'\\') || value.to_ascii_lowercase().windows(WORD.len()).any(|part| part == WORD)
+}
+
+/// Whether a uri stands as servers write it before they go by it (the URL standard, section 4.5): they take steps with dots out
+/// of it, blanks, and more.
+fn is_normal(uri: &str) -> bool {
+    const SPECIAL: &[&str] = &["http", "https", "ws", "wss", "ftp", "file"];
+    let Some((scheme, rest)) = uri.split_once(':') else { return false };
+    let is_scheme = scheme.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase())
+        && scheme.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte));
+    let odd = |byte: u8| !byte.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&byte);
+    if !is_scheme || rest.bytes().any(odd) {
+        return false;
+    }
+    let special = SPECIAL.contains(&scheme);
+    let path = match rest.strip_prefix("//") {
+        Some(rest) => {
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            let (host, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
+            let is_host = !host.bytes().any(|byte| byte.is_ascii_uppercase() || b"%@:".contains(&byte));
+            let is_file = scheme == "file";
+            if !is_host
+                || (is_file && host == "localhost")
+                || (special && !is_file && (host.is_empty() || path.is_empty()))
+            {
+                return false;
+            }
+            path
+        }
+        None if special => return false,
+        None => rest,
+    };
+    let steps = path.split(['?', '#']).next().unwrap_or_default();
+    let dots = |step: &str| matches!(step.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    !steps.split('/').any(dots)
 }
 
 fn decoded(value: &[u8]) -> Option<String> {
@@ -284,9 +356,10 @@ fn parameter(message: Message<'_>) -> Parameter {
 
 /// What it asks for, and all that the server reads of its head. What names one session, or one run, is left out, so that the
 /// same call finds its grant again; what its messages say are its parameters.
-fn statement(head: &RequestHead, reading: &Reading<'_>) -> String {
+fn statement(head: &RequestHead, reading: &Reading<'_>, answers: bool) -> String {
     let whole = http::statement(head);
-    if reading.shown.is_empty() {
+    // An answer is to what one session was asked.
+    if reading.shown.is_empty() || answers {
         return whole;
     }
     let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));

@@ -44,9 +44,9 @@ fn messages_are_actions() {
         (request("tools/list", "{}"), "mcp:list crm"),
         (request("resources/templates/list", r#"{"cursor":"x"}"#), "mcp:list crm"),
         (request("initialize", "{}"), "mcp:session crm"),
-        (request("tasks/result", r#"{"taskId":"1"}"#), "mcp:session crm"),
+        (request("completion/complete", r#"{"ref":{}}"#), "mcp:prompt crm"),
+        (request("subscriptions/listen", r#"{"notifications":{}}"#), "mcp:session crm"),
         (r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned(), "mcp:session crm"),
-        (r#"[{"jsonrpc":"2.0","method":"ping","id":"a"}]"#.to_owned(), "mcp:session crm"),
         (r#"{"jsonrpc":"2.0","id":0,"result":{"action":"accept"}}"#.to_owned(), "mcp:respond crm"),
         (r#"{"jsonrpc":"2.0","id":"x","error":{"code":-1,"message":"no"}}"#.to_owned(), "mcp:respond crm"),
     ] {
@@ -86,6 +86,30 @@ fn what_cannot_be_known_is_opaque() {
         (HEAD.to_owned(), "ping".to_owned()),
         (HEAD.to_owned(), "3".to_owned()),
         (HEAD.to_owned(), "[]".to_owned()),
+        (HEAD.to_owned(), format!("[{ping}]")),
+        (HEAD.to_owned(), request("tasks/result", r#"{"taskId":"1"}"#)),
+        (
+            HEAD.to_owned(),
+            request("subscriptions/listen", r#"{"notifications":{"resourceSubscriptions":["file:///a"]}}"#),
+        ),
+        (
+            HEAD.to_owned(),
+            request("subscriptions/listen", r#"{"notifications":{"resourceSubscript\u0069ons":["file:///a"]}}"#),
+        ),
+        // What some servers read otherwise.
+        (HEAD.to_owned(), call(r#"{"name":"delete","Arguments":{"force":true}}"#)),
+        (HEAD.to_owned(), call("{\"name\":\"refund\",\"argument\u{17f}\":{\"amount\":5000}}")),
+        (HEAD.to_owned(), call(r#"{"name":"get","arguments":{"who":"{\"id\":1,\"id\":2}"}}"#)),
+        (HEAD.to_owned(), call(&format!(r#"{{"name":"{}"}}"#, "x".repeat(2000)))),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"file:///srv/docs/../../etc/passwd"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"file:///srv/%2E%2e/etc"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"FILE:///etc/passwd"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"fi\tle:///etc/passwd"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":" file:///etc/passwd"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"file:/etc/passwd"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"file://localhost/etc"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"http://Host/a"}"#)),
+        (format!("{HEAD}\nmcp-param-region: eu"), call(r#"{"name":"get","arguments":{"region":"x=eu"}}"#)),
         (HEAD.to_owned(), format!("[[{ping}]]")),
         (HEAD.to_owned(), format!("{ping}{ping}")),
         (HEAD.to_owned(), format!("[{}]", vec![ping.as_str(); message::MESSAGES_LIMIT + 1].join(","))),
@@ -206,16 +230,38 @@ fn a_grant_is_for_a_call_and_not_for_one_run() {
 }
 
 #[test]
-fn answers_come_from_a_tool_or_from_anywhere() {
-    let place = |head: &str, body: &str| asked(head, body).place;
-    assert_eq!(place(HEAD, &call(r#"{"name":"get"}"#)), Place::At(Some("/get".to_owned())));
-    assert_eq!(place(HEAD, &request("tools/list", "{}")), Place::At(None));
-    assert_eq!(place(HEAD, &request("tasks/result", "{}")), Place::Anywhere);
-    assert_eq!(place(HEAD, &request("admin/reset", "{}")), Place::Anywhere);
-    assert_eq!(place(HEAD, "no"), Place::Anywhere);
-    // The rest of any answer.
-    assert_eq!(place("GET /mcp HTTP/1.1\nlast-event-id: 7", ""), Place::Anywhere);
-    let batch = format!("[{},{}]", call(r#"{"name":"get"}"#), call(r#"{"name":"delete"}"#));
-    assert_eq!(place(HEAD, &batch), Place::Anywhere);
+fn an_answer_may_be_to_whatever_has_the_same_id() {
+    for body in [call(r#"{"name":"get"}"#), request("tools/list", "{}"), "no".to_owned()] {
+        assert_eq!(asked(HEAD, &body).place, Place::Anywhere, "{body}");
+    }
+    assert_eq!(asked("GET /mcp HTTP/1.1\nlast-event-id: 7", "").place, Place::Anywhere);
     assert!(is_place("/get") && !is_place("/") && !is_place("get"));
+}
+
+#[test]
+fn texts_that_hold_json_are_told_as_what_they_hold() {
+    let body = call(r#"{"name":"get","arguments":{"customer":"{\"id\":7}","note":"{no","a=b":"[1]"}}"#);
+    let facts = asked(HEAD, &body).command.facts.mcp.clone().unwrap();
+    let has = |argument: &str| facts.arguments.contains(argument);
+    assert!(has("customer.id=7") && has(r#"customer={"id":7}"#) && has("note={no") && has(r#""a=b".0=1"#), "{facts:?}");
+}
+
+#[test]
+fn answers_within_requests_are_answers_and_stay_with_their_session() {
+    let body = call(r#"{"name":"get","inputResponses":{"confirm":{"action":"accept"}}}"#);
+    assert_eq!(actions(HEAD, &body), ["mcp:call crm/get", "mcp:respond crm"]);
+    let answer = |session: &str| {
+        let head = format!("{HEAD}\nmcp-session-id: {session}");
+        asked(&head, r#"{"jsonrpc":"2.0","id":0,"result":{"action":"accept"}}"#).command.statement.to_string()
+    };
+    assert_ne!(answer("a"), answer("b"));
+}
+
+#[test]
+fn uris_pass_that_servers_leave_as_they_are() {
+    for uri in ["file:///a/b.txt", "file://server/a", "https://h/a?b=c#d", "custom:x/y", "repo://owner.x/a..b"] {
+        let body = request("resources/read", &format!(r#"{{"uri":"{uri}"}}"#));
+        let found = actions(HEAD, &body);
+        assert_eq!(found, ["mcp:read crm"], "{uri}");
+    }
 }

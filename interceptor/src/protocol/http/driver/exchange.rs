@@ -133,6 +133,8 @@ impl<'a> Exchange<'a> {
             Err(denial) => return Ok(Err(denial)),
         };
         let Meaning { command, place, asker } = self.served.meaning(&head, &location, &body);
+        let told = command.facts.http.as_ref().map_or(0, |http| http.fields.iter().map(String::len).sum());
+        held.set(sent.known.len() + told)?;
         self.delivery.asker = asker;
         Ok(self.judged(&command).await?.map(|permit| Permitted { head, location, sent, permit, place, held }))
     }

@@ -118,11 +118,13 @@ async fn results_are_masked_in_structure_in_text_and_in_streams() {
         assert!(body.contains(r#""structuredContent":{"email":"[masked:pii]","name":"Ada"}"#), "{body}");
         assert!(!scene.recorded().contains("ada@x.example") && !scene.recorded().contains("t0k"));
     }
-    // Another tool has another place; what is of the whole server, and detectors, are everywhere.
-    let mut scene = tools(Answer::Permit(&["card", "pii"]), &answers("application/json", &result));
-    let (_, body) = scene.ask(post(&CALL.replace("get_customer", "other"))).await;
-    let body = String::from_utf8(body).unwrap();
-    assert!(body.contains("ada@x.example") && !body.contains(CARD) && !body.contains("t0k"), "{body}");
+    // Servers answer by the id alone: what comes may be the answer to another call that has it, and may come in a list.
+    for told in [result.clone(), format!("[{result}]")] {
+        let mut scene = tools(Answer::Permit(&["card", "pii"]), &answers("application/json", &told));
+        let (_, body) = scene.ask(post(&CALL.replace("get_customer", "other"))).await;
+        let body = String::from_utf8(body).unwrap();
+        assert!(!body.contains("ada@x.example") && !body.contains(CARD) && !body.contains("t0k"), "{body}");
+    }
     // The rest of an answer that was broken off may be any tool's.
     for asked in [
         "GET /mcp HTTP/1.1\r\nHost: crm\r\nLast-Event-ID: 3\r\n\r\n".to_owned(),
