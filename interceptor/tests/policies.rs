@@ -47,7 +47,7 @@ fn every_shipped_case_comes_out_as_it_says() {
 
 /// All shipped policies, as the daemon loads them.
 fn together() -> Policies {
-    let files = ["baseline", "analyst-readonly", "migration-bot"]
+    let files = ["baseline", "baseline-kubernetes", "baseline-mcp", "analyst-readonly", "migration-bot"]
         .map(|name| (name, fs::read_to_string(shipped().join(format!("{name}.cedar"))).unwrap()));
     Policies::load(&files).unwrap_or_else(|errors| panic!("{errors:#?}"))
 }
@@ -55,7 +55,7 @@ fn together() -> Policies {
 #[test]
 fn every_shipped_rule_has_an_id_and_every_forbid_explains_itself() {
     assert!(together().ids().all(|id| !id.contains('#')));
-    for name in ["baseline", "analyst-readonly", "migration-bot"] {
+    for name in ["baseline", "baseline-kubernetes", "baseline-mcp", "analyst-readonly", "migration-bot"] {
         let text = fs::read_to_string(shipped().join(format!("{name}.cedar"))).unwrap();
         let count = |needle: &str| text.lines().filter(|line| line.starts_with(needle)).count();
         assert_eq!(count("forbid"), count("@reason"), "{name}");

@@ -329,8 +329,12 @@ impl Stage {
         fs::set_permissions(self.path("orders_rw.password"), fs::Permissions::from_mode(0o600))?;
         let policies = self.path("policies");
         fs::create_dir_all(&policies)?;
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/baseline.cedar");
-        fs::copy(shipped, policies.join("baseline.cedar"))?;
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+        let more = ["kubernetes", "mcp"].into_iter();
+        let more = more.filter(|name| script.configuration.contains(&format!("protocol = \"{name}\"")));
+        for name in more.map(|name| format!("baseline-{name}.cedar")).chain(["baseline.cedar".to_owned()]) {
+            fs::copy(shipped.join(&name), policies.join(&name))?;
+        }
         fs::write(policies.join("stage.cedar"), STAGE_POLICIES)?;
         fs::write(policies.join("test.cedar"), &script.policies)?;
         fs::write(self.path("interceptor.toml"), self.configuration(&script.configuration))?;

@@ -88,8 +88,8 @@ stream_server_address = "127.0.0.1"
 disable_apparmor = true
 restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "/nonexistent"
-conf_dir = "/nonexistent"
+bin_dir = "{directory}/cni/bin"
+conf_dir = "{directory}/cni/conf"
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "native"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
