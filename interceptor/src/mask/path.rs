@@ -141,7 +141,7 @@ fn bracket(text: &str) -> Result<(Child, &str), PathError> {
     }
 }
 
-/// A name in quotes, of which a backslash, a quote, and `\uXXXX` may be escaped.
+/// A name in quotes, of which a backslash, a slash and quotes may be escaped.
 fn quoted(text: &str, quote: char) -> Result<(String, &str), PathError> {
     let mut name = String::new();
     let mut signs = text.char_indices();

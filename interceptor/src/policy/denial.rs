@@ -53,6 +53,32 @@ pub struct Denial {
     pub session: SessionId,
 }
 
+impl Retry {
+    /// In words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Later => "later",
+            Self::AfterApproval => "after approval",
+        }
+    }
+}
+
+impl Denial {
+    /// All that it says in one line, for clients that show no more than that.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut line = format!("interceptor: {}: {}", self.what, self.reason);
+        for (name, value) in [("rule", &self.rule), ("remedy", &self.remedy)] {
+            if let Some(value) = value {
+                line.push_str(&format!("; {name}: {value}"));
+            }
+        }
+        line + &format!("; retry: {}; session: {}", self.retry.as_str(), self.session)
+    }
+}
+
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, self.reason)

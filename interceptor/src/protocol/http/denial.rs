@@ -36,17 +36,10 @@ pub(super) fn grpc(denial: &Denial) -> ResponseHead {
         (Fault::Upstream, _) | (Fault::Interceptor, Retry::Later) => "14",
         _ => "7",
     };
-    let mut text = format!("interceptor: {}: {}", denial.what, denial.reason);
-    for (name, value) in [("rule", &denial.rule), ("remedy", &denial.remedy)] {
-        if let Some(value) = value {
-            text.push_str(&format!("; {name}: {value}"));
-        }
-    }
-    text.push_str(&format!("; session: {}", denial.session));
     let fields = Fields(vec![
         field("content-type", "application/grpc"),
         field("grpc-status", status),
-        field("grpc-message", &escaped(&text)),
+        field("grpc-message", &escaped(&denial.line())),
     ]);
     ResponseHead { status: 200, reason: "OK".to_owned(), fields, length: Length::Known(0) }
 }
@@ -62,11 +55,6 @@ fn field(name: &str, value: &str) -> Field {
 }
 
 fn answer((status, reason): (u16, &'static str), denial: &Denial) -> (ResponseHead, Bytes) {
-    let retry = match denial.retry {
-        Retry::Never => "never",
-        Retry::Later => "later",
-        Retry::AfterApproval => "after approval",
-    };
     let document = json!({
         "type": "about:blank",
         "title": reason,
@@ -75,7 +63,7 @@ fn answer((status, reason): (u16, &'static str), denial: &Denial) -> (ResponseHe
         "rule": denial.rule,
         "reason": denial.reason,
         "remedy": denial.remedy,
-        "retry": retry,
+        "retry": denial.retry.as_str(),
         "session": denial.session.to_string(),
     });
     let body = document.to_string();

@@ -63,8 +63,12 @@ use crate::tls;
 use crate::tls::authority::Name;
 
 /// The registry line.
-pub const REGISTRATION: Registration =
-    Registration { name: "http", default_port: 443, alpn: &[TWO, ONE], protocol: &Http };
+pub const REGISTRATION: Registration = Registration {
+    name: "http",
+    default_port: 443,
+    alpn: &[TWO, ONE],
+    protocol: &Spoken { replayer: || Box::new(replay::Replay::default()) },
+};
 
 /// What HTTP/1.1 is called in ALPN.
 pub(super) const ONE: &[u8] = b"http/1.1";
@@ -135,11 +139,14 @@ impl Config {
     }
 }
 
-/// The protocol.
+/// The protocol, for every family of services that speaks it: which that is, the target's settings say.
 #[derive(Clone, Copy, Debug)]
-pub struct Http;
+pub(super) struct Spoken {
+    /// What reads its recordings.
+    pub(super) replayer: fn() -> Box<dyn Replayer>,
+}
 
-impl Protocol for Http {
+impl Protocol for Spoken {
     fn sniff(&self, first: &[u8]) -> Sniff {
         sniff(first)
     }
@@ -157,12 +164,12 @@ impl Protocol for Http {
     }
 
     fn replayer(&self) -> Box<dyn Replayer> {
-        Box::new(replay::Replay::default())
+        (self.replayer)()
     }
 }
 
 /// A handshake of TLS, or a method and a space.
-pub(super) fn sniff(first: &[u8]) -> Sniff {
+fn sniff(first: &[u8]) -> Sniff {
     const LONGEST_METHOD: usize = 24;
     match first {
         [0x16, 3, ..] => return Sniff::Match,

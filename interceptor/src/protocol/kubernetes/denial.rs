@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::policy::{Denial, Fault, Retry};
+use crate::policy::{Denial, Fault};
 use crate::protocol::http::codec::{Field, Fields, Length, ResponseHead};
 
 /// The answer: its head, and its body. Clients show the message of whatever is not 401: that one they word themselves.
@@ -26,24 +26,12 @@ pub(super) fn status(denial: &Denial) -> (ResponseHead, Bytes) {
 
 /// The same as a document of its own.
 pub(super) fn document(denial: &Denial, (code, reason): (u16, &str)) -> serde_json::Value {
-    let retry = match denial.retry {
-        Retry::Never => "never",
-        Retry::Later => "later",
-        Retry::AfterApproval => "after approval",
-    };
-    let mut message = format!("interceptor: {}: {}", denial.what, denial.reason);
-    for (name, value) in [("rule", &denial.rule), ("remedy", &denial.remedy)] {
-        if let Some(value) = value {
-            message.push_str(&format!("; {name}: {value}"));
-        }
-    }
     let session = denial.session.to_string();
-    message.push_str(&format!("; retry: {retry}; session: {session}"));
     let causes = [
         ("Rule", denial.rule.as_deref()),
         ("Reason", Some(denial.reason.as_str())),
         ("Remedy", denial.remedy.as_deref()),
-        ("Retry", Some(retry)),
+        ("Retry", Some(denial.retry.as_str())),
         ("Session", Some(session.as_str())),
     ];
     let causes: Vec<_> = causes
@@ -55,7 +43,7 @@ pub(super) fn document(denial: &Denial, (code, reason): (u16, &str)) -> serde_js
         "apiVersion": "v1",
         "metadata": {},
         "status": "Failure",
-        "message": message,
+        "message": denial.line(),
         "reason": reason,
         "details": {"causes": causes},
         "code": code,
@@ -65,6 +53,7 @@ pub(super) fn document(denial: &Denial, (code, reason): (u16, &str)) -> serde_js
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Retry;
     use crate::telemetry::SessionId;
 
     #[test]

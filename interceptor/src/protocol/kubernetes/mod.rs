@@ -43,30 +43,31 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::http::codec::{RequestHead, ResponseHead};
 use super::http::dialect::{Asked, Dialect, Upgrade};
-use super::http::driver::{self, Next, Opened};
+use super::http::driver::{Next, Opened};
 use super::http::rewrite;
 use super::http::route::{Location, Routes};
-use super::http::{Config, ONE, Settings, TWO, sniff};
-use super::{Close, Conn, Failure, Gate, Protocol, Question, Registration, Replayer, Sniff, Target};
+use super::http::{Config, ONE, Settings, Spoken, TWO};
+use super::{Failure, Registration};
 use crate::policy::{Command, Denial};
-use crate::tls;
 use crate::tls::authority::Name;
 use resource::Named;
 
 /// The registry line.
-pub const REGISTRATION: Registration =
-    Registration { name: "kubernetes", default_port: 6443, alpn: &[TWO, ONE], protocol: &Kubernetes };
+pub const REGISTRATION: Registration = Registration {
+    name: "kubernetes",
+    default_port: 6443,
+    alpn: &[TWO, ONE],
+    protocol: &Spoken { replayer: || Box::new(replay::Cluster::default()) },
+};
 
-/// The protocol, and what it makes of HTTP.
+/// What the protocol makes of HTTP.
 #[derive(Clone, Copy, Debug)]
-pub struct Kubernetes;
+struct Kubernetes;
 
 /// Checks the settings of a target that has these names: those of web services, without routes.
 ///
@@ -84,28 +85,6 @@ pub fn settings(config: &Config, names: Vec<Name>) -> Result<Settings, Vec<Strin
 pub fn is_place(place: &str) -> bool {
     let parts: Vec<&str> = place.strip_prefix('/').into_iter().flat_map(|place| place.split('/')).collect();
     matches!(parts.len(), 2 | 3) && parts.iter().all(|part| !part.is_empty())
-}
-
-impl Protocol for Kubernetes {
-    fn sniff(&self, first: &[u8]) -> Sniff {
-        sniff(first)
-    }
-
-    fn serve<'a>(&'a self, conn: Conn, gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Failure>> {
-        Box::pin(driver::serve(conn, gate))
-    }
-
-    fn refuse(&self, agent: tls::Stream, target: Arc<Target>, denial: Denial) -> BoxFuture<'static, ()> {
-        Box::pin(driver::refuse(agent, target, denial))
-    }
-
-    fn understand<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Command, String>> {
-        Box::pin(async move { driver::understand(&question) })
-    }
-
-    fn replayer(&self) -> Box<dyn Replayer> {
-        Box::new(replay::Cluster::default())
-    }
 }
 
 impl Dialect for Kubernetes {

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::policy::{Denial, Fault, Retry};
+use crate::policy::{Denial, Fault};
 use crate::protocol::http::codec::{Field, Fields, Length, ResponseHead};
 use crate::protocol::http::dialect::Asker;
 
@@ -38,32 +38,21 @@ pub(super) fn error(denial: &Denial, asker: &Asker) -> (ResponseHead, Bytes) {
 /// The error. Its code is the application's own (below -32000 are those of JSON-RPC and of the protocol): the status that HTTP
 /// would have.
 fn document(denial: &Denial, code: u16) -> serde_json::Value {
-    let retry = match denial.retry {
-        Retry::Never => "never",
-        Retry::Later => "later",
-        Retry::AfterApproval => "after approval",
-    };
-    let mut message = format!("interceptor: {}: {}", denial.what, denial.reason);
-    for (name, value) in [("rule", &denial.rule), ("remedy", &denial.remedy)] {
-        if let Some(value) = value {
-            message.push_str(&format!("; {name}: {value}"));
-        }
-    }
     let session = denial.session.to_string();
-    message.push_str(&format!("; retry: {retry}; session: {session}"));
     let data = json!({
         "rule": denial.rule,
         "reason": denial.reason,
         "remedy": denial.remedy,
-        "retry": retry,
+        "retry": denial.retry.as_str(),
         "session": session,
     });
-    json!({"code": code, "message": message, "data": data})
+    json!({"code": code, "message": denial.line(), "data": data})
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Retry;
     use crate::telemetry::SessionId;
 
     #[test]

@@ -38,32 +38,33 @@ pub mod message;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::http::codec::{RequestHead, ResponseHead};
 use super::http::dialect::{Asked, Asker, Dialect, Meaning, Upgrade};
-use super::http::driver::{self, Next, Opened, socket};
+use super::http::driver::{Next, Opened, socket};
 use super::http::rewrite;
 use super::http::route::{Location, Routes};
-use super::http::{Config, ONE, Settings, TWO, replay, sniff};
-use super::{Close, Conn, Failure, Gate, Protocol, Question, Registration, Replayer, Sniff, Target};
+use super::http::{Config, ONE, Settings, Spoken, TWO, replay};
+use super::{Failure, Registration};
 use crate::policy::{Command, Denial};
-use crate::tls;
 use crate::tls::authority::Name;
 
 /// The registry line.
-pub const REGISTRATION: Registration =
-    Registration { name: "mcp", default_port: 443, alpn: &[TWO, ONE], protocol: &Mcp };
+pub const REGISTRATION: Registration = Registration {
+    name: "mcp",
+    default_port: 443,
+    alpn: &[TWO, ONE],
+    protocol: &Spoken { replayer: || Box::new(replay::Replay::default()) },
+};
 
 /// Where servers are spoken to, unless `routes` says so.
 const ENDPOINT: &str = "/mcp";
 
-/// The protocol, and what it makes of HTTP.
+/// What the protocol makes of HTTP.
 #[derive(Clone, Copy, Debug)]
-pub struct Mcp;
+struct Mcp;
 
 /// Checks the settings of a target that has these names: those of web services, whose routes are endpoints.
 ///
@@ -81,28 +82,6 @@ pub fn settings(config: &Config, names: Vec<Name>) -> Result<Settings, Vec<Strin
 #[must_use]
 pub fn is_place(place: &str) -> bool {
     place.strip_prefix('/').is_some_and(|tool| !tool.is_empty())
-}
-
-impl Protocol for Mcp {
-    fn sniff(&self, first: &[u8]) -> Sniff {
-        sniff(first)
-    }
-
-    fn serve<'a>(&'a self, conn: Conn, gate: &'a dyn Gate) -> BoxFuture<'a, Result<Close, Failure>> {
-        Box::pin(driver::serve(conn, gate))
-    }
-
-    fn refuse(&self, agent: tls::Stream, target: Arc<Target>, denial: Denial) -> BoxFuture<'static, ()> {
-        Box::pin(driver::refuse(agent, target, denial))
-    }
-
-    fn understand<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Command, String>> {
-        Box::pin(async move { driver::understand(&question) })
-    }
-
-    fn replayer(&self) -> Box<dyn Replayer> {
-        Box::new(replay::Replay::default())
-    }
 }
 
 impl Dialect for Mcp {

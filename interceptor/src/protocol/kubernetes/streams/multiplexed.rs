@@ -274,7 +274,7 @@ impl Wire<'_> {
                 Err(denial) if self.talk.served.has_ended() => return Ok(Err(denial)),
                 Err(denial) => {
                     self.talk.served.observe(Observation::Denied(denial.clone())).await?;
-                    worded(&denial)
+                    Bytes::from(denial.line())
                 }
             },
         };
@@ -514,15 +514,4 @@ fn stream(id: u32, role: Role) -> Vec<u8> {
         Role::PortError { port: of } => port(PORT + 1, of),
         Role::Error | Role::Control | Role::Stale => vec![ERROR],
     }
-}
-
-/// A refusal, as a client shows it.
-fn worded(denial: &Denial) -> Bytes {
-    let mut words = format!("interceptor: {}: {}", denial.what, denial.reason);
-    for (name, value) in [("rule", &denial.rule), ("remedy", &denial.remedy)] {
-        if let Some(value) = value {
-            words.push_str(&format!("; {name}: {value}"));
-        }
-    }
-    words.into()
 }
