@@ -74,12 +74,13 @@ pub fn load(path: &Path, config: &Config, means: &Means) -> Result<Loaded, Vec<P
     config.limits.faults().into_iter().for_each(|fault| wrong(0, format!("[limits] {fault}")));
     let rules = rules(config, &means.token_key, &mut wrong);
     // A misspelt place would be one where nothing is masked.
-    for place in rules.iter().flat_map(Rules::json_places) {
+    let places: BTreeSet<&str> = rules.iter().flat_map(Rules::json_places).collect();
+    for place in places {
         if !config.targets.iter().any(|target| target.value.answers_json_at(place)) {
             wrong(
                 0,
                 format!(
-                    "a mask has json paths for `{place}`, which is no target that answers JSON, nor one with one of its routes, kinds or tools"
+                    "a mask has json paths for `{place}`, which is no target that answers JSON, nor one with one of its routes, kinds (with their group: prod/core/configmaps) or tools"
                 ),
             );
         }
