@@ -157,11 +157,12 @@ pub(crate) fn terminals_work(way: &dyn Way, name: &str) {
         .chain(kubectl.get_args())
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    // The size comes a moment after the terminal.
+    // The size comes a moment after the terminal. A shell that stayed would leave the terminal's foreground to itself, and
+    // whatever `timeout` starts in a group of its own would be stopped there.
     let inside = "tty; n=0; until stty size | grep 33 || [ $n = 100 ]; do n=$((n+1)); sleep 0.1; done; read said; echo got $said";
-    let line = format!("stty rows 33 cols 111; {} exec -it {POD} -- sh -c '{inside}'", words.join(" "));
+    let line = format!("stty rows 33 cols 111; exec {} exec -it {POD} -- sh -c '{inside}'", words.join(" "));
     let mut script = bounded("script");
-    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    script.env("SHELL", "/bin/sh").args(["--quiet", "--return", "--command", &line, "/dev/null"]);
     for (name, value) in kubectl.get_envs() {
         script.env(name, value.unwrap_or_default());
     }
