@@ -16,11 +16,16 @@ mod tests;
 pub mod two;
 
 pub use body::{Chunked, Piece};
+use bytes::Bytes;
+use memchr::memmem;
+use smol_str::SmolStr;
 
 /// The most that a head may have, in bytes.
 pub const HEAD_LIMIT: usize = 64 * 1024;
 /// The most field lines that a head may have.
 pub const FIELDS_LIMIT: usize = 128;
+/// What most heads do with.
+const FIELDS_EXPECTED: usize = 12;
 /// The longest request target.
 pub const TARGET_LIMIT: usize = 8 * 1024;
 
@@ -74,9 +79,17 @@ pub enum Length {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     /// Its name, in lower case.
-    pub name: String,
+    pub name: SmolStr,
     /// Its value, without white space around it. Bytes above 127 are kept.
-    pub value: Vec<u8>,
+    pub value: Bytes,
+}
+
+impl Field {
+    /// A field; the name is in lower case.
+    #[must_use]
+    pub fn new(name: &str, value: impl Into<Bytes>) -> Self {
+        Self { name: name.into(), value: value.into() }
+    }
 }
 
 /// Field lines, in order.
@@ -98,7 +111,7 @@ impl Fields {
 
     /// Every value of that name.
     pub fn all<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        self.0.iter().filter(move |field| is_alike(&field.name, name)).map(|field| field.value.as_slice())
+        self.0.iter().filter(move |field| is_alike(&field.name, name)).map(|field| &*field.value)
     }
 
     /// Whether some value of that name lists this token, in whatever case.
@@ -114,9 +127,9 @@ impl Fields {
     }
 
     /// Puts a field in the place of all of that name.
-    pub fn set(&mut self, name: &str, value: impl Into<Vec<u8>>) {
+    pub fn set(&mut self, name: &str, value: impl Into<Bytes>) {
         self.remove(name);
-        self.0.push(Field { name: name.to_owned(), value: value.into() });
+        self.0.push(Field::new(name, value));
     }
 
     /// Fields that `Connection` names, in lower case, beside those that belong to one connection in any case.
@@ -191,7 +204,7 @@ const ONCE: &[&str] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
     /// The method, as it stands.
-    pub method: String,
+    pub method: SmolStr,
     /// The request target, as it stands.
     pub target: String,
     /// The fields.
@@ -206,7 +219,7 @@ pub struct ResponseHead {
     /// The status.
     pub status: u16,
     /// The reason, as it stands.
-    pub reason: String,
+    pub reason: SmolStr,
     /// The fields.
     pub fields: Fields,
     /// How long its body is, unless what was asked for leaves it out.
@@ -219,6 +232,7 @@ pub struct ResponseHead {
 /// [`Malformed`].
 pub fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Malformed> {
     let Some((first, fields, length)) = head(bytes)? else { return Ok(None) };
+    let first = std::str::from_utf8(&first).map_err(|_| Malformed::RequestLine)?;
     let mut words = first.split(' ');
     let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
     else {
@@ -238,7 +252,7 @@ pub fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Malformed> 
         return Err(Malformed::Host);
     }
     let body = framing(&fields)?.unwrap_or(Length::Known(0));
-    let head = RequestHead { method: method.to_owned(), target: target.to_owned(), fields, length: body };
+    let head = RequestHead { method: method.into(), target: target.to_owned(), fields, length: body };
     Ok(Some((head, length)))
 }
 
@@ -248,6 +262,7 @@ pub fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Malformed> 
 /// [`Malformed`].
 pub fn response(bytes: &[u8]) -> Result<Option<(ResponseHead, usize)>, Malformed> {
     let Some((first, fields, length)) = head(bytes)? else { return Ok(None) };
+    let first = std::str::from_utf8(&first).map_err(|_| Malformed::StatusLine)?;
     let rest = first.strip_prefix(VERSION).and_then(|rest| rest.strip_prefix(' ')).ok_or(Malformed::StatusLine)?;
     // A space stands behind the status even where no reason does; many leave it out.
     let (status, reason) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -259,7 +274,7 @@ pub fn response(bytes: &[u8]) -> Result<Option<(ResponseHead, usize)>, Malformed
         return Err(Malformed::StatusLine);
     }
     let body = framing(&fields)?.unwrap_or(Length::UntilClose);
-    Ok(Some((ResponseHead { status, reason: reason.to_owned(), fields, length: body }, length)))
+    Ok(Some((ResponseHead { status, reason: reason.into(), fields, length: body }, length)))
 }
 
 impl RequestHead {
@@ -285,33 +300,33 @@ impl ResponseHead {
 const VERSION: &str = "HTTP/1.1";
 
 /// The first line, the fields, and the length of a head.
-fn head(bytes: &[u8]) -> Result<Option<(String, Fields, usize)>, Malformed> {
-    let Some(end) = bytes.windows(4).take(HEAD_LIMIT).position(|window| window == b"\r\n\r\n") else {
+fn head(bytes: &[u8]) -> Result<Option<(Bytes, Fields, usize)>, Malformed> {
+    let Some(end) = memmem::find(bytes.get(..HEAD_LIMIT + 3).unwrap_or(bytes), b"\r\n\r\n") else {
         // A line feed without a carriage return would end a line for others, and never does here.
         if bare_line_feed(bytes) {
             return Err(Malformed::LineEnd);
         }
-        if bytes.iter().filter(|byte| **byte == b'\n').count() > FIELDS_LIMIT + 1 {
+        if memchr::memchr_iter(b'\n', bytes).count() > FIELDS_LIMIT + 1 {
             return Err(Malformed::TooLarge);
         }
         return if bytes.len() >= HEAD_LIMIT { Err(Malformed::TooLarge) } else { Ok(None) };
     };
-    let text = bytes.get(..end).unwrap_or_default();
-    if bare_line_feed(text) {
+    // Copied once: what is read of it are parts of this.
+    let text = Bytes::copy_from_slice(bytes.get(..end).unwrap_or_default());
+    if bare_line_feed(&text) {
         return Err(Malformed::LineEnd);
     }
-    let mut lines = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let first = lines.next().unwrap_or_default();
+    let mut rest = text.clone();
+    let first = line(&mut rest);
     if !first.iter().all(|byte| *byte == b' ' || *byte == b'\t' || byte.is_ascii_graphic() || *byte > 127) {
         return Err(Malformed::Field);
     }
-    let first = String::from_utf8(first.to_vec()).map_err(|_| Malformed::RequestLine)?;
-    let mut fields = Vec::new();
-    for line in lines {
+    let mut fields = Vec::with_capacity(FIELDS_EXPECTED);
+    while !rest.is_empty() {
         if fields.len() == FIELDS_LIMIT {
             return Err(Malformed::TooLarge);
         }
-        fields.push(field(line)?);
+        fields.push(field(&line(&mut rest))?);
     }
     let fields = Fields(fields);
     check(&fields)?;
@@ -332,22 +347,39 @@ fn is_spelt_twice(fields: &Fields) -> bool {
     odd.into_iter().any(|odd| fields.0.iter().any(|other| other.name != odd.name && is_alike(&other.name, &odd.name)))
 }
 
+/// Whether a line ends with one of both alone. The very last byte may still become a line's end.
 fn bare_line_feed(bytes: &[u8]) -> bool {
-    let before = std::iter::once(&0u8).chain(bytes);
-    // A carriage return that is no line's end is as bad; the very last byte may still become one.
-    let bare_return = bytes.windows(2).any(|pair| matches!(pair, [b'\r', next] if *next != b'\n'));
-    bare_return || before.zip(bytes).any(|(before, byte)| *byte == b'\n' && *before != b'\r')
+    let at = |at: Option<usize>| at.and_then(|at| bytes.get(at)).copied();
+    memchr::memchr2_iter(b'\r', b'\n', bytes).any(|here| match at(Some(here)) {
+        Some(b'\r') => at(here.checked_add(1)).is_some_and(|next| next != b'\n'),
+        _ => at(here.checked_sub(1)) != Some(b'\r'),
+    })
 }
 
-fn field(line: &[u8]) -> Result<Field, Malformed> {
-    let colon = line.iter().position(|byte| *byte == b':').ok_or(Malformed::Field)?;
+/// The line that the text begins with, which is taken off it.
+fn line(rest: &mut Bytes) -> Bytes {
+    let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |feed| feed + 1);
+    let mut line = rest.split_to(end);
+    if line.ends_with(b"\r\n") {
+        line.truncate(line.len() - 2);
+    }
+    line
+}
+
+fn field(line: &Bytes) -> Result<Field, Malformed> {
+    let colon = memchr::memchr(b':', line).ok_or(Malformed::Field)?;
     let (name, value) = line.split_at_checked(colon).ok_or(Malformed::Field)?;
     let value = value.get(1..).unwrap_or_default().trim_ascii();
     let name = std::str::from_utf8(name).ok().filter(|name| is_token(name)).ok_or(Malformed::Field)?;
     if !value.iter().all(|byte| *byte == b'\t' || *byte == b' ' || byte.is_ascii_graphic() || *byte > 127) {
         return Err(Malformed::Field);
     }
-    Ok(Field { name: name.to_ascii_lowercase(), value: value.to_vec() })
+    let name = if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        name.chars().map(|character| character.to_ascii_lowercase()).collect()
+    } else {
+        SmolStr::new(name)
+    };
+    Ok(Field { name, value: line.slice_ref(value) })
 }
 
 /// How long the body is, where the fields say so. Both ways at once are the oldest smuggler's trick.

@@ -41,7 +41,7 @@ pub(super) fn grpc(denial: &Denial) -> ResponseHead {
         field("grpc-status", status),
         field("grpc-message", &escaped(&denial.line())),
     ]);
-    ResponseHead { status: 200, reason: "OK".to_owned(), fields, length: Length::Known(0) }
+    ResponseHead { status: 200, reason: "OK".into(), fields, length: Length::Known(0) }
 }
 
 /// As gRPC's protocol over HTTP/2 has `Status-Message`.
@@ -51,7 +51,7 @@ fn escaped(text: &str) -> String {
 }
 
 fn field(name: &str, value: &str) -> Field {
-    Field { name: name.to_owned(), value: value.as_bytes().to_vec() }
+    Field::new(name, value.to_owned())
 }
 
 fn answer((status, reason): (u16, &'static str), denial: &Denial) -> (ResponseHead, Bytes) {
@@ -76,7 +76,7 @@ fn answer((status, reason): (u16, &'static str), denial: &Denial) -> (ResponseHe
         fields.0.push(field("www-authenticate", "Bearer realm=\"interceptor\""));
     }
     let length = Length::Known(body.len() as u64);
-    (ResponseHead { status, reason: reason.to_owned(), fields, length }, body.into())
+    (ResponseHead { status, reason: reason.into(), fields, length }, body.into())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod answer;
 mod exchange;
 pub(in crate::protocol) mod leg;
 mod one;
+mod outbox;
 mod rewound;
 pub(in crate::protocol) mod served;
 pub(in crate::protocol) mod socket;
@@ -177,14 +178,19 @@ fn speaks_two(agent: &tls::Stream, input: &[u8]) -> bool {
     }
 }
 
-/// Sends a piece of a body as its stream has room for it.
-async fn send_two(stream: &mut SendStream<Bytes>, mut piece: Bytes, stalled: Duration) -> Result<(), LegError> {
+/// Sends a piece of a body as its stream has room for it. `last`: nothing follows it.
+async fn send_two(
+    stream: &mut SendStream<Bytes>,
+    mut piece: Bytes,
+    stalled: Duration,
+    last: bool,
+) -> Result<(), LegError> {
     while !piece.is_empty() {
         stream.reserve_capacity(piece.len());
         let room = timeout(stalled, std::future::poll_fn(|cx| stream.poll_capacity(cx))).await;
         let room = room.map_err(|_elapsed| LegError::Stalled(stalled))?.ok_or(LegError::Closed)??;
         let part = piece.split_to(room.min(piece.len()));
-        stream.send_data(part, false)?;
+        stream.send_data(part, last && piece.is_empty())?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod sigv4;
 
 use base64::Engine as _;
+use bytes::Bytes;
 use serde::Deserialize;
 
 use super::codec::{self, Fields, RequestHead};
@@ -99,7 +100,7 @@ const REDACTED: &str = "REDACTED";
 
 fn hide(fields: &mut Fields, name: &str) {
     for field in fields.0.iter_mut().filter(|field| codec::is_alike(&field.name, name)) {
-        field.value = REDACTED.as_bytes().to_vec();
+        field.value = Bytes::from_static(REDACTED.as_bytes());
     }
 }
 

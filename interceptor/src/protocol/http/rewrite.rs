@@ -76,9 +76,9 @@ impl Plan {
     /// [`Refused`].
     pub fn message(&self, is_json: bool, text: &[u8]) -> Result<(Vec<u8>, Counts), Refused> {
         let kind = if is_json { "application/json" } else { "text/plain" };
-        let fields = Fields(vec![Field { name: "content-type".to_owned(), value: kind.as_bytes().to_vec() }]);
+        let fields = Fields(vec![Field::new("content-type", kind.to_owned())]);
         let length = Length::Known(text.len() as u64);
-        let head = ResponseHead { status: 200, reason: String::new(), fields, length };
+        let head = ResponseHead { status: 200, reason: "".into(), fields, length };
         let Some(mut rewriter) = Rewriter::new(self.clone(), None, &head) else {
             return Ok((text.to_vec(), Vec::new()));
         };

@@ -62,17 +62,23 @@ impl Spellings {
     /// The same of a head.
     pub(super) fn blot_head(&self, head: &mut ResponseHead) -> bool {
         let mut found = self.blot_fields(&mut head.fields);
-        let mut reason = head.reason.clone().into_bytes();
-        if self.blot(&mut reason) {
-            head.reason = String::from_utf8(reason).unwrap_or_default();
-            found = true;
+        if self.finder.is_match(head.reason.as_str()) {
+            let mut reason = head.reason.as_bytes().to_vec();
+            found |= self.blot(&mut reason);
+            head.reason = String::from_utf8(reason).unwrap_or_default().into();
         }
         found
     }
 
     /// The same of fields.
     pub(super) fn blot_fields(&self, fields: &mut Fields) -> bool {
-        fields.0.iter_mut().fold(false, |found, field| self.blot(&mut field.value) | found)
+        let mut found = false;
+        for field in fields.0.iter_mut().filter(|field| self.finder.is_match(&*field.value)) {
+            let mut value = field.value.to_vec();
+            found |= self.blot(&mut value);
+            field.value = value.into();
+        }
+        found
     }
 
     /// How many bytes at the end may be the beginning of something.

@@ -8,7 +8,8 @@ use super::codec::{Fields, RequestHead, ResponseHead};
 /// The last chunk of a body of HTTP/1.1.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// One direction of an exchange.
+/// One direction of an exchange. What follows each other at once stands in one frame of the recording: each puts behind what
+/// is there.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Transcript {
     /// HTTP/1.1: whether the body goes in chunks.
@@ -18,59 +19,60 @@ pub(super) enum Transcript {
 }
 
 impl Transcript {
-    /// The head of a request.
-    pub(super) fn request(self, head: &RequestHead, over: bool) -> Bytes {
-        let mut out = Vec::new();
+    /// The same for a head that frames its body anew: whether that goes in chunks is for HTTP/1.1 alone.
+    pub(super) const fn framed(self, chunked: bool) -> Self {
         match self {
-            Self::One { .. } => head.write(&mut out),
-            Self::Two { stream } => frames::put_request(&mut out, stream, head, over),
+            Self::One { .. } => Self::One { chunked },
+            Self::Two { stream } => Self::Two { stream },
         }
-        out.into()
+    }
+
+    /// The head of a request.
+    pub(super) fn put_request(self, out: &mut Vec<u8>, head: &RequestHead, over: bool) {
+        match self {
+            Self::One { .. } => head.write(out),
+            Self::Two { stream } => frames::put_request(out, stream, head, over),
+        }
     }
 
     /// The head of an answer.
-    pub(super) fn response(self, head: &ResponseHead, over: bool) -> Bytes {
-        let mut out = Vec::new();
+    pub(super) fn put_response(self, out: &mut Vec<u8>, head: &ResponseHead, over: bool) {
         match self {
-            Self::One { .. } => head.write(&mut out),
-            Self::Two { stream } => frames::put_response(&mut out, stream, head, over),
+            Self::One { .. } => head.write(out),
+            Self::Two { stream } => frames::put_response(out, stream, head, over),
         }
-        out.into()
     }
 
     /// A piece of a body, which is not empty.
-    pub(super) fn piece(self, piece: &Bytes) -> Bytes {
+    pub(super) fn put_piece(self, out: &mut Vec<u8>, piece: &[u8]) {
         match self {
-            Self::One { chunked: false } => piece.clone(),
+            Self::One { chunked: false } => out.extend_from_slice(piece),
             Self::One { chunked: true } => {
-                let mut out = Vec::with_capacity(piece.len() + 16);
                 out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
                 out.extend_from_slice(piece);
                 out.extend_from_slice(b"\r\n");
-                out.into()
             }
-            Self::Two { stream } => {
-                let mut out = Vec::with_capacity(piece.len() + 9);
-                frames::put_data(&mut out, stream, piece, false);
-                out.into()
-            }
+            Self::Two { stream } => frames::put_data(out, stream, piece, false),
         }
     }
 
+    /// The same, by itself: not copied where nothing is added to it.
+    pub(super) fn piece(self, piece: &Bytes) -> Bytes {
+        if matches!(self, Self::One { chunked: false }) {
+            return piece.clone();
+        }
+        let mut out = Vec::with_capacity(piece.len() + 16);
+        self.put_piece(&mut out, piece);
+        out.into()
+    }
+
     /// The end of a body, where it takes bytes to say so.
-    pub(super) fn end(self, trailers: Option<&Fields>) -> Option<Bytes> {
+    pub(super) fn put_end(self, out: &mut Vec<u8>, trailers: Option<&Fields>) {
         match (self, trailers) {
-            (Self::One { chunked }, _) => chunked.then(|| Bytes::from_static(LAST_CHUNK)),
-            (Self::Two { stream }, None) => {
-                let mut out = Vec::new();
-                frames::put_data(&mut out, stream, b"", true);
-                Some(out.into())
-            }
-            (Self::Two { stream }, Some(trailers)) => {
-                let mut out = Vec::new();
-                frames::put_trailers(&mut out, stream, trailers);
-                Some(out.into())
-            }
+            (Self::One { chunked: false }, _) => {}
+            (Self::One { chunked: true }, _) => out.extend_from_slice(LAST_CHUNK),
+            (Self::Two { stream }, None) => frames::put_data(out, stream, b"", true),
+            (Self::Two { stream }, Some(trailers)) => frames::put_trailers(out, stream, trailers),
         }
     }
 }

@@ -13,7 +13,7 @@ pub(super) fn status(denial: &Denial) -> (ResponseHead, Bytes) {
         Fault::Upstream | Fault::Interceptor => (503, "ServiceUnavailable"),
     };
     let body = document(denial, (code, reason)).to_string();
-    let field = |name: &str, value: &str| Field { name: name.to_owned(), value: value.as_bytes().to_vec() };
+    let field = |name: &str, value: &str| Field::new(name, value.to_owned());
     let fields = Fields(vec![
         field("content-type", "application/json"),
         field("content-length", &body.len().to_string()),
@@ -21,7 +21,7 @@ pub(super) fn status(denial: &Denial) -> (ResponseHead, Bytes) {
     ]);
     let length = Length::Known(body.len() as u64);
     let words = if code == 403 { "Forbidden" } else { "Service Unavailable" };
-    (ResponseHead { status: code, reason: words.to_owned(), fields, length }, body.into())
+    (ResponseHead { status: code, reason: words.into(), fields, length }, body.into())
 }
 
 /// The same as a document of its own.

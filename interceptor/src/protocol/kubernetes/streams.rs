@@ -135,7 +135,7 @@ pub(super) fn refusal(head: &RequestHead, denial: &Denial) -> Option<(ResponseHe
     // RFC 6455, section 4.2.2.
     let accepted = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
     let accepted = STANDARD.encode(accepted);
-    let field = |name: &str, value: &str| Field { name: name.to_owned(), value: value.as_bytes().to_vec() };
+    let field = |name: &str, value: &str| Field::new(name, value.to_owned());
     let fields = Fields(vec![
         field("connection", "Upgrade"),
         field("upgrade", WEBSOCKET),
@@ -146,7 +146,7 @@ pub(super) fn refusal(head: &RequestHead, denial: &Denial) -> Option<(ResponseHe
     let mut said = Vec::new();
     Said::Binary([&[ERROR], words.as_bytes()].concat().into()).write(&mut said, None);
     Said::Close(Some(1000), Bytes::new()).write(&mut said, None);
-    let head = ResponseHead { status: 101, reason: "Switching Protocols".to_owned(), fields, length: Length::Known(0) };
+    let head = ResponseHead { status: 101, reason: "Switching Protocols".into(), fields, length: Length::Known(0) };
     Some((head, said.into()))
 }
 

@@ -47,7 +47,7 @@ pub(super) fn meaning(asked: &Asked<'_>) -> Meaning {
         }
         other => Err(format!("nobody knows what {other:.40} is to do there, with a body or without")),
     };
-    reading.facts.method.clone_from(&head.method);
+    reading.facts.method = head.method.to_string();
     let said = said.unwrap_or_else(|why| {
         reading.opaque.push(why);
         None

@@ -25,14 +25,14 @@ pub(super) fn error(denial: &Denial, asker: &Asker) -> (ResponseHead, Bytes) {
         several => format!("[{}]", several.join(",")),
     };
     let (status, reason) = if all.is_empty() { (code, words) } else { (200, "OK") };
-    let field = |name: &str, value: &str| Field { name: name.to_owned(), value: value.as_bytes().to_vec() };
+    let field = |name: &str, value: &str| Field::new(name, value.to_owned());
     let fields = Fields(vec![
         field("content-type", "application/json"),
         field("content-length", &body.len().to_string()),
         field("cache-control", "no-store"),
     ]);
     let length = Length::Known(body.len() as u64);
-    (ResponseHead { status, reason: reason.to_owned(), fields, length }, body.into())
+    (ResponseHead { status, reason: reason.into(), fields, length }, body.into())
 }
 
 /// The error. Its code is the application's own (below -32000 are those of JSON-RPC and of the protocol): the status that HTTP

@@ -92,7 +92,10 @@ impl Chunked {
         };
         let line = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(Malformed::Chunk)?;
         let seen = seen + end + 1;
-        if line.contains(&b'\r') || seen > TRAILERS_LIMIT || (!line.is_empty() && super::field(line).is_err()) {
+        if line.contains(&b'\r')
+            || seen > TRAILERS_LIMIT
+            || (!line.is_empty() && super::field(&bytes::Bytes::copy_from_slice(line)).is_err())
+        {
             return Err(Malformed::Chunk);
         }
         self.0 = if line.is_empty() { State::Done } else { State::Trailers(seen) };

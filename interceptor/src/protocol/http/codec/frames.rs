@@ -109,7 +109,7 @@ fn put_fields<'a>(
     last: bool,
 ) {
     let mut block = Vec::new();
-    let fields = fields.map(|field| (field.name.as_str(), field.value.as_slice()));
+    let fields = fields.map(|field| (field.name.as_str(), &*field.value));
     for (name, value) in pseudo.iter().copied().chain(fields) {
         block.push(0x10);
         put_string(&mut block, name.as_bytes());
@@ -144,7 +144,7 @@ fn read_fields(mut block: &[u8]) -> Option<Fields> {
         }
         let (name, rest) = read_string(rest)?;
         let (value, rest) = read_string(rest)?;
-        fields.push(Field { name: String::from_utf8(name.to_vec()).ok()?, value: value.to_vec() });
+        fields.push(Field::new(std::str::from_utf8(name).ok()?, value.to_vec()));
         block = rest;
     }
     Some(Fields(fields))
@@ -178,11 +178,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let long = "x".repeat(20_000);
-        let fields = Fields(vec![
-            Field { name: "host".into(), value: b"h".to_vec() },
-            Field { name: "x".into(), value: long.clone().into_bytes() },
-            Field { name: "y".into(), value: vec![b'y'; 127] },
-        ]);
+        let fields =
+            Fields(vec![Field::new("host", "h"), Field::new("x", long.clone()), Field::new("y", vec![b'y'; 127])]);
         let head = RequestHead { method: "GET".into(), target: "/a".into(), fields, length: Length::Known(0) };
         let mut out = Vec::new();
         put_request(&mut out, 5, &head, false);

@@ -5,6 +5,7 @@
 //! pseudo-fields that stand twice or too late, and bodies that are longer or shorter than they say. What two readers could
 //! take for two things beyond that is refused here.
 
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -35,9 +36,9 @@ pub fn request(request: &http::request::Parts, scheme: &Scheme, over: bool) -> R
         return Err(Malformed::Host);
     }
     fields.remove("host");
-    fields.0.insert(0, Field { name: "host".to_owned(), value: host.into_bytes() });
+    fields.0.insert(0, Field::new("host", host));
     let length = length(&fields, over)?;
-    Ok(RequestHead { method: request.method.as_str().to_owned(), target: target.to_owned(), fields, length })
+    Ok(RequestHead { method: request.method.as_str().into(), target: target.to_owned(), fields, length })
 }
 
 /// Reads the head of an answer.
@@ -47,7 +48,7 @@ pub fn request(request: &http::request::Parts, scheme: &Scheme, over: bool) -> R
 pub fn response(response: &http::response::Parts, over: bool) -> Result<ResponseHead, Malformed> {
     let fields = fields(&response.headers)?;
     let length = length(&fields, over)?;
-    let reason = response.status.canonical_reason().unwrap_or_default().to_owned();
+    let reason = response.status.canonical_reason().unwrap_or_default().into();
     Ok(ResponseHead { status: response.status.as_u16(), reason, fields, length })
 }
 
@@ -71,10 +72,10 @@ pub fn fields(map: &HeaderMap) -> Result<Fields, Malformed> {
             cookies.extend_from_slice(value);
             continue;
         }
-        fields.push(Field { name: name.as_str().to_owned(), value: value.to_vec() });
+        fields.push(Field::new(name.as_str(), Bytes::copy_from_slice(value)));
     }
     if !cookies.is_empty() {
-        fields.push(Field { name: "cookie".to_owned(), value: cookies });
+        fields.push(Field::new("cookie", cookies));
     }
     let fields = Fields(fields);
     check(&fields)?;
@@ -127,7 +128,7 @@ impl Fields {
         let mut map = HeaderMap::with_capacity(self.0.len());
         for field in self.0.iter().filter(|field| field.name != but) {
             let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|error| error.to_string())?;
-            let mut value = HeaderValue::from_bytes(&field.value).map_err(|error| error.to_string())?;
+            let mut value = HeaderValue::from_maybe_shared(field.value.clone()).map_err(|error| error.to_string())?;
             // Whoever can guess at it next to it could find it out by how well both compress (RFC 7541, section 7.1.3).
             value.set_sensitive(matches!(field.name.as_str(), "authorization" | "cookie" | "set-cookie"));
             map.append(name, value);

@@ -66,7 +66,7 @@ impl Asking<'_> {
 /// Where the answer goes.
 pub(super) enum Answering<'a> {
     One { writer: &'a mut Writer, chunked: bool },
-    Two { respond: SendResponse<Bytes>, body: Option<SendStream<Bytes>>, stalled: Duration },
+    Two { respond: SendResponse<Bytes>, body: Option<SendStream<Bytes>>, stalled: Duration, over: bool },
 }
 
 impl Answering<'_> {
@@ -94,7 +94,8 @@ impl Answering<'_> {
                 head.write(&mut bytes);
                 writer.put(&bytes).await
             }
-            Self::Two { respond, body, .. } => {
+            Self::Two { respond, body, over: ended, .. } => {
+                *ended = over;
                 let head = head.to_two().map_err(|why| LegError::Io(std::io::Error::other(why)))?;
                 *body = Some(respond.send_response(head, over)?);
                 Ok(())
@@ -102,11 +103,14 @@ impl Answering<'_> {
         }
     }
 
-    /// A piece of the body.
-    pub(super) async fn piece(&mut self, piece: Bytes) -> Result<(), LegError> {
+    /// A piece of the body, which is not empty. `last`: nothing follows it.
+    pub(super) async fn piece(&mut self, piece: Bytes, last: bool) -> Result<(), LegError> {
         match self {
             Self::One { writer, chunked } => writer.piece(&piece, *chunked).await,
-            Self::Two { body: Some(body), stalled, .. } => send_two(body, piece, *stalled).await,
+            Self::Two { body: Some(body), stalled, over, .. } => {
+                *over |= last;
+                send_two(body, piece, *stalled, last).await
+            }
             Self::Two { .. } => Err(LegError::Closed),
         }
     }
@@ -128,6 +132,7 @@ impl Answering<'_> {
                 }
                 writer.flush().await
             }
+            Self::Two { over: true, .. } => Ok(()),
             Self::Two { body: Some(body), .. } => {
                 match trailers.map(|fields| fields.to_two("")) {
                     Some(Ok(map)) => body.send_trailers(map)?,

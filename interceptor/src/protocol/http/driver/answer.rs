@@ -12,18 +12,19 @@ use tokio::time::{sleep, timeout};
 use super::agent::Answering;
 use super::exchange::Next;
 use super::leg::LegError;
+use super::outbox::Outbox;
 use super::served::Served;
 use super::socket::farewell;
 use super::upstream::Hearing;
 use super::{FAREWELL_TIMEOUT, agent_failed};
 use crate::policy::Denial;
 use crate::protocol::http::codec::{Fields, ResponseHead};
+use crate::protocol::http::denial;
 use crate::protocol::http::dialect::{Asker, Upgrade, WEBSOCKET};
 use crate::protocol::http::rewrite::{self, Plan, Rewriter};
 use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::transcript::Transcript;
-use crate::protocol::http::{denial, inject};
-use crate::protocol::{Direction, Failure, Observation};
+use crate::protocol::{Failure, Observation};
 
 /// How long a text that has to be masked waits for what may go on behind its last line.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -49,8 +50,7 @@ pub(super) struct Told {
 /// The way of one answer to the agent.
 pub(super) struct Delivery<'a> {
     served: &'a Served<'a>,
-    pub(super) answering: Answering<'a>,
-    transcript: Transcript,
+    pub(super) out: Outbox<'a>,
     /// The connection closes behind the answer.
     pub(super) closes: bool,
     /// The agent expects a body.
@@ -65,9 +65,7 @@ pub(super) struct Delivery<'a> {
     pub(super) heard_all: Arc<AtomicBool>,
     /// The request is in the recording, so that its answer has to be.
     pub(super) on_record: bool,
-    /// Part of an answer is out: nothing else can be said.
-    begun: bool,
-    /// But in a farewell of a WebSocket.
+    /// It goes on as a WebSocket, whose farewell can be said.
     socket: bool,
 }
 
@@ -75,8 +73,7 @@ impl<'a> Delivery<'a> {
     pub(super) fn new(served: &'a Served<'a>, answering: Answering<'a>, transcript: Transcript) -> Self {
         Self {
             served,
-            answering,
-            transcript,
+            out: Outbox::new(served, answering, transcript),
             closes: false,
             with_body: true,
             grpc: false,
@@ -84,14 +81,13 @@ impl<'a> Delivery<'a> {
             asker: Asker::default(),
             heard_all: Arc::default(),
             on_record: false,
-            begun: false,
             socket: false,
         }
     }
 
     /// Asks the agent for the body.
     pub(super) async fn proceed(&mut self) -> Result<(), Failure> {
-        self.answering.proceed().await.map_err(agent_failed)
+        self.out.answering.proceed().await.map_err(agent_failed)
     }
 
     /// Says natively that it came to nothing, for the record as well.
@@ -99,18 +95,8 @@ impl<'a> Delivery<'a> {
         self.served.observe(Observation::Denied(denial.clone())).await?;
         let (head, body) = self.refusal(&denial);
         if self.on_record {
-            self.transcript = match self.transcript {
-                Transcript::One { .. } => Transcript::One { chunked: false },
-                two @ Transcript::Two { .. } => two,
-            };
             let shown = if self.grpc { denial::grpc(&denial) } else { head.clone() };
-            let bare = self.grpc || !self.with_body;
-            let recorded = self.transcript.response(&shown, bare && self.grpc);
-            self.served.observe(Observation::Data(Direction::ToAgent, recorded)).await?;
-            if !bare {
-                let recorded = self.transcript.piece(&body);
-                self.served.observe(Observation::Data(Direction::ToAgent, recorded)).await?;
-            }
+            self.out.refused(&shown, if self.grpc || !self.with_body { None } else { Some(&body) }).await?;
         }
         self.say((head, body), &denial).await.map_err(agent_failed)?;
         Ok(if self.closes { Next::Shut } else { Next::Open })
@@ -123,16 +109,16 @@ impl<'a> Delivery<'a> {
         denial: Denial,
     ) -> Result<Next, Failure> {
         self.served.observe(Observation::Denied(denial)).await?;
-        (self.begun, self.closes) = (true, true);
-        self.answering.head(&head, false).await.map_err(agent_failed)?;
-        self.answering.piece(words).await.map_err(agent_failed)?;
-        self.flush().await?;
+        (self.out.begun, self.closes) = (true, true);
+        self.out.answering.head(&head, false).await.map_err(agent_failed)?;
+        self.out.answering.piece(words, false).await.map_err(agent_failed)?;
+        self.out.flush().await?;
         Ok(Next::Shut)
     }
 
     /// The last words, where anything can still be said.
     pub(super) async fn tell(&mut self, why: &Denial) {
-        if self.begun {
+        if self.out.begun {
             self.leave_socket(why).await;
             self.cut().await;
             return;
@@ -146,7 +132,7 @@ impl<'a> Delivery<'a> {
     }
 
     async fn leave_socket(&mut self, why: &Denial) {
-        if let (true, Answering::One { writer, .. }) = (self.socket, &mut self.answering) {
+        if let (true, Answering::One { writer, .. }) = (self.socket, &mut self.out.answering) {
             let mut bytes = Vec::new();
             farewell(why, 1008).write(&mut bytes, None);
             let _best_effort = timeout(FAREWELL_TIMEOUT, writer.put(&bytes)).await;
@@ -159,18 +145,20 @@ impl<'a> Delivery<'a> {
         (mut head, body): (ResponseHead, Bytes),
         denial: &Denial,
     ) -> Result<(), LegError> {
-        self.begun = true;
+        self.out.clear();
+        self.out.begun = true;
+        let answering = &mut self.out.answering;
         if self.grpc {
-            return self.answering.head(&denial::grpc(denial), true).await;
+            return answering.head(&denial::grpc(denial), true).await;
         }
-        if self.closes && matches!(self.answering, Answering::One { .. }) {
+        if self.closes && matches!(answering, Answering::One { .. }) {
             head.fields.set("connection", "close");
         }
-        self.answering.head(&head, false).await?;
+        answering.head(&head, false).await?;
         if self.with_body {
-            self.answering.piece(body).await?;
+            answering.piece(body, true).await?;
         }
-        self.answering.end(None).await
+        answering.end(None).await
     }
 
     /// Tells the agent that the target agrees to an upgrade, and how.
@@ -190,15 +178,15 @@ impl<'a> Delivery<'a> {
         self.clean(&mut head).await?;
         head.fields.set("connection", "Upgrade");
         head.fields.set("upgrade", upgrade);
-        self.send_head(head.clone(), Extent::Bodiless, true).await?;
+        self.send_head(head.clone(), Extent::Bodiless, true);
         self.socket = upgrade == WEBSOCKET;
-        self.flush().await?;
+        self.out.flush().await?;
         Ok(head)
     }
 
     /// Lets the agent see that what it got is not all.
     pub(super) async fn cut(&mut self) {
-        self.answering.cut().await;
+        self.out.answering.cut().await;
     }
 
     /// Passes the answer on.
@@ -237,7 +225,7 @@ impl<'a> Delivery<'a> {
         match done {
             Ok(()) => Ok(Told { is_reusable: !ends }),
             // The agent sees that it is incomplete: it is cut off.
-            Err(why) if self.begun => Err(Failure::Upstream(why)),
+            Err(why) if self.out.begun => Err(Failure::Upstream(why)),
             Err(why) => self.fail(&why).await,
         }
     }
@@ -272,15 +260,15 @@ impl<'a> Delivery<'a> {
             Some(_) => Extent::Known,
             None => Extent::Streamed,
         };
-        let over = bodiless || (hearing.is_over() && matches!(self.answering, Answering::Two { .. }));
-        self.send_head(head, extent, over).await?;
+        let over = bodiless || (hearing.is_over() && self.out.speaks_two());
+        self.send_head(head, extent, over);
         if over {
             self.heard_all.store(true, Ordering::Relaxed);
-            return self.flush().await.map(Ok);
+            return self.out.flush().await.map(Ok);
         }
         loop {
             match self.next(hearing).await? {
-                Ok(Some(piece)) => self.deliver(piece).await?,
+                Ok(Some(piece)) => self.out.piece(piece).await?,
                 Ok(None) => break,
                 Err(why) => return Ok(Err(why)),
             }
@@ -307,7 +295,7 @@ impl<'a> Delivery<'a> {
         let mut waits = Some(head);
         if !counted && !rewriter.is_opaque() {
             // Whoever answers in pieces may do so for hours: the agent knows at once that there is an answer.
-            self.begin(&mut waits, None).await?;
+            self.begin(&mut waits, None);
         }
         let (mut held, mut echoed) = (self.served.holding(), false);
         loop {
@@ -340,14 +328,14 @@ impl<'a> Delivery<'a> {
                 self.note(&mut rewriter, &mut echoed).await?;
                 let whole = (ends && !more).then_some(out.len());
                 if whole.is_some() || !out.is_empty() {
-                    self.begin(&mut waits, whole).await?;
+                    self.begin(&mut waits, whole);
                 }
-                self.deliver(out.into()).await?;
+                self.out.piece(out.into()).await?;
                 if !more {
                     break;
                 }
                 held.set(rewriter.held())?;
-                self.flush().await?;
+                self.out.flush().await?;
                 // A few bytes can stand for very many: others have their turn.
                 tokio::task::yield_now().await;
             }
@@ -379,19 +367,19 @@ impl<'a> Delivery<'a> {
             return Ok(());
         }
         self.note(rewriter, echoed).await?;
-        self.begin(waits, None).await?;
-        self.deliver(out.into()).await?;
-        self.flush().await
+        self.begin(waits, None);
+        self.out.piece(out.into()).await?;
+        self.out.flush().await
     }
 
     /// Sends the head, if it still waits. `whole`: how much there is, where that is all.
-    async fn begin(&mut self, waits: &mut Option<ResponseHead>, whole: Option<usize>) -> Result<(), Failure> {
-        let Some(mut head) = waits.take() else { return Ok(()) };
+    fn begin(&mut self, waits: &mut Option<ResponseHead>, whole: Option<usize>) {
+        let Some(mut head) = waits.take() else { return };
         if let Some(length) = whole {
             head.fields.set("content-length", length.to_string());
         }
         let known = head.fields.get("content-length").is_some();
-        self.send_head(head, if known { Extent::Known } else { Extent::Streamed }, false).await
+        self.send_head(head, if known { Extent::Known } else { Extent::Streamed }, false);
     }
 
     /// What was masked or blotted out is on record before it goes out.
@@ -422,10 +410,10 @@ impl<'a> Delivery<'a> {
         let piece = match hearing.piece().now_or_never() {
             Some(piece) => piece,
             None => {
-                self.flush().await?;
+                self.out.flush().await?;
                 tokio::select! {
                     piece = hearing.piece() => piece,
-                    () = self.answering.reset() => {
+                    () = self.out.answering.reset() => {
                         return Err(Failure::Agent("it wants no more of the answer".to_owned()));
                     }
                     () = sleep(patience.unwrap_or_default()), if patience.is_some() => return Ok(None),
@@ -448,36 +436,15 @@ impl<'a> Delivery<'a> {
     }
 
     /// `over`: nothing follows it.
-    async fn send_head(&mut self, mut head: ResponseHead, extent: Extent, over: bool) -> Result<(), Failure> {
-        if matches!(self.answering, Answering::One { .. }) {
-            let chunked = extent == Extent::Streamed;
-            if chunked {
-                head.fields.set("transfer-encoding", "chunked");
-            }
-            if self.closes {
-                head.fields.set("connection", "close");
-            }
-            self.transcript = Transcript::One { chunked };
+    fn send_head(&mut self, mut head: ResponseHead, extent: Extent, over: bool) {
+        let chunked = extent == Extent::Streamed && !self.out.speaks_two();
+        if chunked {
+            head.fields.set("transfer-encoding", "chunked");
         }
-        let mut recorded = head.clone();
-        inject::redact(&mut recorded.fields);
-        let recorded = self.transcript.response(&recorded, over);
-        self.served.observe(Observation::Data(Direction::ToAgent, recorded)).await?;
-        self.begun = true;
-        self.answering.head(&head, over).await.map_err(agent_failed)
-    }
-
-    async fn deliver(&mut self, piece: Bytes) -> Result<(), Failure> {
-        if piece.is_empty() {
-            return Ok(());
+        if self.closes && !self.out.speaks_two() {
+            head.fields.set("connection", "close");
         }
-        let recorded = self.transcript.piece(&piece);
-        self.served.observe(Observation::Data(Direction::ToAgent, recorded)).await?;
-        self.answering.piece(piece).await.map_err(agent_failed)
-    }
-
-    async fn flush(&mut self) -> Result<(), Failure> {
-        self.answering.flush().await.map_err(agent_failed)
+        self.out.head(head, chunked, over);
     }
 
     async fn end(&mut self, mut trailers: Option<Fields>) -> Result<(), Failure> {
@@ -486,13 +453,6 @@ impl<'a> Delivery<'a> {
             let found = self.spellings().is_some_and(|spellings| spellings.blot_fields(trailers));
             self.note_echo(found).await?;
         }
-        let mut recorded = trailers.clone();
-        if let Some(recorded) = &mut recorded {
-            inject::redact(recorded);
-        }
-        if let Some(recorded) = self.transcript.end(recorded.as_ref()) {
-            self.served.observe(Observation::Data(Direction::ToAgent, recorded)).await?;
-        }
-        self.answering.end(trailers.as_ref()).await.map_err(agent_failed)
+        self.out.end(trailers).await
     }
 }

@@ -27,6 +27,9 @@ use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
 /// How long a target that takes no more of a request may take to say why.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// A body that is no longer than this, in bytes, stands in one frame of the recording with its head.
+const TOGETHER: usize = 8 * 1024;
+
 /// Signatures say when they were made.
 static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
 
@@ -57,6 +60,8 @@ struct Sent {
     length: Option<u64>,
     /// The agent waits to be asked for it.
     expects: bool,
+    /// All of it is in the recording.
+    on_record: bool,
 }
 
 /// Why the rest of a request was not sent.
@@ -81,7 +86,7 @@ impl<'a> Exchange<'a> {
         let served = self.served;
         self.delivery.closes = head.fields.lists("connection", "close");
         self.delivery.with_body = head.method != "HEAD";
-        self.delivery.grpc = is_grpc(&head) && matches!(self.delivery.answering, Answering::Two { .. });
+        self.delivery.grpc = is_grpc(&head) && self.delivery.out.speaks_two();
         let done = tokio::select! {
             done = self.attempt(head) => done,
             why = served.ended() => {
@@ -150,7 +155,7 @@ impl<'a> Exchange<'a> {
             Length::Known(length) => Some(length),
             Length::Chunked | Length::UntilClose => None,
         };
-        let unread = |expects| Sent { known: Bytes::new(), length, expects };
+        let unread = |expects| Sent { known: Bytes::new(), length, expects, on_record: false };
         if is_grpc(head) && !self.asking.is_over() {
             return Ok(Ok((Body::Stream, unread(expects))));
         }
@@ -164,7 +169,7 @@ impl<'a> Exchange<'a> {
             Ok((known, whole)) => {
                 let body = if whole { Body::Whole(known.clone()) } else { Body::Long(None) };
                 let length = if whole { Some(known.len() as u64) } else { length };
-                Ok(Ok((body, Sent { known, length, expects: false })))
+                Ok(Ok((body, Sent { known, length, expects: false, on_record: false })))
             }
             Err(error @ (LegError::Malformed(_) | LegError::Stalled(_))) => {
                 Ok(Err(self.served.agents_fault("the request", &error.to_string())))
@@ -201,7 +206,7 @@ impl<'a> Exchange<'a> {
                 tokio::select! {
                     answered = gate.hold(command, held, Impact::default()) => answered,
                     () = self.asking.gone() => return Err(left()),
-                    () = self.delivery.answering.reset() => return Err(left()),
+                    () = self.delivery.out.answering.reset() => return Err(left()),
                 }
             }
         })
@@ -232,14 +237,7 @@ impl<'a> Exchange<'a> {
             return self.refuse(denial).await;
         }
         let over = self.asking.is_over() && sent.known.is_empty();
-        self.transcript = match self.transcript {
-            Transcript::One { .. } => Transcript::One { chunked: head.fields.get("transfer-encoding").is_some() },
-            two @ Transcript::Two { .. } => two,
-        };
-        let mut recorded = head.clone();
-        served.settings.log_in.redact(&mut recorded);
-        let recorded = self.transcript.request(&recorded, over);
-        served.observe(Observation::Data(Direction::FromAgent, recorded)).await?;
+        let sent = self.record(&head, sent, over).await?;
         self.delivery.on_record = true;
         let (mut sending, hearing) = match way.begin(&head, over).await {
             Ok(begun) => begun,
@@ -258,6 +256,22 @@ impl<'a> Exchange<'a> {
             }
             None => self.answer((sent, held, over), (sending, hearing), plan).await,
         }
+    }
+
+    /// Puts the request on record: its head, and with it all of its body where that is short. `over`: it has none.
+    async fn record(&mut self, head: &RequestHead, mut sent: Sent, over: bool) -> Result<Sent, Failure> {
+        self.transcript = self.transcript.framed(head.fields.get("transfer-encoding").is_some());
+        let mut shown = head.clone();
+        self.served.settings.log_in.redact(&mut shown);
+        let mut recorded = Vec::new();
+        self.transcript.put_request(&mut recorded, &shown, over);
+        sent.on_record = self.asking.is_over() && sent.known.len() <= TOGETHER;
+        if sent.on_record && !over {
+            self.transcript.put_piece(&mut recorded, &sent.known);
+            self.transcript.put_end(&mut recorded, None);
+        }
+        self.served.observe(Observation::Data(Direction::FromAgent, recorded.into())).await?;
+        Ok(sent)
     }
 
     /// Passes messages on, where the target agrees to that.
@@ -280,7 +294,7 @@ impl<'a> Exchange<'a> {
             return delivery.answer(heard, &mut hearing, plan).await.map(|_| Next::Shut);
         }
         let agreed = delivery.agree(heard, upgrade).await?;
-        let (Asking::One { reader: agent, .. }, Answering::One { writer, .. }) = (asking, &mut delivery.answering)
+        let (Asking::One { reader: agent, .. }, Answering::One { writer, .. }) = (asking, &mut delivery.out.answering)
         else {
             return Err(Failure::Agent("it upgrades HTTP/2".to_owned()));
         };
@@ -385,7 +399,7 @@ impl<'a> Exchange<'a> {
             Ok(()) => tokio::select! {
                 heard = hearing.head(asked_head) => heard,
                 () = asking.gone() => return Err(left()),
-                () = delivery.answering.reset() => return Err(left()),
+                () = delivery.out.answering.reset() => return Err(left()),
             },
         };
         let over = Arc::clone(&delivery.heard_all);
@@ -419,7 +433,7 @@ async fn send_rest(
     sending: &mut Sending,
     (transcript, sent, held, over): (Transcript, Sent, Holding<'_>, bool),
 ) -> Result<(), Unsent> {
-    let Sent { known, length, .. } = sent;
+    let Sent { known, length, on_record, .. } = sent;
     let mut count = known.len() as u64;
     // Of what is longer or shorter than its head has said, the target would take the rest for another request.
     let counts = |count: u64, ends: bool| match length {
@@ -432,6 +446,9 @@ async fn send_rest(
         return sending.end().await.map_err(Unsent::Target);
     }
     let record = async |bytes: Bytes| {
+        if on_record || bytes.is_empty() {
+            return Ok(());
+        }
         served.observe(Observation::Data(Direction::FromAgent, bytes)).await.map_err(Unsent::Agent)
     };
     counts(count, false)?;
@@ -451,9 +468,9 @@ async fn send_rest(
         }
     }
     counts(count, true)?;
-    if let Some(recorded) = transcript.end(None) {
-        record(recorded).await?;
-    }
+    let mut recorded = Vec::new();
+    transcript.put_end(&mut recorded, None);
+    record(recorded.into()).await?;
     sending.end().await.map_err(Unsent::Target)
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::agent::{Answering, Asking};
@@ -11,6 +12,7 @@ use super::answer::Delivery;
 use super::exchange::{Exchange, Next};
 use super::leg::{Left, Leg, LegError, Reader};
 use super::served::Served;
+use crate::policy::Denial;
 use crate::protocol::http::codec::{self, Malformed, RequestHead};
 use crate::protocol::http::denial;
 use crate::protocol::http::transcript::Transcript;
@@ -28,19 +30,21 @@ pub(super) async fn serve(served: &Served<'_>, stream: tls::Stream, input: Bytes
 }
 
 async fn talk(served: &Served<'_>, agent: &mut Leg) -> Result<Close, Failure> {
+    // Waited for over all exchanges: to begin anew with each costs timers.
+    let (mut ended, mut leaving) = (served.gate.ended(), served.gate.leaving());
     loop {
         let first = served.who().is_none().then_some(served.patience.handshake);
         let head = tokio::select! {
             head = next_head(&mut agent.reader, first) => head,
-            _why = served.gate.ended() => return Ok(Close::Ended),
-            _why = served.gate.leaving(), if agent.reader.is_empty() => return Ok(Close::Ended),
+            _why = &mut ended => return Ok(Close::Ended),
+            _why = &mut leaving, if agent.reader.is_empty() => return Ok(Close::Ended),
         };
         let head = match head {
             Ok(Some(head)) => head,
             Ok(None) => return Ok(Close::Agent),
             Err(error) => return unreadable(served, agent, error).await,
         };
-        let next = exchange(served, agent, head).await?;
+        let next = exchange(served, agent, head, &mut ended).await?;
         if served.has_ended() {
             return Ok(Close::Ended);
         }
@@ -50,7 +54,12 @@ async fn talk(served: &Served<'_>, agent: &mut Leg) -> Result<Close, Failure> {
     }
 }
 
-async fn exchange(served: &Served<'_>, agent: &mut Leg, head: RequestHead) -> Result<Next, Failure> {
+async fn exchange(
+    served: &Served<'_>,
+    agent: &mut Leg,
+    head: RequestHead,
+    ended: &mut BoxFuture<'_, Denial>,
+) -> Result<Next, Failure> {
     let Leg { reader, writer } = agent;
     let answering = Answering::One { writer, chunked: false };
     let mut delivery = Delivery::new(served, answering, TRANSCRIPT);
@@ -65,7 +74,7 @@ async fn exchange(served: &Served<'_>, agent: &mut Leg, head: RequestHead) -> Re
     tokio::pin!(exchange);
     tokio::select! {
         done = &mut exchange => done,
-        why = served.gate.ended() => {
+        why = ended => {
             served.end(why);
             exchange.await
         }

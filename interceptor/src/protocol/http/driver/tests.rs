@@ -545,8 +545,13 @@ async fn answers_pass_with_their_framing_and_without_what_leads_elsewhere() {
         let (head, body) = scene.ask("GET /v1/x HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
         assert_eq!((head.length, &body[..]), (codec::Length::Chunked, &b"2\r\nhi\r\n0\r\n\r\n"[..]));
     }
-    // Cut off by the target, it is cut off for the agent: what is incomplete does not look complete.
+    // Cut off by the target before anything is out, it is refused; later, it is cut off for the agent: what is incomplete does
+    // not look complete.
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi";
+    let mut scene = Scene::with(Answer::Permit(&[]), cut, |_, fake| fake.closes = true);
+    let (head, body) = scene.ask("GET /v1/x HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
+    assert!(head.status == 502 && String::from_utf8_lossy(&body).contains("closed within a message"));
+    let cut = format!("HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n{}hi", "-".repeat(20_000));
     let mut scene = Scene::with(Answer::Permit(&[]), cut, |_, fake| fake.closes = true);
     scene.agent.write_all(b"GET /v1/x HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
     let mut all = Vec::new();
@@ -692,9 +697,19 @@ async fn what_stands_at_a_path_of_the_route_is_masked_in_any_coding_and_framing(
 
 #[tokio::test]
 async fn what_turns_out_to_be_no_json_is_cut_off_there() {
-    let told = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
-                e\r\n{\"name\":\"Ada\",\r\n10\r\nno json: ada@x.o\r\n0\r\n\r\n";
-    let mut scene = Scene::new(Answer::Permit(&["pii"]), told);
+    let told = |note: &str| {
+        let begun = format!("{{\"name\":\"Ada\",\"note\":\"{note}\",");
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+             {:x}\r\n{begun}\r\n10\r\nno json: ada@x.o\r\n0\r\n\r\n",
+            begun.len()
+        )
+    };
+    // Before anything is out, it is refused.
+    let mut scene = Scene::new(Answer::Permit(&["pii"]), told(""));
+    let (head, body) = scene.ask("GET /v1/customers/7 HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
+    assert!(head.status == 502 && !String::from_utf8_lossy(&body).contains("ada@"));
+    let mut scene = Scene::new(Answer::Permit(&["pii"]), told(&"-".repeat(20_000)));
     scene.agent.write_all(b"GET /v1/customers/7 HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
     let mut all = Vec::new();
     timeout(Duration::from_secs(5), scene.agent.read_to_end(&mut all)).await.unwrap().unwrap();

@@ -143,7 +143,7 @@ async fn open<'a>(
     let stalled = served.patience.stalled;
     let transcript = Transcript::Two { stream: respond.stream_id().as_u32() };
     let (parts, body) = request.into_parts();
-    let mut delivery = Delivery::new(served, Answering::Two { respond, body: None, stalled }, transcript);
+    let mut delivery = Delivery::new(served, Answering::Two { respond, body: None, stalled, over: false }, transcript);
     delivery.with_body = parts.method != http::Method::HEAD;
     let opened = admit(served, &parts, &body, (scheme, began)).await;
     match opened {

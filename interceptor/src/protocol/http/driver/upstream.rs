@@ -284,7 +284,7 @@ impl Sending {
     pub(super) async fn piece(&mut self, piece: Bytes) -> Result<(), LegError> {
         match self {
             Self::One { writer, chunked } => writer.piece(&piece, *chunked).await,
-            Self::Two { body, stalled, .. } => send_two(body, piece, *stalled).await,
+            Self::Two { body, stalled, .. } => send_two(body, piece, *stalled, false).await,
         }
     }
 

@@ -130,7 +130,7 @@ fn signed_fields(head: &RequestHead) -> Vec<(String, String)> {
         let value = text.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
         match fields.iter_mut().find(|(name, _)| *name == field.name) {
             Some((_, values)) => *values = format!("{values},{value}"),
-            None => fields.push((field.name.clone(), value)),
+            None => fields.push((field.name.to_string(), value)),
         }
     }
     fields.sort();

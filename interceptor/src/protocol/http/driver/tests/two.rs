@@ -539,7 +539,7 @@ async fn long_bodies_are_recorded_in_frames_that_are_shown() {
     let mut agent = scene.agent.clone().ready().await.unwrap();
     let (response, mut sending) = agent.send_request(post("/v1/long", "application/json"), false).unwrap();
     let body = Bytes::from(format!("\"{}\"", "x".repeat(300_000)));
-    send_two(&mut sending, body, Duration::from_secs(5)).await.unwrap();
+    send_two(&mut sending, body, Duration::from_secs(5), false).await.unwrap();
     sending.send_data(Bytes::new(), true).unwrap();
     assert_eq!(response.await.unwrap().status().as_u16(), 200);
     scene.ask(get("/v1/behind"), b"").await.unwrap();
@@ -560,7 +560,7 @@ async fn what_has_come_of_a_body_counts_before_it_is_whole() {
     let mut begun = Vec::new();
     for _ in 0..4 {
         let (response, mut sending) = agent.send_request(post("/v1/x", "application/json"), false).unwrap();
-        let _room_or_end = send_two(&mut sending, vec![b' '; 200_000].into(), Duration::from_secs(5)).await;
+        let _room_or_end = send_two(&mut sending, vec![b' '; 200_000].into(), Duration::from_secs(5), false).await;
         begun.push((response, sending));
         agent = match agent.ready().await {
             Ok(agent) => agent,
