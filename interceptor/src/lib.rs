@@ -6,6 +6,7 @@ pub mod clock;
 pub mod secret;
 pub mod telemetry;
 pub mod tls;
+mod turn;
 pub mod wire;
 
 // Layer 2: who is calling.

@@ -135,7 +135,9 @@ impl What {
         match self {
             Self::Analysis(number) => !is_request(command) && *number == command.analysis,
             Self::Request(actions, facts) => {
-                is_request(command) && *actions == command.actions && is_alike(facts, &command.facts)
+                is_request(command)
+                    && (Arc::ptr_eq(actions, &command.actions) || *actions == command.actions)
+                    && is_alike(facts, &command.facts)
             }
         }
     }

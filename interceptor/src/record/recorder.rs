@@ -11,7 +11,6 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use super::{Config, Fsync, OpenError, RecordError};
 use crate::clock::{Clock, Timestamp};
 use crate::policy::Recorded;
 use crate::telemetry::SessionId;
+use crate::turn;
 
 /// Records events. Cheap to clone; all clones write to the same spool.
 #[derive(Clone, Debug)]
@@ -106,15 +106,7 @@ impl Recorder {
         let (ack, mut written) = oneshot::channel();
         self.submit(session, event, Some(ack)).await?;
         // The other sessions that are ready now come first: their events are written together with this one.
-        let mut waited = false;
-        std::future::poll_fn(|cx| {
-            if std::mem::replace(&mut waited, true) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
+        turn::behind_the_others().await;
         match written.try_recv() {
             Ok(number) => return number.map(Recorded::at),
             Err(oneshot::error::TryRecvError::Closed) => return Err(RecordError::Closed),
@@ -264,7 +256,7 @@ const HERE_COST: u64 = 64 << 10;
 /// Times that an appender writes for others in a row before the thread takes over.
 const HERE_ROUNDS: usize = 8;
 /// Microseconds between two events within which a third can be expected.
-const BURST: i64 = 25;
+const BURST: i64 = 100;
 /// Looks at the lock before it is given up: some microseconds.
 const SPINS: usize = 100;
 /// Time between two attempts to write again.

@@ -41,7 +41,7 @@ const DETOURS: &[&str] = &[
     "x-rewrite-url",
 ];
 /// Fields whose values are secrets: policies, people and recordings do not see them.
-pub(super) const SECRET: &[&str] = &[
+const SECRET: &[&str] = &[
     "authorization",
     "proxy-authorization",
     "cookie",
@@ -114,7 +114,7 @@ pub(super) fn command(asked: &Asked<'_>) -> Command {
         opaque.push(format!("its method is {}", head.method));
     }
     let said = Said { statement: statement(head), parameters: parameters(body), fields, size: body.size() };
-    built(name, &opaque, resource(target, routes, location), (head, location), said)
+    built(name, &opaque, (target, routes), (head, location), said)
 }
 
 /// The command of a message on a WebSocket that was asked for so.
@@ -138,7 +138,7 @@ pub(super) fn message(
         fields,
         size: text.len() as u64,
     };
-    built(Some(ActionName::HTTP_MESSAGE), &opaque, resource(target, routes, location), (head, location), said)
+    built(Some(ActionName::HTTP_MESSAGE), &opaque, (target, routes), (head, location), said)
 }
 
 /// What is said by a request or a message.
@@ -153,27 +153,30 @@ struct Said {
 fn built(
     name: Option<ActionName>,
     opaque: &[String],
-    resource: Resource,
+    (target, routes): (&Arc<str>, &Routes),
     (head, location): (&RequestHead, &Location),
     said: Said,
 ) -> Command {
     let act = |name, note: Option<String>| Action {
         name,
-        resource: resource.clone(),
+        resource: resource(target, routes, location),
         columns: BTreeSet::new(),
         tags: Arc::default(),
         note: note.map(Into::into),
     };
-    let mut actions: Vec<Action> = name.map(|name| act(name, None)).into_iter().collect();
-    if !opaque.is_empty() {
-        actions.push(act(ActionName::HTTP_OPAQUE, Some(opaque.join("; "))));
-    }
+    let actions = match name {
+        Some(name) if opaque.is_empty() => routes.plain(name, &location.segments, || act(name, None)),
+        name => {
+            let opaque = act(ActionName::HTTP_OPAQUE, Some(opaque.join("; ")));
+            name.map(|name| act(name, None)).into_iter().chain([opaque]).collect()
+        }
+    };
     let http = facts(head, location, said.fields, said.size);
     Command {
         analysis: number(),
         statement: said.statement.into(),
         parameters: said.parameters,
-        actions: actions.into(),
+        actions,
         facts: Arc::new(Facts { has_where: true, statements: 1, http: Some(Arc::new(http)), ..Facts::default() }),
         in_transaction: false,
     }
@@ -219,17 +222,26 @@ fn resource(target: &Arc<str>, routes: &Routes, location: &Location) -> Resource
 
 /// All that the target reads of it, but for secrets: the agent's own are replaced, and never those that were judged.
 pub(in crate::protocol) fn statement(head: &RequestHead) -> String {
-    let mut text = format!("{} {}", head.method, head.target);
+    let length = head.fields.0.iter().map(|field| field.name.len() + field.value.len() + 3).sum::<usize>();
+    let mut all = String::with_capacity(head.method.len() + 1 + head.target.len() + length);
+    all.push_str(&head.method);
+    all.push(' ');
+    all.push_str(&head.target);
     // The key of a WebSocket is another each time, and says nothing: a grant is not for one key.
-    let is_key = |line: &String| head.fields.get("upgrade").is_some() && line.starts_with("sec-websocket-key: ");
-    for line in shown(head).filter(|line| !is_key(line)).chain(sealed(head)) {
-        text.push('\n');
-        text.push_str(&line);
+    let upgrades = head.fields.get("upgrade").is_some();
+    let is_key = |field: &&Field| upgrades && is_alike(&field.name, "sec-websocket-key");
+    for field in visible(head).filter(|field| !is_key(field)) {
+        all.push('\n');
+        put_line(&mut all, field);
     }
-    text
+    for line in sealed(head) {
+        all.push('\n');
+        all.push_str(&line);
+    }
+    all
 }
 
-fn is_secret(name: &str) -> bool {
+pub(super) fn is_secret(name: &str) -> bool {
     SECRET.iter().any(|secret| is_alike(name, secret))
 }
 
@@ -244,21 +256,29 @@ fn digest(bytes: &[u8], length: usize) -> String {
     sha2::Sha256::digest(bytes).iter().take(length).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The fields that go to the target, as `name: value`.
-fn shown(head: &RequestHead) -> impl Iterator<Item = String> {
-    let fields = head.fields.0.iter().filter(|field| !is_secret(&field.name));
-    // As servers read it that see no difference.
-    fields.map(|field| format!("{}: {}", field.name.replace('_', "-"), text(&field.value)))
+/// The fields that go to the target and are no secrets.
+fn visible(head: &RequestHead) -> impl Iterator<Item = &Field> {
+    head.fields.0.iter().filter(|field| !is_secret(&field.name))
 }
 
-/// The value of a field. Bytes that are no UTF-8 stand behind a sign that no field can have, so that no two values are one.
-fn text(value: &[u8]) -> String {
-    let mut shown = String::with_capacity(value.len());
-    for chunk in value.utf8_chunks() {
-        shown.push_str(chunk.valid());
-        chunk.invalid().iter().for_each(|byte| shown.push_str(&format!("\u{1}{byte:02x}")));
+/// The same, as `name: value`.
+fn shown(head: &RequestHead) -> impl Iterator<Item = String> {
+    visible(head).map(|field| {
+        let mut line = String::with_capacity(field.name.len() + field.value.len() + 2);
+        put_line(&mut line, field);
+        line
+    })
+}
+
+/// A field as `name: value`. The name as servers read it that see no difference; bytes of the value that are no UTF-8 stand
+/// behind a sign that no field can have, so that no two values are one.
+fn put_line(out: &mut String, field: &Field) {
+    out.extend(field.name.chars().map(|character| if character == '_' { '-' } else { character }));
+    out.push_str(": ");
+    for chunk in field.value.utf8_chunks() {
+        out.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\u{1}{byte:02x}")));
     }
-    shown
 }
 
 /// The body, as what a grant is bound to beside the statement.

@@ -146,11 +146,11 @@ impl Fields {
         self.0.retain(|field| !belongs(&field.name));
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Vec<u8>, shown: impl Fn(&Field) -> &[u8]) {
         for field in &self.0 {
             out.extend_from_slice(field.name.as_bytes());
             out.extend_from_slice(b": ");
-            out.extend_from_slice(&field.value);
+            out.extend_from_slice(shown(field));
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
@@ -280,20 +280,30 @@ pub fn response(bytes: &[u8]) -> Result<Option<(ResponseHead, usize)>, Malformed
 impl RequestHead {
     /// Writes it, followed by nothing: the body is the caller's.
     pub fn write(&self, out: &mut Vec<u8>) {
-        for part in [&self.method, " ", &self.target, " ", VERSION, "\r\n"] {
+        self.write_as(out, &self.target, |field| &field.value);
+    }
+
+    /// The same with another target, and with other values of fields.
+    pub(super) fn write_as(&self, out: &mut Vec<u8>, target: &str, shown: impl Fn(&Field) -> &[u8]) {
+        for part in [&self.method, " ", target, " ", VERSION, "\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
-        self.fields.write(out);
+        self.fields.write(out, shown);
     }
 }
 
 impl ResponseHead {
     /// Writes it, followed by nothing: the body is the caller's.
     pub fn write(&self, out: &mut Vec<u8>) {
+        self.write_as(out, |field| &field.value);
+    }
+
+    /// The same with other values of fields.
+    pub(super) fn write_as(&self, out: &mut Vec<u8>, shown: impl Fn(&Field) -> &[u8]) {
         for part in [VERSION, " ", &self.status.to_string(), " ", &self.reason, "\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
-        self.fields.write(out);
+        self.fields.write(out, shown);
     }
 }
 

@@ -49,10 +49,12 @@ use served::Served;
 
 /// Requests that an agent may have under way at once on one connection.
 const STREAMS_LIMIT: u32 = 100;
-/// What may come of one stream before it is read, and wait to be sent on it, in bytes.
-const STREAM_WINDOW: u32 = 64 * 1024;
+/// What may come of one stream before it is read, in bytes. A stream counts as holding as much, on both legs together.
+const STREAM_WINDOW: u32 = 256 * 1024;
 /// What may come on one connection before it is read, in bytes.
-const WINDOW: u32 = 256 * 1024;
+const WINDOW: u32 = 1024 * 1024;
+/// What may wait to be sent on one stream, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// How long the last words to an agent may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);

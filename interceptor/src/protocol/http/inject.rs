@@ -2,11 +2,12 @@
 
 mod sigv4;
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
-use bytes::Bytes;
 use serde::Deserialize;
 
-use super::codec::{self, Fields, RequestHead};
+use super::codec::{self, Field, Fields, RequestHead};
 use super::route;
 use crate::clock::Timestamp;
 use crate::protocol::Login;
@@ -78,31 +79,29 @@ impl LogIn {
         }
     }
 
-    /// Takes away what recordings are not to show of a request that goes to the target.
-    pub(super) fn redact(&self, head: &mut RequestHead) {
-        redact(&mut head.fields);
+    /// What recordings show of the target of a request that goes there.
+    pub(super) fn shown_target<'a>(&self, head: &'a RequestHead) -> Cow<'a, str> {
         match self {
-            Self::Header(name) => hide(&mut head.fields, &name.to_ascii_lowercase()),
-            Self::Query(name) => head.target = replaced(&head.target, name, Some(REDACTED.as_bytes())),
-            Self::Bearer | Self::Basic | Self::Sigv4(_) => {}
+            Self::Query(name) => Cow::Owned(replaced(&head.target, name, Some(REDACTED.as_bytes()))),
+            Self::Header(_) | Self::Bearer | Self::Basic | Self::Sigv4(_) => Cow::Borrowed(&head.target),
+        }
+    }
+
+    /// What they show of the value of one of its fields.
+    pub(super) fn shown<'a>(&self, field: &'a Field) -> &'a [u8] {
+        match self {
+            Self::Header(name) if codec::is_alike(&field.name, &name.to_ascii_lowercase()) => REDACTED.as_bytes(),
+            _ => shown(field),
         }
     }
 }
 
-/// Takes away what recordings are not to show of any head.
-pub(super) fn redact(fields: &mut Fields) {
-    for name in super::action::SECRET {
-        hide(fields, name);
-    }
+/// What recordings show of the value of any field.
+pub(super) fn shown(field: &Field) -> &[u8] {
+    if super::action::is_secret(&field.name) { REDACTED.as_bytes() } else { &field.value }
 }
 
 const REDACTED: &str = "REDACTED";
-
-fn hide(fields: &mut Fields, name: &str) {
-    for field in fields.0.iter_mut().filter(|field| codec::is_alike(&field.name, name)) {
-        field.value = Bytes::from_static(REDACTED.as_bytes());
-    }
-}
 
 fn set(fields: &mut Fields, name: &str, value: Option<Vec<u8>>) -> Result<(), String> {
     let Some(value) = value else { return Ok(()) };
@@ -158,18 +157,16 @@ mod tests {
             log_in.put(&mut head, &login("s3cret"), NOW).unwrap();
             assert_eq!(head.fields.all(name).collect::<Vec<_>>(), [value.as_bytes()]);
             assert_eq!(head.fields.get("authorization").is_some(), name == "authorization");
-            log_in.redact(&mut head);
-            assert!(!format!("{head:?}").contains("s3cret"));
             let mut out = Vec::new();
-            head.write(&mut out);
-            assert!(!String::from_utf8_lossy(&out).contains("s3cret"));
+            head.write_as(&mut out, &log_in.shown_target(&head), |field| log_in.shown(field));
+            let shown = String::from_utf8_lossy(&out);
+            assert!(!shown.contains("s3cret") && shown.contains(&format!("{name}: REDACTED\r\n")), "{shown}");
         }
         let mut head = head(asked);
         let query = LogIn::Query("key".into());
         query.put(&mut head, &login("s3 cret&"), NOW).unwrap();
         assert_eq!(head.target, "/a?x=1&key=s3%20cret%26");
-        query.redact(&mut head);
-        assert_eq!(head.target, "/a?x=1&key=REDACTED");
+        assert_eq!(query.shown_target(&head), "/a?x=1&key=REDACTED");
     }
 
     #[test]

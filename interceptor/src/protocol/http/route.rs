@@ -5,6 +5,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::policy::{Action, ActionName};
 
 /// The most segments that a path may have.
 pub const SEGMENTS_LIMIT: usize = 32;
@@ -123,6 +128,10 @@ pub fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
 
 /// Decodes once. In a path, whatever is escaped again, and control characters, are refused.
 fn decode(text: &str, in_query: bool) -> Result<String, Ambiguous> {
+    let stands_for_itself = |byte: u8| byte.is_ascii_graphic() && byte != b'%' && byte != b'+';
+    if text.bytes().all(stands_for_itself) {
+        return Ok(text.to_owned());
+    }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
@@ -227,7 +236,13 @@ impl fmt::Display for Route {
 
 /// The routes of a target, the most specific first.
 #[derive(Clone, Debug, Default)]
-pub struct Routes(Vec<Route>);
+pub struct Routes {
+    all: Vec<Route>,
+    known: Arc<RwLock<Known>>,
+}
+
+/// What plain requests on a route ask for, made once: at most one for each method that policies know, for each route.
+type Known = HashMap<(ActionName, Option<usize>), Arc<[Action]>>;
 
 impl Routes {
     /// Reads patterns. Two that match the same paths are one too many.
@@ -246,13 +261,27 @@ impl Routes {
             }
         }
         routes.sort_by(|one, other| one.steps.cmp(&other.steps));
-        if wrong.is_empty() { Ok(Self(routes)) } else { Err(wrong) }
+        if wrong.is_empty() { Ok(Self { all: routes, known: Arc::default() }) } else { Err(wrong) }
     }
 
     /// The route of a path: step by step, what is written out goes before what stands for anything.
     #[must_use]
     pub fn find(&self, segments: &[String]) -> Option<&Route> {
-        self.0.iter().find(|route| route.is_match(segments))
+        self.all.get(self.position(segments)?)
+    }
+
+    /// What a request there asks for that asks for this alone: one and the same list for all of them, so that whoever has seen
+    /// it need not look into it again. `make` makes it; it is asked with the same for the same.
+    pub(super) fn plain(&self, name: ActionName, segments: &[String], make: impl FnOnce() -> Action) -> Arc<[Action]> {
+        let key = (name, self.position(segments));
+        if let Some(known) = self.known.read().get(&key) {
+            return Arc::clone(known);
+        }
+        Arc::clone(self.known.write().entry(key).or_insert_with(|| Arc::from([make()])))
+    }
+
+    fn position(&self, segments: &[String]) -> Option<usize> {
+        self.all.iter().position(|route| route.is_match(segments))
     }
 }
 

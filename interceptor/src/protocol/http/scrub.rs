@@ -26,6 +26,7 @@ const BLOT: u8 = b'*';
 pub struct Spellings {
     finder: AhoCorasick,
     all: Vec<Vec<u8>>,
+    shortest: usize,
     longest: usize,
 }
 
@@ -44,8 +45,9 @@ impl Spellings {
         }
         let all: Vec<Vec<u8>> = all.into_iter().filter(|one| one.len() >= SHORTEST).collect();
         let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&all).ok()?;
-        let longest = all.iter().map(Vec::len).max()?;
-        Some(Self { finder, all, longest })
+        let lengths = || all.iter().map(Vec::len);
+        let (shortest, longest) = (lengths().min()?, lengths().max()?);
+        Some(Self { finder, all, shortest, longest })
     }
 
     /// Blots out all that is found. Whether anything was.
@@ -62,7 +64,7 @@ impl Spellings {
     /// The same of a head.
     pub(super) fn blot_head(&self, head: &mut ResponseHead) -> bool {
         let mut found = self.blot_fields(&mut head.fields);
-        if self.finder.is_match(head.reason.as_str()) {
+        if self.is_in(head.reason.as_bytes()) {
             let mut reason = head.reason.as_bytes().to_vec();
             found |= self.blot(&mut reason);
             head.reason = String::from_utf8(reason).unwrap_or_default().into();
@@ -73,12 +75,16 @@ impl Spellings {
     /// The same of fields.
     pub(super) fn blot_fields(&self, fields: &mut Fields) -> bool {
         let mut found = false;
-        for field in fields.0.iter_mut().filter(|field| self.finder.is_match(&*field.value)) {
+        for field in fields.0.iter_mut().filter(|field| self.is_in(&field.value)) {
             let mut value = field.value.to_vec();
             found |= self.blot(&mut value);
             field.value = value.into();
         }
         found
+    }
+
+    fn is_in(&self, bytes: &[u8]) -> bool {
+        bytes.len() >= self.shortest && self.finder.is_match(bytes)
     }
 
     /// How many bytes at the end may be the beginning of something.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::codec::frames;
 use super::codec::{Fields, RequestHead, ResponseHead};
+use super::inject::{self, LogIn};
 
 /// The last chunk of a body of HTTP/1.1.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -27,19 +28,22 @@ impl Transcript {
         }
     }
 
-    /// The head of a request.
-    pub(super) fn put_request(self, out: &mut Vec<u8>, head: &RequestHead, over: bool) {
+    /// The head of a request, as it goes to the target that is logged in at so.
+    pub(super) fn put_request(self, out: &mut Vec<u8>, head: &RequestHead, log_in: &LogIn, over: bool) {
+        let target = log_in.shown_target(head);
         match self {
-            Self::One { .. } => head.write(out),
-            Self::Two { stream } => frames::put_request(out, stream, head, over),
+            Self::One { .. } => head.write_as(out, &target, |field| log_in.shown(field)),
+            Self::Two { stream } => {
+                frames::put_request(out, stream, (head, &target), |field| log_in.shown(field), over);
+            }
         }
     }
 
     /// The head of an answer.
     pub(super) fn put_response(self, out: &mut Vec<u8>, head: &ResponseHead, over: bool) {
         match self {
-            Self::One { .. } => head.write(out),
-            Self::Two { stream } => frames::put_response(out, stream, head, over),
+            Self::One { .. } => head.write_as(out, inject::shown),
+            Self::Two { stream } => frames::put_response(out, stream, head, inject::shown, over),
         }
     }
 
@@ -72,7 +76,7 @@ impl Transcript {
             (Self::One { chunked: false }, _) => {}
             (Self::One { chunked: true }, _) => out.extend_from_slice(LAST_CHUNK),
             (Self::Two { stream }, None) => frames::put_data(out, stream, b"", true),
-            (Self::Two { stream }, Some(trailers)) => frames::put_trailers(out, stream, trailers),
+            (Self::Two { stream }, Some(trailers)) => frames::put_trailers(out, stream, trailers, inject::shown),
         }
     }
 }

@@ -41,21 +41,33 @@ pub struct Frame<'a> {
     pub content: Content<'a>,
 }
 
-/// The head of a request.
-pub fn put_request(out: &mut Vec<u8>, stream: u32, head: &RequestHead, last: bool) {
+/// What is written of a field in the place of its value.
+type Shown<'a> = (&'a Field, &'a [u8]);
+
+/// The head of a request, with another target. `shown` says what stands for a field's value.
+pub fn put_request(
+    out: &mut Vec<u8>,
+    stream: u32,
+    (head, target): (&RequestHead, &str),
+    shown: impl Fn(&Field) -> &[u8],
+    last: bool,
+) {
     let host = head.fields.get("host").unwrap_or_default();
-    let pseudo = [(":method", head.method.as_bytes()), (":path", head.target.as_bytes()), (":authority", host)];
-    put_fields(out, stream, &pseudo, head.fields.0.iter().filter(|field| field.name != "host"), last);
+    let pseudo = [(":method", head.method.as_bytes()), (":path", target.as_bytes()), (":authority", host)];
+    let fields = head.fields.0.iter().filter(|field| field.name != "host");
+    put_fields(out, stream, &pseudo, fields.map(|field| (field, shown(field))), last);
 }
 
 /// The head of an answer.
-pub fn put_response(out: &mut Vec<u8>, stream: u32, head: &ResponseHead, last: bool) {
-    put_fields(out, stream, &[(":status", head.status.to_string().as_bytes())], head.fields.0.iter(), last);
+pub fn put_response(out: &mut Vec<u8>, stream: u32, head: &ResponseHead, shown: impl Fn(&Field) -> &[u8], last: bool) {
+    let status = head.status.to_string();
+    let fields = head.fields.0.iter().map(|field| (field, shown(field)));
+    put_fields(out, stream, &[(":status", status.as_bytes())], fields, last);
 }
 
 /// Trailers.
-pub fn put_trailers(out: &mut Vec<u8>, stream: u32, fields: &Fields) {
-    put_fields(out, stream, &[], fields.0.iter(), true);
+pub fn put_trailers(out: &mut Vec<u8>, stream: u32, fields: &Fields, shown: impl Fn(&Field) -> &[u8]) {
+    put_fields(out, stream, &[], fields.0.iter().map(|field| (field, shown(field))), true);
 }
 
 /// A piece of a body.
@@ -105,11 +117,11 @@ fn put_fields<'a>(
     out: &mut Vec<u8>,
     stream: u32,
     pseudo: &[(&str, &[u8])],
-    fields: impl Iterator<Item = &'a Field>,
+    fields: impl Iterator<Item = Shown<'a>>,
     last: bool,
 ) {
     let mut block = Vec::new();
-    let fields = fields.map(|field| (field.name.as_str(), &*field.value));
+    let fields = fields.map(|(field, value)| (field.name.as_str(), value));
     for (name, value) in pseudo.iter().copied().chain(fields) {
         block.push(0x10);
         put_string(&mut block, name.as_bytes());
@@ -182,7 +194,7 @@ mod tests {
             Fields(vec![Field::new("host", "h"), Field::new("x", long.clone()), Field::new("y", vec![b'y'; 127])]);
         let head = RequestHead { method: "GET".into(), target: "/a".into(), fields, length: Length::Known(0) };
         let mut out = Vec::new();
-        put_request(&mut out, 5, &head, false);
+        put_request(&mut out, 5, (&head, "/a"), |field| &field.value, false);
         put_data(&mut out, 5, b"abc", true);
         let Some((frame, used)) = read(&out).unwrap() else { panic!("not all there") };
         assert_eq!((frame.stream, frame.last), (5, false));

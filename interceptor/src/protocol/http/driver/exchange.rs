@@ -261,10 +261,8 @@ impl<'a> Exchange<'a> {
     /// Puts the request on record: its head, and with it all of its body where that is short. `over`: it has none.
     async fn record(&mut self, head: &RequestHead, mut sent: Sent, over: bool) -> Result<Sent, Failure> {
         self.transcript = self.transcript.framed(head.fields.get("transfer-encoding").is_some());
-        let mut shown = head.clone();
-        self.served.settings.log_in.redact(&mut shown);
         let mut recorded = Vec::new();
-        self.transcript.put_request(&mut recorded, &shown, over);
+        self.transcript.put_request(&mut recorded, head, &self.served.settings.log_in, over);
         sent.on_record = self.asking.is_over() && sent.known.len() <= TOGETHER;
         if sent.on_record && !over {
             self.transcript.put_piece(&mut recorded, &sent.known);

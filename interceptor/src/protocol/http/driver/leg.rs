@@ -11,8 +11,10 @@ use super::FAREWELL_TIMEOUT;
 use crate::protocol::http::codec::{Chunked, HEAD_LIMIT, Length, Malformed, Piece};
 use crate::tls;
 
-/// The most that is read at once, in bytes, and that a piece of a body has.
-const READ_SIZE: usize = 32 * 1024;
+/// The most that is read at once of a body, in bytes, and that a piece of one has.
+const READ_SIZE: usize = 64 * 1024;
+/// The most that is read at once of a head, in bytes. Between two messages no more room is kept than for a few.
+const HEAD_READ: usize = 4 * 1024;
 /// What is written goes out together up to here, in bytes.
 const QUEUE_SIZE: usize = 16 * 1024;
 
@@ -106,6 +108,9 @@ impl Reader {
         &mut self,
         read: impl Fn(&[u8]) -> Result<Option<(T, usize)>, Malformed>,
     ) -> Result<Option<T>, LegError> {
+        if self.input.is_empty() && self.input.capacity() > 4 * HEAD_READ {
+            self.input = BytesMut::new();
+        }
         loop {
             if let Some((head, length)) = read(&self.input)? {
                 self.input.advance(length);
@@ -114,7 +119,7 @@ impl Reader {
             // Only the end of a line can end a head: whoever sends byte by byte does not have it read each time.
             loop {
                 let seen = self.input.len();
-                if self.fill().await? == 0 {
+                if self.read(HEAD_READ).await? == 0 {
                     return if self.input.is_empty() { Ok(None) } else { Err(LegError::Closed) };
                 }
                 if self.input.len() >= HEAD_LIMIT || self.input.iter().skip(seen).any(|byte| *byte == b'\n') {
@@ -130,7 +135,7 @@ impl Reader {
             match left {
                 Left::Nothing => return Ok(None),
                 Left::Known(more) => {
-                    if self.more().await? == 0 {
+                    if self.more(*more).await? == 0 {
                         return Err(LegError::Closed);
                     }
                     let here = usize::try_from(*more).unwrap_or(usize::MAX).min(self.input.len());
@@ -152,7 +157,7 @@ impl Reader {
                     }
                 },
                 Left::UntilClose => {
-                    if self.more().await? == 0 {
+                    if self.more(u64::MAX).await? == 0 {
                         *left = Left::Nothing;
                         return Ok(None);
                     }
@@ -165,17 +170,18 @@ impl Reader {
     /// Resolves when the peer has closed, or broken; reads ahead as far as a head may go meanwhile.
     pub(in crate::protocol) async fn gone(&mut self) {
         while self.input.len() < HEAD_LIMIT {
-            if !matches!(self.fill().await, Ok(1..)) {
+            if !matches!(self.read(HEAD_READ).await, Ok(1..)) {
                 return;
             }
         }
         std::future::pending::<()>().await;
     }
 
-    /// What is there to be read, after waiting for it where there was nothing.
-    async fn more(&mut self) -> Result<usize, LegError> {
+    /// What is there to be read, of so much that is expected, after waiting for it where there was nothing.
+    async fn more(&mut self, expected: u64) -> Result<usize, LegError> {
         if self.input.is_empty() {
-            timeout(self.stalled, self.fill()).await.map_err(|_| LegError::Stalled(self.stalled))??;
+            let most = usize::try_from(expected).unwrap_or(READ_SIZE).clamp(HEAD_READ, READ_SIZE);
+            timeout(self.stalled, self.read(most)).await.map_err(|_| LegError::Stalled(self.stalled))??;
         }
         Ok(self.input.len())
     }
@@ -187,7 +193,11 @@ impl Reader {
 
     /// Receives more; nothing where it closed. Waits as long as it takes.
     pub(in crate::protocol) async fn fill(&mut self) -> Result<usize, LegError> {
-        self.input.reserve(READ_SIZE);
+        self.read(READ_SIZE).await
+    }
+
+    async fn read(&mut self, most: usize) -> Result<usize, LegError> {
+        self.input.reserve(most);
         Ok(self.stream.read_buf(&mut self.input).await?)
     }
 }

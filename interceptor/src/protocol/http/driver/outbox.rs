@@ -7,12 +7,15 @@ use super::agent::Answering;
 use super::agent_failed;
 use super::served::Served;
 use crate::protocol::http::codec::{Fields, ResponseHead};
-use crate::protocol::http::inject;
 use crate::protocol::http::transcript::Transcript;
 use crate::protocol::{Direction, Failure, Observation};
+use crate::turn;
 
 /// Pieces that are together no longer than this, in bytes, wait for each other.
-const TOGETHER: usize = 8 * 1024;
+const TOGETHER: usize = 64 * 1024;
+
+/// What most heads have, in bytes.
+const HEAD_EXPECTED: usize = 512;
 
 /// The way out of one exchange.
 pub(super) struct Outbox<'a> {
@@ -66,14 +69,11 @@ impl<'a> Outbox<'a> {
 
     /// The end of the body, with what is there.
     pub(super) async fn end(&mut self, trailers: Option<Fields>) -> Result<(), Failure> {
-        let mut recorded = trailers.clone();
-        if let Some(recorded) = &mut recorded {
-            inject::redact(recorded);
-        }
-        let body = self.record_with(|transcript, out| transcript.put_end(out, recorded.as_ref())).await?;
+        let body = self.record_with(|transcript, out| transcript.put_end(out, trailers.as_ref())).await?;
         if !body.is_empty() {
             self.answering.piece(body, trailers.is_none()).await.map_err(agent_failed)?;
         }
+        turn::behind_the_others().await;
         self.answering.end(trailers.as_ref()).await.map_err(agent_failed)
     }
 
@@ -104,11 +104,9 @@ impl<'a> Outbox<'a> {
     /// Puts what waits on record, with what `more` adds, and then hands the head on. Gives the body.
     async fn record_with(&mut self, more: impl FnOnce(Transcript, &mut Vec<u8>)) -> Result<Bytes, Failure> {
         let (head, body) = (self.head.take(), self.body.split().freeze());
-        let mut recorded = Vec::new();
+        let mut recorded = Vec::with_capacity(HEAD_EXPECTED + body.len());
         if let Some((head, over)) = &head {
-            let mut shown = head.clone();
-            inject::redact(&mut shown.fields);
-            self.transcript.put_response(&mut recorded, &shown, *over);
+            self.transcript.put_response(&mut recorded, head, *over);
         }
         if !body.is_empty() {
             self.transcript.put_piece(&mut recorded, &body);

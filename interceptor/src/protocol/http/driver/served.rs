@@ -41,6 +41,8 @@ pub(in crate::protocol) struct Served<'a> {
     who: OnceLock<Who>,
     /// The name that the agent has asked for in TLS.
     asked_name: Option<String>,
+    /// A `Host` that was found to be the target's, as it stood: most requests of a session have the same.
+    good_host: OnceLock<Bytes>,
     /// Bytes that exchanges hold together.
     held: AtomicUsize,
     end: watch::Sender<Option<Denial>>,
@@ -60,6 +62,7 @@ impl<'a> Served<'a> {
             session,
             who: OnceLock::new(),
             asked_name: agent.asked_name().map(str::to_owned),
+            good_host: OnceLock::new(),
             held: AtomicUsize::new(0),
             end: watch::Sender::new(None),
         };
@@ -124,23 +127,33 @@ impl<'a> Served<'a> {
         if head.fields.get("expect").is_some() && !head.fields.lists("expect", "100-continue") {
             return Err(refused("what it expects is not understood"));
         }
-        let host = head.fields.text("host").unwrap_or_default();
-        let (name, port) = split_host(host).ok_or_else(|| refused("`Host` is no host"))?;
-        if !self.settings.names.contains(&name) {
-            return Err(refused(&format!("`Host: {host}` is no name of {}", self.target.name)));
-        }
-        if let Some(asked) = &self.asked_name
-            && Name::parse(asked).as_ref() != Some(&name)
-        {
-            return Err(refused(&format!("`Host: {host}` is another than the name in TLS, {asked}")));
-        }
-        let reached = self.upstreams.place();
-        if port.is_some_and(|port| reached.rsplit(':').next() != Some(port)) {
-            return Err(refused(&format!("`Host: {host}` names another port than the one that was connected to")));
+        let host = head.fields.get("host").unwrap_or_default();
+        if self.good_host.get().is_none_or(|good| good != host) {
+            self.check_host(host).map_err(|why| refused(&why))?;
+            let _the_first = self.good_host.set(Bytes::copy_from_slice(host));
         }
         let location = Location::read(&head.target).map_err(|why| refused(&why.to_string()))?;
         self.settings.dialect.upgrade(head, &location).map_err(refused)?;
         Ok(location)
+    }
+
+    /// Whether that is the target, where the agent has connected to it.
+    fn check_host(&self, host: &[u8]) -> Result<(), String> {
+        let host = std::str::from_utf8(host).unwrap_or_default();
+        let (name, port) = split_host(host).ok_or("`Host` is no host")?;
+        if !self.settings.names.contains(&name) {
+            return Err(format!("`Host: {host}` is no name of {}", self.target.name));
+        }
+        if let Some(asked) = &self.asked_name
+            && Name::parse(asked).as_ref() != Some(&name)
+        {
+            return Err(format!("`Host: {host}` is another than the name in TLS, {asked}"));
+        }
+        let reached = self.upstreams.place();
+        if port.is_some_and(|port| reached.rsplit(':').next() != Some(port)) {
+            return Err(format!("`Host: {host}` names another port than the one that was connected to"));
+        }
+        Ok(())
     }
 
     pub(super) fn meaning(&self, head: &RequestHead, location: &Location, body: &action::Body) -> Meaning {

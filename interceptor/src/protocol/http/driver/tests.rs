@@ -551,7 +551,7 @@ async fn answers_pass_with_their_framing_and_without_what_leads_elsewhere() {
     let mut scene = Scene::with(Answer::Permit(&[]), cut, |_, fake| fake.closes = true);
     let (head, body) = scene.ask("GET /v1/x HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
     assert!(head.status == 502 && String::from_utf8_lossy(&body).contains("closed within a message"));
-    let cut = format!("HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n{}hi", "-".repeat(20_000));
+    let cut = format!("HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n{}hi", "-".repeat(200_000));
     let mut scene = Scene::with(Answer::Permit(&[]), cut, |_, fake| fake.closes = true);
     scene.agent.write_all(b"GET /v1/x HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
     let mut all = Vec::new();
@@ -709,7 +709,7 @@ async fn what_turns_out_to_be_no_json_is_cut_off_there() {
     let mut scene = Scene::new(Answer::Permit(&["pii"]), told(""));
     let (head, body) = scene.ask("GET /v1/customers/7 HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
     assert!(head.status == 502 && !String::from_utf8_lossy(&body).contains("ada@"));
-    let mut scene = Scene::new(Answer::Permit(&["pii"]), told(&"-".repeat(20_000)));
+    let mut scene = Scene::new(Answer::Permit(&["pii"]), told(&"-".repeat(200_000)));
     scene.agent.write_all(b"GET /v1/customers/7 HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
     let mut all = Vec::new();
     timeout(Duration::from_secs(5), scene.agent.read_to_end(&mut all)).await.unwrap().unwrap();

@@ -22,7 +22,7 @@ use super::answer::Delivery;
 use super::exchange::{Exchange, Next};
 use super::leg::worded;
 use super::served::Served;
-use super::{FAREWELL_TIMEOUT, STREAM_WINDOW, STREAMS_LIMIT, WINDOW};
+use super::{FAREWELL_TIMEOUT, SEND_BUFFER, STREAM_WINDOW, STREAMS_LIMIT, WINDOW};
 use crate::policy::Denial;
 use crate::protocol::http::codec::{HEAD_LIMIT, Malformed, RequestHead, ResponseHead, frames, two};
 use crate::protocol::http::denial;
@@ -57,6 +57,9 @@ where
     tokio::pin!(ended, leave);
     loop {
         tokio::select! {
+            // All that can go on does, at most so many as there are streams: what that brings forth is sent together.
+            biased;
+            Some(done) = running.next(), if !running.is_empty() => after(served, done).await?,
             asked = connection.accept() => {
                 let (request, mut respond) = match asked {
                     Some(Ok(asked)) => asked,
@@ -72,7 +75,6 @@ where
                 running.push(exchange);
                 began = true;
             }
-            Some(done) = running.next(), if !running.is_empty() => after(served, done).await?,
             why = &mut ended, if deadline.is_none() => {
                 served.end(why);
                 connection.graceful_shutdown();
@@ -127,7 +129,7 @@ where
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_header_list_size(u32::try_from(HEAD_LIMIT).unwrap_or(u32::MAX))
-        .max_send_buffer_size(STREAM_WINDOW as usize);
+        .max_send_buffer_size(SEND_BUFFER);
     let handshake = timeout(patience, builder.handshake(stream)).await;
     let handshake = handshake.map_err(|_| Failure::Agent(format!("it began nothing in {patience:?}")))?;
     handshake.map_err(|error| Failure::Agent(format!("it does not speak HTTP/2: {}", worded(&error))))

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::leg::{Left, Leg, LegError, Reader, Writer, worded};
-use super::{STREAM_WINDOW, WINDOW, send_two};
+use super::{SEND_BUFFER, STREAM_WINDOW, WINDOW, send_two};
 use crate::protocol::http::codec::{self, Fields, HEAD_LIMIT, RequestHead, ResponseHead, two};
 use crate::protocol::http::{ONE, TWO};
 use crate::protocol::{Dial, Target};
@@ -226,7 +226,7 @@ async fn speak_two(stream: tls::Stream, in_clear: bool) -> Result<(SendRequest<B
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_header_list_size(u32::try_from(HEAD_LIMIT).unwrap_or(u32::MAX))
-        .max_send_buffer_size(STREAM_WINDOW as usize);
+        .max_send_buffer_size(SEND_BUFFER);
     let handshake = timeout(LOGIN_TIMEOUT, builder.handshake::<_, Bytes>(stream)).await;
     let (requests, mut connection) = handshake
         .map_err(|_elapsed| "it did not begin HTTP/2 in time".to_owned())?
