@@ -12,6 +12,8 @@ mod events;
 #[cfg(test)]
 mod tests;
 
+use bytes::Bytes;
+
 use super::MASK_LIMIT;
 use super::codec::{Field, Fields, Length, ResponseHead};
 use super::dialect::Place;
@@ -208,6 +210,15 @@ impl<'a> Rewriter<'a> {
     #[must_use]
     pub fn is_opaque(&self) -> bool {
         matches!(self.kind, Kind::Opaque(_))
+    }
+
+    /// A piece that passes as it is, but for what may be the beginning of a credential at its end. Nothing where it has to be
+    /// pushed.
+    pub fn pass(&mut self, piece: &Bytes) -> Option<Bytes> {
+        match (&self.kind, &mut self.scrub) {
+            (Kind::Pass, Some(scrub)) if self.decoder.is_identity() => scrub.pass(piece),
+            _ => None,
+        }
     }
 
     /// Takes some bytes off the front of a piece, and appends what is decided. Whether it is to be called again with the

@@ -112,6 +112,18 @@ impl<'a> Scrub<'a> {
         Self { spellings, waiting: BytesMut::new(), found: false }
     }
 
+    /// The same for a piece in which nothing is found, and before which nothing waits: it is not copied. Nothing where that is
+    /// not so, and nothing is taken then.
+    pub(super) fn pass(&mut self, piece: &Bytes) -> Option<Bytes> {
+        if !self.waiting.is_empty() || self.spellings.is_in(piece) {
+            return None;
+        }
+        let mut ready = piece.clone();
+        let waits = ready.split_off(ready.len() - self.spellings.begun(piece));
+        self.waiting.extend_from_slice(&waits);
+        Some(ready)
+    }
+
     /// What can be passed on, now that this has come.
     pub(super) fn push(&mut self, piece: &[u8]) -> Bytes {
         self.waiting.extend_from_slice(piece);

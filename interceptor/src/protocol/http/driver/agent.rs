@@ -86,13 +86,12 @@ impl Answering<'_> {
     }
 
     /// The head. `over`: nothing follows it.
-    pub(super) async fn head(&mut self, head: &ResponseHead, over: bool) -> Result<(), LegError> {
+    pub(super) fn head(&mut self, head: &ResponseHead, over: bool) -> Result<(), LegError> {
         match self {
             Self::One { writer, chunked } => {
                 *chunked = head.fields.get("transfer-encoding").is_some();
-                let mut bytes = Vec::new();
-                head.write(&mut bytes);
-                writer.put(&bytes).await
+                head.write(writer.head());
+                Ok(())
             }
             Self::Two { respond, body, over: ended, .. } => {
                 *ended = over;

@@ -110,7 +110,7 @@ impl<'a> Delivery<'a> {
     ) -> Result<Next, Failure> {
         self.served.observe(Observation::Denied(denial)).await?;
         (self.out.begun, self.closes) = (true, true);
-        self.out.answering.head(&head, false).await.map_err(agent_failed)?;
+        self.out.answering.head(&head, false).map_err(agent_failed)?;
         self.out.answering.piece(words, false).await.map_err(agent_failed)?;
         self.out.flush().await?;
         Ok(Next::Shut)
@@ -149,12 +149,12 @@ impl<'a> Delivery<'a> {
         self.out.begun = true;
         let answering = &mut self.out.answering;
         if self.grpc {
-            return answering.head(&denial::grpc(denial), true).await;
+            return answering.head(&denial::grpc(denial), true);
         }
         if self.closes && matches!(answering, Answering::One { .. }) {
             head.fields.set("connection", "close");
         }
-        answering.head(&head, false).await?;
+        answering.head(&head, false)?;
         if self.with_body {
             answering.piece(body, true).await?;
         }
@@ -312,6 +312,22 @@ impl<'a> Delivery<'a> {
             };
             let ends = piece.is_none() || hearing.is_over();
             let piece = piece.unwrap_or_default();
+            if let Some(clean) = rewriter.pass(&piece) {
+                let mut rest = Vec::new();
+                if ends && let Err(why) = rewriter.finish(&mut rest) {
+                    return Ok(Err(why.to_string()));
+                }
+                let whole = ends.then_some(clean.len() + rest.len());
+                if whole.is_some() || !clean.is_empty() {
+                    self.begin(&mut waits, whole);
+                }
+                self.out.piece(clean).await?;
+                self.out.piece(rest.into()).await?;
+                if ends {
+                    break;
+                }
+                continue;
+            }
             let mut rest = &piece[..];
             loop {
                 let mut out = Vec::new();

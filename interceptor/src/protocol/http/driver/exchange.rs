@@ -30,6 +30,9 @@ const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
 /// A body that is no longer than this, in bytes, stands in one frame of the recording with its head.
 const TOGETHER: usize = 8 * 1024;
 
+/// What most heads have, in bytes.
+pub(super) const HEAD_EXPECTED: usize = 512;
+
 /// Signatures say when they were made.
 static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
 
@@ -261,7 +264,7 @@ impl<'a> Exchange<'a> {
     /// Puts the request on record: its head, and with it all of its body where that is short. `over`: it has none.
     async fn record(&mut self, head: &RequestHead, mut sent: Sent, over: bool) -> Result<Sent, Failure> {
         self.transcript = self.transcript.framed(head.fields.get("transfer-encoding").is_some());
-        let mut recorded = Vec::new();
+        let mut recorded = Vec::with_capacity(HEAD_EXPECTED + sent.known.len().min(TOGETHER));
         self.transcript.put_request(&mut recorded, head, &self.served.settings.log_in, over);
         sent.on_record = self.asking.is_over() && sent.known.len() <= TOGETHER;
         if sent.on_record && !over {

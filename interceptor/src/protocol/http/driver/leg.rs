@@ -82,7 +82,7 @@ pub(in crate::protocol) struct Reader {
 #[derive(Debug)]
 pub(in crate::protocol) struct Writer {
     stream: WriteHalf<tls::Stream>,
-    queue: BytesMut,
+    queue: Vec<u8>,
     stalled: Duration,
 }
 
@@ -92,7 +92,7 @@ impl Leg {
         let (reader, writer) = tokio::io::split(stream);
         Self {
             reader: Reader { stream: reader, input, stalled },
-            writer: Writer { stream: writer, queue: BytesMut::new(), stalled },
+            writer: Writer { stream: writer, queue: Vec::new(), stalled },
         }
     }
 }
@@ -211,6 +211,11 @@ impl Writer {
         }
         self.drain().await?;
         self.write(bytes).await
+    }
+
+    /// Where a head is written to, behind what waits.
+    pub(super) const fn head(&mut self) -> &mut Vec<u8> {
+        &mut self.queue
     }
 
     /// Sends all that waits.

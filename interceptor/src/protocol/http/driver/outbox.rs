@@ -5,17 +5,17 @@ use bytes::{Bytes, BytesMut};
 
 use super::agent::Answering;
 use super::agent_failed;
+use super::exchange::HEAD_EXPECTED;
 use super::served::Served;
 use crate::protocol::http::codec::{Fields, ResponseHead};
 use crate::protocol::http::transcript::Transcript;
 use crate::protocol::{Direction, Failure, Observation};
 use crate::turn;
 
-/// Pieces that are together no longer than this, in bytes, wait for each other.
+/// Short pieces that are together no longer than this, in bytes, wait for each other.
 const TOGETHER: usize = 64 * 1024;
-
-/// What most heads have, in bytes.
-const HEAD_EXPECTED: usize = 512;
+/// Longer ones are not copied, in bytes.
+const SHORT: usize = 16 * 1024;
 
 /// The way out of one exchange.
 pub(super) struct Outbox<'a> {
@@ -50,7 +50,7 @@ impl<'a> Outbox<'a> {
         if piece.is_empty() {
             return Ok(());
         }
-        if self.body.len() + piece.len() <= TOGETHER {
+        if piece.len() <= SHORT && self.body.len() + piece.len() <= TOGETHER {
             self.body.extend_from_slice(&piece);
             return Ok(());
         }
@@ -115,7 +115,7 @@ impl<'a> Outbox<'a> {
         self.record(recorded.into()).await?;
         if let Some((head, over)) = &head {
             self.begun = true;
-            self.answering.head(head, *over).await.map_err(agent_failed)?;
+            self.answering.head(head, *over).map_err(agent_failed)?;
         }
         Ok(body)
     }

@@ -256,9 +256,7 @@ impl<'a> Way<'a> {
     pub(super) async fn begin(self, head: &RequestHead, over: bool) -> Result<(Sending, Hearing<'a>), LegError> {
         match self {
             Self::One { leg: Leg { reader, mut writer }, slot } => {
-                let mut bytes = Vec::new();
-                head.write(&mut bytes);
-                writer.put(&bytes).await?;
+                head.write(writer.head());
                 let chunked = head.fields.get("transfer-encoding").is_some();
                 let upgrades = head.fields.get("upgrade").is_some();
                 let hearing = Hearing::One { reader, left: Left::Nothing, upgrades, _slot: slot };
