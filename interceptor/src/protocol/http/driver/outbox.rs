@@ -13,7 +13,7 @@ use crate::protocol::{Direction, Failure, Observation};
 use crate::turn;
 
 /// Short pieces that are together no longer than this, in bytes, wait for each other.
-const TOGETHER: usize = 64 * 1024;
+const TOGETHER: usize = 32 * 1024;
 /// Longer ones are not copied, in bytes.
 const SHORT: usize = 16 * 1024;
 
@@ -97,6 +97,9 @@ impl<'a> Outbox<'a> {
 
     /// Hands on what waits, to be sent together with what follows it.
     async fn pass(&mut self) -> Result<(), Failure> {
+        if self.head.is_none() && self.body.is_empty() {
+            return Ok(());
+        }
         let body = self.record_with(|_, _| ()).await?;
         if body.is_empty() { Ok(()) } else { self.answering.piece(body, false).await.map_err(agent_failed) }
     }

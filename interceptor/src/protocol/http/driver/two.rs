@@ -9,8 +9,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::uri::Scheme;
@@ -28,6 +28,9 @@ use crate::protocol::http::codec::{HEAD_LIMIT, Malformed, RequestHead, ResponseH
 use crate::protocol::http::denial;
 use crate::protocol::http::transcript::Transcript;
 use crate::protocol::{Close, Direction, Failure, Observation};
+
+/// Requests that are taken before those that have been taken go on, at most.
+const LOT: usize = 32;
 
 type Running<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Result<Next, Failure>> + Send + 'a>>>;
 
@@ -49,7 +52,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut running = Running::new();
-    let (mut began, mut leaving) = (false, false);
+    let (mut began, mut leaving, mut fresh) = (false, false, 0);
     let mut deadline = None;
     let first = Instant::now() + served.patience.handshake;
     let ended = served.gate.ended();
@@ -57,24 +60,9 @@ where
     tokio::pin!(ended, leave);
     loop {
         tokio::select! {
-            // All that can go on does, at most so many as there are streams: what that brings forth is sent together.
+            // What ends the session comes before all that an agent can keep busy with. Requests that have come go on together,
+            // and so do answers: what each lot brings forth is sent in one go.
             biased;
-            Some(done) = running.next(), if !running.is_empty() => after(served, done).await?,
-            asked = connection.accept() => {
-                let (request, mut respond) = match asked {
-                    Some(Ok(asked)) => asked,
-                    Some(Err(error)) => return broken(served, &error),
-                    None if served.has_ended() || leaving => return Ok(Close::Ended),
-                    None => return Ok(Close::Agent),
-                };
-                if served.has_ended() {
-                    respond.send_reset(Reason::REFUSED_STREAM);
-                    continue;
-                }
-                let exchange = open(served, request, respond, (scheme, began)).await?;
-                running.push(exchange);
-                began = true;
-            }
             why = &mut ended, if deadline.is_none() => {
                 served.end(why);
                 connection.graceful_shutdown();
@@ -89,6 +77,31 @@ where
                     return Ok(Close::Ended);
                 }
                 return Err(Failure::Agent(format!("it has not said who it is in {:?}", served.patience.handshake)));
+            }
+            asked = connection.accept() => {
+                let (request, mut respond) = match asked {
+                    Some(Ok(asked)) => asked,
+                    Some(Err(error)) => return broken(served, &error),
+                    None if served.has_ended() || leaving => return Ok(Close::Ended),
+                    None => return Ok(Close::Agent),
+                };
+                if served.has_ended() {
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                    continue;
+                }
+                let exchange = open(served, request, respond, (scheme, began)).await?;
+                running.push(exchange);
+                began = true;
+                fresh += 1;
+                if fresh == LOT {
+                    fresh = 0;
+                    go_on(served, &mut running).await?;
+                }
+            }
+            Some(done) = running.next(), if !running.is_empty() => {
+                fresh = 0;
+                after(served, done).await?;
+                go_on(served, &mut running).await?;
             }
         }
     }
@@ -208,6 +221,14 @@ async fn admit(
             Ok(Err((why, denial)))
         }
     }
+}
+
+/// Lets every exchange go on that can.
+async fn go_on(served: &Served<'_>, running: &mut Running<'_>) -> Result<(), Failure> {
+    while let Some(Some(done)) = running.next().now_or_never() {
+        after(served, done).await?;
+    }
+    Ok(())
 }
 
 /// Goes on after an exchange: what broke one stream does not break the others.
