@@ -560,6 +560,21 @@ async fn answers_pass_with_their_framing_and_without_what_leads_elsewhere() {
     assert!(matches!(scene.served.await.unwrap(), Err(Failure::Upstream(_))));
 }
 
+#[tokio::test]
+async fn what_is_short_is_one_frame_of_the_recording_each_way() {
+    let mut scene = Scene::new(Answer::Permit(&[]), OK);
+    scene.ask("POST /v1/x HTTP/1.1\r\nHost: api.test\r\nContent-Length: 2\r\n\r\n{}").await;
+    let observed = scene.gate.observed.lock();
+    let data = observed.iter().filter_map(|event| match event {
+        Observation::Data(direction, bytes) => Some((*direction, String::from_utf8_lossy(bytes).into_owned())),
+        _ => None,
+    });
+    let data: Vec<_> = data.collect();
+    assert_eq!(data.len(), 2, "{data:?}");
+    assert!(data[0].0 == Direction::FromAgent && data[0].1.ends_with("\r\n\r\n{}"), "{data:?}");
+    assert!(data[1].0 == Direction::ToAgent && data[1].1.ends_with("\r\n\r\nhi"), "{data:?}");
+}
+
 /// The credential is never the agent's, also where the target says what it was sent.
 #[tokio::test]
 async fn what_a_target_echoes_of_the_credential_is_blotted_out() {
