@@ -22,3 +22,5 @@ mod scene;
 mod streams;
 #[path = "kubernetes/ways.rs"]
 mod ways;
+#[path = "kubernetes/yaml.rs"]
+mod yaml;

@@ -10,6 +10,7 @@ use super::clients;
 use super::masked;
 use super::scene::{LogIn, PLACEHOLDER, POLICIES, Scene};
 use super::ways::{self, KUBECTLS, kubectl, kubectl_with};
+use super::yaml;
 
 /// An object without anything secret.
 pub(crate) const KEPT: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept}\ndata: {colour: red}\n";
@@ -47,6 +48,7 @@ fn agents_work_in_a_cluster_as_policy_has_it() {
     }
     masked::secrets_are_masked_for_every_client(&scene);
     attacks::nothing_hidden_is_told(&scene);
+    yaml::objects_in_yaml_are_judged(&scene);
     clients::python_is_an_agent_as_well(&scene);
     clients::go_is_an_agent_as_well(&scene);
     recordings_hold_what_was_done_without_secrets(&scene);

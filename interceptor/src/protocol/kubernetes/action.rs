@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::object::{self, Found, Patch};
 use super::resource::{self, CORE, Named, Request, Verb};
+use super::yaml;
 use crate::policy::{Action, ActionName, Command, Facts, KubernetesFacts, Resource, ResourceKind};
 use crate::protocol::http::action as http;
 use crate::protocol::http::codec::RequestHead;
@@ -316,13 +317,27 @@ fn read_body(asked: &Asked<'_>, patch: Option<Patch>) -> Result<Option<Body>, St
         return Ok(None);
     }
     let kind = asked.head.fields.text("content-type").unwrap_or_default();
-    // JSON is YAML, and clients write what is YAML by its name as JSON. Other YAML is not read.
-    let is_yaml = patch == Some(Patch::Apply) || essence(kind) == "application/yaml";
+    // Clients write what is YAML by its name also as JSON, which is YAML.
+    if patch == Some(Patch::Apply) || essence(kind) == "application/yaml" {
+        return read_yaml(kind, http::is_encoded(asked.head), bytes).map(Some);
+    }
     // A server takes what has no type for JSON.
-    let kind = if is_yaml || kind.is_empty() { "application/json" } else { kind };
+    let kind = if kind.is_empty() { "application/json" } else { kind };
     let content = content::read(Some(kind), http::is_encoded(asked.head), bytes, LIMITS)?;
     let value = serde_json::from_slice(bytes).map_err(|error| format!("its JSON cannot be read: {error}"))?;
     Ok(Some((content.values, value)))
+}
+
+/// The same of YAML, as the JSON that it would be.
+fn read_yaml(kind: &str, encoded: bool, bytes: &[u8]) -> Result<Body, String> {
+    if encoded {
+        return Err("its body is compressed".to_owned());
+    }
+    let value = yaml::read(bytes)?;
+    let json = serde_json::to_vec(&value).map_err(|error| format!("its YAML is no JSON: {error}"))?;
+    let kind = kind.replacen(essence(kind), "application/json", 1);
+    let content = content::read(Some(&kind), false, &json, LIMITS)?;
+    Ok((content.values, value))
 }
 
 fn essence(media: &str) -> &str {

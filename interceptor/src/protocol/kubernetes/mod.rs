@@ -17,14 +17,14 @@
 //! # What is done with it
 //!
 //! HTTP is the house's own (`protocol::http`): its driver frames, holds, passes on and records. `resource` reads paths,
-//! `object` bodies, `action` makes verbs on objects of both; `masks` are what is secret by its kind; `denial` words refusals;
+//! `object` bodies (`yaml` those that are no JSON), `action` makes verbs on objects of both; `masks` are what is secret by its kind; `denial` words refusals;
 //! Credentials are put in as for any other web service: the agent's kubeconfig stays as it is.
 //!
 //! Answers that have to be masked are asked for as JSON: a client that also takes Protocol Buffers gets JSON, one that takes
 //! nothing else is told by the cluster that there is no such answer.
 //!
-//! Not promised: watches and logs over WebSockets are refused; what YAML or Protocol Buffers in a request say is not read: it
-//! is `k8s:opaque`.
+//! Not promised: watches and logs over WebSockets are refused; what Protocol Buffers in a request say is not read, nor YAML that
+//! readers could read in more than one way: it is `k8s:opaque`.
 //!
 //! # Specification
 //!
@@ -42,6 +42,7 @@ pub mod spdy;
 mod streams;
 #[cfg(test)]
 mod tests;
+pub mod yaml;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;

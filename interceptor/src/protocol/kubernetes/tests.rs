@@ -81,7 +81,12 @@ fn what_cannot_be_known_is_opaque() {
     let widget = "POST /apis/example.org/v1/namespaces/shop/widgets HTTP/1.1";
     for (head, body) in [
         (format!("{widget}\ncontent-type: application/vnd.kubernetes.protobuf"), "k8s"),
-        (format!("{widget}\ncontent-type: application/yaml"), "a: b"),
+        (format!("{widget}\ncontent-type: application/yaml"), "a: &x b"),
+        (format!("{widget}\ncontent-type: application/yaml"), "a: yes"),
+        (format!("{widget}\ncontent-type: application/yaml"), "a: b\nA: c"),
+        (format!("{widget}\ncontent-type: application/yaml; charset=utf-16"), "a: b"),
+        (format!("{widget}\ncontent-type: application/yaml\ncontent-encoding: gzip"), "a: b"),
+        (format!("PATCH {WEB}\ncontent-type: application/apply-patch+yaml"), "a: b\n---\nc: d"),
         (format!("{widget}{JSON}"), "{\"a\":1,\"A\":2}"),
         (format!("{widget}{JSON}\ncontent-encoding: gzip"), "{}"),
         (format!("PATCH {WEB}{JSON}"), "{}"),
@@ -100,7 +105,10 @@ fn what_cannot_be_known_is_opaque() {
         let found = actions(&head, body);
         assert!(found.iter().any(|action| action.starts_with("k8s:opaque ")), "{head} {body}: {found:?}");
     }
-    // JSON by the name of YAML is read.
+    // Plain YAML is read, and JSON by its name.
+    let yaml = format!("{widget}\ncontent-type: application/yaml; charset=utf-8");
+    let named = "metadata:\n  name: w\n";
+    assert_eq!(actions(&yaml, named), ["k8s:create prod/shop/example.org/widgets/w"]);
     let yaml = format!("{widget}\ncontent-type: application/yaml");
     assert_eq!(actions(&yaml, r#"{"metadata":{"name":"w"}}"#), ["k8s:create prod/shop/example.org/widgets/w"]);
 }
@@ -189,7 +197,7 @@ fn what_is_forbidden_on_an_object_stays_so_where_something_is_in_doubt() {
 #[test]
 fn what_cannot_be_read_may_ask_for_anything() {
     for (kind, body) in
-        [("application/json", "{\"spec\":{\"hostPID\":true,\"hostPID\":true}}"), ("application/yaml", "a: b")]
+        [("application/json", "{\"spec\":{\"hostPID\":true,\"hostPID\":true}}"), ("application/yaml", "a: &x b")]
     {
         let pods = format!("POST /api/v1/namespaces/s/pods HTTP/1.1\ncontent-type: {kind}");
         assert!(asked(&pods, body).facts.k8s.clone().unwrap().privileges.contains("unknown"), "{body}");
@@ -198,6 +206,26 @@ fn what_cannot_be_read_may_ask_for_anything() {
     }
     let pods = "POST /api/v1/namespaces/s/pods HTTP/1.1\ncontent-type: application/json";
     assert!(!asked(pods, "{}").facts.k8s.clone().unwrap().privileged);
+}
+
+/// Whatever is known of an object in JSON is known of it in YAML.
+#[test]
+fn yaml_says_what_json_says() {
+    let json = r#"{"metadata":{"name":"web","labels":{"app":"web"}},"spec":{"replicas":3,"template":{"spec":{"hostPID":true,
+        "containers":[{"image":"nginx:1","securityContext":{"capabilities":{"add":["SYS_ADMIN"]}}}]}}}}"#;
+    let yaml = "metadata: {name: web, labels: {app: web}}\nspec:\n  replicas: 3\n  template:\n    spec:\n      hostPID: true\n\
+                \x20     containers:\n      - image: nginx:1\n        securityContext:\n          capabilities: {add: [SYS_ADMIN]}\n";
+    let make = "POST /apis/apps/v1/namespaces/shop/deployments HTTP/1.1\ncontent-type: application";
+    let (json, yaml) = (asked(&format!("{make}/json"), json), asked(&format!("{make}/yaml"), yaml));
+    assert_eq!(json.actions, yaml.actions);
+    assert_eq!(json.facts.k8s, yaml.facts.k8s);
+    let fields = |command: &Command| command.facts.http.as_ref().map(|http| http.fields.clone());
+    assert_eq!(fields(&json), fields(&yaml));
+    assert!(yaml.facts.k8s.as_ref().is_some_and(|facts| facts.privileges.contains("capability=SYS_ADMIN")));
+    let apply = format!("PATCH {WEB}\ncontent-type: application/apply-patch+yaml");
+    assert!(actions(&apply, "spec:\n  replicas: 0\n").contains(&"k8s:scale prod/shop/apps/deployments/web".to_owned()));
+    let pods = "PATCH /api/v1/namespaces/s/pods/p HTTP/1.1\ncontent-type: application/apply-patch+yaml";
+    assert_eq!(actions(pods, "metadata: {labels: {a: b}}\n"), ["k8s:patch prod/s/core/pods/p"]);
 }
 
 #[test]
