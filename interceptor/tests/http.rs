@@ -5,8 +5,12 @@
 
 #![cfg(test)]
 
+#[path = "http/leases.rs"]
+mod leases;
 #[path = "http/others.rs"]
 mod others;
+#[path = "http/s3.rs"]
+mod s3;
 #[path = "http/socket.rs"]
 mod socket;
 #[path = "http/two.rs"]
@@ -140,7 +144,8 @@ routes = [{routes}]
                 web("live", LIVE_PORT, r#""/v1/live""#),
                 web("rpc", RPC_PORT, r#""/shop.Orders/{method}", "/shop.Orders/Cancel""#),
             ];
-            let configuration = format!("[ca]\ndir = \"{directory}/ca\"\n{}{MASKS}", targets.concat());
+            let more = [crate::leases::targets(&files), crate::s3::target(&files)].concat();
+            let configuration = format!("[ca]\ndir = \"{directory}/ca\"\n{}{more}{MASKS}", targets.concat());
             let init = format!(
                 "[ca]\ndir = \"{directory}/ca\"\n[[target]]\nname = \"api\"\nprotocol = \"http\"\nhosts = [\"{API}\", \"orders-db.internal\"]\ncredential = {{ user = \"svc\" }}\n"
             );
@@ -151,7 +156,8 @@ routes = [{routes}]
                 .output()
                 .unwrap();
             assert!(made.status.success(), "{}", said(&made));
-            let script = Script { policies: POLICIES.to_owned(), configuration, ..Script::default() };
+            let policies = [POLICIES, crate::leases::POLICIES, crate::s3::POLICIES].concat();
+            let script = Script { policies, configuration, ..Script::default() };
             let stage = Stage::set(Path::new(env!("CARGO_BIN_EXE_interceptor")), &script)
                 .unwrap_or_else(|error| panic!("no stage: {error}"));
             let nginx = serve(&stage, &files);
@@ -222,7 +228,7 @@ routes = [{routes}]
 daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log;
 events {{ }}
 http {{
-    log_format all '$server_protocol $request_method $request_uri auth="$http_authorization" body="$request_body" sent="$sent_http_content_encoding"';
+    log_format all '$server_protocol $request_method $request_uri auth="$http_authorization" cookie="$http_cookie" body="$request_body" sent="$sent_http_content_encoding"';
     access_log {directory}/access.log all;
     client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
@@ -231,6 +237,7 @@ http {{
         ssl_certificate {directory}/nginx.crt; ssl_certificate_key {directory}/nginx.key;
         default_type application/json;
         add_header Alt-Svc 'h3=":443"' always;
+        add_header Set-Cookie 'session=as-good-as-the-token; Secure' always;
         if ($http_authorization != "Bearer {SECRET}") {{ return 401 '{{"error":"who are you"}}'; }}
         location /v1/customers/ {{ return 200 '{{"id":7,"name":"Ada","card":"{CARD}"}}'; }}
         location /git/ {{ default_type application/octet-stream; alias {directory}/git/; }}
@@ -321,6 +328,8 @@ http {{
         super::two::requests_share_a_connection(&scene);
         super::two::calls_of_grpc_are_judged(&scene);
         super::socket::messages_are_judged(&scene);
+        super::leases::sessions_end_with_what_logs_in(&scene);
+        super::s3::buckets_are_signed_for(&scene);
         recordings_hold_pairs_without_secrets(&scene);
         a_request_is_explained_without_asking_the_target(&scene);
         a_dead_target_is_a_native_error(scene);
@@ -350,8 +359,11 @@ http {{
     }
 
     fn what_is_permitted_passes_masked_and_with_our_credential(scene: &Scene) {
-        let told = scene.curl(&["-H", "Authorization: Bearer placeholder", &url("/v1/customers/7")]);
+        let theirs = ["-H", "Authorization: Bearer placeholder", "-H", "Cookie: session=of-somebody-else"];
+        let told = scene.curl(&[&theirs[..], &[&url("/v1/customers/7")]].concat());
         assert!(told.starts_with("HTTP/1.1 200") && told.contains("************1111"), "{told}\n{}", scene.stage.log());
+        // Neither the log-in that the target makes of ours, nor one of somebody else's.
+        assert!(!told.contains("as-good-as") && scene.arrived().contains("cookie=\"-\""), "{told}{}", scene.arrived());
         assert!(!told.contains(CARD) && !told.to_ascii_lowercase().contains("alt-svc"), "{told}");
         let arrived = scene.arrived();
         assert!(arrived.contains(SECRET) && !arrived.contains("placeholder"), "{arrived}");

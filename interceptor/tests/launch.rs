@@ -106,6 +106,69 @@ attempt("the key", lambda: open(os.environ["SSL_CERT_FILE"].replace("bundle.pem"
         assert_eq!(said(&kept).trim(), "/own.pem");
     }
 
+    /// Meets the target as any program of Java does, with the trust that its JDK comes with.
+    const JAVA: &str = r#"
+import javax.net.ssl.*;
+public class Meet {
+    public static void main(String[] arguments) throws Exception {
+        try (var socket = (SSLSocket) SSLSocketFactory.getDefault().createSocket(arguments[0], 5432)) {
+            var parameters = socket.getSSLParameters();
+            parameters.setApplicationProtocols(new String[] { "postgresql" });
+            parameters.setEndpointIdentificationAlgorithm("HTTPS");
+            socket.setSSLParameters(parameters);
+            socket.startHandshake();
+            System.out.println("met " + socket.getSession().getProtocol());
+        } catch (SSLException refused) { System.out.println("refused " + refused.getMessage()); }
+    }
+}
+"#;
+
+    /// What follows it changes nothing of this machine's stores.
+    const STORES_OF_ITS_OWN: &str = r#"
+set -e
+layers="$1"; mkdir "$layers"; mount -t tmpfs tmpfs "$layers"
+for folder in /etc/ssl /etc/ca-certificates /usr/local/share/ca-certificates /var/lib/ca-certificates-java /var/lib/dpkg; do
+    mkdir -p "$folder"; copy="$layers/$(echo "$folder" | tr / _)"
+    cp -a "$folder" "$copy"; mount --bind "$copy" "$folder"
+done
+"#;
+
+    /// By the system's store, as Debian's JDK has it: nothing is said to Java.
+    #[test]
+    fn a_launched_agent_in_java_trusts_the_host_ca_once_it_is_installed() {
+        let stage = stage();
+        let path = stage.path("interceptor.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{text}\n[ca]\ndir = \"{}\"\n", stage.path("ca").display())).unwrap();
+        for arguments in [&["ca", "init", "--user", "root"][..], &["reload"]] {
+            let output = stage.operate(arguments).unwrap();
+            assert!(output.status.success(), "{}", said(&output));
+        }
+        let source = stage.path("Meet.java");
+        fs::write(&source, JAVA).unwrap();
+        let words = |command: &Command| {
+            let words = std::iter::once(command.get_program()).chain(command.get_args());
+            words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+        };
+        let source = source.to_string_lossy().into_owned();
+        let meet = words(&stage.interceptor(&["exec", "--agent", "billing-bot", "--", "/usr/bin/java", &source, HOST]));
+        let install = words(&stage.interceptor(&["ca", "install", "--yes"]));
+        let mut script = Command::new("unshare");
+        let steps = format!("{STORES_OF_ITS_OWN}cd /\n{meet}\n{install}\n{meet}\n{install} --undo\n{meet}\n");
+        script.args(["--mount", "sh", "-c", &steps, "sh"]).arg(stage.path("layers"));
+        for (name, _) in ENVIRONMENT {
+            script.env_remove(name);
+        }
+        let output = stage.world.output(Place::Outside, None, script, 3 * LIMIT).unwrap();
+        let told = said(&output);
+        let seen: Vec<&str> =
+            told.lines().filter(|line| line.starts_with("met ") || line.starts_with("refused ")).collect();
+        assert!(
+            matches!(seen.as_slice(), [before, "met TLSv1.3", behind] if before.contains("certification path") && behind.contains("certification path")),
+            "{told}"
+        );
+    }
+
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn every_way_that_no_kernel_program_sees_is_shut() {

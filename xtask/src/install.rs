@@ -46,6 +46,7 @@ const TEST: &[Package] = &[
     Package { name: "npm", proof: &["/usr/bin/npm", "/usr/local/bin/npm"] },
     Package { name: "golang-go", proof: &["/usr/bin/go", "/usr/local/go/bin/go"] },
     Package { name: "golang-github-lib-pq-dev", proof: &["/usr/share/gocode/src/github.com/lib/pq/conn.go"] },
+    Package { name: "golang-k8s-sigs-yaml-dev", proof: &["/usr/share/gocode/src/sigs.k8s.io/yaml/yaml.go"] },
     Package {
         name: "golang-github-jackc-pgx-v4-dev",
         proof: &["/usr/share/gocode/src/github.com/jackc/pgx/v4/conn.go"],
@@ -121,6 +122,7 @@ pub(crate) fn ensure(what: For) -> Result<()> {
     if what == For::Tests {
         python("orms", &["psycopg[binary]>=3.2", "psycopg2-binary", "sqlalchemy>=2", "django>=4.2,<6"])?;
         python("web", &["requests", "httpx[http2]", "aiohttp", "grpcio"])?;
+        python("s3", &["moto[server,s3,iam,sts]>=5,<6", "boto3"])?;
         python("kubernetes", &["kubernetes"])?;
         // What is newest, and what most agents have.
         python("mcp", &["mcp>=2.3", "uvicorn"])?;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-pub use source::{Place, SecretSource, SourceError};
+pub use source::{Fetched, Keys, Place, SecretSource, SourceError};
 
 use crate::clock::Timestamp;
 use crate::identity::fetch::FetchError;
@@ -57,7 +57,7 @@ impl Config {
             let secret = source.ok_or(Misconfigured::NoSecret)?;
             source = Some(Arc::new(oauth::OAuth::new(config.clone(), self.user.clone(), secret)?));
         }
-        Ok(Credential { user: self.user.clone(), source })
+        Ok(Credential { user: self.user.clone(), source, signs: false })
     }
 }
 
@@ -95,13 +95,20 @@ pub enum Misconfigured {
 pub struct Credential {
     user: String,
     source: Option<Arc<dyn SecretSource>>,
+    signs: bool,
 }
 
 impl Credential {
     /// A credential from another source.
     #[must_use]
     pub fn new(user: impl Into<String>, source: Option<Arc<dyn SecretSource>>) -> Self {
-        Self { user: user.into(), source }
+        Self { user: user.into(), source, signs: false }
+    }
+
+    /// The same for a target that is never shown the secret, only what it signs: keys of AWS are for such alone.
+    #[must_use]
+    pub fn signing(self, signs: bool) -> Self {
+        Self { signs, ..self }
     }
 
     /// User at the target.
@@ -115,14 +122,16 @@ impl Credential {
     /// # Errors
     /// [`Unavailable`] says what is wrong with which source; the session cannot be.
     pub async fn lease(&self) -> Result<Lease, Unavailable> {
-        let (password, until) = match &self.source {
-            None => (None, None),
-            Some(source) => {
-                let (password, until) = fetch(&**source).await?;
-                (Some(password), until)
-            }
+        let id = lease_id()?;
+        let Some(source) = &self.source else {
+            return Ok(Lease { id, user: self.user.clone(), password: None, session: None, until: None });
         };
-        Ok(Lease { id: lease_id()?, user: self.user.clone(), password, until })
+        let Fetched { secret, until, keys } = fetch(&**source).await?;
+        if keys.is_some() && !self.signs {
+            return Err(Unavailable::Source { place: source.describe(), error: SourceError::Keys });
+        }
+        let Keys { user, session } = keys.unwrap_or_else(|| Keys { user: self.user.clone(), session: None });
+        Ok(Lease { id, user, password: Some(secret), session, until })
     }
 }
 
@@ -144,6 +153,8 @@ pub struct Lease {
     pub user: String,
     /// Password, where there is one. Never empty.
     pub password: Option<Secret>,
+    /// The token of a session of AWS, which is shown beside what the password signs.
+    pub session: Option<Secret>,
     /// Until when it can be used, where that is known.
     pub until: Option<Timestamp>,
 }
@@ -170,17 +181,17 @@ pub enum Unavailable {
     Randomness(getrandom::Error),
 }
 
-async fn fetch(source: &dyn SecretSource) -> Result<(Secret, Option<Timestamp>), Unavailable> {
+async fn fetch(source: &dyn SecretSource) -> Result<Fetched, Unavailable> {
     let failed = |error| Unavailable::Source { place: source.describe(), error };
-    let (secret, until) = match timeout(FETCH_TIMEOUT, source.fetch_until()).await {
+    let fetched = match timeout(FETCH_TIMEOUT, source.fetch_until()).await {
         Err(_elapsed) => return Err(Unavailable::TimedOut { place: source.describe() }),
         Ok(fetched) => fetched.map_err(failed)?,
     };
-    match secret.expose() {
+    match fetched.secret.expose() {
         [] => Err(failed(SourceError::Empty)),
         bytes if bytes.len() > MAX_PASSWORD => Err(failed(SourceError::TooLong)),
         bytes if bytes.contains(&0) => Err(failed(SourceError::Nul)),
-        _ => Ok((secret, until)),
+        _ => Ok(fetched),
     }
 }
 

@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::source::{SecretSource, SourceError};
+use super::source::{Fetched, SecretSource, SourceError};
 use super::{MAX_PASSWORD, Misconfigured};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::identity::fetch::{self, Fetcher, Form};
@@ -83,6 +83,12 @@ struct Kept {
     ends: Timestamp,
 }
 
+impl Kept {
+    fn fetched(&self) -> Fetched {
+        Fetched { until: Some(self.ends), ..Fetched::of(self.token.clone()) }
+    }
+}
+
 impl fmt::Debug for OAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OAuth").field("config", &self.config).field("client", &self.client).finish_non_exhaustive()
@@ -102,11 +108,11 @@ impl OAuth {
         Self { clock, ..self }
     }
 
-    async fn token(&self) -> Result<(Secret, Option<Timestamp>), SourceError> {
+    async fn token(&self) -> Result<Fetched, SourceError> {
         let mut state = self.state.lock().await;
         let now = self.clock.monotonic();
         if let Some(kept) = state.kept.as_ref().filter(|kept| now < kept.until) {
-            return Ok((kept.token.clone(), Some(kept.ends)));
+            return Ok(kept.fetched());
         }
         if let Some((_, why)) = state.failed.as_ref().filter(|(at, _)| now < at.saturating_add(PAUSE)) {
             return Err(SourceError::Issuer(why.clone()));
@@ -117,12 +123,12 @@ impl OAuth {
             // Nobody knows until when it is good: it is for this session alone.
             Ok((token, None)) => {
                 *state = State::default();
-                Ok((token, None))
+                Ok(Fetched::of(token))
             }
             Ok((token, Some(life))) => {
                 let life = life.saturating_sub(MARGIN.min(life / 4));
                 let kept = Kept { token, until: now.saturating_add(life), ends: self.clock.now().plus(life) };
-                let given = (kept.token.clone(), Some(kept.ends));
+                let given = kept.fetched();
                 *state = State { kept: Some(kept), failed: None };
                 Ok(given)
             }
@@ -163,10 +169,10 @@ impl SecretSource for OAuth {
     }
 
     fn fetch(&self) -> BoxFuture<'_, Result<Secret, SourceError>> {
-        Box::pin(async { self.token().await.map(|(token, _)| token) })
+        Box::pin(async { self.token().await.map(|fetched| fetched.secret) })
     }
 
-    fn fetch_until(&self) -> BoxFuture<'_, Result<(Secret, Option<Timestamp>), SourceError>> {
+    fn fetch_until(&self) -> BoxFuture<'_, Result<Fetched, SourceError>> {
         Box::pin(self.token())
     }
 }

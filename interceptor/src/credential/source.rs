@@ -18,6 +18,8 @@ use super::{MAX_PASSWORD, Misconfigured};
 use crate::clock::Timestamp;
 use crate::secret::{self, Secret, Unreadable};
 
+/// The most that the token of a session may hold, in bytes.
+pub(super) const MAX_SESSION: usize = 8 * 1024;
 /// Where systemd puts the credentials of a service.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
@@ -29,10 +31,38 @@ pub trait SecretSource: Send + Sync {
     /// The secret as it is now.
     fn fetch(&self) -> BoxFuture<'_, Result<Secret, SourceError>>;
 
-    /// The same, and until when it can be used, where that is known.
-    fn fetch_until(&self) -> BoxFuture<'_, Result<(Secret, Option<Timestamp>), SourceError>> {
-        Box::pin(async { self.fetch().await.map(|secret| (secret, None)) })
+    /// The same, with what is known of it beside.
+    fn fetch_until(&self) -> BoxFuture<'_, Result<Fetched, SourceError>> {
+        Box::pin(async { self.fetch().await.map(Fetched::of) })
     }
+}
+
+/// A secret, and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// The secret.
+    pub secret: Secret,
+    /// Until when it can be used, where that is known.
+    pub until: Option<Timestamp>,
+    /// What stands beside it, where it is a key of AWS.
+    pub keys: Option<Keys>,
+}
+
+impl Fetched {
+    /// A secret of which nothing else is known.
+    #[must_use]
+    pub fn of(secret: Secret) -> Self {
+        Self { secret, until: None, keys: None }
+    }
+}
+
+/// What stands beside a secret key of AWS. It only signs: nobody is shown the secret.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The access key, in the place of the configured user.
+    pub user: String,
+    /// The token of a session, where the keys are temporary.
+    pub session: Option<Secret>,
 }
 
 /// Why a source gave nothing.
@@ -63,8 +93,17 @@ pub enum SourceError {
     #[error("its program was started before, and has not ended yet")]
     Hangs,
     /// What the program prints is none.
-    #[error("its program prints an ExecCredential without a token, or with a time that is none")]
+    #[error("its program prints no ExecCredential with a token, nor keys of AWS, or a time that is none")]
     NoToken,
+    /// What the program prints are no keys.
+    #[error("its program prints keys of AWS that are none, or of another version than 1")]
+    NoKeys,
+    /// Keys that would be shown, where they may only sign.
+    #[error("its program prints keys of AWS, which are for targets with `log_in = {{ sigv4 = ... }}` alone")]
+    Keys,
+    /// Somebody else could exchange the program.
+    #[error("{} leads to its program, and others than root and the daemon's user can change it: chown root and chmod go-w it", .0.display())]
+    Place(PathBuf),
     /// The issuer of tokens gave none.
     #[error("{0}")]
     Issuer(String),

@@ -164,9 +164,9 @@ async fn a_program_prints_a_secret_as_it_is_or_as_plugins_of_kubectl_do() {
         ("echo secret; exit 3", "exit status: 3"),
         ("head -c 70000 /dev/zero | tr '\\0' x", "more than"),
         ("true", "empty"),
-        ("echo '{\"status\":{}}'", "without a token"),
-        ("echo '{\"status\":{\"token\":\"a\",\"expirationTimestamp\":\"soon\"}}'", "without a token"),
-        ("echo '{'", "without a token"),
+        ("echo '{\"status\":{}}'", "no ExecCredential with a token"),
+        ("echo '{\"status\":{\"token\":\"a\",\"expirationTimestamp\":\"soon\"}}'", "no ExecCredential with a token"),
+        ("echo '{'", "no ExecCredential with a token"),
     ] {
         let place = program(&path, script);
         let said = password(&place).await.unwrap_err();

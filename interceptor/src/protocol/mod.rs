@@ -163,6 +163,8 @@ pub struct Login {
     pub user: String,
     /// Password or token, where the target asks for one.
     pub password: Option<Secret>,
+    /// What stands beside a signature by the password, where the target asks for that.
+    pub session: Option<Secret>,
 }
 
 /// Answer to [`Gate::attest`].

@@ -184,7 +184,10 @@ impl SessionGate {
         if let Some(until) = lease.until {
             let _only_once = self.lease_ends.set(until);
         }
-        Ok(Admitted { identity: name, login: Login { user: lease.user, password: lease.password } })
+        Ok(Admitted {
+            identity: name,
+            login: Login { user: lease.user, password: lease.password, session: lease.session },
+        })
     }
 
     /// Whether the agent is held as well as the target wants.

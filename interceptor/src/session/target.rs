@@ -98,7 +98,9 @@ impl BoundTarget {
             }
         }
         let http = config.http_settings(registration).map_err(|why| wrong.extend(why)).unwrap_or_default();
+        let signs = http.as_ref().is_some_and(|http| http.signs());
         let credential = config.credential.credential().map_err(|error| wrong.push(error.to_string())).ok();
+        let credential = credential.map(|credential| credential.signing(signs));
         let hosts = views(config, hosts, (alpn, http), authority)
             .map_err(|error| wrong.push(error.to_string()))
             .unwrap_or_default();
@@ -143,7 +145,10 @@ impl BoundTarget {
         let destination = found.next().ok_or_else(|| format!("{} has no address", host.name))?;
         let lease = self.credential.lease().await.map_err(|error| error.to_string())?;
         let patience = Duration::from_secs(Limits::default().dial_seconds);
-        Ok((Arc::new(Tcp { destination, patience }), Login { user: lease.user, password: lease.password }))
+        Ok((
+            Arc::new(Tcp { destination, patience }),
+            Login { user: lease.user, password: lease.password, session: lease.session },
+        ))
     }
 }
 

@@ -85,7 +85,7 @@ impl JudgeGate {
     /// A gate with that judge, whose sessions log in at the server as `user`.
     #[must_use]
     pub fn new(user: &str, judge: Judge) -> Self {
-        Self { judge, login: Login { user: user.to_owned(), password: None } }
+        Self { judge, login: Login { user: user.to_owned(), password: None, session: None } }
     }
 }
 

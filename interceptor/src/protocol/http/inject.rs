@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn login(password: &str) -> Login {
-        Login { user: "svc".into(), password: Some(Secret::from(password)) }
+        Login { user: "svc".into(), password: Some(Secret::from(password)), session: None }
     }
 
     #[test]

@@ -24,7 +24,7 @@
 //! Every request is judged: `action` makes `http:GET` on a route of the target of it (`/v1/customers/{id}`), with the host,
 //! path, query, fields and, where it is JSON or a form, the body as context. A body that is too long or cannot be read is
 //! `http:opaque` as well. `driver` reads, asks the gate, and passes on; `inject` puts the credential in the place of whatever
-//! the agent has; `scrub` takes it out of answers that echo it; `rewrite` undoes codings and masks what passes; `denial` words
+//! the agent has, and `cookies` takes away what stands for a log-in beside; `scrub` takes it out of answers that echo it; `rewrite` undoes codings and masks what passes; `denial` words
 //! refusals as problem documents (RFC 9457), or as a status of gRPC; `transcript` is how it is recorded.
 //!
 //! Not promised: HTTP/1.0, upgrades (WebSocket), CONNECT, TRACE, pushes: they are refused. Trailers of requests, and those of
@@ -41,6 +41,7 @@
 pub(super) mod action;
 pub mod codec;
 pub(super) mod content;
+mod cookies;
 mod denial;
 pub(super) mod dialect;
 pub(super) mod driver;
@@ -90,11 +91,13 @@ pub struct Config {
     pub log_in: inject::LogIn,
     /// Blot out the password where an answer echoes it.
     pub scrub: bool,
+    /// Whether cookies pass, of the target and of the agent.
+    pub cookies: cookies::Cookies,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { routes: Vec::new(), log_in: inject::LogIn::default(), scrub: true }
+        Self { routes: Vec::new(), log_in: inject::LogIn::default(), scrub: true, cookies: Default::default() }
     }
 }
 
@@ -106,6 +109,7 @@ pub struct Settings {
     log_in: inject::LogIn,
     /// Answers are not looked through for the credential.
     unscrubbed: bool,
+    cookies: cookies::Cookies,
     /// What the target may be called in `Host`.
     names: Vec<Name>,
 }
@@ -117,6 +121,7 @@ impl Default for Settings {
             routes: route::Routes::default(),
             log_in: inject::LogIn::default(),
             unscrubbed: false,
+            cookies: cookies::Cookies::default(),
             names: Vec::new(),
         }
     }
@@ -135,7 +140,16 @@ impl Config {
     pub(super) fn settings_of(&self, dialect: &'static dyn Dialect, names: Vec<Name>) -> Result<Settings, Vec<String>> {
         let routes = route::Routes::parse(&self.routes)?;
         self.log_in.check().map_err(|why| vec![why])?;
-        Ok(Settings { dialect, routes, log_in: self.log_in.clone(), unscrubbed: !self.scrub, names })
+        let (log_in, unscrubbed, cookies) = (self.log_in.clone(), !self.scrub, self.cookies);
+        Ok(Settings { dialect, routes, log_in, unscrubbed, cookies, names })
+    }
+}
+
+impl Settings {
+    /// Whether the target is shown what the password signs, and never the password.
+    #[must_use]
+    pub fn signs(&self) -> bool {
+        matches!(self.log_in, inject::LogIn::Sigv4(_))
     }
 }
 

@@ -32,16 +32,22 @@ pub struct Spellings {
 
 impl Spellings {
     /// Those of a secret; nothing where it is too short, or too long to be looked for.
+    #[cfg(test)]
     pub(in crate::protocol) fn of(secret: &[u8]) -> Option<Self> {
-        if secret.len() < SHORTEST {
-            return None;
-        }
-        let mut all = BTreeSet::from([secret.to_vec(), escaped_percent(secret, true), escaped_percent(secret, false)]);
-        all.extend([hexadecimal(secret, false), hexadecimal(secret, true), html(secret)]);
-        all.extend(std::str::from_utf8(secret).ok().map(json));
-        for alphabet in [&STANDARD, &URL_SAFE] {
-            let engine = GeneralPurpose::new(alphabet, NO_PAD);
-            all.extend((0..3).map(|offset| within_base64(&engine, secret, offset)));
+        Self::of_all([secret])
+    }
+
+    /// Those of some secrets; nothing where all of them are too short, or they are too long to be looked for.
+    pub(in crate::protocol) fn of_all<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
+        let mut all = BTreeSet::new();
+        for secret in secrets.into_iter().filter(|secret| secret.len() >= SHORTEST) {
+            all.extend([secret.to_vec(), escaped_percent(secret, true), escaped_percent(secret, false)]);
+            all.extend([hexadecimal(secret, false), hexadecimal(secret, true), html(secret)]);
+            all.extend(std::str::from_utf8(secret).ok().map(json));
+            for alphabet in [&STANDARD, &URL_SAFE] {
+                let engine = GeneralPurpose::new(alphabet, NO_PAD);
+                all.extend((0..3).map(|offset| within_base64(&engine, secret, offset)));
+            }
         }
         let all: Vec<Vec<u8>> = all.into_iter().filter(|one| one.len() >= SHORTEST).collect();
         let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&all).ok()?;
@@ -241,6 +247,14 @@ mod tests {
         assert_eq!((scrub.push(b"ends with s3c"), scrub.finish()), ("ends with ".into(), "s3c".into()));
         assert!(!scrub.found);
         assert!(Spellings::of(b"short").is_none());
+    }
+
+    #[test]
+    fn several_secrets_are_looked_for_at_once() {
+        let spellings = Spellings::of_all([&b"first-secret"[..], b"short", b"a-session-token"]).unwrap();
+        let (out, found) = scrubbed(&spellings, b"first-secret, short, a-session-token", 5);
+        assert_eq!((&*out, found), (&b"************, short, ***************"[..], true));
+        assert!(Spellings::of_all([&b"short"[..]]).is_none() && Spellings::of_all([]).is_none());
     }
 
     #[test]

@@ -233,6 +233,7 @@ impl<'a> Delivery<'a> {
     /// Takes away from a head what is not the agent's.
     async fn clean(&self, head: &mut ResponseHead) -> Result<(), Failure> {
         head.fields.end_to_end();
+        self.served.settings.cookies.answered(&mut head.fields);
         // It would lead past us: HTTP/3 is not spoken here.
         ["alt-svc", "alternate-protocol"].into_iter().for_each(|name| head.fields.remove(name));
         let echoes = self.spellings().is_some_and(|spellings| spellings.blot_head(head));
@@ -466,6 +467,7 @@ impl<'a> Delivery<'a> {
     async fn end(&mut self, mut trailers: Option<Fields>) -> Result<(), Failure> {
         if let Some(trailers) = &mut trailers {
             trailers.end_to_end();
+            self.served.settings.cookies.answered(trailers);
             let found = self.spellings().is_some_and(|spellings| spellings.blot_fields(trailers));
             self.note_echo(found).await?;
         }

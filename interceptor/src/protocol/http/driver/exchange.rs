@@ -333,6 +333,7 @@ impl<'a> Exchange<'a> {
             // Nothing is agreed on that would have to be understood.
             head.fields.remove("sec-websocket-extensions");
         }
+        self.served.settings.cookies.asked(&mut head.fields);
         head.fields.remove("expect");
         head.fields.remove("content-length");
         match sent.length {

@@ -81,8 +81,9 @@ impl<'a> Served<'a> {
         }
         let presented = self.gate.wants_token().then(|| presented(head)).flatten();
         let admitted = self.gate.attest(presented).await?;
-        let secret = admitted.login.password.as_ref().filter(|_| !self.settings.unscrubbed);
-        let spellings = secret.and_then(|secret| Spellings::of(secret.expose())).map(Arc::new);
+        let secrets = [&admitted.login.password, &admitted.login.session].into_iter().flatten();
+        let secrets = secrets.filter(|_| !self.settings.unscrubbed).map(Secret::expose);
+        let spellings = Spellings::of_all(secrets).map(Arc::new);
         let _only_once = self.who.set(Who { admitted, spellings });
         Ok(())
     }

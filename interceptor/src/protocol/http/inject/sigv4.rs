@@ -1,8 +1,8 @@
 //! Requests to services of AWS, signed anew: Signature Version 4, with the access key as user and the secret key as password.
 //!
 //! Whatever the agent has signed with goes; its unmodified client signs with a placeholder. The path and the query go out in
-//! the one form that is signed. Not promised: bodies that are signed in pieces (`aws-chunked`), temporary credentials, and more
-//! than one region a target.
+//! the one form that is signed. Temporary keys have the token of a session beside, which is signed and shown. Not promised: bodies
+//! that are signed in pieces (`aws-chunked`, where the pieces are signed), and more than one region a target.
 //!
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 
@@ -27,6 +27,8 @@ pub struct Scope {
 }
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+/// A body in pieces, of which none is signed, with a checksum behind them: what clients of today send.
+const CHECKED: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
 /// What an agent's signature stands in.
 const SIGNED: [&str; 4] = ["authorization", "x-amz-date", "x-amz-content-sha256", "x-amz-security-token"];
 /// The same in a query.
@@ -67,20 +69,14 @@ impl Scope {
         (now, body): (Timestamp, Option<&[u8]>),
     ) -> Result<(), String> {
         let secret = login.password.as_ref().ok_or("there is no secret key to sign with")?;
-        let in_pieces = head.fields.lists("content-encoding", "aws-chunked")
-            || head.fields.text("x-amz-content-sha256").is_some_and(|hash| hash.starts_with("STREAMING-"));
-        if in_pieces {
-            return Err("its body is signed in pieces, which only whoever has the key can do: turn that off".to_owned());
-        }
-        let hash = match body {
-            Some(body) => hexadecimal(&Sha256::digest(body)),
-            None if self.is_s3() => "UNSIGNED-PAYLOAD".to_owned(),
-            None => return Err("its body is longer than can be signed".to_owned()),
-        };
+        let hash = self.hash(head, body)?;
         SIGNED.iter().for_each(|name| head.fields.remove(name));
         let stamp: String = now.to_string().chars().take(19).filter(char::is_ascii_alphanumeric).collect();
         let (date, stamp) = (stamp.get(..8).unwrap_or_default().to_owned(), format!("{stamp}Z"));
         head.fields.set("x-amz-date", stamp.clone());
+        if let Some(token) = &login.session {
+            super::set(&mut head.fields, "x-amz-security-token", Some(token.expose().to_vec()))?;
+        }
         if self.is_s3() {
             head.fields.set("x-amz-content-sha256", hash.clone());
         }
@@ -102,6 +98,22 @@ impl Scope {
         let value =
             format!("{ALGORITHM} Credential={}/{scope}, SignedHeaders={names}, Signature={signature}", login.user);
         super::set(&mut head.fields, "authorization", Some(value.into_bytes()))
+    }
+
+    /// What is signed of the body.
+    fn hash(&self, head: &RequestHead, body: Option<&[u8]>) -> Result<String, String> {
+        let theirs = head.fields.text("x-amz-content-sha256");
+        let in_pieces = head.fields.lists("content-encoding", "aws-chunked")
+            || theirs.is_some_and(|hash| hash.starts_with("STREAMING-"));
+        match body {
+            _ if in_pieces && self.is_s3() && theirs == Some(CHECKED) => Ok(CHECKED.to_owned()),
+            _ if in_pieces => {
+                Err("its body is signed in pieces, which only whoever has the key can do: turn that off".to_owned())
+            }
+            Some(body) => Ok(hexadecimal(&Sha256::digest(body))),
+            None if self.is_s3() => Ok("UNSIGNED-PAYLOAD".to_owned()),
+            None => Err("its body is longer than can be signed".to_owned()),
+        }
     }
 
     /// Path and query as they are signed. They go out so as well.
@@ -167,7 +179,7 @@ mod tests {
     ) -> RequestHead {
         let scope = Scope { region: scope.0.into(), service: scope.1.into() };
         let mut head = codec::request(text.as_bytes()).unwrap().unwrap().0;
-        let login = Login { user: user.into(), password: Some(Secret::from(secret)) };
+        let login = Login { user: user.into(), password: Some(Secret::from(secret)), session: None };
         scope.sign(&mut head, &login, (Timestamp::from_unix(at), body)).unwrap();
         head
     }
@@ -209,10 +221,29 @@ mod tests {
         assert_eq!(head.fields.text("x-amz-content-sha256"), Some("UNSIGNED-PAYLOAD"));
     }
 
+    /// The signature is what botocore 1.44 makes of the same (`S3SigV4Auth`, 2013-05-24 00:00:00).
+    #[test]
+    fn the_token_of_a_session_is_signed_and_shown_and_not_on_record() {
+        let scope = Scope { region: "us-east-1".into(), service: "s3".into() };
+        let text =
+            "GET /?prefix=J HTTP/1.1\r\nHost: examplebucket.s3.amazonaws.com\r\nX-Amz-Security-Token: theirs\r\n\r\n";
+        let mut head = codec::request(text.as_bytes()).unwrap().unwrap().0;
+        let session = Some(Secret::from("the-token/of+a==session"));
+        let password = Some(Secret::from("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"));
+        let login = Login { user: "ASIAIOSFODNN7EXAMPLE".into(), password, session };
+        scope.sign(&mut head, &login, (Timestamp::from_unix(S3), Some(b""))).unwrap();
+        assert_eq!(head.fields.text("x-amz-security-token"), Some("the-token/of+a==session"));
+        let shown = head.fields.text("authorization").unwrap();
+        assert!(shown.contains("host;x-amz-content-sha256;x-amz-date;x-amz-security-token"), "{shown}");
+        assert_eq!(signature(&head), "34ee403aeb6788844698feeda1363273ef363e90f929cc7f11b9bb5710b4bd42");
+        super::super::LogIn::Sigv4(scope).redact(&mut head);
+        assert!(!format!("{head:?}").contains("of+a"), "{head:?}");
+    }
+
     #[test]
     fn what_cannot_be_signed_does_not_go() {
         let scope = |service: &str| Scope { region: "eu-west-1".into(), service: service.into() };
-        let login = Login { user: "A".into(), password: Some(Secret::from("secret-key")) };
+        let login = Login { user: "A".into(), password: Some(Secret::from("secret-key")), session: None };
         let head = |fields: &str| {
             codec::request(format!("PUT /a HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes()).unwrap().unwrap().0
         };
@@ -221,7 +252,12 @@ mod tests {
         let streamed = "x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD\r\n";
         assert!(scope("s3").sign(&mut head(streamed), &login, (now, None)).is_err());
         assert!(scope("s3").sign(&mut head("Content-Encoding: aws-chunked\r\n"), &login, (now, None)).is_err());
-        let nobody = Login { user: "A".into(), password: None };
+        let checked = "Content-Encoding: aws-chunked\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\n";
+        assert!(scope("sqs").sign(&mut head(checked), &login, (now, Some(b"x"))).is_err());
+        let mut passes = head(checked);
+        scope("s3").sign(&mut passes, &login, (now, Some(b"x"))).unwrap();
+        assert_eq!(passes.fields.text("x-amz-content-sha256"), Some(CHECKED));
+        let nobody = Login { user: "A".into(), password: None, session: None };
         assert!(scope("s3").sign(&mut head(""), &nobody, (now, Some(b""))).is_err());
         assert!(scope("").check().is_err() && scope("S3/x").check().is_err() && scope("s3").check().is_ok());
     }

@@ -278,7 +278,7 @@ mod tests {
             http: None,
             upstream_tls: tls::Upstream::default(),
         });
-        let login = Login { user: "u".to_owned(), password: None };
+        let login = Login { user: "u".to_owned(), password: None, session: None };
         let open =
             |place, database| Library::open(Arc::new(At(place)), Arc::clone(&target), login.clone(), database).shelf;
         assert!(Arc::ptr_eq(&open("one:5432", "d"), &open("one:5432", "d")));

@@ -19,7 +19,7 @@ fn clear(unverified_password: Unverified) -> Target {
 }
 
 fn credential(user: &str, password: Option<&str>) -> Login {
-    Login { user: user.into(), password: password.map(Secret::from) }
+    Login { user: user.into(), password: password.map(Secret::from), session: None }
 }
 
 fn parameters(pairs: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -63,7 +63,7 @@ impl ScriptedGate {
         Self {
             script: Box::new(script),
             token: None,
-            login: Login { user: "postgres".into(), password: None },
+            login: Login { user: "postgres".into(), password: None, session: None },
             judged: Mutex::default(),
             observed: Mutex::default(),
             cancels: Mutex::default(),
