@@ -53,7 +53,7 @@ credential = {{ user = "svc", password = "exec:{directory}/plugin/make" }}
 
 /// The service, which takes tokens of both kinds until they end, and the issuer of one kind.
 const SERVER: &str = r#"
-import base64, http.server, itertools, json, ssl, sys, threading, time
+import base64, http.server, itertools, json, socket, ssl, sys, threading, time
 port, other, token_port, key, chain, client, secret = sys.argv[1:]
 numbers, good = itertools.count(1), {}
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -84,8 +84,9 @@ class Service(Handler):
         for n in range(9):
             self.wfile.write(b"7\r\npiece %d\r\n" % n); self.wfile.flush(); time.sleep(1)
         self.wfile.write(b"0\r\n\r\n")
+class Server(http.server.ThreadingHTTPServer): address_family = socket.AF_INET6
 def serve(port, handler):
-    server = http.server.ThreadingHTTPServer(("0.0.0.0", int(port)), handler)
+    server = Server(("::", int(port)), handler)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH); context.load_cert_chain(chain, key)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -102,6 +103,7 @@ def ask(name, url):
     states, numbers, end = set(), [], time.monotonic() + 60
     while len(set(numbers)) < 3 and time.monotonic() < end:
         r = s.get(url + "/v1/number"); states.add(r.status_code); numbers.append(r.json().get("number"))
+        if r.status_code != 200: return print(name, r.status_code, r.text, flush=True)
         assert "token-of" not in r.text, r.text
         time.sleep(0.02)
     print(name, states, "in order", numbers == sorted(numbers), "different", len(set(numbers)), flush=True)

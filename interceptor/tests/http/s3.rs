@@ -55,10 +55,10 @@ os.environ.update(INITIAL_NO_AUTH_ACTION_COUNT="6", S3_IGNORE_SUBDOMAIN_BUCKETNA
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 port, key, chain = sys.argv[1:]
-server = make_server("0.0.0.0", int(port), DomainDispatcherApplication(create_backend_app), threaded=True, ssl_context=(chain, key))
+server = make_server("::", int(port), DomainDispatcherApplication(create_backend_app), threaded=True, ssl_context=(chain, key))
 threading.Thread(target=server.serve_forever, daemon=True).start()
 def client(name, keys):
-    return boto3.client(name, endpoint_url="https://127.0.0.1:" + port, verify=False, region_name="eu-central-1",
+    return boto3.client(name, endpoint_url="https://[::1]:" + port, verify=False, region_name="eu-central-1",
         aws_access_key_id=keys["AccessKeyId"], aws_secret_access_key=keys["SecretAccessKey"])
 iam = client("iam", {"AccessKeyId": "nobody", "SecretAccessKey": "nothing"})
 everything = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
@@ -142,7 +142,7 @@ pub(crate) fn buckets_are_signed_for(scene: &Scene) {
 fn what_an_agent_signs_is_good_for_nothing(scene: &Scene) {
     let address = client(scene, "presign");
     let address = address.trim();
-    assert!(address.contains("X-Amz-Signature=") && address.contains("placeholder"), "{address}");
+    assert!(address.contains("X-Amz-Signature=") && address.contains("OFTHEAGENT"), "{address}");
     let mut curl = Command::new("curl");
     curl.args(["-sS", "--max-time", "20", "-w", "%{http_code}", "--cacert"])
         .arg(scene.file("upstream.pem"))
@@ -171,7 +171,7 @@ fn log_in_with(scene: &Scene, keys: &Value) {
 fn client(scene: &Scene, what: &str) -> String {
     let mut client = python(CLIENT);
     client.args([&format!("https://{API}:{PORT}"), what]);
-    client.env("AWS_ACCESS_KEY_ID", "placeholder").env("AWS_SECRET_ACCESS_KEY", "placeholder");
+    client.env("AWS_ACCESS_KEY_ID", "OFTHEAGENT").env("AWS_SECRET_ACCESS_KEY", "good-for-nothing");
     client
         .env("AWS_CONFIG_FILE", scene.file("aws"))
         .env("AWS_EC2_METADATA_DISABLED", "true")

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use crate::cli::enroll::confirmed;
 use crate::cli::{Printer, REFUSED};
@@ -24,6 +24,9 @@ pub(in crate::cli) struct Arguments {
 
 /// How our files in the system's store begin.
 const PREFIX: &str = "interceptor-ca-";
+
+/// What makes the store of Debian's Java anew.
+const JAVA: &str = "/etc/ca-certificates/update.d/jks-keystore";
 
 /// Where a distribution takes additional authorities from, and what has it look there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,13 +72,16 @@ pub(super) fn run(store: &Store, arguments: &Arguments, out: &mut Printer) -> Re
             Change::Remove(path) => format!("- {}", path.display()),
         })?;
     }
-    out.line(&format!("and then: {}", anchors.update.join(" ")))?;
+    let update = anchors.update(&changes, Path::new(JAVA).exists());
+    for command in &update {
+        out.line(&format!("and then: {}", command.join(" ")))?;
+    }
     if !arguments.yes && !confirmed(out)? {
         out.line("Nothing is changed. Answer y, or say --yes, to do it.")?;
         return Ok(ExitCode::from(REFUSED));
     }
     changes.iter().try_for_each(Change::apply)?;
-    anchors.refresh()?;
+    update.iter().try_for_each(|command| refresh(command))?;
     if !arguments.undo {
         // The system's own file has ours as well now.
         store.refresh_bundle().map_err(|error| error.to_string())?;
@@ -122,14 +128,29 @@ impl Anchors {
         self.directory.join(format!("{PREFIX}{short}.{}", self.extension))
     }
 
-    fn refresh(&self) -> Result<(), String> {
-        let (program, arguments) = self.update.split_first().ok_or("no command refreshes the store")?;
-        let done = Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
-        if !done.status.success() {
-            return Err(format!("{program}: {}", String::from_utf8_lossy(&done.stderr).trim()));
+    /// What has the store look at these changes. Debian's leaves links to what goes, unless it makes all of them anew, and tells
+    /// Java's of what comes alone.
+    fn update(&self, changes: &[Change], java: bool) -> Vec<Vec<&'static str>> {
+        let goes = changes.iter().any(|change| matches!(change, Change::Remove(_)));
+        if !goes || self.update != ["update-ca-certificates"] {
+            return vec![self.update.to_vec()];
         }
-        Ok(())
+        let java = java.then(|| vec![JAVA, "--fresh"]);
+        std::iter::once(vec!["update-ca-certificates", "--fresh"]).chain(java).collect()
     }
+}
+
+fn refresh(update: &[&str]) -> Result<(), String> {
+    let (program, arguments) = update.split_first().ok_or("no command refreshes the store")?;
+    let done = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{program}: {error}"))?;
+    if !done.status.success() {
+        return Err(format!("{program}: {}", String::from_utf8_lossy(&done.stderr).trim()));
+    }
+    Ok(())
 }
 
 impl Change {
@@ -173,6 +194,14 @@ mod tests {
         let first = store.certificates().unwrap();
         let apply = |wanted: &[Certificate]| {
             let changes = anchors.changes(wanted).unwrap();
+            let goes = changes.iter().any(|change| matches!(change, Change::Remove(_)));
+            let expected = if goes {
+                vec![vec!["update-ca-certificates", "--fresh"], vec![JAVA, "--fresh"]]
+            } else {
+                vec![vec!["update-ca-certificates"]]
+            };
+            assert_eq!(anchors.update(&changes, true), expected);
+            assert_eq!(anchors.update(&changes, false).len(), 1);
             changes.iter().for_each(|change| change.apply().unwrap());
             changes.len()
         };
