@@ -227,8 +227,9 @@ pub(crate) fn objects_in_yaml_are_judged(scene: &Scene) {
     let told = post(scene, &["-X", "POST"], "application/yaml", MAPS, MAP);
     assert!(told.starts_with("HTTP/2 201") && told.contains("\"colour\": \"red\""), "{told}");
     let opaque = MAP.replace("name: yaml", "name: opaque").replace("colour: red", "colour: &a red");
+    // It may be a pod that escapes, for all that is known.
     let told = post(scene, &["-X", "POST", "--max-time", "2"], "application/yaml", MAPS, &opaque);
-    assert!(told.contains("timed out"), "what is not plain waits for a human: {told}");
+    assert!(told.starts_with("HTTP/2 403") && told.contains("no-privileged-pods"), "{told}");
 
     let before = scene.cluster.arrived();
     for (spec, rule) in ESCAPES {
