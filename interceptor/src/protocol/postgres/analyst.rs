@@ -299,8 +299,12 @@ impl Analyst for SessionAnalyst {
         self.shelf.version()
     }
 
-    fn announce(&self) {
-        self.shelf.mark_changed();
+    fn read_under(&self) -> u64 {
+        self.version
+    }
+
+    fn announce(&self) -> u64 {
+        self.shelf.mark_changed()
     }
 
     fn is_stale(&self) -> bool {
@@ -319,7 +323,7 @@ impl Analyst for SessionAnalyst {
         self.stale_names |= names;
         self.stale_catalog |= catalog;
         if catalog {
-            self.shelf.mark_changed();
+            let _others_ask_again = self.shelf.mark_changed();
         }
     }
 

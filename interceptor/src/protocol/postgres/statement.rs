@@ -119,8 +119,12 @@ pub(super) trait Analyst: fmt::Debug + Send {
     /// Changes whenever the catalog may have changed, by whichever session.
     fn version(&self) -> u64;
 
+    /// The version under which what was read last holds: another than [`Analyst::version`] where somebody has changed the
+    /// catalog since, also while it was being read.
+    fn read_under(&self) -> u64;
+
     /// The catalog is about to change.
-    fn announce(&self);
+    fn announce(&self) -> u64;
 
     /// Whether the session's state has to be asked from the target before the next [`Analyst::read`].
     fn is_stale(&self) -> bool;

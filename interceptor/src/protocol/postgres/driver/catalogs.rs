@@ -112,12 +112,14 @@ impl Shelf {
     }
 
     /// DDL was run, so that what is kept may no longer hold, here and for all that may be the same database.
-    pub(in super::super) fn mark_changed(&self) {
-        self.doubt();
+    /// Gives the version from then on.
+    pub(in super::super) fn mark_changed(&self) -> u64 {
+        let version = self.doubt();
         let members: Vec<Arc<Self>> = self.family.lock().iter().filter_map(Weak::upgrade).collect();
         for other in members.iter().filter(|other| !std::ptr::eq(Arc::as_ptr(other), self)) {
-            other.doubt();
+            let _theirs = other.doubt();
         }
+        version
     }
 
     /// The clock that ages go by.
@@ -125,9 +127,9 @@ impl Shelf {
         CLOCK.monotonic()
     }
 
-    fn doubt(&self) {
+    fn doubt(&self) -> u64 {
         self.kept.lock().changed = Some(CLOCK.monotonic());
-        self.version.fetch_add(1, Ordering::AcqRel);
+        self.version.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// Whether what is kept is too old to be relied on.

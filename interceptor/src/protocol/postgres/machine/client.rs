@@ -104,7 +104,7 @@ impl Machine {
         }
         if self.touched.1 && !self.in_block() {
             // It commits.
-            legs.analyst.announce();
+            let _others_ask_again = legs.analyst.announce();
         }
         if self.skip && !self.open {
             // The target knows nothing of this pipeline. It is quiet, or the refusal would not have been answered yet.
@@ -181,7 +181,7 @@ impl Machine {
             return self.refuse_failed(true, legs);
         }
         let (command, prepares) = (self.command(&reading, &self.no_parameters), reading.analysis.prepares);
-        self.version = legs.analyst.version();
+        self.version = legs.analyst.read_under();
         self.asked = Some(Asked::Query(reading));
         Step::Ask(Question { command, prepares })
     }
@@ -340,7 +340,7 @@ impl Machine {
             return self.refuse_failed(false, legs);
         }
         let (command, prepares) = (self.command(&reading, &portal.parameters), reading.analysis.prepares);
-        self.version = legs.analyst.version();
+        self.version = legs.analyst.read_under();
         self.asked = Some(Asked::Execute(reading));
         Step::Ask(Question { command, prepares })
     }
@@ -467,8 +467,9 @@ impl Machine {
         if !reading.changes_catalog(self.touched.1) {
             return self.version;
         }
-        legs.analyst.announce();
-        legs.analyst.version()
+        // Its own change alone lies between: whatever others have changed since it was read does not go unseen.
+        let announced = legs.analyst.announce();
+        if self.version.checked_add(1) == Some(announced) { announced } else { self.version }
     }
 
     fn means_another(&mut self, name: &[u8], legs: &mut Legs<'_>) -> Step {

@@ -86,7 +86,7 @@ fn body(tag: u8, body: &[u8]) -> Vec<u8> {
     encoded(|out| write::message(out, tag, |out| out.extend_from_slice(body)))
 }
 
-/// A message of the target: its type, with the status behind `Z` and the value behind `D`.
+/// A message of the target: its type, with the status behind `Z` and the value behind `D`; `T0` has a column of no table.
 fn spoken(word: &str) -> Vec<u8> {
     let (tag, rest) = word.split_at(1);
     match tag.as_bytes()[0] {
@@ -94,8 +94,8 @@ fn spoken(word: &str) -> Vec<u8> {
         b'T' => {
             let field = Field {
                 name: b"c",
-                table_oid: 1,
-                column: 1,
+                table_oid: u32::from(rest != "0"),
+                column: i16::from(rest != "0"),
                 type_oid: 25,
                 type_size: -1,
                 type_modifier: -1,
@@ -487,6 +487,19 @@ fn a_copy_to_the_agent_passes_or_is_masked() {
     // A COPY in both directions is replication, which is refused at the start.
     scene.says_all(&[query("copyout")]);
     assert!(scene.try_target("W").is_err());
+}
+
+/// Another session changes what a text means, just while it is read: nobody knows which meaning the target will take.
+#[test]
+fn what_was_read_while_others_changed_the_catalog_passes_nothing() {
+    let mut scene = scene();
+    scene.says_all(&[query("select")]);
+    assert_eq!(scene.target("T0 DSECRET C ZI"), "T DSECRET C ZI");
+    scene.says_all(&[query("overtaken")]);
+    assert_eq!(scene.target("T0 DSECRET C ZI"), "T D[masked] C ZI");
+    // Read again, nobody in between, it passes again.
+    scene.says_all(&[query("select")]);
+    assert_eq!(scene.target("T0 DSECRET C ZI"), "T DSECRET C ZI");
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub(in super::super) fn judge(question: &Question) -> Result<Leave, Denial> {
     if text.contains("deny") || text.contains("norun") || text.contains("unknown") {
         return Err(super::super::refusal(SessionId::NONE, "this", "the script says so", "write another script"));
     }
-    Ok(Leave::Permit(permit(if text.contains("masked") { &[TAG] } else { &[] })))
+    Ok(Leave::Permit(permit(if ["masked", "overtaken"].iter().any(|word| text.contains(word)) { &[TAG] } else { &[] })))
 }
 
 /// A permit that masks these tags.
@@ -74,6 +74,10 @@ pub(in super::super) struct Script {
     pub(in super::super) steady: bool,
     /// The text that was parsed last: texts with `long` have to be before they are read.
     pub(in super::super) parsed: Option<Arc<str>>,
+    /// How often another session has changed the catalog: it does at each reading of `overtaken`.
+    pub(in super::super) changed: u64,
+    /// As [`Analyst::read_under`] says.
+    pub(in super::super) under: u64,
     /// How often `bound` was read: each time it means something else.
     pub(in super::super) bound: usize,
 }
@@ -114,7 +118,9 @@ impl Script {
         let tags = if masks { tagged() } else { TagSet::default() };
         let column = OutputColumn { name: Some("c".into()), tags: Arc::clone(&tags), computed: masks, source: None };
         let output = match word {
-            "select" | "masked" | "norun" | "bound" | "copyout" | "copymasked" => Output::Columns(vec![column]),
+            "select" | "overtaken" | "masked" | "norun" | "bound" | "copyout" | "copymasked" => {
+                Output::Columns(vec![column])
+            }
             _ => Output::None,
         };
         let resync = Resync { names: word == "set", catalog: false };
@@ -129,6 +135,8 @@ impl Analyst for Script {
         assert!(self.is_parsed(text), "read before it was parsed: {text}");
         let session_bound = text.contains("bound");
         self.bound += usize::from(session_bound);
+        self.under = self.changed;
+        self.changed += u64::from(text.contains("overtaken"));
         // Texts that always mean the same have the same number: their maskers are used again.
         let id =
             std::hash::BuildHasher::hash_one(&Keyed::default(), (text, if session_bound { self.bound } else { 0 }));
@@ -163,10 +171,16 @@ impl Analyst for Script {
     }
 
     fn version(&self) -> u64 {
-        0
+        self.changed
     }
 
-    fn announce(&self) {}
+    fn read_under(&self) -> u64 {
+        self.under
+    }
+
+    fn announce(&self) -> u64 {
+        self.changed
+    }
 
     fn is_stale(&self) -> bool {
         self.stale
