@@ -3,12 +3,13 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::sync::SetOnce;
 
 use super::house::House;
 use super::registry::Live;
@@ -35,9 +36,9 @@ pub(super) struct SessionGate {
     pub(super) candidates: Result<Candidates, IdentityError>,
     /// The masking rules that the session began with: their tags are the ones that its answers are masked by.
     pub(super) rules: Arc<Rules>,
-    pub(super) attested: OnceLock<Attested>,
+    pub(super) attested: SetOnce<Attested>,
     /// Until when what logs in at the target can be used, where that is known.
-    pub(super) lease_ends: OnceLock<Timestamp>,
+    pub(super) lease_ends: SetOnce<Timestamp>,
 }
 
 impl fmt::Debug for SessionGate {
@@ -333,27 +334,24 @@ impl SessionGate {
 
     /// Resolves when what logs in at the target cannot be used any longer: whoever connects again gets another.
     async fn lease_ended(&self) -> Denial {
+        let until = self.lease_ends.wait().await;
         loop {
-            let left = self.lease_ends.get().map(|until| until.since(self.house.clock.now()));
-            if left.is_some_and(|left| left.is_zero()) {
+            let left = until.since(self.house.clock.now());
+            if left.is_zero() {
                 let reason = "what the target is shown comes to its end";
                 let mut denial = self.denial(Fault::Interceptor, "the session", reason, Retry::Later);
                 denial.remedy = Some("connect again: the next session has another".to_owned());
                 return denial;
             }
-            tokio::time::sleep(left.unwrap_or(EXPIRY_CHECK).min(EXPIRY_CHECK)).await;
+            tokio::time::sleep(left.min(EXPIRY_CHECK)).await;
         }
     }
 
     /// Resolves when the token has expired and its source has no newer one.
     async fn token_ended(&self) -> Denial {
-        let mut expires_at = None;
+        let attested = self.attested.wait().await;
+        let mut until = attested.token.expires_at;
         loop {
-            let Some(attested) = self.attested.get() else {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                continue;
-            };
-            let until = *expires_at.get_or_insert(attested.token.expires_at);
             let left = until.since(self.house.clock.now());
             if left.is_zero() {
                 let renewed = match &self.candidates {
@@ -362,7 +360,7 @@ impl SessionGate {
                 };
                 match renewed {
                     Some(renewed) if renewed.token.expires_at > until => {
-                        expires_at = Some(renewed.token.expires_at);
+                        until = renewed.token.expires_at;
                         continue;
                     }
                     Some(_) | None => {

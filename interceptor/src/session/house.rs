@@ -3,13 +3,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
+use tokio::sync::SetOnce;
 
 use super::gate::{SessionGate, approval_event, dial_failed};
 use super::learned::Learned;
@@ -268,8 +269,8 @@ impl House {
             target,
             candidates,
             rules,
-            attested: OnceLock::new(),
-            lease_ends: OnceLock::new(),
+            attested: SetOnce::new(),
+            lease_ends: SetOnce::new(),
         };
         protocol.serve(conn, &gate).await
     }

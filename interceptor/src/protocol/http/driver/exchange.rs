@@ -255,7 +255,8 @@ impl<'a> Exchange<'a> {
         match asked {
             Some((upgrade, asked)) => {
                 let place = if let Place::At(place) = place { place } else { None };
-                self.upgraded((upgrade, &asked, &location), (sending, hearing), (plan, place)).await
+                // Seldom, and large.
+                Box::pin(self.upgraded((upgrade, &asked, &location), (sending, hearing), (plan, place))).await
             }
             None => self.answer((sent, held, over), (sending, hearing), plan).await,
         }
@@ -376,8 +377,8 @@ impl<'a> Exchange<'a> {
                 sent = &mut rest => sent,
                 early = hearing.head(asked_head) => {
                     delivery.closes = true;
-                    let told = delivery.answer(early, &mut hearing, plan);
-                    tokio::pin!(told);
+                    // Seldom, and large.
+                    let mut told = Box::pin(delivery.answer(early, &mut hearing, plan));
                     let told = tokio::select! {
                         told = &mut told => told,
                         sent = &mut rest => match sent {
