@@ -98,18 +98,19 @@ print("ready", flush=True); threading.Event().wait()
 const CLIENT: &str = r#"
 import requests, sys, threading, time
 from requests.adapters import HTTPAdapter, Retry
+def say(*words): print(" ".join(map(str, words)) + "\n", end="", flush=True)
 def ask(name, url):
     s = requests.Session(); s.mount("https://", HTTPAdapter(max_retries=Retry(total=3, backoff_factor=0.1)))
     states, numbers, end = set(), [], time.monotonic() + 60
     while len(set(numbers)) < 3 and time.monotonic() < end:
         r = s.get(url + "/v1/number"); states.add(r.status_code); numbers.append(r.json().get("number"))
-        if r.status_code != 200: return print(name, r.status_code, r.text, flush=True)
+        if r.status_code != 200: return say(name, r.status_code, r.text)
         assert "token-of" not in r.text, r.text
         time.sleep(0.02)
-    print(name, states, "in order", numbers == sorted(numbers), "different", len(set(numbers)), flush=True)
+    say(name, states, "in order", numbers == sorted(numbers), "different", len(set(numbers)))
 def slowly(url):
     told = [line for line in requests.get(url + "/v1/slow", stream=True).iter_content(None)]
-    print("slowly", b"".join(told).count(b"piece"), flush=True)
+    say("slowly", b"".join(told).count(b"piece"))
 threads = [threading.Thread(target=ask, args=("leased", sys.argv[1])), threading.Thread(target=ask, args=("plugged", sys.argv[2])), threading.Thread(target=slowly, args=(sys.argv[1],))]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
