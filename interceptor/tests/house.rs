@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &["clock"]),
     ("wire", &[]),
     ("tls", &["wire", "secret", "clock"]),
+    ("turn", &[]),
     ("capture", ROW_1),
     ("launch", &["identity", "capture"]),
     ("identity", &["capture", "clock", "secret", "telemetry", "tls", "wire"]),
@@ -23,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("approval", ROW_4),
     ("record", ROW_4),
     ("credential", ROW_4),
-    ("protocol", &["policy", "mask", "clock", "secret", "telemetry", "tls", "wire"]),
+    ("protocol", &["policy", "mask", "clock", "secret", "telemetry", "tls", "turn", "wire"]),
     (
         "session",
         &[
@@ -43,8 +44,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
 ];
-const ROW_1: &[&str] = &["clock", "secret", "telemetry", "tls", "wire"];
-const ROW_4: &[&str] = &["policy", "identity", "clock", "secret", "telemetry", "tls", "wire"];
+const ROW_1: &[&str] = &["clock", "secret", "telemetry", "tls", "turn", "wire"];
+const ROW_4: &[&str] = &["policy", "identity", "clock", "secret", "telemetry", "tls", "turn", "wire"];
 /// The program itself may import everything.
 const TOP: &[&str] = &["admin", "app", "cli", "config", "testing", "main", "lib"];
 
