@@ -5,6 +5,8 @@
 
 #![cfg(test)]
 
+#[path = "http/calls.rs"]
+mod calls;
 #[path = "http/leases.rs"]
 mod leases;
 #[path = "http/others.rs"]
@@ -36,6 +38,9 @@ mod tests {
     pub(crate) const RPC_PORT: u16 = 8444;
     /// Where the server of WebSockets does.
     pub(crate) const LIVE_PORT: u16 = 8445;
+    /// Where the server of gRPC does whose schema is known, and that of gRPC-web.
+    pub(crate) const TYPED_PORT: u16 = 8446;
+    pub(crate) const WEB_PORT: u16 = 8447;
     /// What stands at paths that are masked, and nowhere else.
     const HIDDEN: &str = "ada.hidden@example.org";
     /// Rows of a long answer.
@@ -44,7 +49,9 @@ mod tests {
     const MASKS: &str = r#"
 [[mask]]
 tag = "pii"
-json = ["api/v1/people:$[*].contact.email", "api/v1/people:$..SSN", "api/v1/events:$.email"]
+json = ["api/v1/people:$[*].contact.email", "api/v1/people:$..SSN", "api/v1/events:$.email",
+    "typed/shop.Orders/Place:$.order.customer.phone", "typed:$..cardNumber", "typed/shop.Orders/Chat:$.from.nickname",
+    "web:$..card_number"]
 "#;
 
     const POLICIES: &str = r#"
@@ -95,6 +102,35 @@ permit (
 permit (principal in Group::"finance", action == Action::"unmask", resource)
 when { context has http && context.http has grpc && context.http.grpc.service == "shop.Orders" };
 
+@id("typed")
+permit (
+  principal in Group::"finance",
+  action in [Action::"http:POST", Action::"http:message"],
+  resource
+) when { resource in Target::"typed" || resource in Target::"web" };
+
+@id("typed-in-euro")
+forbid (principal, action in [Action::"http:POST", Action::"http:message"], resource in Target::"typed")
+when {
+  context has http && context.http has grpc &&
+  ((action == Action::"http:POST" && context.http.grpc.method == "Place") ||
+   (action == Action::"http:message" && context.http.grpc.method == "Upload"))
+}
+unless { context has http && context.http.fields.contains("currency=EUR") };
+
+@id("web-in-euro")
+forbid (principal, action == Action::"http:POST", resource == Route::"web/shop.Orders/Place")
+unless { context has http && context.http.fields.contains("currency=EUR") };
+
+@id("typed-drops-nothing")
+@reason("nothing is dropped")
+forbid (principal, action == Action::"http:message", resource == Route::"typed/shop.Orders/Chat")
+when { context has http && context.http.fields.contains("text=drop") };
+
+@id("typed-is-not-cancelled")
+forbid (principal, action == Action::"http:POST", resource)
+when { context has http && context.http has grpc && context.http.grpc.method == "Cancel" };
+
 @id("nothing-is-cancelled")
 @reason("orders are not cancelled by agents")
 forbid (principal, action == Action::"http:POST", resource == Route::"rpc/shop.Orders/Cancel");
@@ -122,6 +158,8 @@ forbid (principal, action == Action::"http:POST", resource == Route::"rpc/shop.O
             fs::write(files.join("secret"), SECRET).unwrap();
             fs::set_permissions(files.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
             let directory = files.display();
+            fs::write(files.join("shop.protoset"), crate::calls::SET).unwrap();
+            fs::set_permissions(files.join("shop.protoset"), fs::Permissions::from_mode(0o644)).unwrap();
             let web = |name: &str, port: u16, routes: &str| {
                 format!(
                     r#"
@@ -139,10 +177,14 @@ routes = [{routes}]
             };
             let api =
                 r#""/v1/customers/{id}", "/v1/orders", "/v1/people", "/v1/events", "/git/{path*}", "/v1/{rest*}""#;
+            let methods = r#""/shop.Orders/{method}", "/shop.Orders/Place", "/shop.Orders/Chat""#;
+            let schema = format!("grpc = {{ descriptors = [\"{directory}/shop.protoset\"] }}\n");
             let targets = [
                 web("api", PORT, api),
                 web("live", LIVE_PORT, r#""/v1/live""#),
                 web("rpc", RPC_PORT, r#""/shop.Orders/{method}", "/shop.Orders/Cancel""#),
+                format!("{}{schema}", web("typed", TYPED_PORT, methods)),
+                format!("{}{schema}", web("web", WEB_PORT, methods)),
             ];
             let more = [crate::leases::targets(&files), crate::s3::target(&files)].concat();
             let configuration = format!("[ca]\ndir = \"{directory}/ca\"\n{}{more}{MASKS}", targets.concat());
@@ -327,6 +369,8 @@ http {{
         super::others::java_asks(&scene);
         super::two::requests_share_a_connection(&scene);
         super::two::calls_of_grpc_are_judged(&scene);
+        super::calls::messages_of_calls_decide(&scene);
+        super::calls::calls_of_grpc_web_are_judged(&scene);
         super::socket::messages_are_judged(&scene);
         super::leases::sessions_end_with_what_logs_in(&scene);
         super::s3::buckets_are_signed_for(&scene);

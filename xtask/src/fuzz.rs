@@ -214,6 +214,7 @@ fn seed(target: &str) -> Result<()> {
         "http_codec" => REQUESTS.iter().map(|request| request.to_vec()).collect(),
         "mcp_message" => CALLS.iter().map(|call| call.to_vec()).collect(),
         "http_rewrite" => BODIES.iter().map(|body| body.to_vec()).collect(),
+        "http_grpc" => ORDERS.iter().map(|order| order.to_vec()).collect(),
         "postgres_codec" => MESSAGES.iter().map(|message| message.to_vec()).collect(),
         "postgres_startup" => PACKETS.iter().map(|packet| packet.to_vec()).collect(),
         "mask_rows" | "mask_copy" => VALUES.iter().map(|value| value.to_vec()).collect(),
@@ -256,6 +257,12 @@ const REQUESTS: &[&[u8]] = &[
     b"GET / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n4\r\nWiki\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\n\r\nhi",
     b"4\r\nWiki\r\n5\r\npedia\r\n0\r\nX-Trailer: y\r\n\r\n",
+];
+const ORDERS: &[&[u8]] = &[
+    b"\x07\x0a\x03EUR\x12\x0a\x0a\x03Ada\x12\x03411\x1a\x06\x0a\x04book\x22\x03\x01\x02\x03\x2a\x06\x0a\x01a\x12\x01b\x30\x01",
+    b"\x00\x5a\x2a\x0a\x21type.googleapis.com/shop.Customer\x12\x05\x0a\x03Ada\x72\x06\x08\x03\x12\x02\x20\x07",
+    b"\x03\x0a\x04text\x12\x05\x0a\x03Ada",
+    b"\x03\0\0\0\0\x03abc\x80\0\0\0\0AAAA",
 ];
 const CLUSTER: &[&str] = &[
     "GET /api/v1/namespaces/shop/pods?watch=1&fieldSelector=metadata.name%3Dweb",

@@ -121,13 +121,13 @@ pub(crate) fn ensure(what: For) -> Result<()> {
     }
     if what == For::Tests {
         python("orms", &["psycopg[binary]>=3.2", "psycopg2-binary", "sqlalchemy>=2", "django>=4.2,<6"])?;
-        python("web", &["requests", "httpx[http2]", "aiohttp", "grpcio"])?;
+        python("web", &["requests", "httpx[http2]", "aiohttp", "grpcio", "protobuf"])?;
         python("s3", &["moto[server,s3,iam,sts]>=5,<6", "boto3"])?;
         python("kubernetes", &["kubernetes"])?;
         // What is newest, and what most agents have.
         python("mcp", &["mcp>=2.3", "uvicorn"])?;
         python("mcp-1", &["mcp<2"])?;
-        node(&["pg", "@modelcontextprotocol/sdk@1"])?;
+        node(&["pg", "@modelcontextprotocol/sdk@1", "@connectrpc/connect-node@2", "@bufbuild/protobuf@2"])?;
     }
     Ok(())
 }

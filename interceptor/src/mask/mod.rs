@@ -22,7 +22,7 @@ mod transform;
 pub use config::{Config, Transform};
 pub use detect::Detector;
 pub use glob::GlobError;
-pub use json::{JsonMasker, JsonPaths, NotJson};
+pub use json::{JsonMasker, JsonPaths, NotJson, Place, TreeMasker};
 pub use masker::{Carrier, ColumnMask, Masker, Outcome};
 pub use path::{PathError, fold};
 pub use rules::{MAX_PATHS, MAX_RULES, MaskError, Rules};

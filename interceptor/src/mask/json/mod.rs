@@ -16,8 +16,10 @@
 
 mod paths;
 mod string;
+mod tree;
 
 pub use paths::JsonPaths;
+pub use tree::{Place, TreeMasker};
 
 use std::ops::Range;
 

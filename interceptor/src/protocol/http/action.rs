@@ -10,6 +10,7 @@ use sha2::Digest as _;
 use super::codec::{Field, RequestHead, is_alike};
 use super::content::{self, Content};
 use super::dialect::Asked;
+use super::grpc;
 use super::route::{self, Location, Routes};
 use crate::policy::{Action, ActionName, Command, Facts, GrpcFacts, HttpFacts, Parameter, Resource, ResourceKind};
 
@@ -90,10 +91,18 @@ pub(in crate::protocol) fn doubts(head: &RequestHead) -> impl Iterator<Item = St
 /// The command of a request.
 #[must_use]
 pub(super) fn command(asked: &Asked<'_>) -> Command {
-    let Asked { target, routes, head, location, body } = *asked;
+    let Asked { target, routes, head, location, body, call } = *asked;
     let mut opaque: Vec<String> = Vec::new();
     let kind = head.fields.text("content-type");
-    let read = body.whole().and_then(|bytes| content::read(kind, is_encoded(head), bytes, content::Limits::default()));
+    let read = match (&call, body) {
+        // What is said comes later, and is judged then.
+        (Some(call), Body::Stream) if call.is_stream() => Ok(Content::default()),
+        (Some(call), Body::Whole(bytes)) => call.read(bytes),
+        _ => {
+            let read = |bytes: &Bytes| content::read(kind, is_encoded(head), bytes, content::Limits::default());
+            body.whole().and_then(read)
+        }
+    };
     let Content { values: fields, names } = read.unwrap_or_else(|why| {
         opaque.push(why);
         Content::default()
@@ -113,7 +122,8 @@ pub(super) fn command(asked: &Asked<'_>) -> Command {
     if name.is_none() {
         opaque.push(format!("its method is {}", head.method));
     }
-    let said = Said { statement: statement(head), parameters: parameters(body), fields, size: body.size() };
+    let parameters = if call.is_some() { called_with(body, &fields) } else { parameters(body) };
+    let said = Said { statement: statement(head), parameters, fields, size: body.size() };
     built(name, &opaque, (target, routes), (head, location), said)
 }
 
@@ -131,12 +141,25 @@ pub(super) fn message(
     } else {
         Err("it is binary".into())
     };
+    heard(target, routes, (head, location), text, read)
+}
+
+/// The command of a message of a call or a WebSocket that was begun so, and what was read in it.
+#[must_use]
+pub(super) fn heard(
+    target: &Arc<str>,
+    routes: &Routes,
+    (head, location): (&RequestHead, &Location),
+    bytes: &Bytes,
+    read: Result<Content, String>,
+) -> Command {
     let (fields, opaque) = read.map_or_else(|why| (Vec::new(), vec![why]), |content| (content.values, Vec::new()));
+    let body = Body::Whole(bytes.clone());
     let said = Said {
         statement: format!("MESSAGE {}\nopened: sha256 {}", head.target, digest(statement(head).as_bytes(), 16)),
-        parameters: parameters(&Body::Whole(text.clone())),
+        parameters: if called(head, location).is_some() { called_with(&body, &fields) } else { parameters(&body) },
         fields,
-        size: text.len() as u64,
+        size: bytes.len() as u64,
     };
     built(Some(ActionName::HTTP_MESSAGE), &opaque, (target, routes), (head, location), said)
 }
@@ -198,15 +221,11 @@ pub(in crate::protocol) fn facts(head: &RequestHead, location: &Location, fields
 /// What a call of gRPC calls: its path says so.
 fn called(head: &RequestHead, location: &Location) -> Option<GrpcFacts> {
     match &location.segments[..] {
-        [service, method] if is_grpc(head) => Some(GrpcFacts { service: service.clone(), method: method.clone() }),
+        [service, method] if grpc::form(&head.fields).is_some() => {
+            Some(GrpcFacts { service: service.clone(), method: method.clone() })
+        }
         _ => None,
     }
-}
-
-/// Whether it is a call of gRPC (its protocol over HTTP/2).
-pub(super) fn is_grpc(head: &RequestHead) -> bool {
-    let kind = head.fields.text("content-type").unwrap_or_default();
-    kind == "application/grpc" || kind.starts_with("application/grpc+") || kind.starts_with("application/grpc;")
 }
 
 /// The route, or the target as a whole where none was configured that it is on.
@@ -228,8 +247,12 @@ pub(in crate::protocol) fn statement(head: &RequestHead) -> String {
     all.push(' ');
     all.push_str(&head.target);
     // The key of a WebSocket is another each time, and says nothing: a grant is not for one key.
+    // How long a client waits for its call differs each time as well.
     let upgrades = head.fields.get("upgrade").is_some();
-    let is_key = |field: &&Field| upgrades && is_alike(&field.name, "sec-websocket-key");
+    let calls = grpc::form(&head.fields).is_some();
+    let is_key = |field: &&Field| {
+        (upgrades && is_alike(&field.name, "sec-websocket-key")) || (calls && is_alike(&field.name, "grpc-timeout"))
+    };
     for field in visible(head).filter(|field| !is_key(field)) {
         all.push('\n');
         put_line(&mut all, field);
@@ -290,6 +313,23 @@ pub(in crate::protocol) fn parameters(body: &Body) -> Arc<[Parameter]> {
         }
         _ => Arc::from([]),
     }
+}
+
+/// The message of a call: its bytes, and what people can read of it.
+fn called_with(body: &Body, fields: &[String]) -> Arc<[Parameter]> {
+    /// The rest stands in the bytes.
+    const SHOWN_LIMIT: usize = 16 * 1024;
+    let mut text = String::new();
+    for field in fields {
+        if text.len() + field.len() > SHOWN_LIMIT {
+            break;
+        }
+        text.push_str(field);
+        text.push('\n');
+    }
+    let readable = Parameter { type_oid: 0, binary: false, value: Some(text.into()) };
+    let bytes = parameters(body);
+    bytes.iter().cloned().chain((!bytes.is_empty()).then_some(readable)).collect()
 }
 
 /// Requests differ in what policies may look at: each has a number of its own, between those of texts, which go up, and

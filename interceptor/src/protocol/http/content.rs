@@ -77,14 +77,15 @@ fn form(body: &[u8]) -> Result<Content, String> {
 }
 
 fn values(body: &[u8], limits: Limits) -> Result<Content, String> {
-    let mut found = Found { limits, total: 0, values: Vec::new(), names: Vec::new(), path: Vec::new() };
+    let mut found = Found::new(limits);
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = (&mut found).deserialize(&mut reader).and_then(|()| reader.end());
     read.map_err(|error| format!("its JSON cannot be read in one way: {error}"))?;
-    Ok(Content { values: found.values, names: found.names })
+    Ok(found.done())
 }
 
-struct Found {
+/// Values that were found, with where they stand.
+pub(super) struct Found {
     limits: Limits,
     /// Bytes of all values.
     total: usize,
@@ -94,7 +95,12 @@ struct Found {
 }
 
 impl Found {
-    fn value<E: serde::de::Error>(&mut self, value: &str) -> Result<(), E> {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, total: 0, values: Vec::new(), names: Vec::new(), path: Vec::new() }
+    }
+
+    /// A value, where the path leads that it is within.
+    pub(super) fn value<E: serde::de::Error>(&mut self, value: &str) -> Result<(), E> {
         if self.values.len() == self.limits.fields {
             return Err(E::custom(format!("it has more than {} values", self.limits.fields)));
         }
@@ -110,12 +116,22 @@ impl Found {
         Ok(())
     }
 
-    fn within<E: serde::de::Error>(&mut self, step: String) -> Result<(), E> {
+    /// One step down.
+    pub(super) fn within<E: serde::de::Error>(&mut self, step: String) -> Result<(), E> {
         if self.path.len() == self.limits.depth {
             return Err(E::custom(format!("it is nested deeper than {}", self.limits.depth)));
         }
         self.path.push(step);
         Ok(())
+    }
+
+    /// One step up.
+    pub(super) fn leave(&mut self) {
+        self.path.pop();
+    }
+
+    pub(super) fn done(self) -> Content {
+        Content { values: self.values, names: self.names }
     }
 }
 
@@ -162,7 +178,7 @@ impl<'de> Visitor<'de> for &mut Found {
         for index in 0usize.. {
             self.within(index.to_string())?;
             let more = items.next_element_seed(&mut *self)?;
-            self.path.pop();
+            self.leave();
             if more.is_none() {
                 break;
             }
@@ -182,14 +198,14 @@ impl<'de> Visitor<'de> for &mut Found {
             }
             self.within(step(key))?;
             entries.next_value_seed(&mut *self)?;
-            self.path.pop();
+            self.leave();
         }
         Ok(())
     }
 }
 
 /// A key as a step of a path. One that could be taken for more than a step, or for a value, stands in quotes.
-fn step(key: String) -> String {
+pub(super) fn step(key: String) -> String {
     if key.is_empty() || key.contains(['.', '=', '"']) { serde_json::Value::String(key).to_string() } else { key }
 }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::codec::{Field, Fields, Length, ResponseHead};
+use super::grpc::Form;
 use crate::policy::{Denial, Fault, Retry};
 
 /// The status, and what it is called.
@@ -30,17 +31,21 @@ pub(super) fn unreadable(code: (u16, &'static str), denial: &Denial) -> (Respons
 
 /// The same as callers of gRPC expect it: a status in the place of a body.
 #[must_use]
-pub(super) fn grpc(denial: &Denial) -> ResponseHead {
+pub(super) fn grpc(denial: &Denial, form: Form) -> ResponseHead {
     let status = match (denial.fault, denial.retry) {
         (Fault::Identity, _) => "16",
         (Fault::Upstream, _) | (Fault::Interceptor, Retry::Later) => "14",
         _ => "7",
     };
-    let fields = Fields(vec![
-        field("content-type", "application/grpc"),
+    let mut fields = Fields(vec![
+        field("content-type", form.name()),
         field("grpc-status", status),
         field("grpc-message", &escaped(&denial.line())),
     ]);
+    if form != Form::Native {
+        // Over HTTP/1.1 it has to say that nothing follows.
+        fields.0.push(field("content-length", "0"));
+    }
     ResponseHead { status: 200, reason: "OK".into(), fields, length: Length::Known(0) }
 }
 
@@ -103,7 +108,7 @@ mod tests {
         assert_eq!(document["retry"], "never");
         assert_eq!(document["remedy"], "mark it as closed");
         assert_eq!(document["reason"], "customers are \"kept\"\r\n");
-        let head = grpc(&denial);
+        let head = grpc(&denial, Form::Native);
         assert_eq!((head.status, head.fields.text("grpc-status")), (200, Some("7")));
         let said = head.fields.text("grpc-message").unwrap();
         assert!(said.contains("customers are \"kept\"%0D%0A; rule: no-delete"), "{said}");

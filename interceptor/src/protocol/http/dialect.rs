@@ -11,6 +11,7 @@ use super::action::{self, Body};
 use super::codec::{RequestHead, ResponseHead};
 use super::denial;
 use super::driver::{Next, Opened, socket};
+use super::grpc::Call;
 use super::rewrite;
 use super::route::{Location, Routes};
 use crate::policy::{Command, Denial};
@@ -26,6 +27,8 @@ pub(in crate::protocol) struct Asked<'a> {
     pub(in crate::protocol) head: &'a RequestHead,
     pub(in crate::protocol) location: &'a Location,
     pub(in crate::protocol) body: &'a Body,
+    /// What it calls, where the target's schema has that.
+    pub(in crate::protocol) call: Option<Call<'a>>,
 }
 
 /// What a connection may be upgraded to, as `Upgrade` has it.

@@ -10,6 +10,7 @@
 
 mod agent;
 mod answer;
+mod calls;
 mod exchange;
 pub(in crate::protocol) mod leg;
 mod one;
@@ -35,6 +36,7 @@ use super::action::{self, Body};
 use super::codec::frames::PREFACE;
 use super::codec::{self, RequestHead, ResponseHead};
 use super::dialect::Asked;
+use super::grpc::Call;
 use super::rewrite::Plan;
 use super::route::Location;
 use super::{ONE, TWO};
@@ -132,7 +134,8 @@ pub(in crate::protocol) fn understand(question: &Question<'_>) -> Result<Command
     }
     let body = Body::Whole(body);
     let (target, routes) = (&question.target.name, &settings.routes);
-    Ok(settings.dialect.command(&Asked { target, routes, head: &head, location: &location, body: &body }))
+    let call = Call::of(settings.calls.as_ref(), &head);
+    Ok(settings.dialect.command(&Asked { target, routes, head: &head, location: &location, body: &body, call }))
 }
 
 /// Speaks TLS where the agent begins with it.

@@ -13,7 +13,7 @@
 //! chunked`, and then each chunk says its own length. An answer has a line `HTTP/1.1 200 reason` in the place of the first.
 //! In HTTP/2 the first line and `Host` are fields as well (`:method`, `:path`, `:authority`, `:status`), heads are compressed
 //! (HPACK), and bodies are frames, which may be followed by more fields (trailers). gRPC is HTTP/2 with messages in
-//! both bodies and the outcome in the trailers.
+//! both bodies and the outcome in the trailers; where its schema is known, `grpc` reads them.
 //!
 //! **Smuggling** lives from two readers that see the end of a body, a field or a path in two places. `codec` refuses what can
 //! be framed in two ways, `route` what can be a path in two ways, and what is passed on is written anew from what was read,
@@ -45,6 +45,7 @@ mod cookies;
 mod denial;
 pub(super) mod dialect;
 pub(super) mod driver;
+pub mod grpc;
 mod inject;
 pub(super) mod replay;
 pub mod rewrite;
@@ -93,11 +94,19 @@ pub struct Config {
     pub scrub: bool,
     /// Whether cookies pass, of the target and of the agent.
     pub cookies: cookies::Cookies,
+    /// What is known of the messages of its calls.
+    pub grpc: grpc::Config,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { routes: Vec::new(), log_in: inject::LogIn::default(), scrub: true, cookies: Default::default() }
+        Self {
+            routes: Vec::new(),
+            log_in: inject::LogIn::default(),
+            scrub: true,
+            cookies: cookies::Cookies::default(),
+            grpc: grpc::Config::default(),
+        }
     }
 }
 
@@ -112,6 +121,8 @@ pub struct Settings {
     cookies: cookies::Cookies,
     /// What the target may be called in `Host`.
     names: Vec<Name>,
+    /// Its methods of gRPC, and their messages.
+    calls: Option<Arc<grpc::Schema>>,
 }
 
 impl Default for Settings {
@@ -123,6 +134,7 @@ impl Default for Settings {
             unscrubbed: false,
             cookies: cookies::Cookies::default(),
             names: Vec::new(),
+            calls: None,
         }
     }
 }
@@ -133,15 +145,23 @@ impl Config {
     /// # Errors
     /// A sentence for each thing that is wrong.
     pub fn settings(&self, names: Vec<Name>) -> Result<Settings, Vec<String>> {
-        self.settings_of(&dialect::Web, names)
+        let calls = grpc::Schema::load(&self.grpc);
+        let settings = Self { grpc: grpc::Config::default(), ..self.clone() }.settings_of(&dialect::Web, names);
+        match (settings, calls) {
+            (Ok(settings), Ok(calls)) => Ok(Settings { calls: calls.map(Arc::new), ..settings }),
+            (settings, calls) => Err([settings.err(), calls.err()].into_iter().flatten().flatten().collect()),
+        }
     }
 
     /// The same for a family of services of its own.
     pub(super) fn settings_of(&self, dialect: &'static dyn Dialect, names: Vec<Name>) -> Result<Settings, Vec<String>> {
+        if self.grpc != grpc::Config::default() {
+            return Err(vec!["http.grpc is for targets with protocol = \"http\"".to_owned()]);
+        }
         let routes = route::Routes::parse(&self.routes)?;
         self.log_in.check().map_err(|why| vec![why])?;
         let (log_in, unscrubbed, cookies) = (self.log_in.clone(), !self.scrub, self.cookies);
-        Ok(Settings { dialect, routes, log_in, unscrubbed, cookies, names })
+        Ok(Settings { dialect, routes, log_in, unscrubbed, cookies, names, calls: None })
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! An answer that was coded passes as it is without the coding.
 
-mod coding;
+pub(super) mod coding;
 mod events;
 #[cfg(test)]
 mod tests;
@@ -17,10 +17,11 @@ use bytes::Bytes;
 use super::MASK_LIMIT;
 use super::codec::{Field, Fields, Length, ResponseHead};
 use super::dialect::Place;
+use super::grpc::{self, Answer, Spoken, Unread};
 use super::scrub::{Scrub, Spellings};
 use crate::mask::json::NotJson;
 use crate::mask::text::TooLong;
-use crate::mask::{Carrier, JsonMasker, JsonPaths, Masker, Outcome, TextMasker};
+use crate::mask::{Carrier, JsonMasker, JsonPaths, Masker, Outcome, TextMasker, TreeMasker};
 use crate::policy::Obligations;
 use coding::{Broken, Decoder};
 use events::Events;
@@ -33,6 +34,8 @@ pub type Counts = Vec<(String, u64)>;
 pub struct Plan {
     masker: Masker,
     paths: JsonPaths,
+    /// What its messages consist of, where it is the answer to a call that is known.
+    spoken: Option<Spoken>,
 }
 
 impl Plan {
@@ -40,7 +43,7 @@ impl Plan {
     #[must_use]
     pub fn new(masker: Masker, target: &str, route: Option<&str>) -> Self {
         let paths = masker.json_paths(target, route);
-        Self { masker, paths }
+        Self { masker, paths, spoken: None }
     }
 
     /// For an answer that comes from there. `nests`: paths look into JSON that stands in strings.
@@ -50,14 +53,20 @@ impl Plan {
             Place::At(place) => masker.json_paths(target, place.as_deref()),
             Place::Anywhere => masker.json_paths_anywhere(target),
         };
-        Self { masker, paths: if nests { paths.into_strings() } else { paths } }
+        Self { masker, paths: if nests { paths.into_strings() } else { paths }, spoken: None }
+    }
+
+    /// The same for the answer to a call whose messages are known.
+    #[must_use]
+    pub(in crate::protocol) fn speaking(self, spoken: Option<Spoken>) -> Self {
+        Self { spoken, ..self }
     }
 
     /// For an answer that holds nothing to be masked.
     #[must_use]
     pub fn open() -> Self {
         let masker = Masker::new(std::sync::Arc::default(), &Obligations::default());
-        Self { masker, paths: JsonPaths::default() }
+        Self { masker, paths: JsonPaths::default(), spoken: None }
     }
 
     /// What masks text that an answer consists of, without being one; nothing where no value is looked for.
@@ -127,6 +136,9 @@ pub enum Refused {
     /// An event that is too long.
     #[error("its answer has to be masked, and has an event of more than {} bytes", events::EVENT_LIMIT)]
     Event,
+    /// Messages of a call that cannot be read.
+    #[error("its answer has to be masked, and {0}")]
+    Messages(#[from] Unread),
     /// XML that is too long.
     #[error("its answer has to be masked, and is longer than {MASK_LIMIT} bytes")]
     Long,
@@ -171,6 +183,7 @@ enum Kind {
     Events(Box<Events>),
     Text(Box<TextMasker>),
     Xml(Box<(Masker, Vec<u8>, u64)>),
+    Messages(Box<Answer>),
     /// Only an empty one passes.
     Opaque(Refused),
 }
@@ -231,14 +244,14 @@ impl<'a> Rewriter<'a> {
             let (now, later) = piece.split_at_checked(coding::STEP).unwrap_or((piece, &[]));
             *piece = later;
             self.take(now, out)?;
-            return Ok(!later.is_empty());
+            return Ok(!later.is_empty() || self.kind.is_pending());
         }
         let mut decoded = std::mem::take(&mut self.decoded);
         decoded.clear();
         let more = self.decoder.step(piece, &mut decoded)?;
         let taken = self.take(&decoded, out);
         self.decoded = decoded;
-        taken.map(|()| more)
+        taken.map(|()| more || self.kind.is_pending())
     }
 
     /// Nothing comes any more, and the last call of [`Rewriter::push`] said so.
@@ -277,6 +290,7 @@ impl<'a> Rewriter<'a> {
             Kind::Json(json) => json.take_counts(),
             Kind::Events(events) => events.take_counts(),
             Kind::Text(text) => (Vec::new(), text.take_count()),
+            Kind::Messages(messages) => messages.take_counts(),
             Kind::Xml(xml) => (Vec::new(), std::mem::take(&mut xml.2)),
             Kind::Pass | Kind::Opaque(_) => (Vec::new(), 0),
         };
@@ -300,13 +314,14 @@ impl<'a> Rewriter<'a> {
             Kind::Events(events) => events.held(),
             Kind::Text(text) => text.held(),
             Kind::Xml(xml) => xml.1.len(),
+            Kind::Messages(messages) => messages.held(),
             Kind::Pass | Kind::Opaque(_) => 0,
         };
         held + self.decoded.len() + self.masked.len() + self.decoder.held()
     }
 
     fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Refused> {
-        if !matches!(self.kind, Kind::Pass) && !self.utf8.push(bytes) {
+        if !matches!(self.kind, Kind::Pass | Kind::Messages(_)) && !self.utf8.push(bytes) {
             return Err(match &self.kind {
                 Kind::Opaque(why) => why.clone(),
                 _ => Refused::Charset,
@@ -321,12 +336,22 @@ impl<'a> Rewriter<'a> {
 }
 
 impl Kind {
+    /// Whether there is more to be had without any more bytes.
+    fn is_pending(&self) -> bool {
+        matches!(self, Self::Messages(messages) if messages.is_pending())
+    }
+
     fn of(plan: Plan, head: &ResponseHead) -> Self {
-        let Plan { masker, paths } = plan;
+        let Plan { masker, paths, spoken } = plan;
         let media = head.fields.text("content-type").unwrap_or("of no type");
         let by_path = !paths.is_empty();
         if head.status == 206 || head.fields.get("content-range").is_some() {
             return Self::Opaque(Refused::Part);
+        }
+        if let (Some(spoken), Some(form), Some(gzip)) =
+            (spoken, grpc::Form::of_messages(media), grpc::gzip(&head.fields))
+        {
+            return Self::Messages(Box::new(Answer::new(spoken, TreeMasker::new(masker, paths), form, gzip)));
         }
         let Some(kind) = essence(media) else { return Self::Opaque(Refused::Kind(media.to_owned())) };
         match kind.as_str() {
@@ -347,6 +372,7 @@ impl Kind {
             Self::Json(json) => json.push(bytes, out)?,
             Self::Events(events) => events.push(bytes, out)?,
             Self::Text(text) => text.push(bytes, out)?,
+            Self::Messages(messages) => messages.push(bytes, out)?,
             Self::Xml(xml) if xml.1.len() + bytes.len() <= MASK_LIMIT => xml.1.extend_from_slice(bytes),
             Self::Xml(_) => return Err(Refused::Long),
             Self::Opaque(_) if bytes.is_empty() => {}
@@ -361,6 +387,7 @@ impl Kind {
             Self::Json(json) => json.finish(out)?,
             Self::Events(events) => events.finish(out),
             Self::Text(text) => text.finish(out),
+            Self::Messages(messages) => messages.finish()?,
             Self::Xml(xml) => {
                 let (masker, body, count) = &mut **xml;
                 let column = masker.column(&std::sync::Arc::default(), false);

@@ -13,7 +13,14 @@ fn asked(head: &str, body: &str) -> Command {
     let location = Location::read(&head.target).unwrap();
     let body = Body::Whole(Bytes::copy_from_slice(body.as_bytes()));
     let (target, routes): (Arc<str>, _) = ("prod".into(), Routes::default());
-    action::command(&Asked { target: &target, routes: &routes, head: &head, location: &location, body: &body })
+    action::command(&Asked {
+        target: &target,
+        routes: &routes,
+        head: &head,
+        location: &location,
+        body: &body,
+        call: None,
+    })
 }
 
 fn actions(head: &str, body: &str) -> Vec<String> {

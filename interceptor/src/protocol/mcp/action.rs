@@ -32,7 +32,7 @@ const SESSION: &[&str] = &["session_id", "sessionId"];
 
 /// What a request is.
 pub(super) fn meaning(asked: &Asked<'_>) -> Meaning {
-    let Asked { target, head, location, body, routes } = *asked;
+    let Asked { target, head, location, body, routes, .. } = *asked;
     let mut reading = Reading::new(target, http::doubts(head).collect());
     if routes.find(&location.segments).is_none() {
         reading.opaque.push("its path is no endpoint of the server".to_owned());

@@ -16,7 +16,14 @@ fn asked(head: &str, body: &str) -> Meaning {
     let location = Location::read(&head.target).unwrap();
     let body = Body::Whole(Bytes::copy_from_slice(body.as_bytes()));
     let (target, routes): (Arc<str>, _) = ("crm".into(), Routes::parse(&[ENDPOINT.to_owned()]).unwrap());
-    action::meaning(&Asked { target: &target, routes: &routes, head: &head, location: &location, body: &body })
+    action::meaning(&Asked {
+        target: &target,
+        routes: &routes,
+        head: &head,
+        location: &location,
+        body: &body,
+        call: None,
+    })
 }
 
 fn actions(head: &str, body: &str) -> Vec<String> {

@@ -21,6 +21,7 @@ use crate::policy::Denial;
 use crate::protocol::http::codec::{Fields, ResponseHead};
 use crate::protocol::http::denial;
 use crate::protocol::http::dialect::{Asker, Upgrade, WEBSOCKET};
+use crate::protocol::http::grpc::Form;
 use crate::protocol::http::rewrite::{self, Plan, Rewriter};
 use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::transcript::Transcript;
@@ -55,8 +56,8 @@ pub(super) struct Delivery<'a> {
     pub(super) closes: bool,
     /// The agent expects a body.
     pub(super) with_body: bool,
-    /// The agent expects a status of gRPC.
-    pub(super) grpc: bool,
+    /// The agent expects a status of gRPC, in this form.
+    pub(super) grpc: Option<Form>,
     /// The target may say nothing for as long as it likes.
     pub(super) endless: bool,
     /// What a refusal names of the request.
@@ -76,7 +77,7 @@ impl<'a> Delivery<'a> {
             out: Outbox::new(served, answering, transcript),
             closes: false,
             with_body: true,
-            grpc: false,
+            grpc: None,
             endless: false,
             asker: Asker::default(),
             heard_all: Arc::default(),
@@ -95,11 +96,29 @@ impl<'a> Delivery<'a> {
         self.served.observe(Observation::Denied(denial.clone())).await?;
         let (head, body) = self.refusal(&denial);
         if self.on_record {
-            let shown = if self.grpc { denial::grpc(&denial) } else { head.clone() };
-            self.out.refused(&shown, if self.grpc || !self.with_body { None } else { Some(&body) }).await?;
+            let shown = self.grpc.map_or_else(|| head.clone(), |form| denial::grpc(&denial, form));
+            let bare = self.grpc.is_some() || !self.with_body;
+            self.out.refused(&shown, if bare { None } else { Some(&body) }).await?;
         }
         self.say((head, body), &denial).await.map_err(agent_failed)?;
         Ok(if self.closes { Next::Shut } else { Next::Open })
+    }
+
+    /// The same for a call whose answer may have begun: its status is the last that is said.
+    pub(super) async fn refuse_call(&mut self, denial: Denial) -> Result<Next, Failure> {
+        if !self.out.begun {
+            return self.refuse(denial).await;
+        }
+        self.served.observe(Observation::Denied(denial.clone())).await?;
+        if self.grpc != Some(Form::Native) {
+            self.closes = true;
+            self.cut().await;
+            return Ok(Next::Shut);
+        }
+        let mut status = denial::grpc(&denial, Form::Native).fields;
+        status.remove("content-type");
+        self.end(Some(status)).await?;
+        Ok(Next::Open)
     }
 
     /// The same, once the upgrade was agreed to that it belongs to.
@@ -148,8 +167,13 @@ impl<'a> Delivery<'a> {
         self.out.clear();
         self.out.begun = true;
         let answering = &mut self.out.answering;
-        if self.grpc {
-            return answering.head(&denial::grpc(denial), true);
+        if let Some(form) = self.grpc {
+            let mut head = denial::grpc(denial, form);
+            if self.closes && matches!(answering, Answering::One { .. }) {
+                head.fields.set("connection", "close");
+            }
+            answering.head(&head, true)?;
+            return answering.flush().await;
         }
         if self.closes && matches!(answering, Answering::One { .. }) {
             head.fields.set("connection", "close");
@@ -211,7 +235,7 @@ impl<'a> Delivery<'a> {
         if head.status == 204 {
             head.fields.remove("content-length");
         }
-        if masks && self.grpc {
+        if masks && self.grpc.is_some() {
             // What a status says in words is nothing that is masked.
             ["grpc-message", "grpc-status-details-bin"].into_iter().for_each(|name| head.fields.remove(name));
         }

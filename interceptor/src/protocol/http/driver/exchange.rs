@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::agent::{Answering, Asking};
 use super::answer::Delivery;
+use super::calls::Relay;
 use super::leg::LegError;
 use super::served::{Holding, Served};
 use super::upstream::{Hearing, Sending, Way, again};
@@ -16,9 +17,10 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::mask::Masker;
 use crate::policy::{Command, Denial, Fault, Permit};
 use crate::protocol::http::BODY_LIMIT;
-use crate::protocol::http::action::{Body, is_grpc};
+use crate::protocol::http::action::Body;
 use crate::protocol::http::codec::{Length, RequestHead};
 use crate::protocol::http::dialect::{Meaning, Place, Upgrade};
+use crate::protocol::http::grpc::{self, Form};
 use crate::protocol::http::rewrite::{self, Plan};
 use crate::protocol::http::route::Location;
 use crate::protocol::http::transcript::Transcript;
@@ -68,9 +70,11 @@ struct Sent {
 }
 
 /// Why the rest of a request was not sent.
-enum Unsent {
+pub(super) enum Unsent {
     /// The agent broke it off.
     Agent(Failure),
+    /// A message of it may not pass.
+    Denied(Denial),
     /// The target takes no more.
     Target(LegError),
 }
@@ -89,7 +93,8 @@ impl<'a> Exchange<'a> {
         let served = self.served;
         self.delivery.closes = head.fields.lists("connection", "close");
         self.delivery.with_body = head.method != "HEAD";
-        self.delivery.grpc = is_grpc(&head) && self.delivery.out.speaks_two();
+        let is_two = self.delivery.out.speaks_two();
+        self.delivery.grpc = grpc::form(&head.fields).filter(|form| is_two || *form != Form::Native);
         let done = tokio::select! {
             done = self.attempt(head) => done,
             why = served.ended() => {
@@ -159,8 +164,15 @@ impl<'a> Exchange<'a> {
             Length::Chunked | Length::UntilClose => None,
         };
         let unread = |expects| Sent { known: Bytes::new(), length, expects, on_record: false };
-        if is_grpc(head) && !self.asking.is_over() {
-            return Ok(Ok((Body::Stream, unread(expects))));
+        let call = self.served.call(head);
+        let is_stream = match call {
+            Some(call) => call.is_stream(),
+            None => grpc::form(&head.fields) == Some(Form::Native),
+        };
+        if is_stream && !self.asking.is_over() {
+            // What is compressed in messages that are looked into passes without that, and is longer.
+            let length = if call.is_some() { None } else { length };
+            return Ok(Ok((Body::Stream, Sent { length, ..unread(expects) })));
         }
         if length.is_some_and(|length| length > BODY_LIMIT as u64) {
             return Ok(Ok((Body::Long(length), unread(expects))));
@@ -170,6 +182,7 @@ impl<'a> Exchange<'a> {
         }
         match self.gather(held).await? {
             Ok((known, whole)) => {
+                let known = if whole && let Some(call) = call { call.plain(known) } else { known };
                 let body = if whole { Body::Whole(known.clone()) } else { Body::Long(None) };
                 let length = if whole { Some(known.len() as u64) } else { length };
                 Ok(Ok((body, Sent { known, length, expects: false, on_record: false })))
@@ -231,6 +244,9 @@ impl<'a> Exchange<'a> {
                 Plan::of(masker, &served.target.name, &place, served.settings.dialect.nests())
             }
         };
+        let call = served.call(&head);
+        let plan = plan.speaking(call.map(|call| call.spoken()));
+        let streamed = call.filter(|call| call.is_stream()).map(|call| (call, head.clone()));
         let way = match served.upstreams.reach().await {
             Ok(way) => way,
             Err(why) => return self.refuse(served.upstream_fault(&why)).await,
@@ -258,7 +274,17 @@ impl<'a> Exchange<'a> {
                 // Seldom, and large.
                 Box::pin(self.upgraded((upgrade, &asked, &location), (sending, hearing), (plan, place))).await
             }
-            None => self.answer((sent, held, over), (sending, hearing), plan).await,
+            None => {
+                let location = &location;
+                let relay = streamed.as_ref().map(|(call, head)| Relay {
+                    served,
+                    call: *call,
+                    head,
+                    location,
+                    plan: plan.clone(),
+                });
+                self.answer((sent, held, over), (sending, hearing), plan, relay).await
+            }
         }
     }
 
@@ -350,6 +376,9 @@ impl<'a> Exchange<'a> {
         if masks || who.spellings.is_some() {
             // What is looked through has to come so that it can be decoded.
             head.fields.set("accept-encoding", rewrite::accepted(&head.fields));
+            if grpc::form(&head.fields).is_some() {
+                head.fields.set("grpc-accept-encoding", "identity");
+            }
         }
         if masks {
             self.served.settings.dialect.readable(head);
@@ -365,35 +394,53 @@ impl<'a> Exchange<'a> {
         (sent, held, over): (Sent, Holding<'_>, bool),
         (mut sending, mut hearing): (Sending, Hearing<'_>),
         plan: Plan,
+        relay: Option<Relay<'_>>,
     ) -> Result<Next, Failure> {
         let served = self.served;
         let Self { asking, delivery, transcript, .. } = self;
         let asked_head = !delivery.with_body;
+        let left = || Failure::Agent("it left before the answer".to_owned());
         let sent = {
-            let rest = send_rest(served, asking, &mut sending, (*transcript, sent, held, over));
+            let rest = async {
+                match &relay {
+                    Some(relay) => relay.run(asking, &mut sending, (*transcript, held, over)).await,
+                    None => send_rest(served, asking, &mut sending, (*transcript, sent, held, over)).await,
+                }
+            };
             tokio::pin!(rest);
             tokio::select! {
                 biased;
                 sent = &mut rest => sent,
                 early = hearing.head(asked_head) => {
                     delivery.closes = true;
-                    // Seldom, and large.
-                    let mut told = Box::pin(delivery.answer(early, &mut hearing, plan));
-                    let told = tokio::select! {
-                        told = &mut told => told,
-                        sent = &mut rest => match sent {
-                            Err(Unsent::Agent(failure)) => return Err(failure),
-                            Ok(()) | Err(Unsent::Target(_)) => told.await,
+                    let told = {
+                        // Seldom, and large.
+                        let mut told = Box::pin(delivery.answer(early, &mut hearing, plan));
+                        tokio::select! {
+                            told = &mut told => Ok(told?),
+                            sent = &mut rest => match sent {
+                                Err(Unsent::Agent(failure)) => return Err(failure),
+                                Err(Unsent::Denied(denial)) => Err(denial),
+                                Ok(()) | Err(Unsent::Target(_)) => Ok(told.await?),
+                            }
                         }
                     };
-                    return told.map(|_| Next::Shut);
+                    return match told {
+                        Ok(_told) => Ok(Next::Shut),
+                        Err(denial) => delivery.refuse_call(denial).await,
+                    };
                 }
+                // While a message of it is held, nothing is read that would say so.
+                () = delivery.out.answering.reset(), if relay.is_some() => return Err(left()),
             }
         };
-        let left = || Failure::Agent("it left before the answer".to_owned());
         let complete = sent.is_ok();
         let heard = match sent {
             Err(Unsent::Agent(failure)) => return Err(failure),
+            Err(Unsent::Denied(denial)) => {
+                delivery.closes |= !asking.is_over();
+                return delivery.refuse_call(denial).await;
+            }
             Err(Unsent::Target(error)) => {
                 delivery.closes |= !asking.is_over();
                 let words = tokio::time::timeout(LAST_WORDS, hearing.head(asked_head)).await;

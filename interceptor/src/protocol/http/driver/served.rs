@@ -11,7 +11,9 @@ use super::upstream::Upstreams;
 use crate::mask::Rules;
 use crate::policy::{Command, Denial, Fault, Retry};
 use crate::protocol::http::codec::RequestHead;
+use crate::protocol::http::content::Content;
 use crate::protocol::http::dialect::{Asked, Meaning};
+use crate::protocol::http::grpc::Call;
 use crate::protocol::http::route::Location;
 use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::{Settings, action};
@@ -159,12 +161,29 @@ impl<'a> Served<'a> {
 
     pub(super) fn meaning(&self, head: &RequestHead, location: &Location, body: &action::Body) -> Meaning {
         let (target, routes) = (&self.target.name, &self.settings.routes);
-        self.settings.dialect.meaning(&Asked { target, routes, head, location, body })
+        let call = self.call(head);
+        self.settings.dialect.meaning(&Asked { target, routes, head, location, body, call })
+    }
+
+    /// What a request calls, where the schema of the target has that.
+    pub(super) fn call(&self, head: &RequestHead) -> Option<Call<'_>> {
+        Call::of(self.settings.calls.as_ref(), head)
     }
 
     /// The command of a message on a WebSocket.
     pub(super) fn message(&self, head: &RequestHead, location: &Location, is_text: bool, text: &Bytes) -> Command {
         action::message(&self.target.name, &self.settings.routes, (head, location), is_text, text)
+    }
+
+    /// The command of a message of a call, of which this was read.
+    pub(super) fn heard(
+        &self,
+        head: &RequestHead,
+        location: &Location,
+        bytes: &Bytes,
+        read: Result<Content, String>,
+    ) -> Command {
+        action::heard(&self.target.name, &self.settings.routes, (head, location), bytes, read)
     }
 
     pub(in crate::protocol) fn agents_fault(&self, what: &str, why: &str) -> Denial {

@@ -15,10 +15,10 @@ pub(super) const KNOWN: &[&str] = &["gzip", "x-gzip", "deflate", "br", "zstd", "
 
 /// What is coded is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Broken;
+pub(in crate::protocol::http) struct Broken;
 
 /// Undoes one coding.
-pub(super) struct Decoder {
+pub(in crate::protocol::http) struct Decoder {
     kind: Kind,
     /// Something has begun that has not ended.
     within: bool,
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Decoder {
 
 impl Decoder {
     /// Of a coding by its name, in lower case; `None` where it cannot be undone.
-    pub(super) fn of(coding: &str) -> Option<Self> {
+    pub(in crate::protocol::http) fn of(coding: &str) -> Option<Self> {
         let kind = match coding {
             "" | "identity" => Kind::Identity,
             "gzip" | "x-gzip" => Kind::Gzip(Decompress::new_gzip(15)),
@@ -75,7 +75,7 @@ impl Decoder {
     }
 
     /// Undoes some of it: takes bytes off the front of `input`, and appends at most [`STEP`]. Whether there may be more.
-    pub(super) fn step(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<bool, Broken> {
+    pub(in crate::protocol::http) fn step(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<bool, Broken> {
         if input.is_empty() && !self.full {
             return Ok(false);
         }
@@ -148,7 +148,7 @@ impl Decoder {
     }
 
     /// Nothing comes any more: whether that is the end.
-    pub(super) fn finish(&self) -> Result<(), Broken> {
+    pub(in crate::protocol::http) fn finish(&self) -> Result<(), Broken> {
         if self.within { Err(Broken) } else { Ok(()) }
     }
 }

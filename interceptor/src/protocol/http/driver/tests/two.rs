@@ -6,6 +6,8 @@ use http::{HeaderMap, Request, Response};
 
 use super::*;
 
+mod calls;
+
 /// What a target of HTTP/2 does with a request.
 #[derive(Clone, Copy, Debug)]
 enum Behaviour {
@@ -62,9 +64,11 @@ async fn serve_two(
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             let (parts, mut body) = request.into_parts();
+            let parts_kind = parts.headers.get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
             heads.lock().push(Request::from_parts(parts, ()));
             let head = |kind: &str| {
-                Response::builder().header("content-type", kind).header("alt-svc", "h3=\":1\"").body(()).unwrap()
+                let said = parts_kind.as_deref().filter(|said| said.contains("grpc-web")).unwrap_or(kind);
+                Response::builder().header("content-type", said).header("alt-svc", "h3=\":1\"").body(()).unwrap()
             };
             let trailers = |status: &str| {
                 let mut map = HeaderMap::new();
@@ -87,6 +91,7 @@ async fn serve_two(
                 let mut out = respond.send_response(head("application/grpc"), false).unwrap();
                 while let Some(Ok(data)) = body.data().await {
                     body.flow_control().release_capacity(data.len()).unwrap();
+                    bodies.lock().extend_from_slice(&data);
                     out.send_data(data, false).unwrap();
                 }
                 out.send_trailers(trailers("0")).unwrap();
@@ -128,8 +133,12 @@ impl Scene {
         let mut script = script(answer);
         change(&mut script);
         let gate = Arc::new(script);
+        Self::of(gate, |ours| conn(ours, dial), two).await
+    }
+
+    async fn of(gate: Arc<Script>, conn: impl FnOnce(tls::Stream) -> Conn, two: bool) -> Self {
         let (agent, ours) = tokio::io::duplex(ROOM);
-        let conn = conn(tls::Stream::Memory(ours), dial);
+        let conn = conn(tls::Stream::Memory(ours));
         let gate_of_task = Arc::clone(&gate);
         let served = tokio::spawn(async move {
             if two {
