@@ -129,7 +129,10 @@ when { context has http && context.http.fields.contains("text=drop") };
 
 @id("typed-is-not-cancelled")
 forbid (principal, action == Action::"http:POST", resource)
-when { context has http && context.http has grpc && context.http.grpc.method == "Cancel" };
+when {
+  (resource in Target::"typed" || resource in Target::"web") &&
+  context has http && context.http has grpc && context.http.grpc.method == "Cancel"
+};
 
 @id("nothing-is-cancelled")
 @reason("orders are not cancelled by agents")

@@ -18,8 +18,7 @@ use super::leg::Left;
 use super::*;
 use crate::mask::Rules;
 use crate::policy::{Fault, Held, Permit, Permitted, Recorded, Retry};
-use crate::protocol::http::grpc::Schema;
-use crate::protocol::http::{BODY_LIMIT, Config, Settings};
+use crate::protocol::http::{BODY_LIMIT, Config};
 use crate::protocol::{Admitted, Cancel, Dial, Direction, Impact, Login, Observation, Verdict};
 use crate::secret::Secret;
 use crate::telemetry::SessionId;
@@ -221,17 +220,11 @@ fn script(answer: Answer) -> Script {
 }
 
 fn conn(agent: tls::Stream, dial: Arc<dyn Dial>) -> Conn {
-    conn_of(agent, dial, None)
-}
-
-/// `calls`: what is known of the target's methods.
-fn conn_of(agent: tls::Stream, dial: Arc<dyn Dial>, calls: Option<Arc<Schema>>) -> Conn {
     let config = Config { routes: vec!["/v1/customers/{id}".into(), "/v1/{rest*}".into()], ..Config::default() };
     let names = ["api.test", "10.0.0.1"].iter().filter_map(|name| Name::parse(name)).collect();
     let masks = [
         "tag = 'card'\ndetect = ['card']\ntransform = { keep_last = 4 }",
         "tag = 'pii'\njson = ['api/v1/customers/{id}:$.email']",
-        "tag = 'nick'\njson = ['api:$..nickname']",
     ];
     let masks = masks.map(|text| toml::from_str(text).unwrap());
     Conn {
@@ -241,7 +234,7 @@ fn conn_of(agent: tls::Stream, dial: Arc<dyn Dial>, calls: Option<Arc<Schema>>) 
             host: "api.test".into(),
             agent_tls: None,
             upstream_tls: tls::Upstream::default(),
-            http: Some(Arc::new(Settings { calls, ..config.settings(names).unwrap() })),
+            http: Some(Arc::new(config.settings(names).unwrap())),
         }),
         dial,
         rules: Arc::new(Rules::compile(&masks, None).unwrap()),

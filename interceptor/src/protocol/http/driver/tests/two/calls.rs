@@ -3,15 +3,33 @@
 use std::io::Write as _;
 
 use super::*;
+use crate::protocol::http::Settings;
+use crate::protocol::http::grpc::Schema;
 use crate::protocol::http::grpc::frames;
 use crate::protocol::http::grpc::wire::{self, Payload};
 
 const SET: &[u8] = include_bytes!("../../../grpc/testdata/shop.protoset");
 
+/// A target whose methods are known.
 async fn scene(answer: Answer, target: &Arc<Two>) -> Scene {
     let dial = Arc::clone(target) as Arc<dyn Dial>;
-    let schema = Arc::new(Schema::parse(SET).unwrap());
-    Scene::of(Arc::new(script(answer)), |agent| conn_of(agent, dial, Some(schema)), true).await
+    let config = Config { routes: vec!["/shop.Orders/{method}".into()], ..Config::default() };
+    let settings = config.settings(vec![Name::parse("api.test").unwrap()]).unwrap();
+    let settings = Settings { calls: Some(Arc::new(Schema::parse(SET).unwrap())), ..settings };
+    let target = Target {
+        name: "api".into(),
+        host: "api.test".into(),
+        agent_tls: None,
+        upstream_tls: tls::Upstream::default(),
+        http: Some(Arc::new(settings)),
+    };
+    let masks = [
+        "tag = 'card'\ndetect = ['card']\ntransform = { keep_last = 4 }",
+        "tag = 'nick'\njson = ['api/shop.Orders/{method}:$..nickname']",
+    ];
+    let rules = Arc::new(Rules::compile(&masks.map(|text| toml::from_str(text).unwrap()), None).unwrap());
+    let known = |agent| Conn { target: Arc::new(target), rules, ..conn(agent, dial) };
+    Scene::of(Arc::new(script(answer)), known, true).await
 }
 
 /// `Line { text, from: Customer { nickname } }`, behind what stands before a message.
@@ -158,7 +176,7 @@ async fn messages_of_a_stream_are_judged_one_by_one() {
     let mut talk = Talk::begin(&scene, line("one", "x")).await;
     assert_eq!(talk.hear(line("one", "x").len()).await, line("one", "x"));
     // In pieces, and two at once.
-    let all = [line("two", "y"), line("three", "z")].concat();
+    let all = [line("two", "x"), line("three", "x")].concat();
     all.chunks(3).for_each(|part| talk.say(part.to_vec(), false));
     assert_eq!(talk.hear(all.len()).await, all);
     let found = judged(&scene);
