@@ -100,7 +100,10 @@ permit (
 
 @id("calls-in-clear")
 permit (principal in Group::"finance", action == Action::"unmask", resource)
-when { context has http && context.http has grpc && context.http.grpc.service == "shop.Orders" };
+when {
+  context has http && context.http.host like "*:8444" &&
+  context.http has grpc && context.http.grpc.service == "shop.Orders"
+};
 
 @id("typed")
 permit (
@@ -373,6 +376,7 @@ http {{
         super::two::requests_share_a_connection(&scene);
         super::two::calls_of_grpc_are_judged(&scene);
         super::calls::messages_of_calls_decide(&scene);
+        super::calls::echoes_are_found_where_nothing_is_known(&scene);
         super::calls::calls_of_grpc_web_are_judged(&scene);
         super::socket::messages_are_judged(&scene);
         super::leases::sessions_end_with_what_logs_in(&scene);

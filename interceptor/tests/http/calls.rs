@@ -8,7 +8,7 @@ use interceptor::testing::stage::{CARD, IDP as API};
 use interceptor::testing::world::Place;
 use serde_json::Value;
 
-use crate::tests::{SECRET, Scene, TYPED_PORT, WEB_PORT, installed};
+use crate::tests::{RPC_PORT, SECRET, Scene, TYPED_PORT, WEB_PORT, installed};
 use crate::two::Server;
 
 /// What `interceptor` and the two sides know of the messages.
@@ -64,8 +64,9 @@ pub(crate) fn messages_of_calls_decide(scene: &Scene) {
         assert!(line(name).contains("PERMISSION_DENIED") && line(name).contains("typed-in-euro"), "{told}");
     }
     // What a lenient reader would take for dollars is not understood, and so denied.
-    assert!(line("twice").contains("`currency` stands twice"), "{told}");
-    assert!(line("unknown").contains("has no field 99"), "{told}");
+    for name in ["twice", "unknown"] {
+        assert!(line(name).contains("PERMISSION_DENIED") && line(name).contains("typed-in-euro"), "{told}");
+    }
     assert_eq!(line("list"), "list ('q-19', 'Ada', '[masked:pii]')", "{told}");
     assert_eq!(line("upload"), "upload 50", "{told}");
     assert!(line("upload-dollar").contains("PERMISSION_DENIED"), "{told}");
@@ -78,7 +79,9 @@ pub(crate) fn messages_of_calls_decide(scene: &Scene) {
     let reached: Vec<String> = lines.map_while(Result::ok).collect();
     let count = |text: &str| reached.iter().filter(|line| line.starts_with(text)).count();
     assert_eq!((count("placed EUR 100"), count("placed"), count("cancelled")), (2, 2, 0), "{reached:?}");
-    assert_eq!((count("uploaded EUR"), count("uploaded")), (51, 51), "{reached:?}");
+    // What was permitted before the message that ended its call may have arrived, or be gone with the call.
+    let uploaded = count("uploaded");
+    assert!((50..=51).contains(&uploaded) && count("uploaded EUR") == uploaded, "{reached:?}");
     assert_eq!((count("said"), count("said drop")), (3, 0), "{reached:?}");
 
     let replayed = recordings(scene, "typed");
@@ -86,6 +89,29 @@ pub(crate) fn messages_of_calls_decide(scene: &Scene) {
         assert!(replayed.contains(expected), "{expected}: {replayed}");
     }
     assert!(!replayed.contains(SECRET) && !replayed.contains("secret-19"), "{replayed}");
+}
+
+/// The same server, whose messages are compressed whatever it is asked for, as a target without a schema.
+pub(crate) fn echoes_are_found_where_nothing_is_known(scene: &Scene) {
+    let mut server = program(scene, python(), "server.py", include_str!("calls/server.py"));
+    server.arg(format!("[::]:{RPC_PORT}")).arg(scene.file("nginx.key")).arg(scene.file("nginx.crt"));
+    server.arg(scene.file("shop.protoset")).arg(CARD);
+    let (server, lines) = started(scene, server);
+    let mut client = program(scene, python(), "client.py", include_str!("calls/client.py"));
+    client.arg(format!("{API}:{RPC_PORT}")).arg(scene.file("shop.protoset"));
+    let told = scene.run(client);
+    let blot = "*".repeat(SECRET.len());
+    for (name, currency) in [("euro", "EUR"), ("zipped", "EUR"), ("dollar", "USD")] {
+        let expected = format!("{name} ('o-7', '{CARD}', 4917, '{currency}', 'Bearer {blot} pays with {CARD}')\n");
+        assert!(told.contains(&expected), "{expected}: {told}\n{}", scene.stage.log());
+    }
+    for expected in ["list ('q-19', 'Ada', 'secret-19')", "upload 50", "chat echo three secret"] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    assert!(!told.contains(SECRET), "{told}");
+    drop(server);
+    assert!(lines.map_while(Result::ok).any(|line| line.starts_with("placed USD")));
+    assert!(!recordings(scene, "rpc").contains(SECRET));
 }
 
 pub(crate) fn calls_of_grpc_web_are_judged(scene: &Scene) {

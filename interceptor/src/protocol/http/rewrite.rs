@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::MASK_LIMIT;
 use super::codec::{Field, Fields, Length, ResponseHead};
 use super::dialect::Place;
-use super::grpc::{self, Answer, Spoken, Unread};
+use super::grpc::{self, Answer, Form, Passing, Spoken, Unread, frames};
 use super::scrub::{Scrub, Spellings};
 use crate::mask::json::NotJson;
 use crate::mask::text::TooLong;
@@ -137,7 +137,7 @@ pub enum Refused {
     #[error("its answer has to be masked, and has an event of more than {} bytes", events::EVENT_LIMIT)]
     Event,
     /// Messages of a call that cannot be read.
-    #[error("its answer has to be masked, and {0}")]
+    #[error("its answer has to be looked into, and {0}")]
     Messages(#[from] Unread),
     /// XML that is too long.
     #[error("its answer has to be masked, and is longer than {MASK_LIMIT} bytes")]
@@ -184,6 +184,8 @@ enum Kind {
     Text(Box<TextMasker>),
     Xml(Box<(Masker, Vec<u8>, u64)>),
     Messages(Box<Answer>),
+    /// Messages in which nothing is masked.
+    Calls(Box<Passing>),
     /// Only an empty one passes.
     Opaque(Refused),
 }
@@ -199,7 +201,7 @@ impl<'a> Rewriter<'a> {
         let coding = coding(&head.fields);
         let (decoder, kind) = match Decoder::of(&coding) {
             Some(decoder) if masks => (decoder, Kind::of(plan, head)),
-            Some(decoder) => (decoder, Kind::Pass),
+            Some(decoder) => (decoder, Passing::of(head).map_or(Kind::Pass, |calls| Kind::Calls(Box::new(calls)))),
             None => (Decoder::of("identity")?, Kind::Opaque(Refused::Coding(coding))),
         };
         let (decoded, masked) = (Vec::new(), Vec::new());
@@ -208,7 +210,7 @@ impl<'a> Rewriter<'a> {
 
     /// Takes away from the head what vouches for other bytes than those that pass, or counts them.
     pub fn head(&self, head: &mut ResponseHead) {
-        if self.decoder.is_identity() && !self.masks {
+        if self.decoder.is_identity() && !self.masks && !matches!(self.kind, Kind::Calls(_)) {
             return;
         }
         head.length = Length::Chunked;
@@ -219,10 +221,14 @@ impl<'a> Rewriter<'a> {
         ["content-length", "content-encoding"].into_iter().chain(VOUCHERS).for_each(|name| head.fields.remove(name));
     }
 
-    /// Whether it can pass only if it is empty: the head may not go before that is known.
+    /// Whether it may not pass once it is not empty: the head may not go before that is known.
     #[must_use]
     pub fn is_opaque(&self) -> bool {
-        matches!(self.kind, Kind::Opaque(_))
+        match &self.kind {
+            Kind::Opaque(_) => true,
+            Kind::Calls(calls) => calls.is_doubtful(),
+            _ => false,
+        }
     }
 
     /// A piece that passes as it is, but for what may be the beginning of a credential at its end. Nothing where it has to be
@@ -292,7 +298,7 @@ impl<'a> Rewriter<'a> {
             Kind::Text(text) => (Vec::new(), text.take_count()),
             Kind::Messages(messages) => messages.take_counts(),
             Kind::Xml(xml) => (Vec::new(), std::mem::take(&mut xml.2)),
-            Kind::Pass | Kind::Opaque(_) => (Vec::new(), 0),
+            Kind::Pass | Kind::Calls(_) | Kind::Opaque(_) => (Vec::new(), 0),
         };
         if found > 0 {
             counts.push(("body".to_owned(), found));
@@ -315,13 +321,17 @@ impl<'a> Rewriter<'a> {
             Kind::Text(text) => text.held(),
             Kind::Xml(xml) => xml.1.len(),
             Kind::Messages(messages) => messages.held(),
+            Kind::Calls(calls) => calls.held(),
             Kind::Pass | Kind::Opaque(_) => 0,
         };
         held + self.decoded.len() + self.masked.len() + self.decoder.held()
     }
 
     fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Refused> {
-        if !matches!(self.kind, Kind::Pass | Kind::Messages(_)) && !self.utf8.push(bytes) {
+        if let Some(form) = self.kind.form() {
+            return self.take_messages(bytes, form, out);
+        }
+        if !matches!(self.kind, Kind::Pass) && !self.utf8.push(bytes) {
             return Err(match &self.kind {
                 Kind::Opaque(why) => why.clone(),
                 _ => Refused::Charset,
@@ -333,12 +343,46 @@ impl<'a> Rewriter<'a> {
         out.extend_from_slice(&scrub.push(&self.masked));
         Ok(())
     }
+
+    /// The same of messages. Each is looked through by itself, before it is put in base64.
+    fn take_messages(&mut self, bytes: &[u8], form: Form, out: &mut Vec<u8>) -> Result<(), Refused> {
+        let mut clean = Vec::new();
+        match (&mut self.kind, &mut self.scrub) {
+            (Kind::Calls(calls), Some(scrub)) => calls.push(bytes, scrub, &mut clean)?,
+            (kind, Some(scrub)) => {
+                self.masked.clear();
+                kind.push(bytes, &mut self.masked)?;
+                clean.extend_from_slice(&scrub.push(&self.masked));
+                clean.extend_from_slice(&scrub.finish());
+            }
+            (kind, None) => kind.push(bytes, &mut clean)?,
+        }
+        if form == Form::WebText {
+            frames::armour(&clean, out);
+        } else {
+            out.append(&mut clean);
+        }
+        Ok(())
+    }
 }
 
 impl Kind {
     /// Whether there is more to be had without any more bytes.
     fn is_pending(&self) -> bool {
-        matches!(self, Self::Messages(messages) if messages.is_pending())
+        match self {
+            Self::Messages(messages) => messages.is_pending(),
+            Self::Calls(calls) => calls.is_pending(),
+            _ => false,
+        }
+    }
+
+    /// How messages stand in it.
+    fn form(&self) -> Option<Form> {
+        match self {
+            Self::Messages(messages) => Some(messages.form()),
+            Self::Calls(calls) => Some(calls.form()),
+            _ => None,
+        }
     }
 
     fn of(plan: Plan, head: &ResponseHead) -> Self {
@@ -375,7 +419,9 @@ impl Kind {
             Self::Messages(messages) => messages.push(bytes, out)?,
             Self::Xml(xml) if xml.1.len() + bytes.len() <= MASK_LIMIT => xml.1.extend_from_slice(bytes),
             Self::Xml(_) => return Err(Refused::Long),
-            Self::Opaque(_) if bytes.is_empty() => {}
+            Self::Calls(_) | Self::Opaque(_) if bytes.is_empty() => {}
+            // It is followed where what is looked for is at hand.
+            Self::Calls(_) => return Err(Unread::Kind.into()),
             Self::Opaque(why) => return Err(why.clone()),
         }
         Ok(())
@@ -388,6 +434,7 @@ impl Kind {
             Self::Events(events) => events.finish(out),
             Self::Text(text) => text.finish(out),
             Self::Messages(messages) => messages.finish()?,
+            Self::Calls(calls) => calls.finish()?,
             Self::Xml(xml) => {
                 let (masker, body, count) = &mut **xml;
                 let column = masker.column(&std::sync::Arc::default(), false);

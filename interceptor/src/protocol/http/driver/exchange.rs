@@ -379,6 +379,7 @@ impl<'a> Exchange<'a> {
             if grpc::form(&head.fields).is_some() {
                 head.fields.set("grpc-accept-encoding", "identity");
             }
+            head.fields.remove("connect-accept-encoding");
         }
         if masks {
             self.served.settings.dialect.readable(head);

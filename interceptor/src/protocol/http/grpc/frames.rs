@@ -66,10 +66,9 @@ impl Frames {
     /// # Errors
     /// [`Unframed::Long`], as soon as its length is known.
     pub fn take(&mut self) -> Result<Option<Frame>, Unframed> {
-        let Some((flags, length)) = self.head() else { return Ok(None) };
-        let size = usize::try_from(length).unwrap_or(usize::MAX);
+        let Some((flags, size)) = head(&self.held) else { return Ok(None) };
         if size > self.limit {
-            return Err(Unframed::Long(length));
+            return Err(Unframed::Long(u32::try_from(size).unwrap_or(u32::MAX)));
         }
         if self.held.len() < HEAD + size {
             return Ok(None);
@@ -83,10 +82,7 @@ impl Frames {
     /// Whether [`Frames::take`] has something to say.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        self.head().is_some_and(|(_, length)| {
-            let size = usize::try_from(length).unwrap_or(usize::MAX);
-            size > self.limit || self.held.len() >= HEAD + size
-        })
+        head(&self.held).is_some_and(|(_, size)| size > self.limit || self.held.len() >= HEAD + size)
     }
 
     /// Bytes that it holds.
@@ -94,12 +90,14 @@ impl Frames {
     pub fn held(&self) -> usize {
         self.held.len()
     }
+}
 
-    fn head(&self) -> Option<(u8, u32)> {
-        let (flags, rest) = self.held.split_first()?;
-        let (length, _) = rest.split_first_chunk::<4>()?;
-        Some((*flags, u32::from_be_bytes(*length)))
-    }
+/// What stands before a message: its flag and its length, once both have come.
+#[must_use]
+pub fn head(bytes: &[u8]) -> Option<(u8, usize)> {
+    let (flags, rest) = bytes.split_first()?;
+    let (length, _) = rest.split_first_chunk::<4>()?;
+    Some((*flags, usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX)))
 }
 
 /// Appends a message that is not compressed, or trailers.

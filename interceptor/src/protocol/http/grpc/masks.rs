@@ -31,6 +31,9 @@ pub enum Unread {
     /// A message is none.
     #[error("a message of it cannot be read: {0}")]
     Broken(#[from] Broken),
+    /// Compressed in a way that cannot be undone.
+    #[error("a message of it is compressed as `{0:.100}`")]
+    Coding(String),
     /// A flag that nobody knows, or that has no place there.
     #[error("a message of it is compressed in another way than is said, or is none")]
     Flags,
@@ -77,7 +80,7 @@ impl Answer {
         Self { spoken, tree, form, gzip, frames, unarmoured, ended: false }
     }
 
-    /// Takes bytes, and appends the next message, where it is complete.
+    /// Takes bytes, and appends the next message, where it is complete, never in base64.
     pub(in crate::protocol) fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Unread> {
         if self.form == Form::WebText {
             let mut plain = Vec::new();
@@ -90,25 +93,23 @@ impl Answer {
         if self.ended {
             return Err(Unread::Flags);
         }
-        let mut framed = Vec::new();
         match frame.flags {
-            0 => self.message(&frame.message, &mut framed)?,
+            0 => self.message(&frame.message, out)?,
             frames::COMPRESSED if self.gzip => {
                 let plain = frames::unzipped(&frame.message, MASK_LIMIT)?;
-                self.message(&plain, &mut framed)?;
+                self.message(&plain, out)?;
             }
             TRAILERS if self.form != Form::Native => {
                 self.ended = true;
-                frames::put(&mut framed, TRAILERS, &status(&frame.message));
+                frames::put(out, TRAILERS, &status(&frame.message));
             }
             _ => return Err(Unread::Flags),
         }
-        if self.form == Form::WebText {
-            frames::armour(&framed, out);
-        } else {
-            out.append(&mut framed);
-        }
         Ok(())
+    }
+
+    pub(in crate::protocol) const fn form(&self) -> Form {
+        self.form
     }
 
     /// Whether a message waits that is complete.

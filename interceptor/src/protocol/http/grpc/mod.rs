@@ -13,7 +13,8 @@
 //! # What is done with it
 //!
 //! `schema` reads such sets once; `wire` and `value` read what is written, `message` what it says, where all readers find the same;
-//! `frames` tells messages apart; `masks` writes those of answers anew. What is compressed is undone before it is judged, and
+//! `frames` tells messages apart; `masks` writes those of answers anew, `passing` follows
+//! them where nothing is masked. What is compressed is undone before it is judged, and
 //! passes so. The one message of a call is judged with it, those of a stream one by one as they come.
 //!
 //! Not promised: files of an edition, groups, extensions, compression by anything but gzip.
@@ -26,6 +27,7 @@
 pub mod frames;
 mod masks;
 mod message;
+mod passing;
 pub mod schema;
 #[cfg(test)]
 mod tests;
@@ -44,6 +46,7 @@ use crate::mask::TreeMasker;
 use frames::{COMPRESSED, Frame};
 pub use masks::Unread;
 pub(in crate::protocol) use masks::{Answer, Spoken};
+pub(in crate::protocol::http) use passing::Passing;
 use schema::Method;
 pub use schema::{Config, Schema};
 

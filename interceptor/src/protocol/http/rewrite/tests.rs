@@ -1,5 +1,7 @@
 //! Bodies through every coding and every cut. Nothing that is masked comes out, and what comes out has the same shape.
 
+mod calls;
+
 use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
 
