@@ -39,8 +39,8 @@ mod tests {
     /// Where the server of WebSockets does.
     pub(crate) const LIVE_PORT: u16 = 8445;
     /// Where the server of gRPC does whose schema is known, and that of gRPC-web.
-    pub(crate) const TYPED_PORT: u16 = 8446;
-    pub(crate) const WEB_PORT: u16 = 8447;
+    pub(crate) const TYPED_PORT: u16 = 8456;
+    pub(crate) const WEB_PORT: u16 = 8457;
     /// What stands at paths that are masked, and nowhere else.
     const HIDDEN: &str = "ada.hidden@example.org";
     /// Rows of a long answer.
