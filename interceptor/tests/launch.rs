@@ -69,9 +69,8 @@ def attempt(name, work):
         assert!(said(&events).contains("billing-bot"), "{}", said(&events));
     }
 
-    /// With nothing but what `exec` gives it, Python trusts what it is shown; what it was given otherwise stays.
-    #[test]
-    fn a_launched_agent_trusts_the_host_ca() {
+    /// A stage with a host CA.
+    fn stage_with_a_ca() -> Stage {
         let stage = stage();
         let path = stage.path("interceptor.toml");
         let text = fs::read_to_string(&path).unwrap();
@@ -80,6 +79,13 @@ def attempt(name, work):
             let output = stage.operate(arguments).unwrap();
             assert!(output.status.success(), "{}", said(&output));
         }
+        stage
+    }
+
+    /// With nothing but what `exec` gives it, Python trusts what it is shown; what it was given otherwise stays.
+    #[test]
+    fn a_launched_agent_trusts_the_host_ca() {
+        let stage = stage_with_a_ca();
         let script = format!(
             r#"
 import ssl
@@ -136,14 +142,7 @@ done
     /// By the system's store, as Debian's JDK has it: nothing is said to Java.
     #[test]
     fn a_launched_agent_in_java_trusts_the_host_ca_once_it_is_installed() {
-        let stage = stage();
-        let path = stage.path("interceptor.toml");
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, format!("{text}\n[ca]\ndir = \"{}\"\n", stage.path("ca").display())).unwrap();
-        for arguments in [&["ca", "init", "--user", "root"][..], &["reload"]] {
-            let output = stage.operate(arguments).unwrap();
-            assert!(output.status.success(), "{}", said(&output));
-        }
+        let stage = stage_with_a_ca();
         let source = stage.path("Meet.java");
         fs::write(&source, JAVA).unwrap();
         let words = |command: &Command| {
