@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::config::Transform;
 use super::detect::{Detector, DetectorSet, Found, Span, Work};
 use super::json::JsonPaths;
+use super::path::JsonRule;
 use super::rules::Rules;
 use super::transform::{TOKEN_LEN, keep_last, marker};
 use crate::policy::{Obligations, Tag, TagSet};
@@ -171,6 +172,20 @@ impl Masker {
         let found = self.terms.rules.json_rules().filter(|(rule, _)| rule.is_of(target, route));
         let masks = found.map(|(rule, tags)| (rule, self.column(tags, false)));
         JsonPaths::new(masks.filter(|(_, mask)| mask.is_whole()).collect())
+    }
+
+    /// The same, and where anything is masked so, what stands at these paths as well, by the strictest of its masks. What is
+    /// no path is left out.
+    #[must_use]
+    pub fn json_paths_and(&self, target: &str, route: Option<&str>, more: &[&str]) -> JsonPaths {
+        let more: Vec<JsonRule> = more.iter().filter_map(|path| JsonRule::parse(path).ok()).collect();
+        let found = self.terms.rules.json_rules().filter(|(rule, _)| rule.is_of(target, route));
+        let masks = found.map(|(rule, tags)| (rule, self.column(tags, false)));
+        let mut masks: Vec<_> = masks.filter(|(_, mask)| mask.is_whole()).collect();
+        if let Some(strictest) = masks.iter().map(|(_, mask)| mask).max_by_key(|mask| mask.strictness()).cloned() {
+            masks.extend(more.iter().map(|rule| (rule, strictest.clone())));
+        }
+        JsonPaths::new(masks)
     }
 
     /// What is masked by its path in JSON that a target answers, wherever that comes from.

@@ -257,7 +257,7 @@ impl SessionGate {
                 groups: attested.groups.to_vec(),
                 target: self.live.target.to_string(),
                 statement: command.statement.to_string(),
-                parameters: command.parameters.iter().map(show_parameter).collect(),
+                parameters: show_parameters(&command.parameters),
                 actions: command
                     .actions
                     .iter()
@@ -486,13 +486,39 @@ fn recorded_verdict(decision: &Decision) -> RecordedVerdict {
     }
 }
 
+/// Bind values, or a body, as approvers see them. What is not shown is counted.
+fn show_parameters(parameters: &[crate::policy::Parameter]) -> Vec<String> {
+    const ALL: usize = 64 << 10;
+    let (mut shown, mut length) = (Vec::new(), 0);
+    for (index, parameter) in parameters.iter().enumerate() {
+        if length > ALL {
+            shown.push(format!("... and {} more, which are not shown", parameters.len() - index));
+            break;
+        }
+        let one = show_parameter(parameter);
+        length += one.len();
+        shown.push(one);
+    }
+    shown
+}
+
 fn show_parameter(parameter: &crate::policy::Parameter) -> String {
-    const LENGTH: usize = 256;
+    const TEXT: usize = 16 << 10;
+    const BYTES: usize = 256;
+    let cut = |shown: String, more: usize, what: &str| match more {
+        0 => shown,
+        more => format!("{shown}... and {more} more {what}, which are not shown"),
+    };
     match &parameter.value {
         None => "NULL".to_owned(),
         Some(value) => match std::str::from_utf8(value) {
-            Ok(text) if !parameter.binary => text.chars().take(LENGTH).collect(),
-            _ => format!("\\x{}", value.iter().take(LENGTH / 2).map(|byte| format!("{byte:02x}")).collect::<String>()),
+            Ok(text) if !parameter.binary => {
+                cut(text.chars().take(TEXT).collect(), text.chars().skip(TEXT).count(), "characters")
+            }
+            _ => {
+                let digits: String = value.iter().take(BYTES).map(|byte| format!("{byte:02x}")).collect();
+                cut(format!("\\x{digits}"), value.len().saturating_sub(BYTES), "bytes")
+            }
         },
     }
 }

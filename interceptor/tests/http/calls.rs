@@ -75,6 +75,8 @@ pub(crate) fn messages_of_calls_decide(scene: &Scene) {
         assert!(told.contains(&format!("chat echo {word} [masked:pii]")), "{told}");
     }
     assert!(line("drop").contains("nothing is dropped; rule: typed-drops-nothing"), "{told}");
+    let disguised: Vec<&str> = told.lines().filter(|line| line.starts_with("disguised ")).collect();
+    assert!(disguised.len() == 15 && disguised.iter().all(|line| line.contains(" 403 ")), "{told}");
     drop(server);
     let reached: Vec<String> = lines.map_while(Result::ok).collect();
     let count = |text: &str| reached.iter().filter(|line| line.starts_with(text)).count();
@@ -135,6 +137,10 @@ pub(crate) fn calls_of_grpc_web_are_judged(scene: &Scene) {
         assert!(line("list").ends_with("list q-4 [masked:pii]"), "{told}");
         assert!(line("cancel").contains("cancel 7 "), "{told}");
         assert!(line("again").ends_with("again o-7 EUR [masked:pii] thanks"), "{told}");
+        for name in ["connect-json", "connect-proto"] {
+            let refused = told.lines().filter(|line| line.starts_with(&format!("{version} {name} 7 ")));
+            assert_eq!(refused.count(), 2, "{told}");
+        }
     }
     drop(server);
     let reached: Vec<String> = lines.map_while(Result::ok).collect();

@@ -54,6 +54,44 @@ const READS: &[(&[&str], &str)] = &[
         "/api/v1/namespaces/default/secrets/db?dryRun=All",
     ),
     (&["-X", "DELETE"], "/api/v1/namespaces/default/secrets/db?dryRun=All"),
+    // Changes that fail: the cluster prints what they would have made of it.
+    (&["-X", "PATCH", "-H", MERGE, "-d", "{\"data\":5}"], "/api/v1/namespaces/default/secrets/db?dryRun=All"),
+    (&["-X", "PATCH", "-H", MERGE, "-d", "{\"data\":{\"z\":\"!\"}}"], SECRET),
+    (&["-X", "PATCH", "-H", MERGE, "-d", "{\"immutable\":\"x\"}"], SECRET),
+    (
+        &[
+            "-X",
+            "PATCH",
+            "-H",
+            "Content-Type: application/json-patch+json",
+            "-d",
+            "[{\"op\":\"add\",\"path\":\"/data\",\"value\":7}]",
+        ],
+        SECRET,
+    ),
+    (&["-X", "PATCH", "-H", "Content-Type: application/strategic-merge-patch+json", "-d", "{\"data\":5}"], SECRET),
+];
+
+const MERGE: &str = "Content-Type: application/merge-patch+json";
+
+const HIDES: &str = "/apis/apps/v1/namespaces/default/statefulsets/hides";
+const STATUS: &str = "/apis/apps/v1/namespaces/default/statefulsets/hides/status";
+
+/// The same of an object in which the configuration masks something.
+const OWN: &[(&[&str], &str)] = &[
+    (&[], HIDES),
+    (&[], STATUS),
+    (
+        &["-X", "PATCH", "-H", MERGE, "-d", "{}"],
+        "/apis/apps/v1/namespaces/default/statefulsets/hides/status?dryRun=All",
+    ),
+    (
+        &["-X", "PATCH", "-H", MERGE, "-d", "{\"metadata\":{\"labels\":5}}"],
+        "/apis/apps/v1/namespaces/default/statefulsets/hides?dryRun=All",
+    ),
+    (&["-X", "PATCH", "-H", MERGE, "-d", "{\"spec\":{\"template\":5}}"], STATUS),
+    (&["-X", "PATCH", "-H", MERGE, "-d", "{\"spec\":{\"serviceName\":\"other\"}}"], HIDES),
+    (&["-X", "PUT", "-H", "Content-Type: application/json", "-d", "{\"spec\":{}}"], STATUS),
 ];
 
 /// Each would read what the agent may not read at all.
@@ -95,10 +133,16 @@ pub(crate) fn nothing_hidden_is_told(scene: &Scene) {
         HIDDEN[1]
     );
     scene.cluster.apply(&admin).unwrap();
+    let hides = format!(
+        "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: hides}}\nspec:\n  serviceName: s\n  selector: {{matchLabels: {{a: b}}}}\n  \
+         template:\n    metadata: {{labels: {{a: b}}}}\n    spec: {{containers: [{{name: c, image: i, env: [{{name: E, value: {}}}]}}]}}\n",
+        HIDDEN[0]
+    );
+    scene.cluster.apply(&hides).unwrap();
     let before = scene.cluster.arrived().len();
     // Whatever a human says, so that it is masking that hides it.
     scene.approving(|| {
-        for (arguments, path) in READS {
+        for (arguments, path) in READS.iter().chain(OWN) {
             let told = curl(scene, arguments, path);
             assert!(told.starts_with("HTTP/"), "{arguments:?} {path}: {told}");
             assert!(!HIDDEN.iter().any(|hidden| told.contains(hidden)), "{arguments:?} {path}: {told}");

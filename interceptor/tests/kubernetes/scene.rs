@@ -68,7 +68,9 @@ impl Scene {
         let ca = format!("[ca]\ndir = \"{}/ca\"\n", directory.display());
         // The authority has to be for every target: the stage has one of its own.
         initialise(directory, &format!("{ca}{target}").replacen("hosts = [", &format!("hosts = [\"{HOST}\", "), 1));
-        let configuration = format!("{ca}{target}");
+        let masks =
+            "[[mask]]\ntag = \"own\"\ntransform = \"redact\"\njson = [\"kube/apps/statefulsets:$..env[*].value\"]\n";
+        let configuration = format!("{ca}{target}{masks}");
         let script = Script { policies: policies.to_owned(), configuration, ..Script::default() };
         let stage = Stage::set(Path::new(env!("CARGO_BIN_EXE_interceptor")), &script)
             .unwrap_or_else(|error| panic!("no stage: {error}"));

@@ -10,7 +10,7 @@ use sha2::Digest as _;
 use super::codec::{Field, RequestHead, is_alike};
 use super::content::{self, Content};
 use super::dialect::Asked;
-use super::grpc;
+use super::grpc::{self, Called};
 use super::route::{self, Location, Routes};
 use crate::policy::{Action, ActionName, Command, Facts, GrpcFacts, HttpFacts, Parameter, Resource, ResourceKind};
 
@@ -91,10 +91,17 @@ pub(in crate::protocol) fn doubts(head: &RequestHead) -> impl Iterator<Item = St
 /// The command of a request.
 #[must_use]
 pub(super) fn command(asked: &Asked<'_>) -> Command {
-    let Asked { target, routes, head, location, body, call } = *asked;
+    let Asked { target, routes, head, location, body, called } = *asked;
     let mut opaque: Vec<String> = Vec::new();
+    let call = called.known();
+    if matches!(called, Called::Unclear) {
+        // Some servers take whatever comes there for a call; others take JSON, with other names.
+        opaque.push(
+            "its path is that of a method of gRPC, and it is no call of it that all servers read alike".to_owned(),
+        );
+    }
     let kind = head.fields.text("content-type");
-    let read = match (&call, body) {
+    let read = match (call, body) {
         // What is said comes later, and is judged then.
         (Some(call), Body::Stream) if call.is_stream() => Ok(Content::default()),
         (Some(call), Body::Whole(bytes)) => call.read(bytes),
@@ -124,7 +131,7 @@ pub(super) fn command(asked: &Asked<'_>) -> Command {
     }
     let parameters = if call.is_some() { called_with(body, &fields) } else { parameters(body) };
     let said = Said { statement: statement(head), parameters, fields, size: body.size() };
-    built(name, &opaque, (target, routes), (head, location), said)
+    built(name, &opaque, (target, routes), (head, location, called.is_method()), said)
 }
 
 /// The command of a message on a WebSocket that was asked for so.
@@ -157,11 +164,11 @@ pub(super) fn heard(
     let body = Body::Whole(bytes.clone());
     let said = Said {
         statement: format!("MESSAGE {}\nopened: sha256 {}", head.target, digest(statement(head).as_bytes(), 16)),
-        parameters: if called(head, location).is_some() { called_with(&body, &fields) } else { parameters(&body) },
+        parameters: if grpc::form(&head.fields).is_some() { called_with(&body, &fields) } else { parameters(&body) },
         fields,
         size: bytes.len() as u64,
     };
-    built(Some(ActionName::HTTP_MESSAGE), &opaque, (target, routes), (head, location), said)
+    built(Some(ActionName::HTTP_MESSAGE), &opaque, (target, routes), (head, location, false), said)
 }
 
 /// What is said by a request or a message.
@@ -177,7 +184,7 @@ fn built(
     name: Option<ActionName>,
     opaque: &[String],
     (target, routes): (&Arc<str>, &Routes),
-    (head, location): (&RequestHead, &Location),
+    (head, location, names_method): (&RequestHead, &Location, bool),
     said: Said,
 ) -> Command {
     let act = |name, note: Option<String>| Action {
@@ -194,7 +201,10 @@ fn built(
             name.map(|name| act(name, None)).into_iter().chain([opaque]).collect()
         }
     };
-    let http = facts(head, location, said.fields, said.size);
+    let mut http = facts(head, location, said.fields, said.size);
+    if names_method {
+        http.grpc = method(location);
+    }
     Command {
         analysis: number(),
         statement: said.statement.into(),
@@ -214,16 +224,14 @@ pub(in crate::protocol) fn facts(head: &RequestHead, location: &Location, fields
         headers: shown(head).collect(),
         fields: fields.into_iter().collect(),
         size,
-        grpc: called(head, location),
+        grpc: grpc::form(&head.fields).and_then(|_| method(location)),
     }
 }
 
 /// What a call of gRPC calls: its path says so.
-fn called(head: &RequestHead, location: &Location) -> Option<GrpcFacts> {
+fn method(location: &Location) -> Option<GrpcFacts> {
     match &location.segments[..] {
-        [service, method] if grpc::form(&head.fields).is_some() => {
-            Some(GrpcFacts { service: service.clone(), method: method.clone() })
-        }
+        [service, method] => Some(GrpcFacts { service: service.clone(), method: method.clone() }),
         _ => None,
     }
 }
@@ -251,7 +259,7 @@ pub(in crate::protocol) fn statement(head: &RequestHead) -> String {
     let upgrades = head.fields.get("upgrade").is_some();
     let calls = grpc::form(&head.fields).is_some();
     let is_key = |field: &&Field| {
-        (upgrades && is_alike(&field.name, "sec-websocket-key")) || (calls && is_alike(&field.name, "grpc-timeout"))
+        (upgrades && is_alike(&field.name, "sec-websocket-key")) || (calls && field.name == "grpc-timeout")
     };
     for field in visible(head).filter(|field| !is_key(field)) {
         all.push('\n');
@@ -318,18 +326,34 @@ pub(in crate::protocol) fn parameters(body: &Body) -> Arc<[Parameter]> {
 /// The message of a call: its bytes, and what people can read of it.
 fn called_with(body: &Body, fields: &[String]) -> Arc<[Parameter]> {
     /// The rest stands in the bytes.
-    const SHOWN_LIMIT: usize = 16 * 1024;
+    const SHOWN_LIMIT: usize = 12 * 1024;
     let mut text = String::new();
-    for field in fields {
-        if text.len() + field.len() > SHOWN_LIMIT {
+    for (index, field) in fields.iter().enumerate() {
+        if text.len() > SHOWN_LIMIT {
+            text.push_str(&format!("... and {} more values, which are not shown\n", fields.len() - index));
             break;
         }
-        text.push_str(field);
+        put_shown(&mut text, field);
         text.push('\n');
     }
     let readable = Parameter { type_oid: 0, binary: false, value: Some(text.into()) };
     let bytes = parameters(body);
     bytes.iter().cloned().chain((!bytes.is_empty()).then_some(readable)).collect()
+}
+
+/// A value on one line, so that none can be taken for several, nor hide behind a long one.
+fn put_shown(out: &mut String, field: &str) {
+    const LENGTH: usize = 256;
+    for character in field.chars().take(LENGTH) {
+        match character {
+            '"' | '\'' => out.push(character),
+            other => out.extend(other.escape_debug()),
+        }
+    }
+    let more = field.chars().skip(LENGTH).count();
+    if more > 0 {
+        out.push_str(&format!("... and {more} more characters, which are not shown"));
+    }
 }
 
 /// Requests differ in what policies may look at: each has a number of its own, between those of texts, which go up, and

@@ -71,6 +71,10 @@ pub(in crate::protocol) fn read(
 
 fn form(body: &[u8]) -> Result<Content, String> {
     let text = std::str::from_utf8(body).map_err(|_| "its form is no text".to_owned())?;
+    if text.contains(|character: char| character.is_ascii_control()) {
+        // Clients escape them. Messages of gRPC have them, and some servers look at nothing but the path.
+        return Err("its form has control characters".to_owned());
+    }
     let pairs = route::pairs(text).map_err(|why| format!("its form can be read in more than one way: {why}"))?;
     let values = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
     Ok(Content { values, names: pairs.into_iter().map(|(name, _)| name).collect() })

@@ -40,7 +40,7 @@ pub(super) fn grpc(denial: &Denial, form: Form) -> ResponseHead {
     let mut fields = Fields(vec![
         field("content-type", form.name()),
         field("grpc-status", status),
-        field("grpc-message", &escaped(&denial.line())),
+        field("grpc-message", &escaped(denial.line().as_bytes())),
     ]);
     if form != Form::Native {
         // Over HTTP/1.1 it has to say that nothing follows.
@@ -50,9 +50,9 @@ pub(super) fn grpc(denial: &Denial, form: Form) -> ResponseHead {
 }
 
 /// As gRPC's protocol over HTTP/2 has `Status-Message`.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &[u8]) -> String {
     let plain = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'%';
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.iter().map(|byte| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 fn field(name: &str, value: &str) -> Field {

@@ -11,7 +11,7 @@ use super::action::{self, Body};
 use super::codec::{RequestHead, ResponseHead};
 use super::denial;
 use super::driver::{Next, Opened, socket};
-use super::grpc::Call;
+use super::grpc::Called;
 use super::rewrite;
 use super::route::{Location, Routes};
 use crate::policy::{Command, Denial};
@@ -28,7 +28,7 @@ pub(in crate::protocol) struct Asked<'a> {
     pub(in crate::protocol) location: &'a Location,
     pub(in crate::protocol) body: &'a Body,
     /// What it calls, where the target's schema has that.
-    pub(in crate::protocol) call: Option<Call<'a>>,
+    pub(in crate::protocol) called: Called<'a>,
 }
 
 /// What a connection may be upgraded to, as `Upgrade` has it.
@@ -81,6 +81,11 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
     /// Whether strings in its answers hold JSON, so that paths look into them.
     fn nests(&self) -> bool {
         false
+    }
+
+    /// Where the answer to a request that has failed may tell of what was there, as paths into JSON.
+    fn words_of_failure(&self, _head: &RequestHead) -> &'static [&'static str] {
+        &[]
     }
 
     /// Takes out of a request what is nobody's business, before anybody looks at it.

@@ -36,7 +36,7 @@ use super::action::{self, Body};
 use super::codec::frames::PREFACE;
 use super::codec::{self, RequestHead, ResponseHead};
 use super::dialect::Asked;
-use super::grpc::Call;
+use super::grpc::Called;
 use super::rewrite::Plan;
 use super::route::Location;
 use super::{ONE, TWO};
@@ -134,8 +134,8 @@ pub(in crate::protocol) fn understand(question: &Question<'_>) -> Result<Command
     }
     let body = Body::Whole(body);
     let (target, routes) = (&question.target.name, &settings.routes);
-    let call = Call::of(settings.calls.as_ref(), &head);
-    Ok(settings.dialect.command(&Asked { target, routes, head: &head, location: &location, body: &body, call }))
+    let called = Called::of(settings.calls.as_ref(), &head, &location);
+    Ok(settings.dialect.command(&Asked { target, routes, head: &head, location: &location, body: &body, called }))
 }
 
 /// Speaks TLS where the agent begins with it.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::MASK_LIMIT;
 use super::codec::{Field, Fields, Length, ResponseHead};
 use super::dialect::Place;
-use super::grpc::{self, Answer, Form, Passing, Spoken, Unread, frames};
+use super::grpc::{self, Answer, Called, Form, Passing, Spoken, Unread, frames};
 use super::scrub::{Scrub, Spellings};
 use crate::mask::json::NotJson;
 use crate::mask::text::TooLong;
@@ -34,8 +34,20 @@ pub type Counts = Vec<(String, u64)>;
 pub struct Plan {
     masker: Masker,
     paths: JsonPaths,
-    /// What its messages consist of, where it is the answer to a call that is known.
-    spoken: Option<Spoken>,
+    /// What is masked in the place of those where the request has failed.
+    failed: Option<JsonPaths>,
+    speech: Speech,
+}
+
+/// What an answer is the answer to.
+#[derive(Clone, Debug)]
+pub(in crate::protocol) enum Speech {
+    /// A request of which nothing more is known.
+    Plain,
+    /// A request that some servers take for a call, in whatever form: its values may stand under other names.
+    Unclear,
+    /// A call whose messages consist of this.
+    Messages(Spoken),
 }
 
 impl Plan {
@@ -43,7 +55,7 @@ impl Plan {
     #[must_use]
     pub fn new(masker: Masker, target: &str, route: Option<&str>) -> Self {
         let paths = masker.json_paths(target, route);
-        Self { masker, paths, spoken: None }
+        Self { masker, paths, failed: None, speech: Speech::Plain }
     }
 
     /// For an answer that comes from there. `nests`: paths look into JSON that stands in strings.
@@ -53,20 +65,34 @@ impl Plan {
             Place::At(place) => masker.json_paths(target, place.as_deref()),
             Place::Anywhere => masker.json_paths_anywhere(target),
         };
-        Self { masker, paths: if nests { paths.into_strings() } else { paths }, spoken: None }
+        Self { masker, paths: if nests { paths.into_strings() } else { paths }, failed: None, speech: Speech::Plain }
     }
 
-    /// The same for the answer to a call whose messages are known.
+    /// The same, where a failure may say in these places what would be masked in an answer.
     #[must_use]
-    pub(in crate::protocol) fn speaking(self, spoken: Option<Spoken>) -> Self {
-        Self { spoken, ..self }
+    pub(in crate::protocol) fn failing(mut self, target: &str, place: &Place, words: &[&str]) -> Self {
+        if let (false, Place::At(place)) = (words.is_empty() || self.paths.is_empty(), place) {
+            self.failed = Some(self.masker.json_paths_and(target, place.as_deref(), words));
+        }
+        self
+    }
+
+    /// The same for the answer to what calls that.
+    #[must_use]
+    pub(in crate::protocol) fn speaking(self, called: &Called<'_>) -> Self {
+        let speech = match called {
+            Called::Nothing => Speech::Plain,
+            Called::Unclear => Speech::Unclear,
+            Called::Method(call) => Speech::Messages(call.spoken()),
+        };
+        Self { speech, ..self }
     }
 
     /// For an answer that holds nothing to be masked.
     #[must_use]
     pub fn open() -> Self {
         let masker = Masker::new(std::sync::Arc::default(), &Obligations::default());
-        Self { masker, paths: JsonPaths::default(), spoken: None }
+        Self { masker, paths: JsonPaths::default(), failed: None, speech: Speech::Plain }
     }
 
     /// What masks text that an answer consists of, without being one; nothing where no value is looked for.
@@ -386,16 +412,20 @@ impl Kind {
     }
 
     fn of(plan: Plan, head: &ResponseHead) -> Self {
-        let Plan { masker, paths, spoken } = plan;
+        let Plan { masker, paths, failed, speech } = plan;
+        let paths = failed.filter(|_| is_wordy(head.status)).unwrap_or(paths);
         let media = head.fields.text("content-type").unwrap_or("of no type");
         let by_path = !paths.is_empty();
         if head.status == 206 || head.fields.get("content-range").is_some() {
             return Self::Opaque(Refused::Part);
         }
-        if let (Some(spoken), Some(form), Some(gzip)) =
-            (spoken, grpc::Form::of_messages(media), grpc::gzip(&head.fields))
-        {
-            return Self::Messages(Box::new(Answer::new(spoken, TreeMasker::new(masker, paths), form, gzip)));
+        match (speech, grpc::Form::of_messages(media), grpc::gzip(&head.fields)) {
+            (Speech::Messages(spoken), Some(form), Some(gzip)) => {
+                return Self::Messages(Box::new(Answer::new(spoken, TreeMasker::new(masker, paths), form, gzip)));
+            }
+            // JSON of the same messages has other names.
+            (Speech::Messages(_) | Speech::Unclear, ..) => return Self::Opaque(Refused::Kind(media.to_owned())),
+            (Speech::Plain, ..) => {}
         }
         let Some(kind) = essence(media) else { return Self::Opaque(Refused::Kind(media.to_owned())) };
         match kind.as_str() {
@@ -447,6 +477,12 @@ impl Kind {
         }
         Ok(())
     }
+}
+
+/// Whether an answer of this status may say what was found to be wrong with a value, and what stands there. Others say who or
+/// what was asked for.
+const fn is_wordy(status: u16) -> bool {
+    status >= 400 && !matches!(status, 401 | 403 | 404 | 409 | 429)
 }
 
 /// What a target may be told that it may code its answers in, of what the agent takes: what can be undone here.

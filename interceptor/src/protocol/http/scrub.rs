@@ -2,7 +2,7 @@
 //! things out, and blotted out, however the bytes come. Lengths stay as they are.
 //!
 //! Looked for are the secret as it is, in base64 (both alphabets, at whatever place within a longer text), in hexadecimal,
-//! percent-encoded, and as JSON and HTML escape it. Not promised: any other transformation, a secret of less than
+//! percent-encoded, and as JSON, HTML and gRPC's statuses escape it. Not promised: any other transformation, a secret of less than
 //! [`SHORTEST`] bytes, and a target that can be made to say a few bytes of it at a time (`Range`).
 
 use std::collections::BTreeSet;
@@ -15,6 +15,7 @@ use base64::engine::general_purpose::NO_PAD;
 use bytes::{Bytes, BytesMut};
 
 use super::codec::{Fields, ResponseHead};
+use super::denial::escaped;
 
 /// Secrets that are shorter are not looked for: they would be found everywhere.
 pub(super) const SHORTEST: usize = 6;
@@ -42,7 +43,12 @@ impl Spellings {
         let mut all = BTreeSet::new();
         for secret in secrets.into_iter().filter(|secret| secret.len() >= SHORTEST) {
             all.extend([secret.to_vec(), escaped_percent(secret, true), escaped_percent(secret, false)]);
-            all.extend([hexadecimal(secret, false), hexadecimal(secret, true), html(secret)]);
+            all.extend([
+                hexadecimal(secret, false),
+                hexadecimal(secret, true),
+                html(secret),
+                escaped(secret).into_bytes(),
+            ]);
             all.extend(std::str::from_utf8(secret).ok().map(json));
             for alphabet in [&STANDARD, &URL_SAFE] {
                 let engine = GeneralPurpose::new(alphabet, NO_PAD);

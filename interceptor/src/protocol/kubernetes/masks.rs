@@ -11,6 +11,13 @@ pub const TAG: &str = "secret";
 /// Where an object stands in an answer: alone, in a list, in what a watch says, in a table, and in a table that a watch says.
 const FORMS: [&str; 5] = ["$", "$.items[*]", "$.object", "$.rows[*].object", "$.object.rows[*].object"];
 
+/// Subresources that answer something else than the object that they are of.
+pub(super) const APART: [&str; 9] =
+    ["attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "scale", "token"];
+
+/// Where a `Status` says what is wrong, and of which value.
+pub(super) const FAILURE: [&str; 2] = ["$.message", "$.details.causes[*].message"];
+
 /// Where a table has the values that a server prints of an object.
 const CELLS: [&str; 2] = ["$.rows[*].cells[*]", "$.object.rows[*].cells[*]"];
 /// Where clients keep what they have applied last, whatever the kind.

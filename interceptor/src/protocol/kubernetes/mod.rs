@@ -85,7 +85,8 @@ pub fn settings(config: &Config, names: Vec<Name>) -> Result<Settings, Vec<Strin
 #[must_use]
 pub fn is_place(place: &str) -> bool {
     let parts: Vec<&str> = place.strip_prefix('/').into_iter().flat_map(|place| place.split('/')).collect();
-    matches!(parts.len(), 2 | 3) && parts.iter().all(|part| !part.is_empty())
+    let is_own = |subresource: &&str| masks::APART.contains(subresource);
+    matches!(parts.len(), 2 | 3) && parts.iter().all(|part| !part.is_empty()) && parts.get(2).is_none_or(is_own)
 }
 
 impl Dialect for Kubernetes {
@@ -95,8 +96,15 @@ impl Dialect for Kubernetes {
 
     fn place(&self, _routes: &Routes, location: &Location) -> Option<String> {
         let Named::Resource(request) = resource::named("GET", location) else { return None };
-        let subresource = request.subresource.map(|name| format!("/{name}")).unwrap_or_default();
+        // Others (`status`, `ephemeralcontainers`, `finalize`) answer the object itself.
+        let apart = request.subresource.filter(|name| masks::APART.contains(&name.as_str()));
+        let subresource = apart.map(|name| format!("/{name}")).unwrap_or_default();
         Some(format!("/{}/{}{subresource}", request.group, request.resource))
+    }
+
+    fn words_of_failure(&self, head: &RequestHead) -> &'static [&'static str] {
+        // It prints what a change would have made of an object, or how that differs.
+        if matches!(head.method.as_str(), "PATCH" | "PUT") { &masks::FAILURE } else { &[] }
     }
 
     fn clean(&self, head: &mut RequestHead) {

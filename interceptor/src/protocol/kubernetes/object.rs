@@ -73,6 +73,9 @@ const HARMLESS: &[&str] = &[
     "SYS_CHROOT",
 ];
 
+/// Types of SELinux that a container may have likewise.
+const HARMLESS_TYPES: &[&str] = &["container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+
 /// Verbs of a role by which whoever has it makes himself master of what it is about, or of the cluster.
 const MASTERS: &[&str] = &["*", "escalate", "bind", "impersonate"];
 
@@ -129,6 +132,10 @@ fn root(object: &Value, facts: &mut KubernetesFacts, found: &mut Found) {
         let shown = |(name, value): (&String, &Value)| format!("{name}={}", value.as_str().unwrap_or_default());
         facts.labels.extend(labels.iter().map(shown));
     }
+    if field(object, "subjects").is_some() && field(object, "roleRef").is_none() {
+        // Into whatever binding that is: the one to `cluster-admin`, perhaps.
+        facts.privileges.insert("subjects".to_owned());
+    }
     // What takes the place of all takes that of the replicas as well.
     found.scales |= field(object, "$patch").is_some() || field(object, "$retainKeys").is_some();
     let Some(spec) = field(object, "spec") else { return };
@@ -138,9 +145,22 @@ fn root(object: &Value, facts: &mut KubernetesFacts, found: &mut Found) {
     };
     found.scales |= field(spec, "$patch").is_some();
     found.scales |= field(spec, "replicas").is_some();
-    facts.replicas = spec.get("replicas").and_then(Value::as_i64).or(facts.replicas);
+    match spec.get("replicas") {
+        None | Some(Value::Null) => {}
+        Some(replicas) => match whole(replicas) {
+            Some(count) => facts.replicas = Some(count),
+            None => found.opaque = Some("its replicas are no whole number".to_owned()),
+        },
+    }
     // `$retainKeys` names what stays, and so what goes.
     found.scales |= fields.contains_key("$retainKeys");
+}
+
+/// A number as servers read it that want a whole one: some take `5e2` for one.
+fn whole(value: &Value) -> Option<i64> {
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole, and small enough to be exact")]
+    let exact = |number: f64| (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64);
+    value.as_i64().or_else(|| value.as_f64().and_then(exact))
 }
 
 /// The operations of a JSON patch (RFC 6902).
@@ -157,6 +177,10 @@ fn operations(body: &Value, facts: &mut KubernetesFacts, found: &mut Found) {
         };
         let steps: Vec<String> =
             path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+        if steps.len() > STEPS_LIMIT || steps.iter().any(|step| is_odd(step)) {
+            found.opaque = Some("its JSON patch leads to a place that servers read in ways of their own".to_owned());
+            return;
+        }
         let leads = |to: &[&str]| steps.iter().zip(to).all(|(step, to)| step.eq_ignore_ascii_case(to));
         found.asks |= matches!(op, "test" | "copy" | "move");
         if op == "test" {
@@ -178,12 +202,23 @@ fn operations(body: &Value, facts: &mut KubernetesFacts, found: &mut Found) {
     }
 }
 
+/// The longest path of an operation.
+const STEPS_LIMIT: usize = 64;
+
+/// A step that some readers take for a place in a list, counted from its end or with a sign, or for no step at all.
+fn is_odd(step: &str) -> bool {
+    let digits = step.strip_prefix(['+', '-']);
+    step.is_empty()
+        || digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// A value with all that it stands in.
 fn wrapped(steps: &[String], value: &Value) -> Value {
-    // A path may have a thousand steps.
     let mut whole = value.clone();
-    for step in steps.iter().take(64).rev() {
-        let is_place = step == "-" || (!step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit()));
+    for (at, step) in steps.iter().enumerate().rev() {
+        let is_place = step == "-" || step.bytes().all(|byte| byte.is_ascii_digit());
+        // There is no list of labels.
+        let is_place = is_place && at.checked_sub(1).and_then(|at| steps.get(at)).is_none_or(|of| of != "labels");
         whole =
             if is_place { Value::Array(vec![whole]) } else { Value::Object(Map::from_iter([(step.clone(), whole)])) };
     }
@@ -250,7 +285,11 @@ fn privilege(name: &str, value: &Value) -> Option<String> {
         "hostport" if value.as_i64() != Some(0) && !value.is_null() => Some(format!("hostPort={value}")),
         "local" => inner("path").map(|path| format!("local={path}")),
         "flexvolume" if !value.is_null() => Some(format!("flexVolume={}", inner("driver").unwrap_or_default())),
-        "selinuxoptions" => inner("type").filter(|kind| kind.contains("spc")).map(|kind| format!("seLinux={kind}")),
+        "selinuxoptions" => {
+            let harmless = |kind: &String| HARMLESS_TYPES.contains(&kind.as_str());
+            let kind = inner("type").filter(|kind| !harmless(kind));
+            kind.or_else(|| inner("user")).or_else(|| inner("role")).map(|what| format!("seLinux={what}"))
+        }
         "aggregationrule" if !value.is_null() => Some("aggregationRule".to_owned()),
         "procmount" => text(value).filter(|kind| is_not(kind, "Default")).map(|kind| format!("procMount={kind}")),
         "seccompprofile" | "apparmorprofile" => {
@@ -347,6 +386,8 @@ mod tests {
             (json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax"}]}}), "sysctl=kernel.msgmax"),
             (json!({"securityContext": {"windowsOptions": {"hostProcess": true}}}), "hostProcess"),
             (json!({"securityContext": {"seLinuxOptions": {"type": "spc_t"}}}), "seLinux=spc_t"),
+            (json!({"securityContext": {"seLinuxOptions": {"type": "unconfined_t"}}}), "seLinux=unconfined_t"),
+            (json!({"securityContext": {"seLinuxOptions": {"type": "container_t", "user": "root"}}}), "seLinux=root"),
             (json!({"volumes": [{"flexVolume": {"driver": "x/y"}}]}), "flexVolume=x/y"),
         ] {
             assert_eq!(privileges(pod(spec.clone())), [expected], "{spec}");
@@ -360,6 +401,8 @@ mod tests {
         let binding =
             json!({"kind": "ClusterRoleBinding", "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"}});
         assert_eq!(privileges(binding), ["role=cluster-admin"]);
+        let members = json!({"subjects": [{"kind": "ServiceAccount", "name": "robot", "namespace": "shop"}]});
+        assert_eq!(privileges(members), ["subjects"]);
         let harmless = json!({"containers": [{"securityContext": {"privileged": false, "capabilities": {"add": ["CHOWN"], "drop": ["ALL"]}}}]});
         assert!(privileges(pod(harmless)).is_empty());
     }
@@ -392,6 +435,47 @@ mod tests {
             assert!(facts(&patch, Some(kind)).1.scales, "{patch}");
         }
         assert!(!facts(&json!({"spec": {"paused": true}}), Some(Patch::Merge)).1.scales);
+    }
+
+    #[test]
+    fn places_that_servers_count_in_ways_of_their_own_are_opaque() {
+        for step in ["+0", "-1", "+12", ""] {
+            for path in [
+                format!("/spec/template/spec/containers/0/securityContext/capabilities/add/{step}"),
+                format!("/rules/{step}/verbs/0"),
+                format!("/spec/{step}/replicas"),
+            ] {
+                let patch = json!([{"op": "add", "path": path, "value": "SYS_ADMIN"}]);
+                assert!(facts(&patch, Some(Patch::Json)).1.opaque.is_some(), "{path}");
+            }
+        }
+        let deep = format!("/a{}", "/b".repeat(STEPS_LIMIT));
+        let patch = json!([{"op": "add", "path": deep, "value": {"privileged": true}}]);
+        assert!(facts(&patch, Some(Patch::Json)).1.opaque.is_some());
+        for path in ["/metadata/labels/-x", "/metadata/labels/a~1+b", "/spec/template/spec/containers/-"] {
+            let patch = json!([{"op": "add", "path": path, "value": "x"}]);
+            assert!(facts(&patch, Some(Patch::Json)).1.opaque.is_none(), "{path}");
+        }
+        let label = json!([{"op": "add", "path": "/metadata/labels/1", "value": "x"}]);
+        assert!(facts(&label, Some(Patch::Json)).0.labels.contains("1=x"));
+        let subjects = json!([{"op": "add", "path": "/subjects/-", "value": {"kind": "User", "name": "mallory"}}]);
+        assert!(facts(&subjects, Some(Patch::Json)).0.privileges.contains("subjects"));
+    }
+
+    #[test]
+    fn replicas_are_what_servers_take_for_a_whole_number() {
+        let replicas = |value: Value| {
+            let (facts, found) = facts(&json!({"spec": {"replicas": value}}), Some(Patch::Strategic));
+            assert!(found.scales);
+            (facts.replicas, found.opaque.is_some())
+        };
+        assert_eq!(replicas(json!(3)), (Some(3), false));
+        assert_eq!(replicas(json!(0.0)), (Some(0), false));
+        assert_eq!(replicas(json!(5e2)), (Some(500), false));
+        assert_eq!(replicas(json!(null)), (None, false));
+        for odd in [json!(0.5), json!("0"), json!([0]), json!(1e300), json!(u64::MAX)] {
+            assert_eq!(replicas(odd), (None, true));
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::protocol::http::dialect::{Asked, Upgrade, WEBSOCKET};
 use crate::protocol::http::driver::leg::Reader;
 use crate::protocol::http::driver::served::Served;
 use crate::protocol::http::driver::{Next, Opened, socket};
+use crate::protocol::http::grpc::Called;
 use crate::protocol::http::route::{Location, Routes};
 use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
 use output::Output;
@@ -259,7 +260,8 @@ impl Talk<'_> {
         let (head, location) = self.asked;
         let body = Body::Whole(Bytes::new());
         let (target, routes) = (&self.served.target.name, &Routes::default());
-        let command = super::action::command(&Asked { target, routes, head, location, body: &body, call: None });
+        let command =
+            super::action::command(&Asked { target, routes, head, location, body: &body, called: Called::Nothing });
         let k8s = command.facts.k8s.as_deref().cloned().unwrap_or_default();
         let k8s = KubernetesFacts { ports: BTreeSet::from([port.into()]), ..k8s };
         let facts = crate::policy::Facts { k8s: Some(Arc::new(k8s)), ..(*command.facts).clone() };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::protocol::http::action::Body;
 use crate::protocol::http::codec;
+use crate::protocol::http::grpc::Called;
 
 /// What a request would do: `verb resource`, one after the other; and its facts.
 fn asked(head: &str, body: &str) -> Command {
@@ -19,7 +20,7 @@ fn asked(head: &str, body: &str) -> Command {
         head: &head,
         location: &location,
         body: &body,
-        call: None,
+        called: Called::Nothing,
     })
 }
 
@@ -273,6 +274,7 @@ fn places_are_kinds() {
         ("/core/secrets", true),
         ("/core/serviceaccounts/token", true),
         ("/core", false),
+        ("/core/pods/status", false),
         ("core/secrets", false),
         ("/core//x", false),
     ] {
@@ -281,5 +283,13 @@ fn places_are_kinds() {
     let place = |target: &str| Kubernetes.place(&Routes::default(), &Location::read(target).unwrap());
     assert_eq!(place("/api/v1/watch/namespaces/s/secrets/x").as_deref(), Some("/core/secrets"));
     assert_eq!(place("/api/v1/namespaces/s/serviceaccounts/x/token").as_deref(), Some("/core/serviceaccounts/token"));
+    for (path, expected) in [
+        ("pods/x/status", "/core/pods"),
+        ("pods/x/ephemeralcontainers", "/core/pods"),
+        ("pods/x/log", "/core/pods/log"),
+        ("pods/x/whatever", "/core/pods"),
+    ] {
+        assert_eq!(place(&format!("/api/v1/namespaces/s/{path}")).as_deref(), Some(expected));
+    }
     assert_eq!(place("/version"), None);
 }

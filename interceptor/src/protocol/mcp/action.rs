@@ -143,7 +143,7 @@ impl<'a> Reading<'a> {
         if let Err(why) = self.request(method, params, &mut facts) {
             self.opaque.push(why);
         }
-        if params.iter().any(|(key, _)| key == "inputResponses") {
+        if params.iter().any(|(key, _)| fold(key) == "inputresponses") {
             self.act(ActionName::MCP_RESPOND, None);
         }
         let named = [&facts.tool, &facts.uri, &facts.prompt].into_iter().flatten().next();
@@ -156,7 +156,14 @@ impl<'a> Reading<'a> {
         let mut inner = Vec::new();
         for argument in arguments.iter() {
             let Some((name, text)) = split(argument) else { continue };
-            if !text.trim_start().starts_with(['{', '[']) || serde_json::from_str::<IgnoredAny>(text).is_err() {
+            if !text.trim_start().starts_with(['{', '[']) {
+                continue;
+            }
+            if serde_json::from_str::<IgnoredAny>(text).is_err() {
+                if serde_json::from_str::<IgnoredAny>(&lenient(text)).is_ok() {
+                    self.opaque
+                        .push(format!("`{name:.100}` is a text that some servers take for JSON, and others do not"));
+                }
                 continue;
             }
             match content::read(Some("application/json"), false, text.as_bytes(), Limits::default()) {
@@ -207,10 +214,10 @@ impl<'a> Reading<'a> {
             "tasks/get" | "tasks/result" | "tasks/list" | "tasks/cancel" => {
                 return Err("a task may be anybody's, and its result that of any tool".to_owned());
             }
-            "subscriptions/listen" if params.iter().any(|(_, value)| names_resources(value)) => {
+            "subscriptions/listen" if params.iter().any(|(key, value)| names_resources(key, value)) => {
                 return Err("it follows resources".to_owned());
             }
-            "completion/complete" => ActionName::MCP_PROMPT,
+            "completion/complete" => completed(params, facts)?,
             "initialize"
             | "server/discover"
             | "ping"
@@ -237,6 +244,21 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// A text without what only some readers of JSON take: numbers that are none, and halves of characters.
+fn lenient(text: &str) -> String {
+    let text = ["-Infinity", "Infinity", "NaN"].iter().fold(text.to_owned(), |text, word| text.replace(word, "0"));
+    let mut parts = text.split("\\u");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let is_half =
+            part.starts_with(['d', 'D']) && part.chars().nth(1).is_some_and(|digit| "89abcdefABCDEF".contains(digit));
+        out.push_str("\\u");
+        out.push_str(if is_half { "0041" } else { part.get(..4).unwrap_or(part) });
+        out.push_str(part.get(4..).unwrap_or_default());
+    }
+    out
+}
+
 /// Without what would look like more than one line to whoever approves it.
 fn one_line(text: &str) -> String {
     let shown = |sign: char| if sign.is_control() { sign.escape_unicode().to_string() } else { sign.to_string() };
@@ -245,6 +267,30 @@ fn one_line(text: &str) -> String {
 
 fn action(name: ActionName, resource: Resource, note: Option<Arc<str>>) -> Action {
     Action { name, resource, columns: BTreeSet::new(), tags: Arc::default(), note }
+}
+
+/// What is completed: an argument of a prompt, or what a template of resources leaves open, which tells of them.
+fn completed(params: &[(String, &[u8])], facts: &mut McpFacts) -> Result<ActionName, String> {
+    let unknown = || "nobody knows what it completes".to_owned();
+    let reference = params.iter().find(|(key, _)| key == "ref").map(|(_, value)| *value).ok_or_else(unknown)?;
+    let members = json::members(reference).ok_or_else(unknown)?;
+    let text = |name: &str| {
+        let mut named = members.iter().filter(|(key, _)| fold(key) == name);
+        let only = named.next().filter(|(key, _)| named.next().is_none() && key == name);
+        only.and_then(|(_, value)| json::string(value)).filter(|text| !text.is_empty() && text.len() <= NAME_LIMIT)
+    };
+    match text("type").as_deref() {
+        Some("ref/prompt") => {
+            facts.prompt = Some(text("name").ok_or_else(unknown)?);
+            Ok(ActionName::MCP_PROMPT)
+        }
+        Some("ref/resource") => {
+            let uri = text("uri").filter(|uri| is_normal(&uri.replace(['{', '}'], "x"))).ok_or_else(unknown)?;
+            facts.uri = Some(uri);
+            Ok(ActionName::MCP_READ)
+        }
+        _ => Err(unknown()),
+    }
 }
 
 fn arguments(params: &[(String, &[u8])]) -> Result<(), String> {
@@ -295,11 +341,13 @@ fn split(argument: &str) -> Option<(&str, &str)> {
     Some((argument.get(..at)?, argument.get(at + 1..)?))
 }
 
-/// Whether parameters name resources, somewhere.
-fn names_resources(value: &[u8]) -> bool {
+/// Whether a parameter names resources, somewhere.
+fn names_resources(key: &str, value: &[u8]) -> bool {
     const WORD: &[u8] = b"resourcesubscriptions";
     // What is escaped may be anything.
-    value.contains(&b'\\') || value.to_ascii_lowercase().windows(WORD.len()).any(|part| part == WORD)
+    fold(key).as_bytes() == WORD
+        || value.contains(&b'\\')
+        || value.to_ascii_lowercase().windows(WORD.len()).any(|part| part == WORD)
 }
 
 /// Whether a uri stands as servers write it before they go by it (the URL standard, section 4.5): they take steps with dots out
@@ -310,7 +358,7 @@ fn is_normal(uri: &str) -> bool {
     let is_scheme = scheme.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase())
         && scheme.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte));
     let odd = |byte: u8| !byte.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&byte);
-    if !is_scheme || rest.bytes().any(odd) {
+    if !is_scheme || rest.bytes().any(odd) || !are_escapes_needed(rest) {
         return false;
     }
     let special = SPECIAL.contains(&scheme);
@@ -334,6 +382,18 @@ fn is_normal(uri: &str) -> bool {
     let steps = path.split(['?', '#']).next().unwrap_or_default();
     let dots = |step: &str| matches!(step.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
     !steps.split('/').any(dots)
+}
+
+/// Whether every escape stands for something that has to be escaped there: servers undo them, once or twice, and go by what
+/// comes of that.
+fn are_escapes_needed(text: &str) -> bool {
+    text.split('%').skip(1).all(|part| {
+        let byte = part.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let byte = byte.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        byte.is_some_and(|byte| {
+            !byte.is_ascii_alphanumeric() && !byte.is_ascii_control() && !b"-._~/\\%".contains(&byte)
+        })
+    })
 }
 
 fn decoded(value: &[u8]) -> Option<String> {

@@ -6,6 +6,7 @@ use super::*;
 use crate::protocol::http::action::Body;
 use crate::protocol::http::codec;
 use crate::protocol::http::dialect::Place;
+use crate::protocol::http::grpc::Called;
 
 const HEAD: &str = "POST /mcp HTTP/1.1\ncontent-type: application/json";
 
@@ -22,7 +23,7 @@ fn asked(head: &str, body: &str) -> Meaning {
         head: &head,
         location: &location,
         body: &body,
-        call: None,
+        called: Called::Nothing,
     })
 }
 
@@ -51,7 +52,8 @@ fn messages_are_actions() {
         (request("tools/list", "{}"), "mcp:list crm"),
         (request("resources/templates/list", r#"{"cursor":"x"}"#), "mcp:list crm"),
         (request("initialize", "{}"), "mcp:session crm"),
-        (request("completion/complete", r#"{"ref":{}}"#), "mcp:prompt crm"),
+        (request("completion/complete", r#"{"ref":{"type":"ref/prompt","name":"p"}}"#), "mcp:prompt crm"),
+        (request("completion/complete", r#"{"ref":{"type":"ref/resource","uri":"file:///a/{b}"}}"#), "mcp:read crm"),
         (request("subscriptions/listen", r#"{"notifications":{}}"#), "mcp:session crm"),
         (r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned(), "mcp:session crm"),
         (r#"{"jsonrpc":"2.0","id":0,"result":{"action":"accept"}}"#.to_owned(), "mcp:respond crm"),
@@ -83,6 +85,16 @@ fn policies_see_what_is_called_with_what() {
 }
 
 #[test]
+fn policies_see_what_is_completed() {
+    let facts = |reference: &str| {
+        let body = request("completion/complete", &format!(r#"{{"ref":{reference}}}"#));
+        asked(HEAD, &body).command.facts.mcp.clone().unwrap()
+    };
+    assert_eq!(facts(r#"{"type":"ref/prompt","name":"p"}"#).prompt.as_deref(), Some("p"));
+    assert_eq!(facts(r#"{"type":"ref/resource","uri":"file:///a/{b}"}"#).uri.as_deref(), Some("file:///a/{b}"));
+}
+
+#[test]
 fn what_cannot_be_known_is_opaque() {
     let ping = request("ping", "{}");
     let good = call(r#"{"name":"get"}"#);
@@ -103,6 +115,15 @@ fn what_cannot_be_known_is_opaque() {
             HEAD.to_owned(),
             request("subscriptions/listen", r#"{"notifications":{"resourceSubscript\u0069ons":["file:///a"]}}"#),
         ),
+        (HEAD.to_owned(), request("subscriptions/listen", r#"{"resourceSubscriptions":["file:///a"]}"#)),
+        (HEAD.to_owned(), request("completion/complete", r#"{"ref":{}}"#)),
+        (HEAD.to_owned(), request("completion/complete", r#"{"ref":{"type":"ref/prompt","name":"p","Name":"q"}}"#)),
+        (
+            HEAD.to_owned(),
+            request("completion/complete", r#"{"ref":{"type":"ref/resource","uri":"file:///a/../{b}"}}"#),
+        ),
+        (HEAD.to_owned(), call(r#"{"name":"get","arguments":{"who":"{\"path\":\"/etc/shadow\",\"x\":NaN}"}}"#)),
+        (HEAD.to_owned(), call(r#"{"name":"get","arguments":{"who":"{\"path\":\"\\ud800\"}"}}"#)),
         // What some servers read otherwise.
         (HEAD.to_owned(), call(r#"{"name":"delete","Arguments":{"force":true}}"#)),
         (HEAD.to_owned(), call("{\"name\":\"refund\",\"argument\u{17f}\":{\"amount\":5000}}")),
@@ -110,6 +131,12 @@ fn what_cannot_be_known_is_opaque() {
         (HEAD.to_owned(), call(&format!(r#"{{"name":"{}"}}"#, "x".repeat(2000)))),
         (HEAD.to_owned(), request("resources/read", r#"{"uri":"file:///srv/docs/../../etc/passwd"}"#)),
         (HEAD.to_owned(), request("resources/read", r#"{"uri":"file:///srv/%2E%2e/etc"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"file:///data/..%2f..%2fetc%2fpasswd"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"file:///data/%73ecret"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"file:///data/%5c..%5cx"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"file:///data/%252e"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"file:///data/%zz"}"#)),
+        (HEAD.to_owned(), request("resources/read", r#"{"uri":"file:///data/%"}"#)),
         (HEAD.to_owned(), request("resources/read", r#"{"uri":"FILE:///etc/passwd"}"#)),
         (HEAD.to_owned(), request("resources/read", r#"{"uri":"fi\tle:///etc/passwd"}"#)),
         (HEAD.to_owned(), request("resources/read", r#"{"uri":" file:///etc/passwd"}"#)),
@@ -257,6 +284,7 @@ fn texts_that_hold_json_are_told_as_what_they_hold() {
 fn answers_within_requests_are_answers_and_stay_with_their_session() {
     let body = call(r#"{"name":"get","inputResponses":{"confirm":{"action":"accept"}}}"#);
     assert_eq!(actions(HEAD, &body), ["mcp:call crm/get", "mcp:respond crm"]);
+    assert_eq!(actions(HEAD, &body.replace("inputR", "InputR")), ["mcp:call crm/get", "mcp:respond crm"]);
     let answer = |session: &str| {
         let head = format!("{HEAD}\nmcp-session-id: {session}");
         asked(&head, r#"{"jsonrpc":"2.0","id":0,"result":{"action":"accept"}}"#).command.statement.to_string()
@@ -266,7 +294,14 @@ fn answers_within_requests_are_answers_and_stay_with_their_session() {
 
 #[test]
 fn uris_pass_that_servers_leave_as_they_are() {
-    for uri in ["file:///a/b.txt", "file://server/a", "https://h/a?b=c#d", "custom:x/y", "repo://owner.x/a..b"] {
+    for uri in [
+        "file:///a/b.txt",
+        "file://server/a",
+        "https://h/a?b=c#d",
+        "custom:x/y",
+        "repo://owner.x/a..b",
+        "file:///a%20b%C3%A4",
+    ] {
         let body = request("resources/read", &format!(r#"{{"uri":"{uri}"}}"#));
         let found = actions(HEAD, &body);
         assert_eq!(found, ["mcp:read crm"], "{uri}");

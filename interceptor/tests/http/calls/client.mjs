@@ -5,7 +5,7 @@ const require = createRequire(process.argv[2] + "/");
 const { createFileRegistry, fromBinary } = require("@bufbuild/protobuf");
 const { FileDescriptorSetSchema } = require("@bufbuild/protobuf/wkt");
 const { createClient } = require("@connectrpc/connect");
-const { createGrpcWebTransport } = require("@connectrpc/connect-node");
+const { createConnectTransport, createGrpcWebTransport } = require("@connectrpc/connect-node");
 const [baseUrl, described, ca] = process.argv.slice(3);
 const Orders = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(described))).getService("shop.Orders");
 const nodeOptions = ca ? { ca: readFileSync(ca) } : {};
@@ -24,5 +24,12 @@ for (const httpVersion of ["1.1", "2"]) {
   await say("list", async () => { let last; for await (const one of client.list({ id: "q" })) last = one; return last.id + " " + last.order.customer.cardNumber; });
   await say("cancel", async () => (await client.cancel({ id: "o-7" })).id);
   await say("again", () => place("EUR"));
+  // The same in Connect's own protocol: names are others in JSON, and policies know nothing of it.
+  for (const useBinaryFormat of [false, true]) {
+    const plain = createClient(Orders, createConnectTransport({ baseUrl, httpVersion, nodeOptions, useBinaryFormat }));
+    const name = useBinaryFormat ? "connect-proto" : "connect-json";
+    await say(name, async () => JSON.stringify(await plain.place({ currency: "EUR" })));
+    await say(name, async () => JSON.stringify(await plain.cancel({})));
+  }
 }
 process.exit(0);

@@ -21,7 +21,7 @@ use crate::policy::Denial;
 use crate::protocol::http::codec::{Fields, ResponseHead};
 use crate::protocol::http::denial;
 use crate::protocol::http::dialect::{Asker, Upgrade, WEBSOCKET};
-use crate::protocol::http::grpc::Form;
+use crate::protocol::http::grpc::{self, Form};
 use crate::protocol::http::rewrite::{self, Plan, Rewriter};
 use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::transcript::Transcript;
@@ -235,9 +235,8 @@ impl<'a> Delivery<'a> {
         if head.status == 204 {
             head.fields.remove("content-length");
         }
-        if masks && self.grpc.is_some() {
-            // What a status says in words is nothing that is masked.
-            ["grpc-message", "grpc-status-details-bin"].into_iter().for_each(|name| head.fields.remove(name));
+        if masks {
+            grpc::conceal(&mut head.fields);
         }
         // One without a body may bear its trailers in its head, and has to end with it.
         let rewriter =

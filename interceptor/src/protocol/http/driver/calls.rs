@@ -49,7 +49,7 @@ impl Relay<'_> {
             loop {
                 let next = frames.take().map_err(|why| self.broken(&why.to_string()))?;
                 let Some(frame) = next else { break };
-                let bytes = self.permitted(&frame).await?;
+                let bytes = self.permitted(&frame, &mut held).await?;
                 self.record(transcript.piece(&bytes)).await?;
                 sending.piece(bytes).await.map_err(Unsent::Target)?;
             }
@@ -65,8 +65,10 @@ impl Relay<'_> {
     }
 
     /// What may pass of a message.
-    async fn permitted(&self, frame: &Frame) -> Result<Bytes, Unsent> {
+    async fn permitted(&self, frame: &Frame, held: &mut Holding<'_>) -> Result<Bytes, Unsent> {
         let (bytes, read) = self.call.one(frame);
+        let told = read.as_ref().map_or(0, |content| content.values.iter().map(String::len).sum());
+        held.set(frame.whole.len() + bytes.len() + told).map_err(Unsent::Agent)?;
         let command = self.served.heard(self.head, self.location, &bytes, read);
         let permit = self.judged(&command).await.map_err(Unsent::Denied)?;
         let (obligations, _recorded) = permit.spend();

@@ -241,12 +241,17 @@ impl<'a> Exchange<'a> {
             if served.settings.dialect.is_open(&head, &location) {
                 Plan::open()
             } else {
-                Plan::of(masker, &served.target.name, &place, served.settings.dialect.nests())
+                let (target, dialect) = (&served.target.name, served.settings.dialect);
+                Plan::of(masker, target, &place, dialect.nests()).failing(
+                    target,
+                    &place,
+                    dialect.words_of_failure(&head),
+                )
             }
         };
-        let call = served.call(&head);
-        let plan = plan.speaking(call.map(|call| call.spoken()));
-        let streamed = call.filter(|call| call.is_stream()).map(|call| (call, head.clone()));
+        let called = served.called(&head, &location);
+        let plan = plan.speaking(&called);
+        let streamed = called.known().filter(|call| call.is_stream()).map(|call| (call, head.clone()));
         let way = match served.upstreams.reach().await {
             Ok(way) => way,
             Err(why) => return self.refuse(served.upstream_fault(&why)).await,

@@ -13,7 +13,7 @@ use crate::policy::{Command, Denial, Fault, Retry};
 use crate::protocol::http::codec::RequestHead;
 use crate::protocol::http::content::Content;
 use crate::protocol::http::dialect::{Asked, Meaning};
-use crate::protocol::http::grpc::Call;
+use crate::protocol::http::grpc::{Call, Called};
 use crate::protocol::http::route::Location;
 use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::{Settings, action};
@@ -161,8 +161,13 @@ impl<'a> Served<'a> {
 
     pub(super) fn meaning(&self, head: &RequestHead, location: &Location, body: &action::Body) -> Meaning {
         let (target, routes) = (&self.target.name, &self.settings.routes);
-        let call = self.call(head);
-        self.settings.dialect.meaning(&Asked { target, routes, head, location, body, call })
+        let called = self.called(head, location);
+        self.settings.dialect.meaning(&Asked { target, routes, head, location, body, called })
+    }
+
+    /// What a request calls, if anything.
+    pub(super) fn called(&self, head: &RequestHead, location: &Location) -> Called<'_> {
+        Called::of(self.settings.calls.as_ref(), head, location)
     }
 
     /// What a request calls, where the schema of the target has that.

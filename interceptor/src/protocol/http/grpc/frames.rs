@@ -1,11 +1,12 @@
 //! How messages stand in the bodies of calls: each behind five bytes (a flag, and its length); in the form of gRPC-web that is
 //! text, all of that in base64.
 
+use std::io::Read as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Buf as _, Bytes, BytesMut};
-
-use crate::protocol::http::rewrite::coding::Decoder;
+use flate2::bufread::GzDecoder;
 
 /// Bytes before a message.
 pub const HEAD: usize = 5;
@@ -124,20 +125,15 @@ pub fn single(body: &[u8], limit: usize) -> Result<Option<Frame>, String> {
     Ok(Some(frame))
 }
 
-/// What was compressed by gzip.
+/// What was compressed by gzip, in one piece: not all readers go on behind it.
 ///
 /// # Errors
 /// [`Unframed::Coding`]: it is broken, or stands for more than so many bytes.
 pub fn unzipped(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Unframed> {
-    let mut decoder = Decoder::of("gzip").ok_or(Unframed::Coding)?;
-    let (mut rest, mut out) = (bytes, Vec::new());
-    while decoder.step(&mut rest, &mut out).map_err(|_| Unframed::Coding)? {
-        if out.len() > limit {
-            return Err(Unframed::Coding);
-        }
-    }
-    decoder.finish().map_err(|_| Unframed::Coding)?;
-    if out.len() > limit || bytes.is_empty() { Err(Unframed::Coding) } else { Ok(out) }
+    let (mut decoder, mut out) = (GzDecoder::new(bytes), Vec::new());
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    decoder.by_ref().take(most).read_to_end(&mut out).map_err(|_| Unframed::Coding)?;
+    if out.len() > limit || !decoder.into_inner().is_empty() { Err(Unframed::Coding) } else { Ok(out) }
 }
 
 /// Undoes base64 as it comes: it may be padded wherever whoever sent it has paused.

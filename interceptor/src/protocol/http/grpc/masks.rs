@@ -40,6 +40,9 @@ pub enum Unread {
     /// Text that is none.
     #[error("a text in a message of it is no UTF-8")]
     Charset,
+    /// A key of a map that no key of its kind can be.
+    #[error("a key of a map in a message of it is out of range")]
+    Key,
     /// It is nested too deep.
     #[error("a message of it is nested deeper than {DEPTH_LIMIT}")]
     Depth,
@@ -307,7 +310,8 @@ impl Walk<'_> {
         let (mut written, mut name) = (Vec::new(), Vec::new());
         let shown = match key {
             Some(Payload::Bytes(bytes)) => std::str::from_utf8(bytes).map_err(|_| Unread::Charset)?.to_owned(),
-            Some(payload) => value::text(schema, of_key.kind, payload).unwrap_or_default(),
+            // A path may name it: what it reads as has to be known.
+            Some(payload) => value::text(schema, of_key.kind, payload).map_err(|_| Unread::Key)?,
             None => value::default(schema, of_key.kind).unwrap_or_default(),
         };
         if let Some(key) = key {

@@ -42,6 +42,7 @@ use bytes::Bytes;
 use super::BODY_LIMIT;
 use super::codec::{Fields, RequestHead};
 use super::content::{Content, Limits};
+use super::route::Location;
 use crate::mask::TreeMasker;
 use frames::{COMPRESSED, Frame};
 pub use masks::Unread;
@@ -95,6 +96,43 @@ impl Form {
 /// Which form a request or an answer with these fields has, if any.
 pub(in crate::protocol) fn form(fields: &Fields) -> Option<Form> {
     Form::of(fields.text("content-type")?)
+}
+
+/// What a request calls.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::protocol) enum Called<'s> {
+    /// No method that the schema has.
+    Nothing,
+    /// Its path is that of a method, and it is no call of it that all servers read alike: some take a request there for a call
+    /// whatever it says of itself, others take JSON.
+    Unclear,
+    /// A method.
+    Method(Call<'s>),
+}
+
+impl<'s> Called<'s> {
+    /// By a request with this head, whose path is read so.
+    pub(in crate::protocol) fn of(schema: Option<&'s Arc<Schema>>, head: &RequestHead, location: &Location) -> Self {
+        let names = |schema: &Arc<Schema>| location.segments.len() == 2 && schema.method(&location.path()).is_some();
+        match Call::of(schema, head) {
+            Some(call) => Self::Method(call),
+            None if schema.is_some_and(names) => Self::Unclear,
+            None => Self::Nothing,
+        }
+    }
+
+    /// The call, where it is one that all servers read alike.
+    pub(in crate::protocol) const fn known(self) -> Option<Call<'s>> {
+        match self {
+            Self::Method(call) => Some(call),
+            Self::Nothing | Self::Unclear => None,
+        }
+    }
+
+    /// Whether its path is that of a method.
+    pub(in crate::protocol) const fn is_method(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
 }
 
 /// A call of a method that the schema has.
@@ -154,17 +192,18 @@ impl<'s> Call<'s> {
     /// # Errors
     /// A sentence: it is no message that all readers read alike.
     pub(in crate::protocol) fn read(&self, body: &[u8]) -> Result<Content, String> {
-        match self.single(body)? {
-            None => Ok(Content::default()),
-            Some(frame) => self.content(&frame),
-        }
+        let frame = self.single(body)?.ok_or("its call takes one message, and has none")?;
+        self.content(&frame)
     }
 
     /// A message of a stream: what passes of it, and what it says.
     pub(in crate::protocol) fn one(&self, frame: &Frame) -> (Bytes, Result<Content, String>) {
-        let read = self.content(frame);
-        let Ok(message) = self.undone(frame) else { return (frame.whole.clone(), read) };
-        let mut framed = Vec::new();
+        let message = match self.undone(frame) {
+            Ok(message) => message,
+            Err(why) => return (frame.whole.clone(), Err(why)),
+        };
+        let read = self.said(&message);
+        let mut framed = Vec::with_capacity(frames::HEAD + message.len());
         frames::put(&mut framed, 0, &message);
         (framed.into(), read)
     }
@@ -178,7 +217,11 @@ impl<'s> Call<'s> {
     }
 
     fn content(&self, frame: &Frame) -> Result<Content, String> {
-        message::read(self.schema, self.method.input, &self.undone(frame)?, Limits::default())
+        self.said(&self.undone(frame)?)
+    }
+
+    fn said(&self, message: &[u8]) -> Result<Content, String> {
+        message::read(self.schema, self.method.input, message, Limits::default())
     }
 
     fn undone(&self, frame: &Frame) -> Result<Bytes, String> {
@@ -226,5 +269,15 @@ pub(in crate::protocol) fn gzip(fields: &Fields) -> Option<bool> {
         (b"identity", None) => Some(false),
         (b"gzip", None) => Some(true),
         _ => None,
+    }
+}
+
+/// Takes away from the head of an answer what its status says in words, and whatever else stands there in the place of trailers:
+/// where all of an answer is a status, they stand in its head.
+pub(in crate::protocol) fn conceal(fields: &mut Fields) {
+    const STATUS: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
+    const KEPT: [&str; 4] = ["grpc-status", "content-type", "content-length", "date"];
+    if STATUS.iter().any(|name| fields.get(name).is_some()) {
+        fields.0.retain(|field| KEPT.contains(&&*field.name));
     }
 }

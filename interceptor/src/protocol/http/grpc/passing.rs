@@ -67,7 +67,7 @@ impl Passing {
     pub(in crate::protocol::http) fn is_pending(&self) -> bool {
         match frames::head(&self.input) {
             _ if self.left > 0 => !self.input.is_empty(),
-            Some((COMPRESSED, size)) => size > MASK_LIMIT || self.input.len() >= HEAD + size,
+            Some((COMPRESSED | TRAILERS, size)) => size > MASK_LIMIT || self.input.len() >= HEAD + size,
             head => head.is_some(),
         }
     }
@@ -96,7 +96,7 @@ impl Passing {
         let Some((flags, size)) = frames::head(&self.input) else { return Ok(false) };
         match flags {
             0 => {}
-            TRAILERS if self.form != Form::Native => {}
+            TRAILERS if self.form != Form::Native => return self.trailers(size, scrub, out).map(|()| false),
             COMPRESSED => return self.compressed(size, scrub, out).map(|()| false),
             _ => return Err(Unread::Flags),
         }
@@ -112,21 +112,40 @@ impl Passing {
             "identity" => return Err(Unread::Flags),
             other => return Err(Unread::Coding(other.to_owned())),
         }
+        let Some(message) = self.whole(size)? else { return Ok(()) };
+        put_clean(out, 0, &frames::unzipped(&message, MASK_LIMIT)?, scrub);
+        Ok(())
+    }
+
+    /// Trailers, where all of them have come. Cookies do not pass there: no client keeps them.
+    fn trailers(&mut self, size: usize, scrub: &mut Scrub<'_>, out: &mut Vec<u8>) -> Result<(), Unread> {
+        const COOKIE: &[u8] = b"set-cookie";
+        let Some(trailers) = self.whole(size)? else { return Ok(()) };
+        let is_cookie = |line: &[u8]| line.get(..COOKIE.len()).is_some_and(|name| name.eq_ignore_ascii_case(COOKIE));
+        let lines = trailers.split_inclusive(|byte| matches!(byte, b'\r' | b'\n'));
+        put_clean(out, TRAILERS, &lines.filter(|line| !is_cookie(line)).collect::<Vec<_>>().concat(), scrub);
+        Ok(())
+    }
+
+    /// What stands behind the head of the next message, where all of it has come.
+    fn whole(&mut self, size: usize) -> Result<Option<BytesMut>, Unread> {
         if size > MASK_LIMIT {
             return Err(Unframed::Long(u32::try_from(size).unwrap_or(u32::MAX)).into());
         }
         if self.input.len() < HEAD + size {
-            return Ok(());
+            return Ok(None);
         }
         let mut message = self.input.split_to(HEAD + size);
         message.advance(HEAD);
-        // Blots are as long as what they stand for.
-        let plain = frames::unzipped(&message, MASK_LIMIT)?;
-        let mut clean = scrub.push(&plain).to_vec();
-        clean.extend_from_slice(&scrub.finish());
-        frames::put(out, 0, &clean);
-        Ok(())
+        Ok(Some(message))
     }
+}
+
+/// Appends a message in which the credential is blotted out. Blots are as long as what they stand for.
+fn put_clean(out: &mut Vec<u8>, flags: u8, message: &[u8], scrub: &mut Scrub<'_>) {
+    let mut clean = scrub.push(message).to_vec();
+    clean.extend_from_slice(&scrub.finish());
+    frames::put(out, flags, &clean);
 }
 
 /// The compression that a head names, in lower case; several as they stand, which nobody knows.

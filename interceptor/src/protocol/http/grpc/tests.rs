@@ -10,8 +10,11 @@ use super::frames::{Frames, HEAD, Unframed};
 use super::wire::{self, Payload};
 use super::*;
 use crate::mask::{Config as MaskConfig, Detector, Masker, Rules, Transform, TreeMasker};
-use crate::policy::Obligations;
+use crate::policy::{ActionName, Command, Obligations};
+use crate::protocol::http::action::{self, Body};
 use crate::protocol::http::codec::{Field, Length};
+use crate::protocol::http::dialect::Asked;
+use crate::protocol::http::route::Routes;
 
 const SET: &[u8] = include_bytes!("testdata/shop.protoset");
 const CARD: &str = "4111 1111 1111 1111";
@@ -480,6 +483,105 @@ fn messages_of_answers_pass_one_by_one_however_they_come() {
             assert_eq!(answer(form, false, bytes, size), Err(why), "{form:?} {bytes:?}");
         }
     }
+}
+
+/// What a request with this first line, these fields and this body is.
+fn command(line: &str, fields: &[(&str, &str)], body: &[u8], schema: Option<&Arc<Schema>>) -> Command {
+    let (method, target) = line.split_once(' ').unwrap();
+    let head = RequestHead { method: method.into(), ..head(target, fields) };
+    let (location, body) = (Location::read(&head.target).unwrap(), Body::Whole(Bytes::copy_from_slice(body)));
+    let (target, routes): (Arc<str>, _) = ("shop".into(), Routes::default());
+    let called = Called::of(schema, &head, &location);
+    action::command(&Asked { target: &target, routes: &routes, head: &head, location: &location, body: &body, called })
+}
+
+fn is_opaque(command: &Command) -> bool {
+    command.actions.iter().any(|action| action.name == ActionName::HTTP_OPAQUE)
+}
+
+#[test]
+fn a_call_in_disguise_is_opaque_and_known_as_a_call() {
+    let usd = framed(&message(&[(1, text("USD")), (4, text("&currency=EUR&"))]));
+    let call = ("content-type", "application/grpc");
+    let known = command("POST /shop.Orders/Place", &[call], &framed(&message(&[(1, text("EUR"))])), Some(&SCHEMA));
+    assert!(!is_opaque(&known) && known.facts.http.as_ref().unwrap().grpc.is_some());
+    for line in [
+        "POST /shop.Orders/Place",
+        "POST /shop.Orders/Place?x=1",
+        "POST /shop.Orders/%50lace",
+        "GET /shop.Orders/Place",
+    ] {
+        for kind in [
+            "application/x-www-form-urlencoded",
+            "application/json",
+            "application/proto",
+            "application/connect+json",
+            "application/GRPC",
+            "",
+        ] {
+            for body in [&b""[..], b"{}", &usd, &framed(b"")] {
+                let command = command(line, &[("content-type", kind)], body, Some(&SCHEMA));
+                let grpc = command.facts.http.as_ref().unwrap().grpc.as_ref();
+                assert!(is_opaque(&command), "{line} {kind} {body:?}");
+                assert_eq!(grpc.map(|grpc| (&*grpc.service, &*grpc.method)), Some(("shop.Orders", "Place")), "{line}");
+            }
+        }
+    }
+    let empty = command("POST /shop.Orders/Place", &[call], b"", Some(&SCHEMA));
+    assert!(is_opaque(&empty), "it takes one message");
+    // Without a schema, bytes of a message are never a form.
+    for body in [&usd[..], &framed(b"")] {
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        assert!(is_opaque(&command("POST /shop.Orders/Place", &form, body, None)));
+    }
+}
+
+#[test]
+fn what_people_are_shown_of_a_message_is_a_line_a_value() {
+    let long = "x".repeat(1000);
+    let sent = message(&[(1, text("EUR\ncurrency=USD\u{202e}")), (8, text(&long))]);
+    let command =
+        command("POST /shop.Orders/Place", &[("content-type", "application/grpc")], &framed(&sent), Some(&SCHEMA));
+    let shown = String::from_utf8(command.parameters[1].value.clone().unwrap().to_vec()).unwrap();
+    assert!(shown.contains("currency=EUR\\ncurrency=USD\\u{202e}\n"), "{shown}");
+    assert!(shown.lines().all(|line| line.chars().count() < 330), "{shown}");
+    assert!(!shown.contains(&long) && shown.contains("more characters, which are not shown"), "{shown}");
+}
+
+#[test]
+fn only_one_piece_of_gzip_is_undone() {
+    let zipped = |text: &[u8]| {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut out, text).unwrap();
+        out.finish().unwrap()
+    };
+    assert_eq!(frames::unzipped(&zipped(b"one"), 3), Ok(b"one".to_vec()));
+    let (two, cut) = ([zipped(b"one"), zipped(b"two")].concat(), &zipped(b"one")[..15]);
+    for broken in [&two[..], cut, b"", &[zipped(b""), b"x".to_vec()].concat()] {
+        assert_eq!(frames::unzipped(broken, 100), Err(Unframed::Coding), "{broken:?}");
+    }
+    assert_eq!(frames::unzipped(&zipped(b"long"), 3), Err(Unframed::Coding));
+}
+
+#[test]
+fn a_status_in_a_head_says_nothing_in_words_and_nothing_else_does() {
+    let fields = |status: &[(&str, &str)]| {
+        let field = |(name, value): &(&str, &str)| Field::new(name, (*value).to_owned());
+        Fields(
+            [&[("content-type", "application/grpc"), ("customer-phone", "4917")], status]
+                .concat()
+                .iter()
+                .map(field)
+                .collect(),
+        )
+    };
+    let mut whole = fields(&[("grpc-status", "7"), ("grpc-message", "no"), ("grpc-status-details-bin", "AAAA")]);
+    conceal(&mut whole);
+    let names: Vec<&str> = whole.0.iter().map(|field| &*field.name).collect();
+    assert_eq!(names, ["content-type", "grpc-status"]);
+    let mut first = fields(&[]);
+    conceal(&mut first);
+    assert_eq!(first.0.len(), 2);
 }
 
 #[test]

@@ -88,6 +88,7 @@ impl<'a> Walker<'a> {
             let resource = self.table(relation);
             self.act(ActionName::SQL_SELECT, resource);
             let mut columns = self.columns_of(relation);
+            self.foreign_below(relation);
             if range.schemaname.is_empty() {
                 self.behind(relation, &mut columns);
             }
@@ -111,6 +112,7 @@ impl<'a> Walker<'a> {
             let resource = self.table(other);
             self.add(ActionName::SQL_SELECT, resource, Some("of the same name, further on the search path"), &[], None);
             let hidden = self.columns_of(other);
+            self.foreign_below(other);
             let list = columns.list.iter().map(|column| {
                 let same = hidden.list.iter().find(|other| other.name == column.name);
                 let tags = same.map_or_else(|| column.tags.clone(), |other| union(&column.tags, &other.tags));
@@ -180,6 +182,7 @@ impl<'a> Walker<'a> {
 
     /// Code that writing a table, or keeping it in order, can set off in the other tables of its tree.
     pub(super) fn code_of_tree(&mut self, relation: &Relation) {
+        self.foreign_below(relation);
         self.code_of(relation);
         let catalog = self.catalog();
         for other in catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid)) {
@@ -201,6 +204,16 @@ impl<'a> Walker<'a> {
         let catalog = self.catalog();
         let mut tree = catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid));
         relation.triggers || tree.any(|other| other.triggers)
+    }
+
+    /// Another server, or a program, answers for the foreign tables of a tree: what that does, nobody knows here.
+    pub(super) fn foreign_below(&mut self, relation: &Relation) {
+        let catalog = self.catalog();
+        let tree = catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid));
+        for foreign in tree.chain([relation]).filter(|other| other.kind == RelationKind::Foreign) {
+            let resource = self.table(foreign);
+            self.opaque_on(resource, "a foreign table: something beyond this database answers for it");
+        }
     }
 
     /// Code that reading or writing a table can set off unseen.

@@ -58,6 +58,9 @@ impl Walker<'_> {
         let resource = self.database();
         self.act(ActionName::SQL_MAINTAIN, resource);
         self.code_anywhere();
+        for relation in self.catalog().relations() {
+            self.foreign_below(relation);
+        }
         let all = self.scope.tags.all();
         self.saw(&all);
     }

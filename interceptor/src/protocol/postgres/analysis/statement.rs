@@ -547,6 +547,7 @@ impl Reader<'_, '_> {
             return Columns::unknown(walker.scope.tags.all());
         };
         let all = walker.columns_of(relation);
+        walker.foreign_below(relation);
         let named: Vec<&str> = copy.attlist.iter().filter_map(string).collect();
         let pick = |name: &&str| all.list.iter().find(|column| column.name.as_deref() == Some(*name)).cloned();
         let list: Vec<_> = if named.is_empty() { all.list.to_vec() } else { named.iter().filter_map(pick).collect() };
