@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use interceptor::testing::stage::{AGENT_UID, DATABASE, Script, Stage};
 use interceptor::testing::world::FAR4;
@@ -62,6 +62,10 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
     fill(&stage)?;
     add_agent(&stage)?;
     let routes = rivals::all(&stage, &arguments.routes)?;
+    // Before anything else has made the daemons larger.
+    let idle: Vec<usize> =
+        [1000, most_idle()].into_iter().filter(|count| is_wanted(arguments, &idle_name(*count))).collect();
+    let idle = if idle.is_empty() { Vec::new() } else { idle_rows(&stage, &routes, &idle)? };
     let mut rows = Vec::new();
     for (name, bench) in transactions(&stage)? {
         if is_wanted(arguments, &name) {
@@ -73,12 +77,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
             keep(&mut rows, name, transfer_row(&stage, &routes, name, &client, arguments.rounds.max(3)));
         }
     }
-    for count in [1000, most_idle()] {
-        let name = format!("{count} idle sessions");
-        if is_wanted(arguments, &name) {
-            keep(&mut rows, &name, idle_row(&stage, &routes, &name, count));
-        }
-    }
+    rows.extend(idle);
     Ok(rows)
 }
 
@@ -90,11 +89,12 @@ fn keep(rows: &mut Vec<Row>, name: &str, measured: Result<Row, Failure>) {
     }
 }
 
-/// As many idle sessions as the daemon has descriptors for: three each, and its own.
+/// As many idle sessions as the daemon has descriptors for: three each, and its own, those for namespaces and their questions
+/// among them.
 fn most_idle() -> usize {
     use nix::sys::resource::{Resource, getrlimit};
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
-    usize::try_from(descriptors.saturating_sub(2000) / 3).map_or(9500, |most| most.clamp(1, 9500))
+    usize::try_from(descriptors.saturating_sub(4000) / 3).map_or(10_000, |most| most.clamp(1, 10_000))
 }
 
 fn is_wanted(arguments: &Arguments, name: &str) -> bool {
@@ -230,32 +230,64 @@ fn own_client(stage: &Stage) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Memory of a proxy for each idle session. The server's own limit on connections is got around by a pgbouncer in
-/// transaction mode on the far side, whose own memory is the comparison.
-fn idle_row(stage: &Stage, routes: &[Route], name: &str, count: usize) -> Result<Row, Failure> {
-    let mut row = Row::new(name, Unit::KibPerSession);
+/// Sessions that are there before memory is measured: what a proxy sets up once is not the sessions'.
+const BEFORE: usize = 100;
+
+/// Memory of a proxy for each idle session: one crowd comes to the other, so that no memory is used again. The server's own
+/// limit on connections is got around by a pgbouncer in transaction mode on the far side, whose own memory is the comparison.
+fn idle_rows(stage: &Stage, routes: &[Route], counts: &[usize]) -> Result<Vec<Row>, Failure> {
+    let mut rows: Vec<Row> = counts.iter().map(|count| Row::new(&idle_name(*count), Unit::KibPerSession)).collect();
     let pool = rivals::pool(stage)?;
+    let mut seen = Vec::new();
     for route in rivals::to_pool(stage, &pool, routes)? {
-        let Some(pid) = route.pid() else { continue };
-        eprintln!("{name}: {}", route.name);
-        let before = private_kib(pid);
+        let Some(pid) = route.pid().filter(|pid| !seen.contains(pid)) else { continue };
+        seen.push(pid);
+        let mut crowds = vec![Crowd::open(stage, &route, BEFORE)?];
+        let (before, mut there) = (private_kib(pid), 0);
+        for (row, count) in rows.iter_mut().zip(counts) {
+            eprintln!("{}: {}", idle_name(*count), route.name);
+            crowds.push(Crowd::open(stage, &route, count - there)?);
+            there = *count;
+            #[expect(clippy::cast_precision_loss, reason = "a figure to be read")]
+            row.add(route.name, private_kib(pid).saturating_sub(before) as f64 / there as f64, None, None);
+        }
+        for crowd in crowds {
+            crowd.leave()?;
+        }
+    }
+    Ok(rows)
+}
+
+fn idle_name(count: usize) -> String {
+    format!("{count} idle sessions")
+}
+
+/// A client with idle sessions.
+struct Crowd {
+    client: Child,
+}
+
+impl Crowd {
+    fn open(stage: &Stage, route: &Route, count: usize) -> Result<Self, Failure> {
         let mut command = own_client(stage)?;
         command.args(["idle", &count.to_string()]);
-        let mut child = route.spawn(stage, command)?;
+        let mut client = route.spawn(stage, command)?;
         let mut line = String::new();
-        if let Some(stdout) = child.stdout.take() {
+        if let Some(stdout) = client.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
         }
-        let after = private_kib(pid);
-        drop(child.stdin.take());
-        if !line.starts_with("open") {
-            let output = child.wait_with_output()?;
-            let why = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(format!("{name} over {}: {why}\n{}", route.name, stage.log()).into());
+        if line.starts_with("open") {
+            return Ok(Self { client });
         }
-        child.wait()?;
-        #[expect(clippy::cast_precision_loss, reason = "a figure to be read")]
-        row.add(route.name, after.saturating_sub(before) as f64 / count as f64, None, None);
+        drop(client.stdin.take());
+        let output = client.wait_with_output()?;
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(format!("{count} idle sessions over {}: {why}\n{}", route.name, stage.log()).into())
     }
-    Ok(row)
+
+    fn leave(mut self) -> Result<(), Failure> {
+        drop(self.client.stdin.take());
+        self.client.wait()?;
+        Ok(())
+    }
 }

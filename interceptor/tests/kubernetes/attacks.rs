@@ -147,6 +147,10 @@ pub(crate) fn nothing_hidden_is_told(scene: &Scene) {
             assert!(told.starts_with("HTTP/"), "{arguments:?} {path}: {told}");
             assert!(!HIDDEN.iter().any(|hidden| told.contains(hidden)), "{arguments:?} {path}: {told}");
         }
+        for (arguments, path) in OWN {
+            let told = curl(scene, arguments, path);
+            assert!(told.contains("[masked:own]"), "{arguments:?} {path}: {told}");
+        }
         what_is_written_does_not_come_back(scene);
     });
     let told = curl(scene, &["--http2"], SECRET);
