@@ -35,8 +35,10 @@ const SNIFF_PAUSE: Duration = Duration::from_millis(5);
 const SNIFF_LONGEST_PAUSE: Duration = Duration::from_millis(320);
 /// How long an agent may take to ask for the session that there is no room for.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(3);
-/// Silence of a target after which it is asked whether it is there, how often it is asked again, and how many times.
-const KEEP_ALIVE: (u32, u32, u32) = (60, 10, 6);
+/// Times that a target is asked whether it is there before it counts as gone; each takes a twelfth of the time that it has.
+const KEEP_ALIVE: u32 = 6;
+/// Most seconds that the kernel waits before it asks.
+const KEEP_ALIVE_LONGEST: u32 = 32_767;
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -252,8 +254,11 @@ impl House {
             Err(_elapsed) => return Err(Failure::Agent(format!("the agent sent nothing for {patience:?}"))),
         }
         let live = enrolled.live();
-        let dial =
-            Tcp { destination: live.origin.destination, patience: Duration::from_secs(self.limits.dial_seconds) };
+        let dial = Tcp {
+            destination: live.origin.destination,
+            patience: Duration::from_secs(self.limits.dial_seconds),
+            lost_seconds: self.limits.lost_seconds,
+        };
         let rules = Arc::clone(&self.loaded.load().rules);
         let conn = Conn {
             agent: tls::Stream::Tcp(stream),
@@ -384,6 +389,8 @@ async fn sniff(stream: &TcpStream, protocol: &dyn crate::protocol::Protocol) -> 
 pub(super) struct Tcp {
     pub(super) destination: SocketAddr,
     pub(super) patience: Duration,
+    /// As [`super::registry::Limits::lost_seconds`] has it.
+    pub(super) lost_seconds: u32,
 }
 
 impl Tcp {
@@ -400,7 +407,7 @@ impl Dial for Tcp {
             let stream = connected.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
             let stream = stream.map_err(|error| dial_failed(&address.to_string(), &error))?;
             stream.set_nodelay(true)?;
-            keep_alive(&stream)?;
+            keep_alive(&stream, self.lost_seconds)?;
             Ok(tls::Stream::Tcp(stream))
         })
     }
@@ -412,13 +419,13 @@ impl Dial for Tcp {
 
 /// Has the kernel find out when a target is gone without a word, so that its sessions end. An agent is on this host: its
 /// end is always heard of.
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+fn keep_alive(stream: &TcpStream, seconds: u32) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
-    let (idle, interval, count) = KEEP_ALIVE;
+    let within = |seconds: u32| seconds.clamp(1, KEEP_ALIVE_LONGEST);
     setsockopt(stream, sockopt::KeepAlive, &true)?;
-    setsockopt(stream, sockopt::TcpKeepIdle, &idle)?;
-    setsockopt(stream, sockopt::TcpKeepInterval, &interval)?;
-    setsockopt(stream, sockopt::TcpKeepCount, &count)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &within(seconds / 2))?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &within(seconds / (2 * KEEP_ALIVE)))?;
+    setsockopt(stream, sockopt::TcpKeepCount, &KEEP_ALIVE)?;
     Ok(())
 }
 

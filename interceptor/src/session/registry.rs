@@ -47,6 +47,8 @@ pub struct Limits {
     pub stalled_seconds: u64,
     /// Seconds that a connection to a target may take.
     pub dial_seconds: u64,
+    /// Seconds, roughly, after which a target that says nothing, not even to the kernel, counts as gone.
+    pub lost_seconds: u32,
     /// Seconds that sessions have to end when the daemon stops.
     pub drain_seconds: u64,
     /// Threads that serve sessions; 0 is one for every two processors.
@@ -68,6 +70,7 @@ impl Limits {
             ("handshake_seconds", self.handshake_seconds),
             ("stalled_seconds", self.stalled_seconds),
             ("dial_seconds", self.dial_seconds),
+            ("lost_seconds", self.lost_seconds.into()),
         ];
         let no_time = |(name, value)| (value == 0).then(|| format!("{name} = 0 leaves no time at all"));
         faults.extend(seconds.into_iter().filter_map(no_time));
@@ -88,6 +91,7 @@ impl Default for Limits {
             handshake_seconds: 30,
             stalled_seconds: 600,
             dial_seconds: 10,
+            lost_seconds: 120,
             drain_seconds: 30,
             workers: 0,
         }

@@ -144,9 +144,9 @@ impl BoundTarget {
             .map_err(|error| format!("{}: {error}", host.name))?;
         let destination = found.next().ok_or_else(|| format!("{} has no address", host.name))?;
         let lease = self.credential.lease().await.map_err(|error| error.to_string())?;
-        let patience = Duration::from_secs(Limits::default().dial_seconds);
+        let Limits { dial_seconds, lost_seconds, .. } = Limits::default();
         Ok((
-            Arc::new(Tcp { destination, patience }),
+            Arc::new(Tcp { destination, patience: Duration::from_secs(dial_seconds), lost_seconds }),
             Login { user: lease.user, password: lease.password, session: lease.session },
         ))
     }

@@ -282,6 +282,23 @@ impl World {
         Sniffer::start(self.far.try_clone()?)
     }
 
+    /// Cuts the wire to the servers: nothing arrives any more, and nobody is told.
+    ///
+    /// # Errors
+    /// When `ip` refuses.
+    pub fn cut(&self) -> io::Result<()> {
+        ip(&self.far, "link set far down\n")
+    }
+
+    /// Mends it.
+    ///
+    /// # Errors
+    /// When `ip` refuses.
+    pub fn mend(&self) -> io::Result<()> {
+        // Addresses of IPv6 went with it.
+        ip(&self.far, &format!("link set far up\naddr add {FAR6}/64 dev far nodad\n"))
+    }
+
     /// Whether an address is the servers'.
     #[must_use]
     pub fn is_far(address: IpAddr) -> bool {

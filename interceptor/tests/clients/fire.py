@@ -13,6 +13,7 @@ half          a query, and the half that is written closed; prints what comes
 bulk N MIB    N sessions that each send all but the last byte of a Bind; prints how each stands
 names N       N prepared statements with long names; prints the SQLSTATE at the bound, or how many there were
 portals N     N portals of 65,535 NULLs; prints the same
+lost          a session that asks nothing for as long as it lasts; prints `open`, then how it ends
 unread        asks for much and reads nothing until it is told
 """
 
@@ -305,6 +306,13 @@ def unread():
     stream.sendall(frame(b"Q", b"SELECT repeat('x', 1000) FROM generate_series(1, 1000000)\0"))
     print("asked", flush=True)
     sys.stdin.readline()
+
+
+def lost():
+    stream = session()
+    print("open", flush=True)
+    stream.settimeout(90)
+    print(ending(stream), flush=True)
 
 
 def main():

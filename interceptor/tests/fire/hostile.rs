@@ -1,7 +1,9 @@
 //! One agent that breaks every rule: messages without end, lengths that lie, pipelines that nobody reads, names by the ten
 //! thousand, halves of connections.
 
-use super::scene::{psql_ok, recorded, stage};
+use interceptor::testing::stage::Script;
+
+use super::scene::{psql_ok, recorded, stage, stage_with};
 use super::watch::{Attack, Watch, attack, fire, served};
 
 /// Messages of a pipeline that nobody reads.
@@ -85,5 +87,19 @@ fn half_a_connection_is_answered_and_what_is_not_read_costs_nobody_else() {
     watch.within(&stage, "8 agents that do not read", 100);
     psql_ok(&stage, &["SELECT count(*) FROM scratch"]);
     drop(unread);
+    watch.recovered(&stage);
+}
+
+#[test]
+fn a_target_that_is_gone_without_a_word_is_found_out() {
+    let script = Script { configuration: "[limits]\nlost_seconds = 12\n".to_owned(), ..Script::default() };
+    let stage = stage_with(&script);
+    let watch = Watch::new(&stage);
+    let mut lost = Attack::start(&stage, "lost", fire(&stage, &["lost"]));
+    assert_eq!(lost.line(0, 30), "open");
+    stage.world.cut().unwrap();
+    assert_eq!(lost.line(1, 60), "08006");
+    lost.finish();
+    stage.world.mend().unwrap();
     watch.recovered(&stage);
 }
