@@ -10,6 +10,7 @@ pub mod forks;
 pub mod issuer;
 pub mod manager;
 pub mod masks;
+pub mod patience;
 pub mod postgres;
 pub mod proxy;
 pub mod stage;

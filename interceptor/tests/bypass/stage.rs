@@ -20,15 +20,8 @@ use super::row::{By, Level, Site};
 pub(crate) const AGENT: u32 = 1000;
 /// How long a program may take to say its next line.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How many times as long things may take: on emulated machines.
-const SLOWNESS: &str = "INTERCEPTOR_TEST_PATIENCE";
+pub(crate) use interceptor::testing::patience::patience;
 
-/// A time that suits a quick machine, for this one.
-pub(crate) fn patience(quick: Duration) -> Duration {
-    static SLOWNESS_HERE: OnceLock<u32> = OnceLock::new();
-    let slowness = || std::env::var(SLOWNESS).ok().and_then(|times| times.parse().ok()).unwrap_or(1);
-    quick * *SLOWNESS_HERE.get_or_init(slowness)
-}
 const FAR: &str = include_str!("far.py");
 const CONFIGURATION: &str = "interceptor.toml";
 const PROGRAMS: [(&str, &str, &[&str]); 3] = [

@@ -7,7 +7,7 @@ use super::parrot::{PORT, Parrot};
 use super::scene::{operate, psql_fails, psql_ok, recorded, stage, stage_with, wait_for};
 use super::watch::{Attack, Watch, fire, fire_at, gone, served, sessions};
 
-/// Sessions at once; fewer where the system gives the daemon fewer descriptors.
+/// Sessions at once; fewer where the system gives the daemon fewer descriptors (in a guest of `cargo xtask vm`, nobody does).
 const CROWD: usize = 10_000;
 
 /// Descriptors of a session in the daemon, and those that it keeps for itself: also for network namespaces of agents' own,

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+use interceptor::testing::patience::slowness;
 use interceptor::testing::stage::{DATABASE, HOST, Script, Stage};
 use interceptor::testing::world::Place;
 use serde_json::Value;
@@ -97,7 +98,7 @@ pub(super) fn recorded(stage: &Stage) -> String {
 
 /// Asks again and again until there is an answer.
 pub(super) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..400 {
+    for _ in 0..400 * slowness() {
         if let Some(answer) = ask() {
             return answer;
         }

@@ -82,6 +82,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "demo", short: false, seconds: 900 },
     Suite { name: "launch", short: false, seconds: 1800 },
     Suite { name: "bypass", short: true, seconds: 5400 },
+    Suite { name: "crowd", short: false, seconds: 3600 },
     Suite { name: "upgrade", short: false, seconds: 600 },
     Suite { name: "reboot", short: false, seconds: 600 },
     Suite { name: "remove", short: false, seconds: 600 },

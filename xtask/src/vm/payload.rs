@@ -13,7 +13,9 @@ use crate::run::{root, run as execute, run_in, say};
 use crate::test;
 
 /// Test programs that run in guests.
-const TESTS: &[&str] = &["bypass", "launch"];
+const TESTS: &[&str] = &["bypass", "launch", "fire"];
+/// Programs of their agents, in Python.
+const CLIENTS: &[&str] = &["raw.py", "fire.py"];
 
 /// What every guest gets.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub(super) struct Payload {
 pub(super) fn build(release: bool, rows: &str) -> Result<Payload> {
     let place = folder().join("payload");
     let _old = fs::remove_dir_all(&place);
-    for part in ["bin", "suites", "policies"] {
+    for part in ["bin", "suites", "policies", "clients"] {
         fs::create_dir_all(place.join(part))?;
     }
     say("building the package");
@@ -40,6 +42,9 @@ pub(super) fn build(release: bool, rows: &str) -> Result<Payload> {
     copy(&root().join("vm-tests"), &place, "py")?;
     copy(&root().join("vm-tests/suites"), &place.join("suites"), "py")?;
     copy(&root().join("policies"), &place.join("policies"), "cedar")?;
+    for name in CLIENTS {
+        fs::copy(root().join("interceptor/tests/clients").join(name), place.join("clients").join(name))?;
+    }
     fs::write(place.join("checkout"), root().display().to_string())?;
     fs::write(place.join("rows"), rows)?;
     let disk = folder().join("payload.img");
