@@ -19,6 +19,8 @@ pub mod format;
 pub mod key;
 mod known;
 pub mod merkle;
+mod pack;
+mod queue;
 pub mod reader;
 mod recorder;
 mod scan;

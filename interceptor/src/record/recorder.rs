@@ -1,6 +1,6 @@
 //! The handle through which everything is recorded, and the thread behind it.
 //!
-//! Owns the queue (bounded in entries and bytes), grouping many events into one write, who writes (an appender itself
+//! Owns the queue's bounds (in entries and bytes; `queue` has its order), grouping many events into one write, who writes (an appender itself
 //! where that is quick, else the thread), and what happens when writing fails: the appends of that write fail, later
 //! ones fail at once, and the thread tries until it can write again. Events that nobody waits for are kept meanwhile, in
 //! order; they may stay in memory for `TICK`, and are lost where the daemon is killed then. Does not promise that a
@@ -19,6 +19,8 @@ use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot, watch};
 
 use super::event::Event;
 use super::format;
+use super::pack::Packer;
+use super::queue::{Ack, Job, Queue, What};
 use super::sink::{Files, Sink};
 use super::spool::Spool;
 use super::{Config, Fsync, OpenError, RecordError};
@@ -63,8 +65,9 @@ impl Recorder {
         };
         if let Some(event) = recovered {
             let (session, time) = (SessionId::NONE, clock.now());
-            worker.pending.push_back(Job { session, time, event: Some(event), ack: None, cost: 0 });
+            worker.pending.push_back(Job { session, time, what: What::Event(event), ack: None, cost: 0 });
         }
+        let packer = Packer::new().map_err(OpenError::io("cannot compress for", &config.spool))?;
         let shared = Arc::new(Shared {
             worker: Mutex::new(worker),
             queue: Mutex::new(Queue::default()),
@@ -79,7 +82,7 @@ impl Recorder {
             frames,
             last: AtomicI64::new(0),
         });
-        let run = Thread { shared: Arc::clone(&shared), report };
+        let run = Thread { shared: Arc::clone(&shared), report, packer };
         thread::Builder::new()
             .name("recorder".into())
             .spawn(move || run.run())
@@ -135,7 +138,7 @@ impl Recorder {
             Err(TryAcquireError::NoPermits) => return Err(RecordError::Full),
             Err(TryAcquireError::Closed) => return Err(RecordError::Closed),
         }
-        self.push(session, Some(event), None, cost)
+        self.push(session, What::Event(event), None, cost)
     }
 
     /// Waits until all that was queued before is in the file, signed, and forced to the disk.
@@ -144,7 +147,7 @@ impl Recorder {
     /// When that failed.
     pub async fn flush(&self) -> Result<(), RecordError> {
         let (ack, written) = oneshot::channel();
-        self.push(SessionId::NONE, None, Some(ack), 0)?;
+        self.push(SessionId::NONE, What::Flush, Some(ack), 0)?;
         written.await.map_err(|_| RecordError::Closed)?.map(|_| ())
     }
 
@@ -169,7 +172,7 @@ impl Recorder {
         let bytes = usize::try_from(shared.queue_bytes).unwrap_or(0);
         Health {
             frames: shared.frames.load(Ordering::Relaxed),
-            queued_entries: shared.queue.lock().jobs.len(),
+            queued_entries: shared.queue.lock().len(),
             queued_bytes: bytes.saturating_sub(shared.permits.available_permits()),
             failing: shared.failing.load(Ordering::Acquire).then(|| Arc::clone(&shared.failure.lock())),
         }
@@ -202,22 +205,22 @@ impl Recorder {
                 }
             }
         }
-        self.push(session, Some(event), ack, cost)
+        self.push(session, What::Event(event), ack, cost)
     }
 
-    fn push(&self, session: SessionId, event: Option<Event>, ack: Option<Ack>, cost: u32) -> Result<(), RecordError> {
+    fn push(&self, session: SessionId, what: What, ack: Option<Ack>, cost: u32) -> Result<(), RecordError> {
         let shared = &self.handle.shared;
-        let job = Job { session, time: self.handle.clock.now(), event, ack, cost };
+        let job = Job { session, time: self.handle.clock.now(), what, ack, cost };
         let mut queue = shared.queue.lock();
         if queue.closed {
             return Err(RecordError::Closed);
         }
-        let waited_for = job.ack.is_some() && job.event.is_some();
-        queue.jobs.push_back(job);
-        // What somebody waits for is written by `write_here`, or by whoever writes at that time.
-        queue.waited_for |= waited_for;
-        let soon = queue.ticking && queue.jobs.len() < WAKE_ENTRIES && cost < WAKE_COST;
-        if !soon && !waited_for {
+        let (asked, waited_for) = (job.ack.is_some(), job.is_waited_for());
+        let light = queue.push(job);
+        // What somebody waits for is written by `write_here`, or by whoever writes at that time, where it is light.
+        let here = light && waited_for;
+        let soon = !asked && queue.ticking && queue.len() < WAKE_ENTRIES && cost < WAKE_COST;
+        if !soon && !here {
             shared.wake(&mut queue);
         }
         Ok(())
@@ -263,8 +266,6 @@ const SPINS: usize = 100;
 const RETRY: Duration = Duration::from_millis(200);
 /// Attempts that closing makes on a spool that cannot be written.
 const CLOSING_ATTEMPTS: u32 = 5;
-
-type Ack = oneshot::Sender<Result<u64, RecordError>>;
 
 struct Handle {
     shared: Arc<Shared>,
@@ -347,7 +348,8 @@ impl Shared {
         time: Timestamp,
         event: Event,
     ) -> Result<Result<u64, RecordError>, Event> {
-        if wants_signature(&event) || u64::try_from(event.weight()).unwrap_or(u64::MAX) > HERE_COST {
+        let heavy = u64::try_from(event.weight()).unwrap_or(u64::MAX) > HERE_COST;
+        if heavy || wants_signature(&event) || self.queue.lock().is_behind(session) {
             return Err(event);
         }
         let Some(mut worker) = self.lock_soon() else { return Err(event) };
@@ -356,7 +358,7 @@ impl Shared {
             self.wake(&mut self.queue.lock());
             return Err(event);
         }
-        worker.pending.push_back(Job { session, time, event: Some(event), ack: None, cost: 0 });
+        worker.pending.push_back(Job { session, time, what: What::Event(event), ack: None, cost: 0 });
         let number = worker.write_last(self);
         drop(worker);
         if self.queue.lock().waited_for {
@@ -397,29 +399,6 @@ impl Shared {
     }
 }
 
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    /// Whether the thread sleeps.
-    waiting: bool,
-    /// Whether it wakes up by itself soon.
-    ticking: bool,
-    /// Whether there is something to do for it at once.
-    woken: bool,
-    /// Whether somebody waits for one of the jobs.
-    waited_for: bool,
-    closed: bool,
-}
-
-struct Job {
-    session: SessionId,
-    time: Timestamp,
-    /// None for a flush.
-    event: Option<Event>,
-    ack: Option<Ack>,
-    cost: u32,
-}
-
 /// A time in which nothing can be written.
 struct Outage {
     reason: Arc<str>,
@@ -431,16 +410,20 @@ struct Outage {
 struct Thread {
     shared: Arc<Shared>,
     report: watch::Sender<Option<Result<(), Arc<str>>>>,
+    packer: Packer,
 }
 
 impl Thread {
-    fn run(self) {
+    fn run(mut self) {
         let (mut idle, mut failing) = (IDLE_TICKS, false);
         loop {
             self.wait(idle < IDLE_TICKS, failing);
+            // Made ready beside whoever writes meanwhile.
+            let mut heavy = self.shared.queue.lock().take_heavy();
+            heavy.iter_mut().for_each(|job| job.prepare(&mut self.packer));
             let mut worker = self.shared.worker.lock();
             let before = worker.spool.frames();
-            if worker.turn(&self.shared) {
+            if worker.turn(&self.shared, heavy) {
                 let outcome = worker.outage.as_ref().map_or(Ok(()), |outage| Err(Arc::clone(&outage.reason)));
                 // Whoever waits for the end may open the spool again at once.
                 worker.spool.unlock();
@@ -455,7 +438,7 @@ impl Thread {
 
     fn wait(&self, ticking: bool, failing: bool) {
         let mut queue = self.shared.queue.lock();
-        let work = queue.woken || queue.waited_for || (!ticking && !queue.jobs.is_empty());
+        let work = queue.woken || queue.waited_for || (!ticking && queue.len() > 0);
         // While nothing can be written, being woken is no reason to try before it is time to.
         if !work || failing {
             (queue.waiting, queue.ticking) = (true, ticking);
@@ -474,10 +457,7 @@ impl Thread {
 impl Drop for Thread {
     fn drop(&mut self) {
         self.shared.permits.close();
-        let mut queue = self.shared.queue.lock();
-        queue.closed = true;
-        queue.jobs.clear();
-        drop(queue);
+        self.shared.queue.lock().close();
         self.shared.worker.lock().pending.clear();
     }
 }
@@ -500,9 +480,9 @@ struct Worker {
 }
 
 impl Worker {
-    /// Does what there is to do. True when the recorder is closed and nothing is left.
-    fn turn(&mut self, shared: &Shared) -> bool {
-        let closed = self.take(shared);
+    /// Does what there is to do, with what is ready of what was heavy. True when the recorder is closed and nothing is left.
+    fn turn(&mut self, shared: &Shared, heavy: Vec<Job>) -> bool {
+        let closed = self.take_all(shared, heavy);
         if self.outage.is_some() && !self.heal(shared, closed) {
             self.refuse(shared);
             self.attempts = self.attempts.saturating_add(u32::from(closed));
@@ -561,7 +541,11 @@ impl Worker {
         }
         let cost: u64 = self.pending.iter().map(|job| u64::from(job.cost)).sum();
         // A flush, and the end of a session, want a signature.
-        let sign = self.pending.iter().any(|job| job.event.as_ref().is_none_or(wants_signature));
+        let sign = self.pending.iter().any(|job| match &job.what {
+            What::Flush => true,
+            What::Event(event) => wants_signature(event),
+            What::Packed(_) => false,
+        });
         if sign || self.pending.len() > HERE_ENTRIES || cost > HERE_COST {
             return false;
         }
@@ -573,16 +557,20 @@ impl Worker {
         std::mem::take(&mut self.here)
     }
 
-    /// Takes all that is queued. True once the recorder is closed.
+    /// Takes what is light. True once the recorder is closed.
     fn take(&mut self, shared: &Shared) -> bool {
         let mut queue = shared.queue.lock();
-        queue.waited_for = false;
-        if self.pending.is_empty() {
-            std::mem::swap(&mut self.pending, &mut queue.jobs);
-        } else {
-            self.pending.append(&mut queue.jobs);
-        }
+        queue.take_light(&mut self.pending);
         queue.closed
+    }
+
+    /// Takes what is light, and then what was heavy. True once the recorder is closed and there is nothing else.
+    fn take_all(&mut self, shared: &Shared, heavy: Vec<Job>) -> bool {
+        let mut queue = shared.queue.lock();
+        queue.take_light(&mut self.pending);
+        queue.handed_over(&heavy);
+        self.pending.extend(heavy);
+        queue.closed && queue.is_empty()
     }
 
     /// Stages jobs up to the bound of a group, writes them, and tells who waits. Gives the number of the last of them that
@@ -596,12 +584,13 @@ impl Worker {
         self.numbers.clear();
         let (mut sync, mut checkpoint) = (self.fsync, false);
         for job in &self.pending {
-            let number = match &job.event {
-                None => {
+            let number = match &job.what {
+                What::Flush => {
                     (sync, checkpoint) = (true, true);
                     Ok(self.spool.frames())
                 }
-                Some(event) => {
+                What::Packed(payload) => Ok(self.spool.stage_ready(job.session, job.time, payload.as_slice())),
+                What::Event(event) => {
                     checkpoint |= wants_signature(event);
                     // Bounded by `admit`, an event always fits; were one not to, its absence is put on record.
                     self.spool

@@ -17,6 +17,7 @@ use super::format::{self, Entry, FormatError, Header, Kind};
 use super::key::{PublicKey, SigningKey};
 use super::known::KnownActions;
 use super::merkle::{Hash, Tree};
+use super::pack::{Packer, Payload};
 use super::scan::{Scan, Step};
 use super::sink::{self, Sink};
 use super::{Config, OpenError};
@@ -39,9 +40,7 @@ pub(super) struct Spool {
     staged: State,
     buffer: Vec<u8>,
     known: KnownActions,
-    payload: Vec<u8>,
-    packed: Vec<u8>,
-    compressor: zstd::bulk::Compressor<'static>,
+    packer: Packer,
     space_checked: Option<Duration>,
     since_space_check: u64,
     checkpointed: Duration,
@@ -81,7 +80,7 @@ impl Spool {
                 (found.segment, found.length, found.state, event)
             }
         };
-        let compressor = zstd::bulk::Compressor::new(LEVEL).map_err(OpenError::io("cannot compress for", directory))?;
+        let packer = Packer::new().map_err(OpenError::io("cannot compress for", directory))?;
         let checkpointed = clock.monotonic();
         let spool = Self {
             sink,
@@ -96,9 +95,7 @@ impl Spool {
             staged: state,
             buffer: Vec::with_capacity(64 << 10),
             known: KnownActions::default(),
-            payload: Vec::new(),
-            packed: Vec::new(),
-            compressor,
+            packer,
             space_checked: None,
             since_space_check: 0,
             checkpointed,
@@ -111,25 +108,13 @@ impl Spool {
 
     /// Adds an event to what the next commit writes. Gives the frame's number.
     pub(super) fn stage(&mut self, session: SessionId, time: Timestamp, event: &Event) -> Result<u64, FormatError> {
-        self.known.encode(event, &mut self.payload)?;
-        let unpacked = u32::try_from(self.payload.len()).map_err(|_| FormatError::Payload)?;
-        let packed = self.payload.len() >= PACK_FROM && self.pack();
-        let sequence = self.staged.tree.size();
-        let entry = Entry {
-            kind: Kind::Frame,
-            packed,
-            index: self.staged.index,
-            sequence,
-            session,
-            time,
-            unpacked,
-            payload: if packed { &self.packed } else { &self.payload },
-        };
-        let leaf = entry.encode(&mut self.buffer, &mut self.staged.chain);
-        self.staged.tree.push(leaf);
-        self.staged.index = self.staged.index.saturating_add(1);
-        self.staged.unsigned = true;
-        Ok(sequence)
+        let payload = self.packer.pack(|out| self.known.encode(event, out))?;
+        Ok(self.staged.put(&mut self.buffer, session, time, payload))
+    }
+
+    /// The same for one whose payload is ready.
+    pub(super) fn stage_ready(&mut self, session: SessionId, time: Timestamp, payload: Payload<&[u8]>) -> u64 {
+        self.staged.put(&mut self.buffer, session, time, payload)
     }
 
     /// Adds a checkpoint over all that is staged, where there is anything new to sign.
@@ -287,13 +272,6 @@ impl Spool {
         self.since_space_check = 0;
         Ok(())
     }
-
-    fn pack(&mut self) -> bool {
-        self.packed.clear();
-        self.packed.reserve(zstd::zstd_safe::compress_bound(self.payload.len()));
-        let packed = self.compressor.compress_to_buffer(&self.payload, &mut self.packed);
-        packed.is_ok() && self.packed.len() < self.payload.len()
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -309,6 +287,26 @@ impl State {
     fn begin(header: &[u8], tree: Tree) -> Self {
         let chain = header.last_chunk().copied().unwrap_or_default();
         Self { chain, tree, index: 0, unsigned: false }
+    }
+
+    /// Appends a frame. Gives its number.
+    fn put(&mut self, out: &mut Vec<u8>, session: SessionId, time: Timestamp, payload: Payload<&[u8]>) -> u64 {
+        let sequence = self.tree.size();
+        let entry = Entry {
+            kind: Kind::Frame,
+            packed: payload.packed,
+            index: self.index,
+            sequence,
+            session,
+            time,
+            unpacked: payload.unpacked,
+            payload: payload.bytes,
+        };
+        let leaf = entry.encode(out, &mut self.chain);
+        self.tree.push(leaf);
+        self.index = self.index.saturating_add(1);
+        self.unsigned = true;
+        sequence
     }
 
     fn copy_from(&mut self, other: &Self) {
@@ -455,11 +453,6 @@ fn len64(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
-/// One of zstd's fast levels: a recording is read far less often than it is written, and compressing it was the largest
-/// part of what a large result costs.
-const LEVEL: i32 = -3;
-/// Shorter payloads gain little from compression, and cost as much time as all the rest of a frame.
-const PACK_FROM: usize = 2048;
 /// Most entries of a segment.
 const MAX_INDEX: u32 = 1 << 30;
 const KEEP_CAPACITY: usize = 8 << 20;
