@@ -31,6 +31,8 @@ mod row;
 mod run;
 #[path = "bypass/stage.rs"]
 mod stage;
+#[path = "bypass/tampering.rs"]
+mod tampering;
 #[path = "bypass/tcp.rs"]
 mod tcp;
 #[path = "bypass/udp.rs"]
@@ -44,7 +46,8 @@ mod tests {
     use super::run::{self, Line};
     use super::stage::{Stage, attempt};
     use super::{
-        descriptors, families, inbound, local, multicast, namespaces, options, processes, tcp, udp, unattended,
+        descriptors, families, inbound, local, multicast, namespaces, options, processes, tampering, tcp, udp,
+        unattended,
     };
 
     /// Path of the document, which is then written.
@@ -66,6 +69,7 @@ mod tests {
             ("Local sockets and helpers", local::rows()),
             ("Namespaces and cgroups", namespaces::rows()),
             ("Processes", processes::rows()),
+            ("The daemon itself", tampering::rows()),
             ("While no daemon runs", unattended::rows()),
         ]
     }

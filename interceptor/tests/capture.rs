@@ -11,7 +11,8 @@ mod tests {
 
     use interceptor::capture::dns::Fate;
     use interceptor::capture::{
-        Capture, CaptureError, Config, KernelEvent, Listener, Origin, Refusal, Resolver, cgroup, uninstall,
+        Capture, CaptureError, Config, KernelEvent, Listener, Origin, Refusal, Resolver, Scope, Verdict, cgroup, probe,
+        uninstall,
     };
     use interceptor::testing::answering::{self, Answering};
     use interceptor::testing::world::{self, FAR4, FAR6, Place, World};
@@ -385,6 +386,45 @@ out(sorted(heard))"#
             forger.kill().unwrap();
             forger.wait().unwrap();
         }
+        daemon.kill();
+    }
+
+    /// As Cilium has its own: shared, above what is governed.
+    #[test]
+    fn programs_of_others_above_are_named_and_change_nothing() {
+        const ATTACH: &str = r#"
+def permits(kind, attach, directory, name):
+    code = struct.pack('=BBhiBBhi', 0xb7, 0, 0, 1, 0x95, 0, 0, 0)
+    buffer, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b'GPL')
+    load = struct.pack('=IIQQ', kind, 2, ctypes.addressof(buffer), ctypes.addressof(licence)) + bytes(24) + name + struct.pack('=II', 0, attach)
+    program = call(libc.syscall, 321, 5, ctypes.create_string_buffer(load, 128), 72)
+    where = os.open(directory, os.O_RDONLY)
+    call(libc.syscall, 321, 8, struct.pack('=IIII', where, program, attach, 2), 16)
+"#;
+        let world = world();
+        let config = config(&world);
+        let agents = cgroup::mount().unwrap().join(world.agents_cgroup().trim_start_matches('/'));
+        let above = agents.parent().unwrap().display();
+        let attach = |name: &str, kind, hook| {
+            let name = format!("b'{name}'.ljust(16, b'\\0')");
+            let code = format!("{ATTACH}\npermits({kind}, {hook}, '{above}', {name})\nout('attached')");
+            assert_eq!(run(&world, Place::Outside, None, &code), "attached");
+        };
+        let found = || {
+            let scope = Scope { capture: Some(&config), spool: None };
+            probe(scope).into_iter().find(|found| found.name == "programs of others").unwrap()
+        };
+        attach("cil_sock4_conne", 18, 10);
+        let first = found();
+        assert!(first.verdict == Verdict::Weak && first.detail.contains("cil_sock4_conne"), "{first:?}");
+        assert!(first.detail.contains("Cilium's") && first.cost.contains("after them"), "{first:?}");
+        // Beside it, before and after the daemon's.
+        let daemon = Daemon::start(&world, &config);
+        attach("theirs", 8, 1);
+        let second = found();
+        assert!(second.detail.contains("theirs") && second.detail.contains("cil_sock4_conne"), "{second:?}");
+        let told = agent(&world, "out(record(FAR4, 7000))");
+        assert_eq!(told["record"]["destination"], "10.99.0.2:7000");
         daemon.kill();
     }
 

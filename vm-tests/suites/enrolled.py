@@ -66,6 +66,7 @@ def run(guest):
     sessions = guest.interceptor("recordings", "export", "--format", "jsonl")
     guest.check("its sessions are on record as enrolled", '"level":"enrolled"' in sessions.out, sessions.out[-2000:])
     never_free(guest)
+    fenced(guest, program)
     root = UNIT.with_name("rooted.service")
     root.write_text("[Service]\nExecStart=/bin/sleep 1000\n")
     guest.must(["systemctl", "daemon-reload"])
@@ -80,6 +81,45 @@ def run(guest):
     UNIT.unlink()
     root.unlink()
     guest.must(["systemctl", "daemon-reload"])
+
+
+def fenced(guest, program):
+    """Units that systemd keeps from addresses by programs of its own."""
+    deny = f"[Service]\nUser={AGENT}\nIPAddressDeny=any\n"
+    # Governed by itself, such a unit has no room for ours: the daemon would not start, and doctor says so before.
+    alone = UNIT.with_name("fenced.service")
+    alone.write_text(f"{deny}ExecStart=/bin/sleep 1000\n")
+    guest.must(["systemctl", "daemon-reload"])
+    guest.must(["systemctl", "start", "fenced.service"])
+    config = pathlib.Path("/run/fenced.toml")
+    config.write_text('[capture]\ncgroups = ["/system.slice/fenced.service"]\nresolver = "none"\n')
+    told = guest.interceptor("doctor", "--for", config)
+    guest.say(told.out)
+    named = all(words in told.out for words in ["sd_fw_egress", "systemd's", "fenced.service", "IPAddressDeny="])
+    guest.check("doctor names systemd's program, the unit, and what to do", told.code == 1 and named, told)
+    started = guest.run(["interceptor", "--config", config, "prepare"])
+    guest.check("nor is it governed: the error names them", started.code != 0 and "fenced.service" in started.out, started)
+    guest.must(["systemctl", "stop", "fenced.service"])
+    alone.unlink()
+    config.unlink()
+    # In a governed slice it is enrolled, with the one address that it needs.
+    billing = UNIT.read_text()
+    UNIT.write_text(billing.replace("[Service]\n", "[Service]\nIPAddressDeny=any\n"))
+    guest.must(["systemctl", "daemon-reload"])
+    found = start(guest)
+    guest.check("kept from all addresses it reaches nothing", "Ada Lovelace" not in found["read"], found["read"])
+    told = guest.interceptor("doctor", "--for", "/etc/interceptor/interceptor.toml")
+    named = all(words in told.out for words in ["sd_fw_egress", "billing.service", "IPAddressAllow=localhost"])
+    guest.check("doctor says why", named, told)
+    written = guest.interceptor("enroll", "--yes", "billing.service")
+    guest.check("enroll adds the loopback", "+ IPAddressAllow=localhost" in written.out, written)
+    found = start(guest)
+    guest.check("then it reads", "Ada Lovelace" in found["read"], found["read"])
+    guest.check("once, too", "nothing to change" in guest.interceptor("enroll", "--yes", "billing.service").out)
+    UNIT.write_text(billing)
+    guest.must(["systemctl", "daemon-reload"])
+    guest.must(["interceptor", "enroll", "--yes", "billing.service"])
+    start(guest)
 
 
 def never_free(guest):

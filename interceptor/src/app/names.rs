@@ -88,7 +88,7 @@ async fn record(house: &House, line: Line<Question, Option<Origin>>) {
 
 fn told((name, kind, fate): Question, asker: Option<Origin>, count: u64) -> Event {
     let (cgroup, pid) = (asker.as_ref().map(|asker| asker.cgroup), asker.as_ref().map(|asker| asker.pid));
-    if fate == Fate::PassedOn {
+    if matches!(fate, Fate::PassedOn | Fate::Again) {
         tracing::debug!(%name, kind, count, cgroup, pid, "a name was asked for");
     } else {
         tracing::warn!(%name, kind, count, cgroup, pid, why = fate.as_str(), "a name was not looked up for an agent");

@@ -19,7 +19,8 @@ pub(super) struct Rate {
 /// What may still be spent.
 #[derive(Debug)]
 pub(super) struct Budget {
-    rate: Rate,
+    a_second: f64,
+    most: f64,
     left: f64,
     since: Instant,
 }
@@ -27,27 +28,37 @@ pub(super) struct Budget {
 impl Budget {
     /// A full one.
     pub(super) fn new(rate: Rate, now: Instant) -> Self {
-        Self { rate, left: f64::from(rate.burst), since: now }
+        Self::hourly(f64::from(rate.average) * 3600.0, f64::from(rate.burst), now)
+    }
+
+    /// A full one, of what is refilled slowly.
+    pub(super) fn hourly(an_hour: f64, burst: f64, now: Instant) -> Self {
+        Self { a_second: an_hour / 3600.0, most: burst, left: burst, since: now }
     }
 
     /// Spends one, where there is one.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        let enough = self.left >= 1.0;
-        self.left -= if enough { 1.0 } else { 0.0 };
+        let enough = self.left(now) >= 1.0;
+        self.spend(if enough { 1.0 } else { 0.0 });
         enough
+    }
+
+    /// What may be spent now.
+    pub(super) fn left(&mut self, now: Instant) -> f64 {
+        let refilled = now.saturating_duration_since(self.since).as_secs_f64() * self.a_second;
+        self.left = (self.left + refilled).min(self.most);
+        self.since = now;
+        self.left
+    }
+
+    /// Spends that much, of which there is enough.
+    pub(super) fn spend(&mut self, amount: f64) {
+        self.left -= amount;
     }
 
     /// Whether nothing of it is spent: a new one would be the same.
     pub(super) fn is_whole(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        self.left >= f64::from(self.rate.burst)
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let refilled = now.saturating_duration_since(self.since).as_secs_f64() * f64::from(self.rate.average);
-        self.left = (self.left + refilled).min(f64::from(self.rate.burst));
-        self.since = now;
+        self.left(now) >= self.most
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the operator says about capture, and the checks that need no kernel.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub(super) const MAX_CGROUPS: usize = 256;
 /// Network namespaces that may be configured at most: each takes descriptors.
 pub(super) const MAX_NAMESPACES: usize = 4096;
+/// What `dns_label_bytes` may be: room for one name at least, and a bound.
+const LABEL_BYTES: RangeInclusive<u32> = 256..=1 << 20;
 /// Where `resolver = "system"` looks.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Bytes of resolv.conf that are read.
@@ -43,6 +46,9 @@ pub struct Config {
     pub resolver: Resolver,
     /// Names that agents may look up beside those of targets: `api.example`, or `*.corp.example` for all below it.
     pub dns_names: Vec<String>,
+    /// Bytes that a cgroup can say in an hour by names that only a wildcard of `dns_names` covers, and twice that at once: a
+    /// name that it has not asked for before counts with its labels and two bytes more, one that it has with two.
+    pub dns_label_bytes: u32,
     /// The resolver that the relay forwards to, where that is another one.
     pub dns_upstream: Option<SocketAddr>,
     /// Network namespaces of agents' own (containers) that the daemon listens in at most; 0: in none, connects there are
@@ -66,6 +72,7 @@ impl Default for Config {
             dns_port: 15_053,
             resolver: Resolver::System,
             dns_names: Vec::new(),
+            dns_label_bytes: 8192,
             dns_upstream: None,
             namespaces: 256,
             namespaces_socket: PathBuf::from("/run/interceptor-namespaces.sock"),
@@ -109,6 +116,10 @@ impl Config {
         }
         for name in self.dns_names.iter().filter(|name| !is_name(name.strip_prefix("*.").unwrap_or(name))) {
             faults.push(format!("dns_names: `{name}` is no name; write api.example, or *.corp.example"));
+        }
+        if !LABEL_BYTES.contains(&self.dns_label_bytes) {
+            let (least, most) = (LABEL_BYTES.start(), LABEL_BYTES.end());
+            faults.push(format!("dns_label_bytes: {} is not between {least} and {most}", self.dns_label_bytes));
         }
         if !self.pin_directory.is_absolute() {
             faults.push(format!("pin_directory: `{}` is not absolute", self.pin_directory.display()));
@@ -286,6 +297,14 @@ mod tests {
         let many = (0..=MAX_CGROUPS).map(|number| format!("/a{number}")).collect();
         let many = Config { cgroups: many, ..Config::default() };
         assert_eq!(many.faults().len(), 1);
+    }
+
+    #[test]
+    fn what_names_may_say_is_bounded() {
+        for (bytes, faults) in [(0, 1), (255, 1), (256, 0), (1 << 20, 0), (u32::MAX, 1)] {
+            let config = Config { dns_label_bytes: bytes, ..Config::default() };
+            assert_eq!(config.faults().len(), faults, "{bytes}");
+        }
     }
 
     #[test]

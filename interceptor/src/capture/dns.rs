@@ -3,15 +3,19 @@
 //! The kernel sends what agents address to their resolver here. A question about a name that is covered is asked anew, from
 //! a socket of its own: a random source port and id, connected, so that only the resolver can answer. All other names do
 //! not exist. So names carry nothing out: what the resolver sees are names that the operator has written, and how often.
-//! Bounded in size, number, rate and time (`room.rs`). Addresses in answers lead to the target that the name is of
-//! ([`Names::learned`]).
+//! Where he has written a wildcard, agents make names up: what they can say by that is bounded in bytes (`labels.rs`). What
+//! is asked again is answered from memory for as long as the answer holds (`answers.rs`). Bounded in size, number, rate and
+//! time (`room.rs`). Addresses in answers lead to the target that the name is of ([`Names::learned`]).
 //!
 //! Who asks is what the kernel recorded when the question left the agent's socket: a question that nobody of the governed
 //! has sent is refused.
 //!
 //! Not promised: DNS over TCP (that is a connection, and captured as one); secrecy of queries. When an agent asks, and for
-//! which of the names that it may ask for, is told to the resolver.
+//! which of the names that it may ask for, is told to the resolver, once for each time that an answer holds: of names that
+//! are written out, and whose answers do not hold, 100 choices a second.
 
+mod answers;
+mod labels;
 mod query;
 mod room;
 
@@ -28,6 +32,8 @@ use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use self::answers::Answers;
+use self::labels::Labels;
 use self::query::{Code, Query, addresses};
 pub use self::room::MAX_IN_FLIGHT;
 use self::room::{Room, Shares};
@@ -89,6 +95,12 @@ pub enum Fate {
     Kind,
     /// Too many questions.
     Limited,
+    /// Answered as before, without asking the resolver.
+    Again,
+    /// Only a wildcard covers the name, and it is no name that people give.
+    Wordy,
+    /// Only a wildcard covers the name, and enough was said in such names.
+    Spent,
     /// Nobody who is governed has asked.
     Unknown,
 }
@@ -102,6 +114,9 @@ impl Fate {
             Self::Uncovered => "not covered",
             Self::Kind => "not of that type",
             Self::Limited => "too many",
+            Self::Again => "answered as before",
+            Self::Wordy => "too long, or too many labels, below a wildcard",
+            Self::Spent => "too much said in names below wildcards",
             Self::Unknown => "asked by nobody who is known",
         }
     }
@@ -133,6 +148,8 @@ struct Common {
     search: Vec<String>,
     askers: OnceLock<Box<dyn Askers>>,
     shares: Arc<Shares>,
+    labels: Labels,
+    answers: Answers,
 }
 
 impl Likeness {
@@ -145,6 +162,8 @@ impl Likeness {
             search: config.search(),
             askers: OnceLock::new(),
             shares: Arc::default(),
+            labels: Labels::new(config.dns_label_bytes),
+            answers: Answers::default(),
         }))
     }
 
@@ -299,25 +318,36 @@ impl Relay {
             return refuse(Code::Refused).await;
         }
         let asker = socket.local_addr().ok().and_then(|relay| self.asker(client, relay));
-        let (fate, target) = self.judge(&query, names.as_ref(), asker.as_ref());
+        let cover = self.cover(&query, names.as_ref());
+        let (fate, known) = self.judge(&query, cover, asker.as_ref());
         let cgroup = asker.as_ref().map_or(0, |asker| asker.cgroup);
         names.asked(Asked { asker, name: query.name.clone(), kind: query.kind, fate });
         match fate {
             Fate::Uncovered => return refuse(Code::NoName).await,
             Fate::Kind => return refuse(Code::NoData).await,
-            Fate::Unknown => return refuse(Code::Refused).await,
+            Fate::Unknown | Fate::Wordy | Fate::Spent => return refuse(Code::Refused).await,
             Fate::Limited => return,
-            Fate::PassedOn => {}
+            Fate::Again | Fate::PassedOn => {}
+        }
+        if let Some(known) = known {
+            // As a refusal: what is lost is asked for again.
+            let _lost = socket.send_to(&query.restored(known), client).await;
+            return;
         }
         // No room: the client asks again.
         let Some(seat) = self.room.take(&self.common.0.shares, cgroup) else { return };
-        let (socket, upstream, names) = (Arc::clone(socket), self.common.0.upstream, Arc::clone(names));
+        let target = match cover {
+            Some(Cover::Target(name)) => Some(name.to_owned()),
+            Some(Cover::Written | Cover::Below(_)) | None => None,
+        };
+        let (socket, common, names) = (Arc::clone(socket), Arc::clone(&self.common.0), Arc::clone(names));
         tokio::spawn(async move {
-            match timeout(ANSWER_TIME, ask(upstream, &query)).await {
+            match timeout(ANSWER_TIME, ask(common.upstream, &query)).await {
                 Ok(Ok(answer)) => {
                     if let Some(target) = target {
                         names.learned(&target, &addresses(&answer));
                     }
+                    common.answers.keep(cgroup, &query, &answer, Instant::now());
                     // A client that is gone is no fault.
                     let _lost = socket.send_to(&query.restored(answer), client).await;
                 }
@@ -339,30 +369,53 @@ impl Relay {
         }
     }
 
-    /// What becomes of a question, and the name of the target's that it is about.
-    fn judge(&self, query: &Query, names: &dyn Names, asker: Option<&Origin>) -> (Fate, Option<String>) {
-        let Common { search, allowed, shares, .. } = &*self.common.0;
-        let Some(asker) = asker else { return (Fate::Unknown, None) };
+    /// What covers a name; nothing where it may not be asked for.
+    fn cover<'a>(&self, query: &'a Query, names: &dyn Names) -> Option<Cover<'a>> {
+        let Common { search, allowed, .. } = &*self.common.0;
+        let name = query.name.as_str();
         // A short name is asked for with each of the search domains, too.
-        let suffixes = search.iter().filter_map(|suffix| query.name.strip_suffix(suffix.as_str())?.strip_suffix('.'));
-        let target = std::iter::once(query.name.as_str()).chain(suffixes).find(|name| names.covers(name));
-        let is_allowed = || allowed.iter().any(|pattern| matches(pattern, &query.name));
-        let fate = match () {
-            () if target.is_none() && !is_allowed() => Fate::Uncovered,
-            () if !KINDS.contains(&query.kind) => Fate::Kind,
-            () if !shares.spend(asker.cgroup, Instant::now()) => Fate::Limited,
-            () => Fate::PassedOn,
+        let suffixes = search.iter().filter_map(|suffix| name.strip_suffix(suffix.as_str())?.strip_suffix('.'));
+        if let Some(target) = std::iter::once(name).chain(suffixes).find(|name| names.covers(name)) {
+            return Some(Cover::Target(target));
+        }
+        if allowed.iter().any(|written| written == name) {
+            return Some(Cover::Written);
+        }
+        let below = allowed.iter().filter_map(|pattern| labels::below(pattern, name));
+        below.min_by_key(|labels| labels.len()).map(Cover::Below)
+    }
+
+    /// What becomes of a question, and the answer where that is known.
+    fn judge(&self, query: &Query, cover: Option<Cover<'_>>, asker: Option<&Origin>) -> (Fate, Option<Vec<u8>>) {
+        let Common { shares, labels, answers, .. } = &*self.common.0;
+        let (Some(asker), now) = (asker, Instant::now()) else { return (Fate::Unknown, None) };
+        let cgroup = asker.cgroup;
+        match cover {
+            None => return (Fate::Uncovered, None),
+            _ if !KINDS.contains(&query.kind) => return (Fate::Kind, None),
+            Some(Cover::Below(below)) if !labels::are_plain(below) => return (Fate::Wordy, None),
+            _ if !shares.spend(cgroup, now) => return (Fate::Limited, None),
+            Some(_) => {}
+        }
+        let known = answers.find(cgroup, query, now);
+        let fate = match cover {
+            _ if known.is_some() => Fate::Again,
+            Some(Cover::Below(below)) if !labels.spend(cgroup, &query.name, below, now) => Fate::Spent,
+            _ => Fate::PassedOn,
         };
-        (fate, target.map(str::to_owned))
+        (fate, known)
     }
 }
 
-/// Whether a name is the pattern's, or below it where that begins with `*.`.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.strip_prefix("*.") {
-        Some(parent) => name.strip_suffix(parent).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
-        None => pattern == name,
-    }
+/// Why a name may be asked for.
+#[derive(Clone, Copy, Debug)]
+enum Cover<'a> {
+    /// It is one of a target's, this one.
+    Target(&'a str),
+    /// The operator has written it.
+    Written,
+    /// It is below a name that the operator has written, with these labels more.
+    Below(&'a str),
 }
 
 type Sockets = (Arc<UdpSocket>, Option<Arc<UdpSocket>>);
@@ -423,192 +476,4 @@ impl Names for AnyName {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use parking_lot::Mutex;
-
-    /// Answers type A only, with a number of its own.
-    fn query(id: u16, flags: u8, name: &str, kind: u8) -> Vec<u8> {
-        let mut bytes = id.to_be_bytes().to_vec();
-        bytes.extend([flags, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-        for label in name.split('.') {
-            bytes.push(u8::try_from(label.len()).unwrap());
-            bytes.extend(label.as_bytes());
-        }
-        bytes.extend([0, 0, kind, 0, 1]);
-        bytes
-    }
-
-    /// Targets at `db` and `db.internal`.
-    #[derive(Debug, Default)]
-    struct Two {
-        asked: Mutex<Vec<Asked>>,
-        learned: Mutex<Vec<(String, IpAddr)>>,
-    }
-
-    impl Names for Two {
-        fn covers(&self, name: &str) -> bool {
-            matches!(name, "db" | "db.internal")
-        }
-
-        fn asked(&self, question: Asked) {
-            self.asked.lock().push(question);
-        }
-
-        fn learned(&self, name: &str, addresses: &[(IpAddr, Duration)]) {
-            self.learned.lock().extend(addresses.iter().map(|(address, _)| (name.to_owned(), *address)));
-        }
-    }
-
-    /// Each client is an agent in a cgroup of its own, which has the number of its port; without an address, nobody.
-    #[derive(Debug)]
-    struct ByPort;
-
-    impl Askers for ByPort {
-        fn of(&self, _netns: u64, client: SocketAddr, relay: SocketAddr) -> Result<Option<Origin>, MapError> {
-            let origin = Origin {
-                destination: relay,
-                pid: 7,
-                tid: 7,
-                uid: 1000,
-                gid: 1000,
-                cgroup: client.port().into(),
-                current_cgroup: client.port().into(),
-                start_boottime: 0,
-                netns: 1,
-                socket: 1,
-                comm: "agent".to_owned(),
-            };
-            Ok((client.ip() == Ipv4Addr::LOCALHOST).then_some(origin))
-        }
-    }
-
-    async fn relay(upstream: &UdpSocket, names: Arc<dyn Names>) -> UdpSocket {
-        let config = Config {
-            dns_port: 0,
-            resolver: super::super::Resolver::At("192.0.2.1:53".parse().unwrap()),
-            dns_upstream: Some(upstream.local_addr().unwrap()),
-            dns_names: vec!["api.example".into(), "*.corp.example".into()],
-            ..Config::default()
-        };
-        let mut relay = Relay::bind(&config).unwrap().unwrap();
-        Arc::get_mut(&mut relay.common.0).unwrap().search = vec!["lan.example".into()];
-        relay.common.0.askers.set(Box::new(ByPort)).unwrap();
-        let client = from(Ipv4Addr::LOCALHOST, relay.port()).await;
-        tokio::spawn(async move { relay.run(names).await });
-        client
-    }
-
-    async fn from(address: Ipv4Addr, relay: u16) -> UdpSocket {
-        let client = UdpSocket::bind((address, 0)).await.unwrap();
-        client.connect(("127.0.0.1", relay)).await.unwrap();
-        client
-    }
-
-    #[tokio::test]
-    async fn who_asks_is_told_and_what_nobody_asks_is_refused() {
-        let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let names = Arc::new(Two::default());
-        let client = relay(&upstream, Arc::clone(&names) as Arc<dyn Names>).await;
-        let stranger = from(Ipv4Addr::new(127, 0, 0, 2), client.peer_addr().unwrap().port()).await;
-        let mut buffer = [0; 600];
-        stranger.send(&query(5, 1, "db", 1)).await.unwrap();
-        stranger.recv(&mut buffer).await.unwrap();
-        assert_eq!((&buffer[..2], buffer[3] & 0x0f), (&[0, 5][..], 5));
-        client.send(&query(6, 1, "db", 1)).await.unwrap();
-        upstream.recv(&mut buffer).await.unwrap();
-        let asked = names.asked.lock();
-        let told: Vec<_> = asked.iter().map(|asked| (asked.fate, asked.asker.as_ref().map(|who| who.cgroup))).collect();
-        let own = client.local_addr().unwrap().port().into();
-        assert_eq!(told, [(Fate::Unknown, None), (Fate::PassedOn, Some(own))]);
-    }
-
-    #[tokio::test]
-    async fn answers_come_back_and_strays_do_not() {
-        let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let names = Arc::new(Two::default());
-        let client = relay(&upstream, Arc::clone(&names) as Arc<dyn Names>).await;
-        client.send(&query(7, 1, "DB.internal", 1)).await.unwrap();
-        let mut buffer = [0; 600];
-        let (length, from) = upstream.recv_from(&mut buffer).await.unwrap();
-        let id = u16::from_be_bytes([buffer[0], buffer[1]]);
-        assert_eq!(buffer.get(..length).unwrap(), query(id, 1, "db.internal", 1));
-        upstream.send_to(&query(id.wrapping_add(1), 0x81, "db.internal", 1), from).await.unwrap();
-        upstream.send_to(&query(id, 0x81, "evil.internal", 1), from).await.unwrap();
-        upstream.send_to(&query(id, 0x01, "db.internal", 1), from).await.unwrap();
-        let mut right = query(id, 0x81, "db.internal", 1);
-        right[7] = 1;
-        right.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 0, 7]);
-        upstream.send_to(&right, from).await.unwrap();
-        let length = client.recv(&mut buffer).await.unwrap();
-        let mut expected = query(7, 0x81, "DB.internal", 1);
-        expected[7] = 1;
-        assert_eq!(buffer.get(..expected.len()).unwrap(), expected);
-        assert_eq!(length, right.len());
-        assert_eq!(*names.learned.lock(), [("db.internal".to_owned(), "10.0.0.7".parse().unwrap())]);
-    }
-
-    #[tokio::test]
-    async fn names_that_nobody_covers_do_not_exist_and_reach_no_resolver() {
-        let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let names = Arc::new(Two::default());
-        let client = relay(&upstream, Arc::clone(&names) as Arc<dyn Names>).await;
-        let mut buffer = [0; 600];
-        for (name, kind, code) in [
-            ("c2VjcmV0.evil.example", 1, 3),
-            ("db.internal.evil.example", 1, 3),
-            ("xdb.internal", 1, 3),
-            ("corp.example", 1, 3),
-            ("db.internal", 16, 0),
-            ("db.internal", 10, 0),
-            ("db.internal", 255, 0),
-        ] {
-            client.send(&query(3, 1, name, kind)).await.unwrap();
-            let length = client.recv(&mut buffer).await.unwrap();
-            assert_eq!((buffer[3] & 0x0f, &buffer[6..8]), (code, &[0, 0][..]), "{name} {kind}");
-            assert_eq!(length, query(3, 1, name, kind).len());
-        }
-        assert_eq!(names.asked.lock().len(), 7);
-        for allowed in ["db", "db.lan.example", "api.example", "x.y.corp.example"] {
-            client.send(&query(4, 1, allowed, 1)).await.unwrap();
-            let length = upstream.recv(&mut buffer).await.unwrap();
-            assert_eq!(buffer.get(2..length), query(4, 1, allowed, 1).get(2..), "{allowed}");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_no_lookup_never_reaches_the_resolver() {
-        let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let client = relay(&upstream, Arc::new(AnyName)).await;
-        let long = query(1, 1, &vec!["a".repeat(63); 20].join("."), 1);
-        assert!(long.len() > MAX_QUERY);
-        for dropped in [b"short".to_vec(), query(2, 0x81, "answer", 1), long] {
-            client.send(&dropped).await.unwrap();
-        }
-        client.send(&query(3, 5 << 3, "update", 1)).await.unwrap();
-        let mut buffer = [0; 600];
-        client.recv(&mut buffer).await.unwrap();
-        assert_eq!((&buffer[..2], buffer[3] & 0x0f), (&[0, 3][..], 5));
-        client.send(&query(4, 1, "lookup", 1)).await.unwrap();
-        let length = upstream.recv(&mut buffer).await.unwrap();
-        assert_eq!(buffer.get(2..length), query(4, 1, "lookup", 1).get(2..));
-    }
-
-    #[tokio::test]
-    async fn one_agent_cannot_use_up_what_others_may_ask() {
-        let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let client = relay(&upstream, Arc::new(AnyName)).await;
-        let (mut arrived, mut buffer) = (0, [0; 600]);
-        for id in 0..200 {
-            client.send(&query(id, 1, "a", 1)).await.unwrap();
-            // One at a time, so that no socket buffer is what bounds them.
-            if timeout(Duration::from_millis(20), upstream.recv(&mut buffer)).await.is_ok() {
-                arrived += 1;
-            }
-        }
-        assert_eq!(arrived, room::CGROUP_IN_FLIGHT);
-        let other = from(Ipv4Addr::LOCALHOST, client.peer_addr().unwrap().port()).await;
-        other.send(&query(1, 1, "a", 1)).await.unwrap();
-        timeout(ANSWER_TIME, upstream.recv(&mut buffer)).await.unwrap().unwrap();
-    }
-}
+mod tests;

@@ -22,7 +22,7 @@ pub struct Unit {
 
 impl Unit {
     /// Properties that [`Unit::read`] needs.
-    pub const PROPERTIES: &str = "LoadState,User,DynamicUser,TriggeredBy,Delegate,AmbientCapabilities,RuntimeDirectory,ExecCondition,Environment";
+    pub const PROPERTIES: &str = "LoadState,User,DynamicUser,TriggeredBy,Delegate,AmbientCapabilities,RuntimeDirectory,ExecCondition,Environment,IPAddressDeny";
 
     /// Reads what `systemctl show` printed.
     #[must_use]
@@ -92,6 +92,12 @@ pub fn tokens<'a>(
 /// What a unit asks before it starts.
 const GOVERNED: &str = "governs --unit";
 
+/// For a unit that is kept from addresses.
+const LOOPBACK: &str = "\
+# The unit denies itself addresses (IPAddressDeny=). interceptor is at the loopback, and decides about what lies behind it.
+IPAddressAllow=localhost
+";
+
 /// What a unit sees beside its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sight<'a> {
@@ -114,6 +120,8 @@ pub fn text(unit: &Unit, capture: &capture::Config, program: &str, sight: Sight<
     for path in own.chain(sight.keep.iter().cloned()) {
         binds.push_str(&format!("BindPaths=-{}\n", path.display()));
     }
+    // systemd's program for that drops what goes to the daemon as well.
+    let loopback = if unit.get("IPAddressDeny").trim().is_empty() { "" } else { LOOPBACK };
     let set = unit.get("Environment");
     let is_set = |name: &str| set.split_whitespace().any(|word| word.trim_matches('"').split('=').next() == Some(name));
     for (name, path) in sight.environment.iter().filter(|(name, _)| !is_set(name)) {
@@ -130,7 +138,7 @@ After=interceptor.service
 # Governed: every connection goes to interceptor. Where it is not, the unit does not start.
 Slice={slice}
 ExecCondition=+{program} {GOVERNED}
-# No privilege, and no way to one.
+{loopback}# No privilege, and no way to one.
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 AmbientCapabilities=
@@ -247,7 +255,10 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
-        assert!(text.contains("~ptrace pidfd_getfd"));
+        assert!(text.contains("~ptrace pidfd_getfd") && !text.contains("IPAddressAllow"));
+        let fenced = Unit::read("billing.service", &format!("{GOOD}IPAddressDeny=::/0 0.0.0.0/0\n"));
+        let fenced = super::text(&fenced, &governed, "x", sight).unwrap();
+        assert!(fenced.lines().any(|line| line == "IPAddressAllow=localhost"), "{fenced}");
         assert!(super::text(&unit, &config(&["/plain"]), "x", Sight::default()).is_err());
     }
 

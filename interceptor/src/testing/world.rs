@@ -279,7 +279,15 @@ impl World {
     /// # Errors
     /// When the socket cannot be made.
     pub fn sniff(&self) -> io::Result<Sniffer> {
-        Sniffer::start(self.far.try_clone()?)
+        Sniffer::start(self.far.try_clone()?, None)
+    }
+
+    /// As [`World::sniff`], without what goes to this port: where the daemon itself has business there.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn sniff_beside(&self, port: u16) -> io::Result<Sniffer> {
+        Sniffer::start(self.far.try_clone()?, Some(port))
     }
 
     /// Cuts the wire to the servers: nothing arrives any more, and nobody is told.

@@ -55,6 +55,11 @@ fn others() -> Vec<Row> {
             .launched(NO_FAMILY)
             .may_be_absent(),
         Row::untried("AF_VSOCK: a connection", "it would reach the host of this machine", SECCOMP),
+        Row::python("AF_SMC, which becomes TCP", SMC)
+            .captured("10.99.0.2:7000")
+            .modules(family(43, 0))
+            .launched(NO_FAMILY)
+            .may_be_absent(),
         Row::python(
             "AF_NETLINK for routes: a socket",
             "s = socket.socket(16, RAW, 0)\ns.bind((0, 0))\nreturn s.fileno()",
@@ -80,6 +85,11 @@ fn others() -> Vec<Row> {
             .may_be_absent(),
     ]
 }
+
+const SMC: &str = "
+s = socket.socket(43, TCP, 0)
+call(libc.connect, s.fileno(), address4(FAR4, 7000), 16)
+return said(s)";
 
 /// The kernel itself says of the internet's families that they make no pairs.
 const PAIRS: &str = "

@@ -84,13 +84,34 @@ fn devices() -> Vec<Row> {
 }
 
 fn daemons() -> Vec<Row> {
+    let daemon = |name, body| {
+        Row::python(name, body)
+            .open(HIDDEN)
+            .modules(Refusal::LocalSocket)
+            .launched(Expected::Errno(libc::ENOENT))
+            .may_be_absent()
+    };
     vec![
+        daemon("D-Bus: the host's message bus lets it in", DBUS),
+        daemon("the host's cache of names (nscd) lets it in", "return reached('/run/nscd/socket') and 'let in'"),
+        daemon(
+            "the host's resolver (systemd-resolved, by varlink) lets it in",
+            "return reached('/run/systemd/resolve/io.systemd.Resolve') and 'let in'",
+        ),
         Row::untried(
-            "docker.sock, D-Bus and `systemd-run --user`, ssh-agent",
+            "docker.sock, `systemd-run --user`, ssh-agent",
             "no such daemons here; as the relays above",
             HIDDEN,
         ),
-        Row::untried("cron and at", "no such daemons here", "no_new_privs: what hands over their jobs is set-group-id"),
+        Row::python("cron: a job", CRON)
+            .open("no_new_privs: what hands over its jobs is set-group-id")
+            .launched(Expected::Errno(EPERM))
+            .may_be_absent(),
+        Row::untried(
+            "at: a job",
+            "no such daemon here; as cron",
+            "no_new_privs: what hands over its jobs is set-user-id",
+        ),
         Row::untried(
             "request_key(2): a helper of the kernel's asks the resolver",
             "it would act in the host's own namespaces",
@@ -107,6 +128,18 @@ fn daemons() -> Vec<Row> {
 }
 
 const HIDDEN: &str = "empty /run, /tmp and /var/tmp; lsm unix_stream_connect, unix_may_send";
+
+const DBUS: &str = "
+s = reached('/run/dbus/system_bus_socket')
+s.sendall(b'\\0AUTH EXTERNAL ' + str(os.getuid()).encode().hex().encode() + b'\\r\\n')
+return s.recv(100)[:2] == b'OK' and 'let in'";
+
+/// Taken back at once.
+const CRON: &str = "
+tab = '/usr/bin/crontab'
+if not os.path.exists(tab): raise OSError(errno.ENOENT, '')
+if subprocess.run([tab, '-'], input=b'0 0 1 1 * true\\n', stderr=subprocess.DEVNULL).returncode: raise OSError(errno.EPERM, '')
+return subprocess.run([tab, '-r']).returncode == 0 and 'taken'";
 
 const LISTENS: &str = "
 if os.path.exists(ELSEWHERE + '/own'): os.remove(ELSEWHERE + '/own')

@@ -101,6 +101,23 @@ fn others() -> Vec<Row> {
         Row::python("setns into the servers' namespace, unprivileged", ENTER)
             .kernel(libc::EACCES)
             .launched(Expected::Errno(libc::EACCES)),
+        Row::python("nsenter into the servers' namespace", "return within([DIR + '/raw', 'connect'], '-n')")
+            .by(By::Root)
+            .errno(libc::ECONNREFUSED, Refusal::NoListener)
+            .closed_by("C, E")
+            .modules(Refusal::Process),
+        Row::python(
+            "nsenter into the servers' namespace, unprivileged",
+            "return within([DIR + '/raw', 'connect'], '-n')",
+        )
+        .kernel(EPERM)
+        .launched(Expected::Errno(EPERM)),
+        Row::python(
+            "nsenter into all namespaces of the servers, unprivileged",
+            "return within([DIR + '/raw', 'connect'], '-a')",
+        )
+        .kernel(EPERM)
+        .launched(Expected::Errno(EPERM)),
     ]
 }
 
@@ -200,7 +217,8 @@ fn allowed(level: Level) -> Played {
 
 fn exclusive(_level: Level) -> Played {
     let stage = Stage::open(Site::Four);
-    assert_eq!(stage.python(Place::Outside, By::Root, EXCLUSIVE)["ok"], "attached");
+    let held = stage.python(Place::Outside, By::Root, "return permits(8, 1, CGROUPS + '/agents', 0)");
+    assert_eq!(held["ok"], "attached");
     started(stage, "for itself")
 }
 
@@ -344,16 +362,6 @@ try: return talk(FAR4, limit=0.5)
 finally:
     subprocess.run(['nft', 'delete table ip t'])
     open(routed, 'w').write('0')";
-
-/// A program that permits everything, attached so that no other may be.
-const EXCLUSIVE: &str = "
-code = struct.pack('=BBhiBBhi', 0xb7, 0, 0, 1, 0x95, 0, 0, 0)
-code_buffer, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b'GPL')
-load = ctypes.create_string_buffer(struct.pack('=IIQQ', 8, 2, ctypes.addressof(code_buffer), ctypes.addressof(licence)) + bytes(40) + struct.pack('=II', 0, 1), 128)
-program = call(libc.syscall, 321, 5, load, 72)
-directory = os.open(CGROUPS + '/agents', os.O_RDONLY)
-call(libc.syscall, 321, 8, struct.pack('=IIII', directory, program, 1, 0), 16)
-return 'attached'";
 
 const DETACH: &str = "
 root = DIR + '/bpf/interceptor/links/'

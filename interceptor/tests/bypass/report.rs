@@ -103,10 +103,50 @@ pub(crate) fn document(lines: &[(&'static str, Vec<Line>)]) -> String {
     format!(
         "# Ways round the capture\n\nLinux {release}: {all} attempts. Adopted: {closed} come to nothing, **{open} are open**, \
          {absent} need what this kernel or host does\nnot have, {untried} were not tried. Launched: {launched} of them were \
-         tried as well, **{open_launched} are open**.\n{INTRODUCTION}{}",
+         tried as well, **{open_launched} are open**.\n{INTRODUCTION}{}{}",
+        left_open(lines, &release, &others),
         rows(lines, &others)
     )
 }
+
+/// What works somewhere, and there to whom.
+fn left_open(table: &Themes, release: &str, others: &[(String, Kernel)]) -> String {
+    let lines = || table.iter().flat_map(|(_, lines)| lines);
+    let bare = if lines().any(|line| line.row.closed_by == "L") { "" } else { ", without L" };
+    let mut text = format!("\n## What stays open\n\n{STAYS_OPEN}\n| attempt | Linux {release}{bare} |");
+    others.iter().for_each(|(title, _)| text.push_str(&format!(" {title} |")));
+    let _ = write!(text, "\n|---|---|{}\n", "---|".repeat(others.len()));
+    for line in lines() {
+        let name = attempt(line);
+        let here = to_whom(&line.result, line.launched.as_deref());
+        let there = others.iter().map(|(_, kernel)| {
+            let found = kernel.rows.get(&name);
+            found.map_or("not tried", |(adopted, launched)| to_whom(adopted, launched.as_deref()))
+        });
+        let cells: Vec<&str> = std::iter::once(here).chain(there).collect();
+        if cells.iter().any(|cell| cell.starts_with("open")) {
+            let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
+        }
+    }
+    text
+}
+
+/// To whom an attempt is open, by what came of it.
+fn to_whom(adopted: &str, launched: Option<&str>) -> &'static str {
+    let is_open = |result: &str| result.starts_with("**open");
+    match (is_open(adopted), launched.is_some_and(is_open)) {
+        (true, true) => "open to both",
+        (true, false) => "open to adopted",
+        (false, true) => "open to launched",
+        (false, false) if adopted.starts_with(ABSENT) => ABSENT,
+        (false, false) => "closed",
+    }
+}
+
+const STAYS_OPEN: &str = "\
+Every attempt that works on some kernel below, at some level. All others come to nothing wherever they were tried: a packet of one \
+of them,\nor a result other than the table's, fails the test. [Guarantees](guarantees.md) says what that adds up to.
+";
 
 fn attempt(line: &Line) -> String {
     let by = match line.row.by {

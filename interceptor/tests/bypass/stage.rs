@@ -85,6 +85,9 @@ impl Stage {
     /// Starts a program in a place.
     pub(crate) fn start(&self, place: Place<'_>, by: By, mut command: Command) -> Process {
         command.env("BYPASS_DIR", self.world.directory()).env("BYPASS_FAR", self.far.id().to_string());
+        if let Some(daemon) = &self.daemon {
+            command.env("BYPASS_DAEMON", daemon.id().to_string());
+        }
         command.env("BYPASS_CGROUPS", cgroup_root(&self.world)).env("BYPASS_ELSEWHERE", &self.elsewhere[0]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let uid = (by == By::User).then_some(AGENT);
@@ -238,9 +241,13 @@ fn build() -> PathBuf {
     let mut go = Command::new("go");
     go.args(["build", "-o"]).arg(directory.join("static")).arg(&source).env("CGO_ENABLED", "0");
     go.env("GOCACHE", cache.canonicalize().unwrap()).env("GO111MODULE", "off").env("GOFLAGS", "");
-    if !go.status().is_ok_and(|status| status.success()) {
-        eprintln!("no Go: the static program is left out");
-        let _absent = std::fs::remove_file(directory.join("static"));
+    match go.status() {
+        Ok(built) => assert!(built.success(), "static.go does not compile"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("no Go: the static program is left out");
+            let _absent = std::fs::remove_file(directory.join("static"));
+        }
+        Err(error) => panic!("go: {error}"),
     }
     directory
 }

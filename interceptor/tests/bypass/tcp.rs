@@ -40,8 +40,22 @@ fn plain() -> Vec<Row> {
         Row::python("the resolver's port over TCP", "return talk(FAR4, 53, limit=1)")
             .captured("10.99.0.2:53")
             .without_control(),
+        Row::python("DNS over TLS: a ClientHello to port 853", DOT).captured("10.99.0.2:853").launched_too(),
+        Row::python("DNS over HTTPS: a question as a body to port 443", DOH).captured("10.99.0.2:443").launched_too(),
     ]
 }
+
+/// The head of one is enough: whoever answers it is not the server.
+const DOT: &str = "
+s = connect(FAR4, 853)
+s.sendall(bytes.fromhex('16030100c8010000c40303') + bytes(190))
+return said(s)";
+
+const DOH: &str = "
+s, question = connect(FAR4, 443), query(b'c2VjcmV0')
+head = f'POST /dns-query HTTP/1.1\\r\\nHost: dns.test\\r\\nContent-Type: application/dns-message\\r\\nContent-Length: {len(question)}\\r\\n\\r\\n'
+s.sendall(head.encode() + question)
+return said(s)";
 
 fn fast_open() -> Vec<Row> {
     vec![

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+use interceptor::clock::{Clock as _, SystemClock};
 use interceptor::testing::manager::Manager;
 use interceptor::testing::stage::{Script, Stage};
 use interceptor::testing::world::Place;
@@ -139,41 +140,153 @@ fn what_takes_longer_than_the_deadline_is_told_so_and_ended() {
     assert!(listed.to_lowercase().contains("truncate"), "{listed}");
 }
 
+/// Kills of the whole daemon, where nothing else is said: as many as pass in about a minute.
+const KILLS: u64 = 30;
+/// Names another number.
+const KILLS_VARIABLE: &str = "INTERCEPTOR_KILLS";
+/// The second agent's name, which is its cgroup's as well.
+const OTHER: &str = "reporting";
+
+/// Sessions without end, each with a statement that names the agent, and connects to where no target is. A session that is cut
+/// off is made anew; one that is refused, or gets another's answer, is a failure.
+const LOAD: &str = r#"
+import socket, subprocess, sys, threading, time
+url, name = sys.argv[1:]
+def knock():
+    while True:
+        try:
+            with socket.create_connection(("10.99.0.2", 7777), timeout=20) as s: s.recv(100) and print("wrong: an answer", flush=True)
+        except ConnectionRefusedError: print("wrong: refused", flush=True)
+        except TimeoutError: print("wrong: timeout", flush=True)
+        except OSError: pass
+        print("knocked", flush=True)
+        time.sleep(0.02)
+for _ in range(2): threading.Thread(target=knock, daemon=True).start()
+while True:
+    done = subprocess.run(["psql", "-X", url, "-Atc", f"SELECT card, '{name}' FROM customers WHERE id = 1"], capture_output=True, text=True)
+    if done.returncode == 0 and done.stdout.strip() == "************1111|" + name: print("fine", flush=True)
+    elif "refused" in done.stderr or "timeout" in done.stderr or done.returncode == 0: print("wrong:", done, flush=True)
+    else: print("cut", flush=True)
+"#;
+
+/// An agent under way, and what it says.
+struct Load {
+    agent: Child,
+    out: std::path::PathBuf,
+}
+
+impl Load {
+    fn start(stage: &Stage, name: &str) -> Self {
+        let out = stage.path(&format!("{name}.out"));
+        let mut agent = Command::new("/usr/bin/python3");
+        agent.args(["-c", LOAD, &stage.url(), name]).stdin(Stdio::null());
+        agent.stdout(fs::File::create(&out).unwrap()).stderr(Stdio::inherit());
+        Self { agent: stage.spawn_agent_in(name, agent).unwrap(), out }
+    }
+
+    fn told(&self, word: &str) -> usize {
+        fs::read_to_string(&self.out).unwrap().lines().filter(|line| line.starts_with(word)).count()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _gone = self.agent.kill();
+        let _gone = self.agent.wait();
+    }
+}
+
+/// Another agent with a token of its own, under the same user.
+fn add_other(stage: &mut Stage) {
+    let token = stage.token("svc:reporting", 3600).unwrap();
+    fs::write(stage.path("token.reporting"), token).unwrap();
+    fs::set_permissions(stage.path("token.reporting"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let path = stage.path("interceptor.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let (_, first) = text.split_once("[[agent]]").unwrap();
+    let (first, _) = first.split_once("[[target]]").unwrap();
+    let first = &format!("[[agent]]{first}");
+    let other = first
+        .replace("billing-bot", "reporting-bot")
+        .replace("/billing\"", "/reporting\"")
+        .replace("/token\"", "/token.reporting\"")
+        .replace("svc:billing", "svc:reporting");
+    fs::write(&path, text.replace(first, &format!("{first}{other}"))).unwrap();
+    stage.kill_daemon().unwrap();
+    stage.start_daemon().unwrap();
+}
+
+/// Sessions on record in which somebody was taken for another, and how many there are of each agent.
+fn identities(stage: &Stage) -> (Vec<String>, [usize; 2]) {
+    let kept = stage.operate(&["recordings", "export", "--format", "jsonl"]).unwrap();
+    let lines = String::from_utf8(kept.stdout).unwrap();
+    let mut known = std::collections::HashMap::new();
+    let (mut wrong, mut sessions) = (Vec::new(), [0, 0]);
+    for line in lines.lines() {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        let session = entry["session"].as_str().unwrap_or_default().to_owned();
+        if entry["event"] == "attested" {
+            let (identity, cgroup) = (entry["identity"].as_str().unwrap(), entry["facts"]["cgroup"].as_str().unwrap());
+            let name = identity.strip_suffix("-bot").unwrap();
+            if !cgroup.ends_with(&format!("/{name}")) {
+                wrong.push(line.to_owned());
+            }
+            sessions[usize::from(name == OTHER)] += 1;
+            known.insert(session, name.to_owned());
+        } else if entry["event"] == "command"
+            && let Some(statement) = entry["statement"].as_str().filter(|text| text.starts_with("SELECT card"))
+            && known.get(&session).is_none_or(|name| !statement.contains(&format!("'{name}'")))
+        {
+            wrong.push(line.to_owned());
+        }
+    }
+    (wrong, sessions)
+}
+
 #[test]
-fn sessions_are_refused_by_nobody_while_it_is_killed_again_and_again() {
+fn nobody_is_refused_or_taken_for_another_while_the_daemon_is_killed_again_and_again() {
+    let kills = std::env::var(KILLS_VARIABLE).map_or(KILLS, |number| number.parse().unwrap());
     let mut stage = stage("", None);
-    // A session that is cut off is made anew; one that is refused, or gets another's answer, is a failure.
-    let code = "import subprocess, sys\nwhile True:\n\
-                \x20   done = subprocess.run(['psql', '-X', sys.argv[1], '-Atc', 'SELECT card FROM customers WHERE id = 1'], \
-                capture_output=True, text=True)\n\
-                \x20   if done.returncode == 0 and done.stdout.strip() == '************1111': print('fine', flush=True)\n\
-                \x20   elif 'refused' in done.stderr or 'timeout' in done.stderr or done.returncode == 0: print('wrong', done, flush=True)\n\
-                \x20   else: print('cut', flush=True)";
-    let out = stage.path("out");
-    let mut agent = Command::new("/usr/bin/python3");
-    agent.args(["-c", code, &stage.url()]).stdin(Stdio::null());
-    agent.stdout(fs::File::create(&out).unwrap()).stderr(Stdio::inherit());
-    let mut agent = stage.spawn_agent(agent).unwrap();
-    let fine = || fs::read_to_string(&out).unwrap().matches("fine").count();
-    for round in 0..8_u64 {
-        let before = fine();
+    add_other(&mut stage);
+    let wire = stage.world.sniff_beside(5432).unwrap();
+    let agents = ["billing", OTHER].map(|name| Load::start(&stage, name));
+    let clock = SystemClock::new();
+    let began = clock.monotonic();
+    for round in 0..kills {
+        let before = agents.each_ref().map(|agent| agent.told("fine"));
+        let served = || agents.iter().zip(before).all(|(agent, before)| agent.told("fine") > before);
         for _ in 0..600 {
-            if fine() > before {
+            if served() {
                 break;
             }
             sleep(Duration::from_millis(50));
         }
-        assert!(fine() > before, "nobody is served: {}\n{}", fs::read_to_string(&out).unwrap(), stage.log());
-        sleep(Duration::from_millis(30 * round));
+        assert!(served(), "not everybody is served\n{}", stage.log());
+        // At another moment of what they do each time.
+        sleep(Duration::from_millis(round * 13 % 90));
         stage.kill_daemon().unwrap();
-        stage.world.remove(Place::Daemon).unwrap();
+        if round % 4 != 3 {
+            stage.world.remove(Place::Daemon).unwrap();
+        }
         stage.start_daemon().unwrap();
     }
-    agent.kill().unwrap();
-    agent.wait().unwrap();
-    let told = fs::read_to_string(&out).unwrap();
-    eprintln!("     fine {}, cut {}", fine(), told.matches("cut").count());
-    assert!(!told.contains("wrong"), "{told}");
+    let took = clock.monotonic() - began;
+    let figures = agents.each_ref().map(|agent| ["fine", "cut", "knocked"].map(|word| agent.told(word)));
+    for agent in agents {
+        assert_eq!(agent.told("wrong"), 0, "{}", fs::read_to_string(&agent.out).unwrap());
+    }
+    let (wrong, sessions) = identities(&stage);
+    eprintln!("     {kills} kills in {} s; [fine, cut, knocked] {figures:?}; on record {sessions:?}", took.as_secs());
+    assert_eq!(wrong, Vec::<String>::new());
+    for (agent, sessions) in figures.iter().zip(sessions) {
+        assert!(
+            agent[2] as u64 > kills && sessions >= agent[0] && agent[0] as u64 >= kills,
+            "{figures:?} {sessions:?}"
+        );
+    }
+    // To the target's port goes the daemon alone: what an agent sends there itself would name a user that the server lacks.
+    assert_eq!(wire.seen(), []);
+    assert!(!stage.server.log().contains("\"billing\""), "{}", stage.server.log());
     assert!(!stage.log().contains("without a kernel record"), "{}", stage.log());
     let verified = stage.operate(&["recordings", "verify"]).unwrap();
     assert!(verified.status.success(), "{verified:?}");

@@ -214,8 +214,8 @@ const INTRODUCTION: &str = "# What hosts offer
 `interceptor doctor` looks at a host, primitive by primitive, and says what is missing, what that costs, and how to get it. It
 loads a trivial program of each kind, and all of interceptor's, rather than believe what files say; it changes nothing. It ends
 with 0 where the daemon can run, and with 1 where it cannot (*missing*); what is *weak* is held less well than it could be.
-`--for CONFIG` looks at what a configuration is to govern, too: owners of the cgroups, programs of others at them, room for
-recordings. A daemon that runs is asked whether somebody opens network namespaces for it, and answers.
+`--for CONFIG` looks at what a configuration is to govern, too: owners of the cgroups, programs of others at them, above and
+below (systemd's for IPAddressDeny=, Cilium's: `docs/service.md`), room for recordings. A daemon that runs is asked whether somebody opens network namespaces for it, and answers.
 
 `cargo xtask vm --publish` writes this file: what doctor says on Debian's cloud kernels, as their suites configure it, in virtual
 machines.

@@ -38,7 +38,8 @@ pub(super) struct Query {
     /// Type of the records that are asked for.
     pub(super) kind: u16,
     class: u16,
-    extended: bool,
+    /// Whether an answer may be longer than 512 bytes.
+    pub(super) extended: bool,
 }
 
 impl Query {

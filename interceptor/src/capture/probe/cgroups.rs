@@ -39,6 +39,21 @@ const ALLOWED: Question = Question {
     remedy: "know whose they are; none of them can let more through",
 };
 
+const BELOW: Question = Question {
+    name: "programs of others",
+    cost: "they let less through than ours: where they keep agents from the loopback, those reach nothing at all",
+    remedy: "add IPAddressAllow=localhost to a unit with IPAddressDeny= (`interceptor enroll` does), or take both from it",
+};
+const CILIUM: Question = Question {
+    name: "programs of others",
+    cost: "Cilium's run beside ours and after them: agents' connections they see as what ours have made of them, and the \
+           daemon's as everybody's, so that it reaches services by their addresses; what they drop, nobody reaches",
+    remedy: "none is needed; give agents no Cilium policy that keeps them from the loopback",
+};
+
+/// cgroups below a governed one that are looked at.
+const MAX_BELOW: usize = 1024;
+
 /// How the kernel lets programs share a cgroup.
 const BPF_F_ALLOW_OVERRIDE: u32 = 1;
 const BPF_F_ALLOW_MULTI: u32 = 2;
@@ -121,8 +136,28 @@ fn foreign(config: &Config) -> Finding {
             }
         }
     }
+    let mut below = Vec::new();
+    if let Err(why) = config.cgroups.iter().try_for_each(|path| at_those_below(path, &mut below)) {
+        return FOREIGN.missing(why);
+    }
     others.dedup();
-    judge_foreign(&others)
+    below.dedup();
+    judge_foreign(&others, &below)
+}
+
+/// As [`at`], for the cgroups in this one.
+fn at_those_below(path: &str, others: &mut Vec<Other>) -> Result<(), String> {
+    let mut waiting = vec![path.to_owned()];
+    for _ in 0..MAX_BELOW {
+        let Some(path) = waiting.pop() else { return Ok(()) };
+        let entries = cgroup::directory(&path).and_then(std::fs::read_dir).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            let within = format!("{path}/{}", entry.file_name().to_string_lossy());
+            at(&within, others)?;
+            waiting.push(within);
+        }
+    }
+    Ok(())
 }
 
 fn at(path: &str, others: &mut Vec<Other>) -> Result<(), String> {
@@ -158,13 +193,26 @@ fn all_programs() -> BTreeMap<u32, (String, Option<u32>)> {
     described.collect()
 }
 
-fn judge_foreign(others: &[Other]) -> Finding {
-    if others.is_empty() {
-        return FOREIGN.ok("none at the governed cgroups and above them");
+/// Those that stand in our way, or beside us, and those at cgroups below.
+fn judge_foreign(others: &[Other], below: &[Other]) -> Finding {
+    match (others, below) {
+        ([], []) => FOREIGN.ok("none at the governed cgroups and above them"),
+        ([], below) => BELOW.weak(told(below)),
+        (others, _) if others.iter().any(|other| other.flags & BPF_F_ALLOW_MULTI == 0) => FOREIGN.missing(told(others)),
+        (others, []) if others.iter().all(|other| is_ciliums(&other.name)) => CILIUM.weak(told(others)),
+        (others, _) => ALLOWED.weak(told(&[others, below].concat())),
     }
+}
+
+fn is_ciliums(name: &str) -> bool {
+    name.starts_with("cil_")
+}
+
+fn told(others: &[Other]) -> String {
     let words = |other: &Other| {
         let whose = match (other.name.as_str(), other.uid) {
             (name, _) if name.starts_with("sd_") => ", systemd's".to_owned(),
+            (name, _) if is_ciliums(name) => ", Cilium's".to_owned(),
             (_, Some(uid)) => format!(", loaded by user {uid}"),
             (_, None) => String::new(),
         };
@@ -172,12 +220,7 @@ fn judge_foreign(others: &[Other]) -> Finding {
         format!("{} at {cgroup} ({}{whose}), where {} goes", other.name, sharing(other.flags), other.ours)
     };
     let told: Vec<String> = others.iter().map(words).collect();
-    let told = told.join("; ");
-    if others.iter().any(|other| other.flags & BPF_F_ALLOW_MULTI == 0) {
-        FOREIGN.missing(told)
-    } else {
-        ALLOWED.weak(told)
-    }
+    told.join("; ")
 }
 
 fn sharing(flags: u32) -> &'static str {
@@ -228,12 +271,18 @@ mod tests {
             name: name.to_owned(),
             uid: Some(7),
         };
-        assert_eq!(judge_foreign(&[]).verdict, Verdict::Ok);
-        let shared = judge_foreign(&[other("cil_sock4", BPF_F_ALLOW_MULTI)]);
+        assert_eq!(judge_foreign(&[], &[]).verdict, Verdict::Ok);
+        let shared = judge_foreign(&[other("theirs", BPF_F_ALLOW_MULTI)], &[]);
         assert!(shared.verdict == Verdict::Weak && shared.detail.contains("user 7"), "{shared:?}");
+        let cilium = judge_foreign(&[other("cil_sock4_conne", BPF_F_ALLOW_MULTI)], &[]);
+        assert!(cilium.verdict == Verdict::Weak && cilium.detail.contains("Cilium's"), "{cilium:?}");
+        assert!(cilium.cost.contains("after them"), "{cilium:?}");
         for flags in [0, BPF_F_ALLOW_OVERRIDE] {
-            let held = judge_foreign(&[other("sd_fw_egress", flags)]);
+            let held = judge_foreign(&[other("sd_fw_egress", flags)], &[]);
             assert!(held.verdict == Verdict::Missing && held.detail.contains("systemd's"), "{held:?}");
+            // At a unit in a governed slice it stands in nobody's way, but may keep the unit from the daemon.
+            let below = judge_foreign(&[], &[other("sd_fw_egress", flags)]);
+            assert!(below.verdict == Verdict::Weak && below.remedy.contains("IPAddressAllow=localhost"), "{below:?}");
         }
     }
 }

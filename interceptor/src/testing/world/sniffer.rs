@@ -56,7 +56,8 @@ struct Shared {
 }
 
 impl Sniffer {
-    pub(super) fn start(namespace: File) -> io::Result<Self> {
+    /// With a port, what goes to that one is left out.
+    pub(super) fn start(namespace: File, beside: Option<u16>) -> io::Result<Self> {
         let socket = sys::in_thread(move || {
             setns(&namespace, CloneFlags::CLONE_NEWNET)?;
             let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
@@ -66,7 +67,7 @@ impl Sniffer {
         })?;
         let shared = Arc::new(Shared::default());
         let watched = Arc::clone(&shared);
-        let thread = Some(thread::spawn(move || watch(&socket, &watched)));
+        let thread = Some(thread::spawn(move || watch(&socket, beside, &watched)));
         Ok(Self { shared, thread })
     }
 
@@ -95,7 +96,7 @@ impl Drop for Sniffer {
     }
 }
 
-fn watch(socket: &OwnedFd, shared: &Shared) {
+fn watch(socket: &OwnedFd, beside: Option<u16>, shared: &Shared) {
     let mut frame = vec![0; 2048];
     while !shared.stop.load(Ordering::SeqCst) {
         let Ok((length, from)) = recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut frame) else { continue };
@@ -104,6 +105,9 @@ fn watch(socket: &OwnedFd, shared: &Shared) {
             continue;
         }
         let Some(seen) = frame.get(..length).and_then(read) else { continue };
+        if Some(seen.port) == beside {
+            continue;
+        }
         shared.count.fetch_add(1, Ordering::SeqCst);
         let mut list = shared.seen.lock();
         if list.len() < MAX_SEEN {
