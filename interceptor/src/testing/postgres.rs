@@ -1,8 +1,8 @@
 //! A real PostgreSQL server for tests: throw-away, on Unix socket and TCP, with its statements to be read back.
 //!
 //! Needs the server's binaries: those in the directory that `INTERCEPTOR_POSTGRES` names, else the newest
-//! `/usr/lib/postgresql/*/bin`. Started by root, it runs as user `postgres`. It ends with its value; when the test process
-//! is killed, the server and its directory stay behind.
+//! `/usr/lib/postgresql/*/bin`; and `psql`, beside them or on PATH. Started by root, it runs as user `postgres`. It ends with
+//! its value; when the test process is killed, the server and its directory stay behind.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -175,7 +175,7 @@ impl Postgres {
     /// # Errors
     /// What `psql` printed to standard error.
     pub fn sql_in(&self, database: &str, sql: &str) -> io::Result<String> {
-        let mut psql = Command::new(self.binaries.join("psql"));
+        let mut psql = Command::new(psql(&self.binaries));
         clean(&mut psql).env("PGAPPNAME", OWN_APPLICATION).env("PGCONNECT_TIMEOUT", "10");
         psql.env("PGOPTIONS", "-c statement_timeout=60s").args(["-XAtq", "-v", "ON_ERROR_STOP=1"]);
         psql.args(["-U", SUPERUSER, "-d", database, "-p", &self.port.to_string(), "-h"]).arg(self.dir.path());
@@ -305,6 +305,14 @@ fn binaries() -> io::Result<PathBuf> {
         .pop()
         .map(|(_, bin)| bin)
         .ok_or_else(|| io::Error::other("there is no PostgreSQL server in /usr/lib/postgresql"))
+}
+
+/// The server's own, or the first on this process's PATH: what is [`clean`] has another.
+fn psql(binaries: &Path) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let others = std::env::split_paths(&path).map(|folder| folder.join("psql"));
+    let mut all = std::iter::once(binaries.join("psql")).chain(others);
+    all.find(|program| program.exists()).unwrap_or_else(|| "psql".into())
 }
 
 fn configure(options: &Options, dir: &Path, data: &Path, port: u16, account: Account) -> io::Result<()> {

@@ -5,10 +5,13 @@ server. Run with values written into the text, as is its default, and bound by t
 """
 
 import io
+import threading
+import time
 import urllib.parse
 from decimal import Decimal
 
 import django
+import psycopg
 from django.conf import settings
 
 import checks
@@ -166,6 +169,53 @@ def denials(alias, kind):
     check("name is untouched", "Ada Lovelace", people.get(pk=1).name)
 
 
+def copies(alias, kind):
+    """Django has no COPY of its own: its cursors let psycopg's through."""
+    with connections[alias].cursor() as cursor:
+        with cursor.copy("COPY customers (id, email, card) TO STDOUT") as copy:
+            out = b"".join(bytes(block) for block in copy).decode()
+        masked("copy out, masked", "1\t[masked:pii]\t************1111", f"1\tada@example.com\t{CARD}", out.split("\n")[0])
+        with cursor.copy("COPY scratch (id, what) FROM STDIN") as copy:
+            for n in range(600):
+                copy.write_row((n, kind))
+        check("copy in", 600, Scratch.objects.using(alias).filter(what=kind).delete()[0])
+
+        def refused():
+            with cursor.copy(f"COPY customers (id, name) FROM STDIN /* forbidden:{kind}:copy */") as copy:
+                copy.write_row((77, "Mallory"))
+        check_refusal("denied copy in", checks.refusal(refused, psycopg.Error))
+    check("usable after copies", 3, Customer.objects.using(alias).count())
+
+
+def cancellation(alias):
+    """Nor has it a cancel: psycopg's, from another thread, while Django waits for a result."""
+    connection = connections[alias]
+    connection.ensure_connection()
+    timer = threading.Timer(0.5, connection.connection.cancel)
+    timer.start()
+    began = time.monotonic()
+    with connection.cursor() as cursor:
+        error = refusal(lambda: cursor.execute(checks.LONG))
+    timer.join()
+    check("cancelled", "57014", getattr(error, "sqlstate", None))
+    check("cancelled soon", True, time.monotonic() - began < 8)
+    check("usable after a cancel", 3, Customer.objects.using(alias).count())
+
+
+def notifications(alias, kind):
+    """News come on psycopg's connection."""
+    channel = kind.replace("-", "_")
+    with connections[alias].cursor() as cursor:
+        cursor.execute(f"LISTEN {channel}")
+        speaker = connections["bound" if alias == "default" else "default"]
+        with speaker.cursor() as other:
+            other.execute(f"NOTIFY {channel}, 'hello'")
+        speaker.close()
+        heard = [news.payload for news in connections[alias].connection.notifies(timeout=5, stop_after=1)]
+        check("listen and notify", ["hello"], heard)
+        cursor.execute(f"UNLISTEN {channel}")
+
+
 def outside(alias, kind):
     """Others approve, change a table, and end the session."""
     name = kind.replace("-", "_")
@@ -196,6 +246,9 @@ def main():
         reading(alias)
         writing(alias, kind)
         denials(alias, kind)
+        copies(alias, kind)
+        cancellation(alias)
+        notifications(alias, kind)
         if not DIRECT:
             outside(alias, kind)
     checks.done()

@@ -1,11 +1,14 @@
-// An agent that uses node-postgres: node agent_node.js URL [--direct], with NODE_PATH leading to `pg`.
+// An agent that uses node-postgres: node agent_node.js URL [--direct], with NODE_PATH leading to `pg` and `pg-copy-streams`.
 //
 // node-postgres queues commands, uses the simple protocol without values and the extended one with them, always in text.
 // --direct: see agent_psycopg.py.
 "use strict";
 
 const readline = require("readline");
+const { Readable } = require("stream");
+const { pipeline } = require("stream/promises");
 const { Client, Query } = require("pg");
+const copyStreams = require("pg-copy-streams");
 
 const url = process.argv[2];
 const direct = process.argv.includes("--direct");
@@ -168,6 +171,28 @@ async function portals(client) {
   check("portal, 100 rows at a time", [1000, 1, 1000], [seen.length, seen[0], seen[999]]);
 }
 
+// node-postgres has no COPY of its own: everybody uses pg-copy-streams.
+async function copies(client) {
+  const copyOut = async (text) => {
+    const pieces = [];
+    for await (const piece of client.query(copyStreams.to(text))) {
+      pieces.push(piece);
+    }
+    return Buffer.concat(pieces).toString();
+  };
+  const copyIn = (text, lines) => pipeline(Readable.from(lines), client.query(copyStreams.from(text)));
+  check("copy out", "1\trow 1\n2\trow 2\n", await copyOut("COPY (SELECT id, what FROM scratch WHERE id <= 2 ORDER BY id) TO STDOUT"));
+  const people = await copyOut("COPY customers (id, email, card) TO STDOUT");
+  masked("copy out, masked", "1\t[masked:pii]\t************1111", "1\tada@example.com\t4111111111111111", people.split("\n")[0]);
+  const rows = Array.from({ length: 600 }, (_, n) => `${n}\tnode\n`);
+  await copyIn("COPY scratch (id, what) FROM STDIN", rows);
+  check("copy in", 600, (await client.query("DELETE FROM scratch WHERE what = 'node'")).rowCount);
+  const denied = "COPY customers (id, name) FROM STDIN /* forbidden:node:copy */";
+  checkRefusal("denied copy in", await refusal(copyIn(denied, ["77\tMallory\n"])));
+  checkRefusal("denied copy out", await refusal(copyOut("COPY (DELETE FROM customers RETURNING id) TO STDOUT /* forbidden:node:out */")));
+  check("usable after copies", 0, await count(client, "node-copy"));
+}
+
 async function notifications(client) {
   const speaker = new Client({ connectionString: url });
   await speaker.connect();
@@ -249,6 +274,7 @@ async function main() {
   await queueing(client);
   await transactions(client);
   await portals(client);
+  await copies(client);
   await notifications(client);
   await cancellation(client);
   await client.end();

@@ -4,6 +4,10 @@ SQLAlchemy asks the catalog a lot, opens transactions on its own and checks conn
 agent_psycopg.py.
 """
 
+import io
+import select as readiness
+import threading
+import time
 from decimal import Decimal
 
 from sqlalchemy import ForeignKey, MetaData, String, create_engine, func, inspect, select, text, update
@@ -158,6 +162,73 @@ def streams(engine):
         check("a stream that is left", 1, session.scalar(text("SELECT 1")))
 
 
+def copied_out(cursor, statement):
+    """What a COPY gives, by whichever way the driver has."""
+    if hasattr(cursor, "copy_expert"):
+        out = io.StringIO()
+        cursor.copy_expert(statement, out)
+        return out.getvalue()
+    with cursor.copy(statement) as copy:
+        return b"".join(bytes(block) for block in copy).decode()
+
+
+def copied_in(cursor, statement, rows):
+    if hasattr(cursor, "copy_expert"):
+        return cursor.copy_expert(statement, io.StringIO(rows))
+    with cursor.copy(statement) as copy:
+        copy.write(rows)
+
+
+def copies(engine, kind):
+    """SQLAlchemy has no COPY of its own: people use the driver's, on a connection of the pool."""
+    raw = engine.raw_connection()
+    with raw.cursor() as cursor:
+        masked("copy out, masked", "1\t[masked:pii]\t************1111", f"1\tada@example.com\t{CARD}",
+               copied_out(cursor, "COPY customers (id, email, card) TO STDOUT").split("\n")[0])
+        copied_in(cursor, "COPY scratch (id, what) FROM STDIN", "".join(f"{n}\t{kind}\n" for n in range(600)))
+        cursor.execute(f"DELETE FROM scratch WHERE what = '{kind}'")
+        check("copy in", 600, cursor.rowcount)
+        raw.commit()
+        check_refusal("denied copy in", checks.refusal(lambda: copied_in(
+            cursor, f"COPY customers (id, name) FROM STDIN /* forbidden:{kind}:copy */", "77\tMallory\n"), Exception))
+        raw.rollback()
+        cursor.execute("SELECT 1")
+        check("usable after copies", (1,), cursor.fetchone())
+    raw.close()
+
+
+def cancellation(engine):
+    """Nor has it a cancel: the driver's again, while SQLAlchemy waits for a result."""
+    with engine.connect() as connection:
+        own = connection.connection.driver_connection
+        timer = threading.Timer(0.5, own.cancel)
+        timer.start()
+        began = time.monotonic()
+        error = refusal(lambda: connection.execute(text(checks.LONG)))
+        timer.join()
+        check("cancelled", "57014", state(error))
+        check("cancelled soon", True, time.monotonic() - began < 8)
+        connection.rollback()
+        check("usable after a cancel", 1, connection.scalar(text("SELECT 1")))
+
+
+def notifications(engine, kind):
+    """News come on the driver's connection."""
+    channel = kind.replace("-", "_")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection, engine.connect() as speaker:
+        connection.execute(text(f"LISTEN {channel}"))
+        run(speaker, f"NOTIFY {channel}, 'hello'")
+        own = connection.connection.driver_connection
+        if callable(own.notifies):
+            heard = [news.payload for news in own.notifies(timeout=5, stop_after=1)]
+        else:
+            readiness.select([own], [], [], 5)
+            own.poll()
+            heard = [news.payload for news in own.notifies]
+        check("listen and notify", ["hello"], heard)
+        connection.execute(text(f"UNLISTEN {channel}"))
+
+
 def run(connection, statement):
     """One statement in a transaction of its own."""
     found = connection.exec_driver_sql(statement)
@@ -177,6 +248,9 @@ def main():
         objects(engine, kind)
         denials(engine, kind)
         streams(engine)
+        copies(engine, kind)
+        cancellation(engine)
+        notifications(engine, kind)
         if not DIRECT:
             outside(engine, driver)
         engine.dispose()

@@ -9,7 +9,7 @@ use interceptor::testing::stage::{HOST, Stage};
 use super::drivers::{converse, prepare, programs_over};
 use super::scene::{
     CLEAR, assert_nothing_forbidden, bounded, configuration, edited, inline, operate, psql, psql_ok, reload, said,
-    stage, wire,
+    stage, truth, wire,
 };
 
 const QUERY: &str = "SELECT card FROM customers WHERE id = 1";
@@ -63,6 +63,14 @@ fn psql_has_tls_where_it_asks_for_it(stage: &Stage) {
         assert!(output.status.success() && told.contains("TLSv1.3"), "{parameters}: {told}");
         assert!(told.contains("************1111"), "{parameters}: {told}");
     }
+    let script = stage.path("read.pgbench");
+    fs::write(&script, format!("{QUERY} \\gset\nINSERT INTO scratch (id, what) VALUES (70000, ':card');\n")).unwrap();
+    let mut pgbench = Command::new("pgbench");
+    pgbench.args(["-n", "-t", "2", "-f"]).arg(script);
+    pgbench.arg(edited(&stage.url(), CLEAR, &verified(stage, "ca.pem")));
+    let output = stage.run_agent(bounded(&pgbench)).unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(truth(stage, "SELECT DISTINCT what FROM scratch WHERE id = 70000"), "************1111");
     // TLS is offered, not demanded: on this leg the kernel says who the agent is.
     let told = psql_ok(stage, &["\\conninfo", QUERY]);
     assert!(!told.contains("TLSv1.3") && told.contains("************1111"), "{told}");
@@ -147,11 +155,11 @@ fn tls_is_taken_without_a_request_where_it_names_the_protocol(stage: &Stage) {
 
 fn drivers_pass_over_verified_tls(stage: &Stage) {
     prepare(stage);
+    for (name, command) in programs_over(stage, &verified(stage, "other.pem")) {
+        let told = converse(stage, &command);
+        assert!(!told.status.success() && told.passed() == 0, "{name} does not verify {}", told.complaint());
+    }
     for (name, command) in programs_over(stage, &verified(stage, "ca.pem")) {
-        // The examples in Rust are built without TLS.
-        if ["tokio-postgres", "sqlx"].contains(&name) {
-            continue;
-        }
         let told = converse(stage, &command);
         assert!(told.status.success() && told.passed() >= 40, "{name} {}", told.complaint());
     }

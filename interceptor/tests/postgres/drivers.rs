@@ -101,7 +101,7 @@ pub(super) fn programs_over(stage: &Stage, parameters: &str) -> Vec<(&'static st
     java.arg(format!(
         "jdbc:postgresql://{HOST}:5432/{DATABASE}?user=billing&password=the-shared-password&{parameters}"
     ));
-    vec![
+    let mut all = vec![
         ("psycopg", python(stage, "agent_psycopg.py", &[&url])),
         ("psycopg2", orm(stage, "agent_psycopg2.py", &url)),
         ("asyncpg", python(stage, "agent_asyncpg.py", &[&url])),
@@ -109,11 +109,16 @@ pub(super) fn programs_over(stage: &Stage, parameters: &str) -> Vec<(&'static st
         ("Django", orm(stage, "agent_django.py", &url)),
         ("node-postgres", node),
         ("JDBC", java),
-        ("lib/pq", go(stage, "agent_pq", &url)),
-        ("pgx", go(stage, "agent_pgx", &url)),
+        ("lib/pq", go(stage, &Go::debian(), "agent_pq", &["agent_pq.go"], &url)),
+        ("pgx 4", go(stage, &Go::debian(), "agent_pgx", &["agent_pgx.go", "pgx_4.go"], &url)),
         ("tokio-postgres", example(stage, "tokio_postgres_agent", &url)),
         ("sqlx", example(stage, "sqlx_agent", &url)),
-    ]
+    ];
+    match Go::newer() {
+        Some(newer) => all.push(("pgx 5", go(stage, &newer, "agent_pgx5", &["agent_pgx.go", "pgx_5.go"], &url))),
+        None => eprintln!("pgx 5 IS LEFT OUT: it is not installed"),
+    }
+    all
 }
 
 /// A program in Rust, one of this crate's examples.
@@ -131,14 +136,61 @@ fn orm(stage: &Stage, name: &str, url: &str) -> Command {
     command
 }
 
+/// A Go toolchain, and where the sources of drivers are.
+struct Go {
+    program: PathBuf,
+    /// `GOROOT`, where the program is not the distribution's.
+    root: Option<PathBuf>,
+    path: PathBuf,
+    /// What is written in another way in sources that are made for Debian's drivers.
+    imports: &'static [(&'static str, &'static str)],
+}
+
+impl Go {
+    /// The distribution's.
+    fn debian() -> Self {
+        Self { program: "go".into(), root: None, path: "/usr/share/gocode".into(), imports: &[] }
+    }
+
+    /// A newer one with pgx 5, where `cargo xtask test` could install them.
+    fn newer() -> Option<Self> {
+        let path = installed().join("pgx-5/root/usr/share/gocode");
+        let folders = std::fs::read_dir(installed().join("go/lib")).ok()?.flatten();
+        let root = { folders }.map(|folder| folder.path().join("site-packages/go")).find(|path| path.exists())?;
+        let imports =
+            &[("github.com/jackc/pgconn", "github.com/jackc/pgx/v5/pgconn"), ("jackc/pgx/v4", "jackc/pgx/v5")];
+        path.join("src/github.com/jackc/pgx/v5").exists().then(|| Self {
+            program: root.join("bin/go"),
+            root: Some(root),
+            path,
+            imports,
+        })
+    }
+}
+
 /// A program in Go, built from Debian's packages of the drivers, without modules or network.
-fn go(stage: &Stage, name: &str, url: &str) -> Command {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/go");
+fn go(stage: &Stage, go: &Go, name: &str, files: &[&str], url: &str) -> Command {
     let built = stage.path(name);
     if !built.exists() {
-        let mut build = Command::new("go");
-        build.current_dir(source).arg("build").arg("-o").arg(&built).args(["checks.go", &format!("{name}.go")]);
-        build.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode").env("GOCACHE", cache());
+        let folder = stage.path(&format!("{name}.source"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut build = Command::new(&go.program);
+        build.current_dir(&folder).arg("build").arg("-o").arg(&built);
+        for file in files.iter().chain(&["checks.go"]) {
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/go").join(file);
+            let mut text = std::fs::read_to_string(source).unwrap();
+            for (from, to) in go.imports {
+                text = text.replace(from, to);
+            }
+            std::fs::write(folder.join(file), text).unwrap();
+            build.arg(file);
+        }
+        build.env("GO111MODULE", "off").env("GOTOOLCHAIN", "local");
+        build.env("GOPATH", &go.path).env("GOCACHE", cache());
+        if let Some(root) = &go.root {
+            // Without a C toolchain, as many build their agents.
+            build.env("GOROOT", root).env("CGO_ENABLED", "0");
+        }
         let output = build.output().unwrap_or_else(|error| panic!("go: {error}"));
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }

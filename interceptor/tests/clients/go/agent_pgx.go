@@ -1,4 +1,5 @@
-// An agent that uses pgx, without database/sql: agent_pgx URL.
+// An agent that uses pgx, without database/sql: agent_pgx URL. It is written for pgx 4; the tests build it for pgx 5 as
+// well, with other import paths and with pgx_5.go in the place of pgx_4.go.
 //
 // pgx prepares and caches every statement, asks for binary results, and sends a batch as one pipeline.
 package main
@@ -59,12 +60,11 @@ func pgxCount(ctx context.Context, conn *pgx.Conn, item string) (n int) {
 }
 
 func pgxReading(ctx context.Context, conn *pgx.Conn) {
-	for _, simple := range []bool{false, true, false} {
+	for _, mode := range pgxModes {
 		var id int
 		var name, email, number, ssn string
 		var balance float64
-		err := conn.QueryRow(ctx, "SELECT id, name, email, card, ssn, balance FROM customers WHERE id = $1",
-			pgx.QuerySimpleProtocol(simple), 1).Scan(&id, &name, &email, &number, &ssn, &balance)
+		err := conn.QueryRow(ctx, "SELECT id, name, email, card, ssn, balance FROM customers WHERE id = $1", mode, 1).Scan(&id, &name, &email, &number, &ssn, &balance)
 		must(err)
 		check("clear", []interface{}{1, "Ada Lovelace", 1200.5}, []interface{}{id, name, balance})
 		check("masked", []string{"[masked:pii]", "************1111", "***"}, []string{email, number, ssn})
@@ -92,7 +92,7 @@ func pgxDenials(ctx context.Context, conn *pgx.Conn) {
 	bound := "UPDATE customers SET name = $1 WHERE id = $2 /* forbidden:pgx:bound */"
 	_, err = conn.Exec(ctx, bound, "Mallory", 1)
 	pgxRefused("denied, with values", err)
-	_, err = conn.Exec(ctx, bound, pgx.QuerySimpleProtocol(true), "Mallory", 1)
+	_, err = conn.Exec(ctx, bound, pgxSimple, "Mallory", 1)
 	pgxRefused("denied, values in the text", err)
 	_, err = conn.Exec(ctx, "INSERT INTO orders (customer, item) VALUES (1, 'pgx-several'); "+denied("pgx", "several"))
 	pgxRefused("one of several is denied", err)
@@ -216,8 +216,8 @@ func pgxNotifications(ctx context.Context, conn *pgx.Conn) {
 func pgxOutside(ctx context.Context, conn *pgx.Conn) {
 	var before, after int
 	must(conn.QueryRow(ctx, "SELECT n FROM ticks").Scan(&before))
-	soon("approve held:pgx")
-	_, err := conn.Exec(ctx, "UPDATE ticks SET n = n + 1 /* held:pgx */")
+	soon("approve held:" + driver)
+	_, err := conn.Exec(ctx, "UPDATE ticks SET n = n + 1 /* held:"+driver+" */")
 	must(err)
 	must(conn.QueryRow(ctx, "SELECT n FROM ticks").Scan(&after))
 	check("a held command ran once", before+1, after)
@@ -225,7 +225,7 @@ func pgxOutside(ctx context.Context, conn *pgx.Conn) {
 	must(conn.QueryRow(ctx, "SELECT what FROM shapes WHERE id = $1", 1).Scan(&what))
 	star := func() error { return pgxDrain(ctx, conn, "SELECT * FROM shapes WHERE id = $1") }
 	must(star())
-	please("sql ALTER TABLE shapes ADD COLUMN pgx int DEFAULT 7")
+	please("sql ALTER TABLE shapes ADD COLUMN " + driver + " int DEFAULT 7")
 	must(conn.QueryRow(ctx, "SELECT what FROM shapes WHERE id = $1", 2).Scan(&what))
 	check("a statement outlives a new column", "row 2", what)
 	state := pgxState(star())
@@ -234,7 +234,7 @@ func pgxOutside(ctx context.Context, conn *pgx.Conn) {
 	var n *int
 	for round := 0; round < 20 && n == nil; round++ {
 		// Unknown until the catalog is old enough to be doubted.
-		err = conn.QueryRow(ctx, "SELECT pgx FROM shapes WHERE id = $1", 1).Scan(&n)
+		err = conn.QueryRow(ctx, "SELECT "+driver+" FROM shapes WHERE id = $1", 1).Scan(&n)
 		check("known, or not yet", true, err == nil || pgxState(err) == "42703")
 		time.Sleep(250 * time.Millisecond)
 	}

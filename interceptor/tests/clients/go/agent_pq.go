@@ -156,6 +156,10 @@ func pqCopies(db *sql.DB) {
 	_, err = tx.Prepare("COPY customers (id, name) FROM STDIN /* forbidden:pq:copy */")
 	pqRefused("denied copy in", err)
 	must(tx.Rollback())
+	// lib/pq has no COPY to the client: it says so, gives the connection up, and the pool opens another.
+	_, err = db.Exec("COPY (SELECT card FROM customers) TO STDOUT")
+	check("copy out is an error of the driver", true, err != nil && pqState(err) == "")
+	check("the pool goes on after it", 0, pqCount(db, "pq-copy"))
 }
 
 func pqCancellation(ctx context.Context, db *sql.DB) {

@@ -17,9 +17,12 @@ const SUITE: &str = "INTERCEPTOR_REGRESS";
 /// Names the file that the outcome is written to.
 const REPORT: &str = "INTERCEPTOR_REGRESS_REPORT";
 
+/// It is written behind what is there, of another server.
+const ADD: &str = "INTERCEPTOR_REGRESS_ADD";
+
 const INTRODUCTION: &str = "# PostgreSQL's own suite, direct and through interceptor\n\n\
 `cargo xtask regress` writes this file. The regression suite of the server runs twice with everything permitted: at the\n\
-server itself, and through the driver. Each result has to be the same, byte for byte.\n\n";
+server itself, and through the driver. Each result has to be the same, byte for byte.\n";
 
 /// Tests whose result differs, and why.
 const DIFFER: &[(&str, &str)] = &[
@@ -52,14 +55,20 @@ async fn run(suite: &Path, port: u16, name: &str) -> PathBuf {
 async fn the_servers_own_suite_ends_alike() {
     let suite = PathBuf::from(std::env::var_os(SUITE).unwrap());
     let direct = Stage::new(ScriptedGate::open(), Rules::default()).await;
+    let version = direct.server.sql("SELECT current_setting('server_version_num')::int / 10000").unwrap();
     let wanted = run(&suite, direct.server.port(), "direct").await;
     drop(direct);
     let through = Stage::new(ScriptedGate::open(), Rules::default()).await;
     let found = run(&suite, through.port, "through").await;
     let outcome = Outcome::of(&wanted, &found);
-    println!("{}", outcome.text());
+    let section = outcome.section(&version);
+    println!("{section}");
     if let Some(report) = std::env::var_os(REPORT) {
-        std::fs::write(report, outcome.text()).unwrap();
+        let before = match std::env::var_os(ADD) {
+            Some(_) => std::fs::read_to_string(&report).unwrap(),
+            None => INTRODUCTION.to_owned(),
+        };
+        std::fs::write(report, before + &section).unwrap();
     }
     assert!(outcome.compared > 0, "none ran");
     assert!(
@@ -110,8 +119,8 @@ impl Outcome {
     }
 
     /// As Markdown.
-    fn text(&self) -> String {
-        let mut text = format!("{INTRODUCTION}Of {} results {} are alike.\n", self.compared, self.alike);
+    fn section(&self, version: &str) -> String {
+        let mut text = format!("\n## PostgreSQL {version}\n\nOf {} results {} are alike.\n", self.compared, self.alike);
         if self.alike < self.compared {
             text.push_str("\n| not alike | why |\n|---|---|\n");
         }
