@@ -24,6 +24,7 @@ const SLICE: u64 = 512 << 10;
 pub(super) type Ack = oneshot::Sender<Result<u64, RecordError>>;
 
 /// What is to be written.
+#[expect(clippy::large_enum_variant, reason = "nearly all are events: a box would be an allocation for each")]
 #[derive(Debug)]
 pub(super) enum What {
     /// Everything before it, signed and forced to the disk.

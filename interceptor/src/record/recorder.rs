@@ -438,7 +438,7 @@ impl Thread {
 
     fn wait(&self, ticking: bool, failing: bool) {
         let mut queue = self.shared.queue.lock();
-        let work = queue.woken || queue.waited_for || (!ticking && queue.len() > 0);
+        let work = queue.woken || queue.waited_for || (!ticking && !queue.is_empty());
         // While nothing can be written, being woken is no reason to try before it is time to.
         if !work || failing {
             (queue.waiting, queue.ticking) = (true, ticking);

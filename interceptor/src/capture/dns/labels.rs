@@ -174,7 +174,7 @@ mod tests {
                     // Long labels; many short ones; one letter each; an order of names that are known.
                     0 => Box::new(base32(40).take(20_000)),
                     1 => Box::new(base32(1).map(|name| in_letters(&name)).take(20_000)),
-                    2 => Box::new((0..20_000).map(|number| char::from(b'a' + (number % 26) as u8).to_string())),
+                    2 => Box::new((b'a'..=b'z').cycle().map(|letter| char::from(letter).to_string()).take(20_000)),
                     _ => Box::new((0..20_000).map(|number| format!("n{}", number * 7919 % 400))),
                 }
             };
