@@ -108,7 +108,8 @@ impl Gate for SessionGate {
                 why = self.live.ended() => why,
                 why = self.token_ended() => why,
             };
-            self.note_end(why).await
+            // A session waits here for as long as it lasts: what comes in the end takes its memory then.
+            Box::pin(self.note_end(why)).await
         })
     }
 
@@ -118,7 +119,7 @@ impl Gate for SessionGate {
                 why = self.live.leaving() => why,
                 why = self.lease_ended() => why,
             };
-            self.note_end(why).await
+            Box::pin(self.note_end(why)).await
         })
     }
 

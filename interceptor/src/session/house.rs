@@ -109,15 +109,16 @@ impl House {
         let ((target, view), enrolled) = match self.admit(id, &origin, routed) {
             Ok(admitted) => admitted,
             Err(Turned { denial, served }) => {
-                self.refuse(id, &origin, target, denial.clone()).await;
+                Box::pin(self.refuse(id, &origin, target, denial.clone())).await;
                 match served.and_then(|served| Some((served, self.registry.refusing()?))) {
-                    Some(((target, view), _place)) => tell(stream, &target, view, denial).await,
+                    Some(((target, view), _place)) => Box::pin(tell(stream, &target, view, denial)).await,
                     None => reset(&stream),
                 }
                 return;
             }
         };
-        let candidates = self.attestor().candidates(&origin).await;
+        // What is over soon is boxed: a session lasts, and holds the memory of all that it waits for in place.
+        let candidates = Box::pin(self.attestor().candidates(&origin)).await;
         let opened = Event::SessionOpened {
             identity: candidates.as_ref().ok().and_then(only_name),
             origin: recorded_origin(&origin),
@@ -125,13 +126,13 @@ impl House {
             target: Some(Arc::clone(&target.name)),
             protocol: Some(target.registration.name.to_owned()),
         };
-        if let Err(error) = self.recorder.append(id, opened).await {
+        if let Err(error) = Box::pin(self.recorder.append(id, opened)).await {
             tracing::error!(session = %id, %error, "not recorded, so not served");
             reset(&stream);
             return;
         }
         let ended = self.run(stream, &enrolled, target, view, candidates).await;
-        self.close(&enrolled, ended).await;
+        Box::pin(self.close(&enrolled, ended)).await;
     }
 
     /// Removes what nobody answered, and records it.

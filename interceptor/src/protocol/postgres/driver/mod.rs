@@ -34,7 +34,8 @@ pub(super) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves one connection.
 pub(super) async fn serve(conn: Conn, gate: &dyn Gate) -> Result<Close, Failure> {
-    match handshake::open(conn, gate).await? {
+    // Only what lasts takes memory for as long as the session: the handshake is over soon.
+    match Box::pin(handshake::open(conn, gate)).await? {
         handshake::Opened::Session(session) => session.run().await,
         handshake::Opened::Replication(replication) => replication.run(gate).await,
         handshake::Opened::Closed(close) => Ok(close),

@@ -38,11 +38,16 @@ pub(super) struct Session<'a> {
 
 impl Session<'_> {
     /// Serves commands until the session ends, and tells the agent why.
-    pub(super) async fn run(mut self) -> Result<Close, Failure> {
+    pub(super) async fn run(mut self: Box<Self>) -> Result<Close, Failure> {
         let stop = match self.converse().await {
             Ok(never) => match never {},
             Err(stop) => stop,
         };
+        Box::pin(self.end(stop)).await
+    }
+
+    /// Tells both sides why.
+    async fn end(mut self: Box<Self>, stop: Stop) -> Result<Close, Failure> {
         // Whatever the agent has still to read; bounded, since it may not read at all.
         let (state, denial, close) = match stop {
             Stop::AgentClosed => {
