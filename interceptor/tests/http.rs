@@ -396,6 +396,24 @@ http {{
         assert_eq!(output.status.code(), Some(1));
         assert!(said(&output).contains("mark the customer as closed"), "{}", said(&output));
         assert_eq!(scene.arrived(), before);
+        // Calls, with their messages as people write them.
+        let agent = ["--agent", "billing-bot", "--group", "finance", "--target", "typed"];
+        let explain = |first: &str, message: &str| {
+            let statement = format!("{first}\ncontent-type: application/grpc\n\n{message}");
+            let asked = [&["policy", "explain"], &agent[..], &["--statement", &statement]].concat();
+            said(&scene.stage.operate(&asked).unwrap())
+        };
+        for (line, message, expected) in [
+            ("POST /shop.Orders/Place", "{\"currency\": \"EUR\", \"customer\": {\"cardNumber\": \"4111\"}}", "PERMIT"),
+            ("POST /shop.Orders/Place", "{\"currency\": \"USD\"}", "typed-in-euro"),
+            ("POST /shop.Orders/Upload", "", "PERMIT"),
+            ("MESSAGE /shop.Orders/Upload", "{\"currency\": \"EUR\"}", "PERMIT"),
+            ("MESSAGE /shop.Orders/Upload", "{\"currency\": \"USD\"}", "typed-in-euro"),
+            ("POST /shop.Orders/Place", "{\"nothing\": 1}", "it is no message of /shop.Orders/Place"),
+        ] {
+            let told = explain(line, message);
+            assert!(told.contains(expected), "{line} {message}: {told}");
+        }
     }
 
     fn a_dead_target_is_a_native_error(mut scene: Scene) {

@@ -17,10 +17,10 @@ use std::time::Duration;
 use clap::Parser;
 use common::{Failure, Files, end};
 use interceptor::clock::{Clock as _, SystemClock, Timestamp};
-use interceptor::identity::{Attested, ProcessFacts, TokenFacts};
 use interceptor::policy::{Command, DecisionCache, Policies, Request, SessionFacts, TagSet};
 use interceptor::protocol::postgres::analysis::{ColumnTags, NothingKnown, Scope, analyze};
 use interceptor::protocol::postgres::catalog::{Catalog, Loader, Names};
+use interceptor::testing::agents::attested;
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -117,7 +117,7 @@ fn measure(
         facts: Arc::clone(&analysis.facts),
         in_transaction: false,
     };
-    let (principal, tags) = (attested(), Tags.all());
+    let (principal, tags) = (attested("bot", &["analysts"], Timestamp::from_unix(0)), Tags.all());
     let request = Request {
         principal: &principal,
         target: "db",
@@ -171,25 +171,4 @@ fn policies() -> Result<Policies, Failure> {
         files.push((*name, std::fs::read_to_string(folder.join(format!("{name}.cedar")))?));
     }
     Policies::load(&files).map_err(|errors| format!("{errors:?}").into())
-}
-
-fn attested() -> Attested {
-    let now = Timestamp::from_unix(0);
-    Attested {
-        name: "bot".into(),
-        groups: Arc::from(["analysts".to_owned()]),
-        facts: ProcessFacts {
-            pid: 7,
-            uid: 1001,
-            gid: 1001,
-            cgroup: "/agents.slice/bot.service".into(),
-            unit: Some("bot.service".into()),
-            container: None,
-            exe: Some("/usr/bin/python3".into()),
-            exe_sha256: None,
-            ancestry: vec!["/usr/lib/systemd/systemd".into()],
-            guarantee: Default::default(),
-        },
-        token: TokenFacts { issuer: "corp".into(), subject: "svc:bot".into(), id: None, expires_at: now },
-    }
 }

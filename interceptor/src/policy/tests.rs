@@ -9,29 +9,13 @@ use proptest::prelude::*;
 use super::evaluate::MAX_ACTIONS;
 use super::*;
 use crate::clock::Timestamp;
-use crate::identity::{Attested, ProcessFacts, TokenFacts};
+use crate::identity::Attested;
 
 /// Monday, 2026-11-23 13:46:40 UTC.
 const NOW: Timestamp = Timestamp::from_unix(1_795_441_600);
 
 fn attested(name: &str, groups: &[&str]) -> Attested {
-    Attested {
-        name: name.into(),
-        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-        facts: ProcessFacts {
-            pid: 7,
-            uid: 1001,
-            gid: 1001,
-            cgroup: "/agents.slice/bot.service".into(),
-            unit: Some("bot.service".into()),
-            container: None,
-            exe: Some("/usr/bin/python3".into()),
-            exe_sha256: None,
-            ancestry: vec!["/usr/lib/systemd/systemd".into()],
-            guarantee: Default::default(),
-        },
-        token: TokenFacts { issuer: "corp".into(), subject: "svc:bot".into(), id: None, expires_at: NOW },
-    }
+    crate::testing::agents::attested(name, groups, NOW)
 }
 
 fn act(name: ActionName, kind: ResourceKind, path: &[&str]) -> Action {

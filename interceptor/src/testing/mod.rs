@@ -1,5 +1,6 @@
 //! Fixtures for tests: never in a release build.
 
+pub mod agents;
 pub mod answering;
 pub mod certificates;
 pub mod cluster;

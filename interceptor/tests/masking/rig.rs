@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use interceptor::clock::Timestamp;
-use interceptor::identity::{Attested, ProcessFacts, TokenFacts};
 use interceptor::mask::Rules;
 use interceptor::policy::{ActionName, Command, Decision, Policies, Request, SessionFacts};
 use interceptor::testing::postgres::{Options, Postgres};
@@ -229,23 +228,7 @@ impl fmt::Debug for Governed {
 fn judge(policies: Policies, log: Log, rules: Arc<Rules>) -> interceptor::testing::proxy::Judge {
     /// Monday, in working hours.
     const NOW: Timestamp = Timestamp::from_unix(1_795_441_600);
-    let principal = Attested {
-        name: "bot".into(),
-        groups: Arc::from([]),
-        facts: ProcessFacts {
-            guarantee: Default::default(),
-            pid: 7,
-            uid: 1001,
-            gid: 1001,
-            cgroup: "/agents.slice/bot.service".into(),
-            unit: Some("bot.service".into()),
-            container: None,
-            exe: None,
-            exe_sha256: None,
-            ancestry: Vec::new(),
-        },
-        token: TokenFacts { issuer: "corp".into(), subject: "svc:bot".into(), id: None, expires_at: NOW },
-    };
+    let principal = interceptor::testing::agents::attested("bot", &[], NOW);
     let tags = rules.known_tags();
     Box::new(move |command: &Command| {
         let session = SessionFacts { commands: 1, age_seconds: 1 };

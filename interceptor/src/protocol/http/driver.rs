@@ -36,10 +36,10 @@ use super::action::{self, Body};
 use super::codec::frames::PREFACE;
 use super::codec::{self, RequestHead, ResponseHead};
 use super::dialect::Asked;
-use super::grpc::Called;
+use super::grpc::{self, Called};
 use super::rewrite::Plan;
 use super::route::Location;
-use super::{ONE, TWO};
+use super::{BODY_LIMIT, ONE, Settings, TWO};
 use crate::policy::{Command, Denial};
 use crate::protocol::{Close, Conn, Failure, Gate, Patience, Question, Target};
 use crate::tls;
@@ -113,7 +113,8 @@ pub(in crate::protocol) async fn refuse(agent: tls::Stream, target: Arc<Target>,
 }
 
 /// What a request would be, without sending it: `METHOD /path`, then perhaps fields, an empty line and a body. `MESSAGE /path`
-/// is one on a WebSocket, with the message as the body.
+/// is one on a WebSocket, or of a call that takes a stream (`content-type: application/grpc`), with the message as the body.
+/// Messages of calls stand there in JSON.
 pub(in crate::protocol) fn understand(question: &Question<'_>) -> Result<Command, String> {
     let (head, body) = question.text.split_once("\n\n").unwrap_or((question.text, ""));
     let (first, fields) = head.split_once('\n').unwrap_or((head, ""));
@@ -128,6 +129,9 @@ pub(in crate::protocol) fn understand(question: &Question<'_>) -> Result<Command
     let (head, _) = read.ok_or("it is no request: METHOD /path")?;
     let location = Location::read(&head.target).map_err(|why| why.to_string())?;
     let settings = question.target.http.clone().unwrap_or_default();
+    if grpc::form(&head.fields).is_some() && settings.calls.is_some() {
+        return understand_call(question, &settings, (head, &location), body);
+    }
     let body = Bytes::copy_from_slice(body.as_bytes());
     if head.method == "MESSAGE" {
         return Ok(action::message(&question.target.name, &settings.routes, (&head, &location), true, &body));
@@ -136,6 +140,35 @@ pub(in crate::protocol) fn understand(question: &Question<'_>) -> Result<Command
     let (target, routes) = (&question.target.name, &settings.routes);
     let called = Called::of(settings.calls.as_ref(), &head, &location);
     Ok(settings.dialect.command(&Asked { target, routes, head: &head, location: &location, body: &body, called }))
+}
+
+/// The same of a call.
+fn understand_call(
+    question: &Question<'_>,
+    settings: &Settings,
+    (head, location): (RequestHead, &Location),
+    json: &str,
+) -> Result<Command, String> {
+    let (target, routes, schema) = (&question.target.name, &settings.routes, settings.calls.as_ref());
+    let is_message = head.method == "MESSAGE";
+    let head = if is_message { RequestHead { method: "POST".into(), ..head } } else { head };
+    let called = Called::of(schema, &head, location);
+    let (Some(call), Some(schema)) = (called.known(), schema) else {
+        let body = Body::Whole(Bytes::copy_from_slice(json.as_bytes()));
+        return Ok(settings.dialect.command(&Asked { target, routes, head: &head, location, body: &body, called }));
+    };
+    let message = || {
+        let mut framed = Vec::new();
+        grpc::frames::put(&mut framed, 0, &schema.written(&head.target, json)?);
+        Ok::<_, String>(Bytes::from(framed))
+    };
+    if is_message {
+        let frame = grpc::frames::single(&message()?, BODY_LIMIT)?.ok_or("it is no message")?;
+        let (bytes, read) = call.one(&frame);
+        return Ok(action::heard(target, routes, (&head, location), &bytes, read));
+    }
+    let body = if call.is_stream() { Body::Stream } else { Body::Whole(message()?) };
+    Ok(settings.dialect.command(&Asked { target, routes, head: &head, location, body: &body, called }))
 }
 
 /// Speaks TLS where the agent begins with it.

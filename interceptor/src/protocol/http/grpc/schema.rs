@@ -35,6 +35,8 @@ pub struct Schema {
     enums: Vec<Enum>,
     /// Messages by their full names.
     names: HashMap<String, usize>,
+    /// As the library has it.
+    pool: reflect::DescriptorPool,
 }
 
 /// A method.
@@ -195,6 +197,24 @@ impl Schema {
         self.methods.get(path)
     }
 
+    /// A message to a method, as people write it: in JSON, under the names of the schema or those of JSON.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn written(&self, path: &str, json: &str) -> Result<Vec<u8>, String> {
+        let named = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+        let found = named.and_then(|(service, method)| {
+            self.pool.get_service_by_name(service)?.methods().find(|found| found.name() == method)
+        });
+        let method = found.ok_or_else(|| format!("no schema has the method {path:.200}"))?;
+        let mut reader = serde_json::Deserializer::from_str(json);
+        let message = reflect::DynamicMessage::deserialize(method.input(), &mut reader);
+        let message = message.and_then(|message| reader.end().map(|()| message));
+        message
+            .map(|message| message.encode_to_vec())
+            .map_err(|error| format!("it is no message of {path:.200}: {error}"))
+    }
+
     /// A kind of message.
     #[must_use]
     pub fn message(&self, place: usize) -> Option<&Message> {
@@ -229,7 +249,8 @@ impl Schema {
                 methods.insert(path, Method { input, output, streams_in: method.is_client_streaming() });
             }
         }
-        Self { methods, messages, enums: pool.all_enums().map(|one| of_enum(&one)).collect(), names }
+        let enums = pool.all_enums().map(|one| of_enum(&one)).collect();
+        Self { methods, messages, enums, names, pool: pool.clone() }
     }
 }
 

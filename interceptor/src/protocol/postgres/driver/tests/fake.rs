@@ -152,7 +152,7 @@ pub(super) async fn pending(stream: &mut DuplexStream) -> usize {
 macro_rules! converse {
     ($gate:expr, |$ends:ident| $body:expr) => {{
         let (session, mut $ends) = session($gate);
-        let (closed, value) = futures_util::join!(session.run(), async {
+        let (closed, value) = futures_util::join!(Box::new(session).run(), async {
             let value = $body;
             // The agent leaves first, and the target is there to see it.
             let Ends { agent, mut target } = $ends;
@@ -260,7 +260,7 @@ async fn while_a_long_text_is_parsed_others_get_on() {
             }
         }
     };
-    let both = async { futures_util::join!(slow.run(), session.run()) };
+    let both = async { futures_util::join!(Box::new(slow).run(), Box::new(session).run()) };
     let (refusal, answers) = tokio::select! { done = talk => done, _ = both => panic!("a session has ended") };
     assert_eq!(refusal, ["E42501", "ZI"]);
     assert!(answers > 3, "{answers} answers while one text was parsed");
@@ -413,7 +413,7 @@ async fn an_agent_that_reads_again_is_served_though_the_target_reads_nothing() {
     // In a task of its own: what wakes only the test does not wake the session.
     let gate: &'static ScriptedGate = Box::leak(Box::new(ScriptedGate::open()));
     let (session, mut ends) = session_over(gate, Rules::default(), 4 * HIGH_WATER);
-    let session = tokio::spawn(session.run());
+    let session = tokio::spawn(Box::new(session).run());
     let value = vec![b'x'; 32 << 10];
     let run = bytes(|out| {
         let length = u32::try_from(value.len()).unwrap();

@@ -131,7 +131,7 @@ async fn an_agent_that_shuts_its_half_still_gets_what_it_asked_for() {
         assert_eq!(agent.read_buf(&mut heard).await.unwrap(), 0);
         assert_eq!(reached(&mut target, &mut from, b'X').await, "X");
     };
-    let (closed, ()) = futures_util::join!(session.run(), talk);
+    let (closed, ()) = futures_util::join!(Box::new(session).run(), talk);
     assert_eq!(closed.unwrap(), Close::Agent);
 }
 
@@ -147,7 +147,7 @@ async fn an_agent_that_shuts_its_half_is_not_waited_for_where_no_answer_can_come
             agent.write_all(&says).await.unwrap();
             agent.shutdown().await.unwrap();
         };
-        let (closed, ()) = futures_util::join!(session.run(), talk);
+        let (closed, ()) = futures_util::join!(Box::new(session).run(), talk);
         assert_eq!(closed.unwrap(), Close::Agent);
         let took = began.elapsed();
         assert!(took >= within && took <= within + SLACK, "{took:?}");
@@ -170,7 +170,7 @@ async fn an_agent_that_reads_nothing_does_not_hold_the_target_forever() {
         let mut rest = Vec::new();
         let _ended = target.read_to_end(&mut rest).await;
     };
-    let (closed, ()) = futures_util::join!(session.run(), talk);
+    let (closed, ()) = futures_util::join!(Box::new(session).run(), talk);
     assert!(matches!(closed, Err(Failure::Agent(_))), "{closed:?}");
     let took = began.elapsed();
     assert!(took >= Patience::default().stalled && took <= Patience::default().stalled + 3 * SLACK, "{took:?}");
@@ -199,7 +199,7 @@ async fn an_agent_that_reads_slowly_is_waited_for() {
         assert_eq!(got, all.len());
         agent.shutdown().await.unwrap();
     };
-    let (closed, ()) = futures_util::join!(session.run(), talk);
+    let (closed, ()) = futures_util::join!(Box::new(session).run(), talk);
     assert_eq!(closed.unwrap(), Close::Agent);
     assert!(began.elapsed() > 3 * stalled);
 }
@@ -228,7 +228,7 @@ async fn a_target_that_does_not_answer_our_own_question_ends_the_session() {
         }
         assert_eq!(until(&mut agent, &mut heard, b'E').await, ["E08006"]);
     };
-    let (closed, ()) = futures_util::join!(session.run(), talk);
+    let (closed, ()) = futures_util::join!(Box::new(session).run(), talk);
     assert!(matches!(closed, Err(Failure::Upstream(_))), "{closed:?}");
     assert!(began.elapsed() >= ANSWER_TIMEOUT && began.elapsed() <= ANSWER_TIMEOUT + SLACK);
 }
@@ -263,7 +263,7 @@ async fn a_session_that_would_hold_too_much_ends_with_the_reason() {
         let mut heard = BytesMut::new();
         assert_eq!(until(&mut agent, &mut heard, b'E').await, ["E53200"]);
     };
-    let (closed, ()) = futures_util::join!(session.run(), talk);
+    let (closed, ()) = futures_util::join!(Box::new(session).run(), talk);
     assert!(matches!(closed, Err(Failure::Overfull(_))), "{closed:?}");
     assert!(gate.held.load(Ordering::SeqCst) <= room + (128 << 10));
     drop(target);

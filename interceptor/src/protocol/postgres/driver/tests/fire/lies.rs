@@ -79,7 +79,7 @@ async fn answered(gate: &ScriptedGate, question: &[u8], last: u8, lie: &[u8]) ->
         let _ends = target.read_to_end(&mut Vec::new()).await;
         received
     };
-    let (_closed, received) = futures_util::join!(session.run(), talk);
+    let (_closed, received) = futures_util::join!(Box::new(session).run(), talk);
     assert!(!received.windows(SECRET.len()).any(|seen| seen == SECRET), "{}", received.escape_ascii());
     received
 }
