@@ -2,7 +2,8 @@
 //!
 //! Two corpora: statements that a seeded generator makes, and PostgreSQL's own regression suite, whose source `cargo xtask`
 //! fetches (`INTERCEPTOR_REGRESS` names its folder; without it that part is left out, and says so). A part of both by
-//! default; with `INTERCEPTOR_DIFFERENTIAL` set to the path of a report everything runs, and the figures are written there.
+//! default; with `INTERCEPTOR_DIFFERENTIAL` set to the path of a report everything runs, and the figures are written there
+//! (with `INTERCEPTOR_DIFFERENTIAL_ADD` behind those of another server).
 //!
 //! Needs PostgreSQL 15 or newer. Not promised: anything about statements that the server refuses, and what is touched by
 //! those that cannot run in a transaction block.
@@ -37,7 +38,7 @@ mod tests {
     use interceptor::testing::postgres::{Options, Postgres};
 
     use super::corpus::{Corpus, SCHEMA};
-    use super::report::{GENERATED, Report};
+    use super::report::{GENERATED, INTRODUCTION, Report};
     use super::run::{Place, Run, schedule};
 
     /// Draws of the generator: in part, and as a whole. One gives one to five statements.
@@ -51,26 +52,36 @@ mod tests {
     fn no_write_and_no_read_is_missed() {
         let whole = std::env::var_os("INTERCEPTOR_DIFFERENTIAL").is_some();
         let mut report = Report::default();
+        let before = before();
         generated(if whole { DRAWS.1 } else { DRAWS.0 }, &mut report);
         match std::env::var_os("INTERCEPTOR_REGRESS").map(PathBuf::from) {
-            Some(suite) => regression(&suite, whole, &mut report),
+            Some(suite) => regression(&suite, whole, &mut report, &before),
             None => println!("left out: INTERCEPTOR_REGRESS names no regression suite of PostgreSQL"),
         }
-        println!("{}", report.text());
-        publish(&report);
+        println!("{}", report.section());
+        publish(&report, &before);
         assert!(report.wrong().is_empty(), "{} findings:\n{}", report.wrong().len(), report.wrong().join("\n"));
     }
 
+    /// What the figures are written behind: those of another server, or the introduction.
+    fn before() -> String {
+        match (std::env::var_os("INTERCEPTOR_DIFFERENTIAL_ADD"), std::env::var_os("INTERCEPTOR_DIFFERENTIAL")) {
+            (Some(_), Some(target)) => std::fs::read_to_string(target).unwrap(),
+            _ => INTRODUCTION.to_owned(),
+        }
+    }
+
     /// Writes the figures, and every finding and exemption beside the build.
-    fn publish(report: &Report) {
+    fn publish(report: &Report, before: &str) {
         if let Some(target) = std::env::var_os("INTERCEPTOR_DIFFERENTIAL") {
-            std::fs::write(target, report.text()).unwrap();
+            std::fs::write(target, format!("{before}{}", report.section())).unwrap();
             std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("differential.log"), report.details()).unwrap();
         }
     }
 
     fn generated(draws: usize, report: &mut Report) {
         let server = server();
+        report.version = server.sql("SELECT current_setting('server_version_num')::int / 10000").unwrap();
         let mut run = Run::new(place(&server)).unwrap();
         let mut corpus = Corpus::new(SEED);
         let statements: Vec<String> = (0..draws).map(|_| corpus.next()).collect();
@@ -80,7 +91,7 @@ mod tests {
         report.take(&mut run);
     }
 
-    fn regression(suite: &Path, whole: bool, report: &mut Report) {
+    fn regression(suite: &Path, whole: bool, report: &mut Report, before: &str) {
         let server = server();
         let mut run = Run::new(place(&server)).unwrap();
         let names = schedule(suite).unwrap();
@@ -98,7 +109,7 @@ mod tests {
             let figures = run.script(&name, &String::from_utf8_lossy(&text), environment);
             report.add(&name, figures.unwrap_or_else(|error| panic!("{name}: {error}")));
             report.take(&mut run);
-            publish(report);
+            publish(report, before);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::install::{self, For, regression_suite};
+use crate::install::{self, For, Newest, regression_suite};
 use crate::run::{OPTIMISED, cargo, root, run as execute, say};
 
 pub(crate) fn run() -> Result<()> {
@@ -11,8 +11,17 @@ pub(crate) fn run() -> Result<()> {
     say("holding verdicts against a server (some fifteen minutes)");
     let folder = root().join("docs");
     std::fs::create_dir_all(&folder)?;
-    let mut command = cargo();
-    command.args(["test", "--package", "interceptor", "--config", OPTIMISED, "--test", "differential"]);
-    command.args(["--", "--nocapture"]).env("INTERCEPTOR_REGRESS", suite);
-    execute(command.env("INTERCEPTOR_DIFFERENTIAL", folder.join("differential.md")))
+    let all = || {
+        let mut command = cargo();
+        command.args(["test", "--package", "interceptor", "--config", OPTIMISED, "--test", "differential"]);
+        command.args(["--", "--nocapture"]).env("INTERCEPTOR_DIFFERENTIAL", folder.join("differential.md"));
+        command
+    };
+    execute(all().env("INTERCEPTOR_REGRESS", suite))?;
+    let newest = Newest::install()?;
+    say("the same at PostgreSQL 18");
+    let mut command = all();
+    newest.serve_plain(&mut command);
+    let suite = newest.regression_suite()?;
+    execute(command.env("INTERCEPTOR_REGRESS", suite).env("INTERCEPTOR_DIFFERENTIAL_ADD", "1"))
 }

@@ -65,8 +65,8 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
     };
     group("lint", &mut lint)?;
     group("fast", &mut fast)?;
-    group(DIFFERENTIAL, &mut differential)?;
-    group(MASKING, &mut masking)?;
+    group(DIFFERENTIAL, &mut || differential(None))?;
+    group(MASKING, &mut || masking(None))?;
     group(CLUSTER, &mut cluster::ensure)?;
     let built = ROOT_GROUPS.iter().any(|name| wanted(name)) || wanted(NEWEST);
     let binaries = if built { binaries()? } else { Vec::new() };
@@ -96,7 +96,8 @@ pub(crate) fn run_groups(arguments: &Arguments) -> Result<Vec<(String, f64)>> {
 }
 
 /// What of the tests depends on the server's version, against PostgreSQL 18: the driver's own, every client, with the
-/// server's own psql, pgbench and pg_dump; and TLS on both legs, with those of the distribution, as the others have none.
+/// server's own psql, pgbench and pg_dump; TLS on both legs, with those of the distribution, as the others have none; and
+/// what is held against a server.
 fn newest(installed: &Newest, binaries: &[(String, String)]) -> Result<()> {
     let mut driver = cargo();
     driver.args(["test", "--package", "interceptor", "--lib", "--", "protocol::postgres::driver::tests"]);
@@ -115,7 +116,9 @@ fn newest(installed: &Newest, binaries: &[(String, String)]) -> Result<()> {
     let mut clients = with(&["clients::", "hold::", "pending::", "protocol::", "masks::", "tools::"]);
     installed.ask(&mut clients)?;
     execute(&mut clients)?;
-    execute(&mut with(&["agent_tls::", "upstream_tls::"]))
+    execute(&mut with(&["agent_tls::", "upstream_tls::"]))?;
+    differential(Some(installed))?;
+    masking(Some(installed))
 }
 
 #[expect(clippy::print_stderr, reason = "the summary is for the person at the terminal")]
@@ -164,18 +167,26 @@ fn faults() -> Result<()> {
     execute(cargo().args(["test", "--package", "interceptor", "--lib", "--", "--include-ignored", filter]))
 }
 
-fn differential() -> Result<()> {
+fn differential(installed: Option<&Newest>) -> Result<()> {
     let mut command = cargo();
     command.args(["test", "--package", "interceptor", "--test", DIFFERENTIAL, "--", "--nocapture"]);
-    match install::regression_suite() {
+    match installed.map_or_else(install::regression_suite, Newest::regression_suite) {
         Ok(suite) => drop(command.env("INTERCEPTOR_REGRESS", suite)),
         Err(error) => say(&format!("PostgreSQL's regression suite is left out, its source cannot be had: {error:#}")),
+    }
+    if let Some(installed) = installed {
+        installed.serve_plain(&mut command);
     }
     execute(&mut command)
 }
 
-fn masking() -> Result<()> {
-    execute(cargo().args(["test", "--package", "interceptor", "--test", MASKING, "--", "--nocapture"]))
+fn masking(installed: Option<&Newest>) -> Result<()> {
+    let mut command = cargo();
+    command.args(["test", "--package", "interceptor", "--test", MASKING, "--", "--nocapture"]);
+    if let Some(installed) = installed {
+        installed.serve(&mut command);
+    }
+    execute(&mut command)
 }
 
 fn test_files() -> Result<Vec<String>> {

@@ -16,6 +16,8 @@ pub(crate) struct Report {
     unparsed: Vec<String>,
     /// Files that the suite has.
     pub(crate) scheduled: usize,
+    /// The server's version.
+    pub(crate) version: String,
 }
 
 impl Report {
@@ -44,9 +46,9 @@ impl Report {
         &self.wrong
     }
 
-    /// The report.
-    pub(crate) fn text(&self) -> String {
-        let mut out = INTRODUCTION.to_owned();
+    /// The figures at one server.
+    pub(crate) fn section(&self) -> String {
+        let mut out = format!("\n## PostgreSQL {}\n\n", self.version);
         let sum = |wanted: fn(&str) -> bool| {
             let mut sum = Figures::default();
             for (_, figures) in self.files.iter().filter(|(name, _)| wanted(name)) {
@@ -76,7 +78,7 @@ impl Report {
         line("commands of psql left out", &|sum| sum.skipped.to_string());
         self.exemptions(&mut out);
         self.opaque(&mut out);
-        out.push_str("\n## By file\n\n");
+        out.push_str("\n### By file\n\n");
         out.push_str(
             "| file | tried | refused | not observed | writes missed | reads missed | opaque | needed the catalog |\n",
         );
@@ -89,7 +91,7 @@ impl Report {
     }
 
     fn exemptions(&self, out: &mut String) {
-        out.push_str("\n## Exemptions\n\nTouched, not named, and no miss: by the design of an owner, or by the server for itself. Each is taken only\nwhere the server's own catalog, counters or locks say so.\n\n| kind | times | what |\n|---|---:|---|\n");
+        out.push_str("\n### Exemptions\n\nTouched, not named, and no miss: by the design of an owner, or by the server for itself. Each is taken only\nwhere the server's own catalog, counters or locks say so.\n\n| kind | times | what |\n|---|---:|---|\n");
         for (kind, what) in EXEMPTIONS {
             let times: usize = self.files.iter().map(|(_, figures)| figures.count(Finding::Exempt(kind))).sum();
             let _ = writeln!(out, "| {kind} | {times} | {what} |");
@@ -97,7 +99,7 @@ impl Report {
     }
 
     fn opaque(&self, out: &mut String) {
-        out.push_str("\n## Why opaque\n\nThe second number: nothing was written, and no function of a user ran. The most frequent reasons.\n\n| why | times | harmless this time |\n|---|---:|---:|\n");
+        out.push_str("\n### Why opaque\n\nThe second number: nothing was written, and no function of a user ran. The most frequent reasons.\n\n| why | times | harmless this time |\n|---|---:|---:|\n");
         let mut reasons: Vec<_> = self.reasons.iter().collect();
         reasons.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.0));
         for (reason, (all, needless)) in reasons.into_iter().take(REASONS) {
@@ -124,12 +126,15 @@ const REASONS: usize = 40;
 /// Stands for a file where statements come from the generator: the suite has a file `generated`.
 pub(crate) const GENERATED: &str = "(generated)";
 
-const INTRODUCTION: &str = "# Verdicts held against a server\n\n\
+/// What stands before them.
+pub(crate) const INTRODUCTION: &str = "# Verdicts held against a server\n\n\
 `cargo xtask differential` writes this file. Each statement is judged first, then run on a throw-away PostgreSQL in a\n\
 transaction of its own where that can be. What it really touched is taken from the server: the locks on relations that it\n\
 holds to its end, rows inserted, updated and deleted, functions of users that ran, transaction id, advisory locks, locks on\n\
 other objects, what names mean in the session afterwards. All of it must be named by an action of the right sort, or the\n\
-text must be `sql:opaque`.\n\n";
+text must be `sql:opaque`.\n\n\
+The suite's library of functions in C is not built for this: what needs it is refused by the server. Not to be observed are\n\
+statements that no transaction block takes, and those that end one.\n";
 
 fn row(name: &str, figures: &Figures) -> String {
     format!(
