@@ -1,5 +1,6 @@
-//! Messages of calls: no input panics; what is understood stays so once it is masked; what was masked is masked no further; and
-//! messages are told apart however their bytes come.
+//! Messages of calls: no input panics; what is understood stays so once it is masked; what was masked by its path is masked no
+//! further (what a detector replaces can be the beginning of something that it finds then); and messages are told apart
+//! however their bytes come.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -30,11 +31,12 @@ static TREES: LazyLock<[TreeMasker; 2]> = LazyLock::new(|| {
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [shape, message @ ..] = data else { return };
     let _any = understood(&SCHEMA, "/shop.Orders/Place", message);
-    for tree in &*TREES {
+    for (by_path, tree) in [true, false].into_iter().zip(&*TREES) {
         let mut tree = tree.clone();
         let mut mask = |path: &str, bytes: &[u8]| masked(&SCHEMA, path, &mut tree, bytes).expect("there is such a method");
         if let Ok(once) = mask("/shop.Orders/Place", message) {
-            assert_eq!(mask("/shop.Orders/Place", &once).as_ref(), Ok(&once));
+            let twice = mask("/shop.Orders/Place", &once);
+            assert!(twice.is_ok() && (!by_path || twice.as_ref() == Ok(&once)), "{once:?}: {twice:?}");
         }
         // What is sent and what is answered is of one kind here.
         if let Some(Ok(_)) = understood(&SCHEMA, "/shop.Orders/Chat", message) {
