@@ -197,11 +197,19 @@ fn all_programs() -> BTreeMap<u32, (String, Option<u32>)> {
 fn judge_foreign(others: &[Other], below: &[Other]) -> Finding {
     match (others, below) {
         ([], []) => FOREIGN.ok("none at the governed cgroups and above them"),
-        ([], below) => BELOW.weak(told(below)),
         (others, _) if others.iter().any(|other| other.flags & BPF_F_ALLOW_MULTI == 0) => FOREIGN.missing(told(others)),
+        ([], below) => BELOW.weak(told(below)),
+        // Newer systemd shares, and stands in nobody's way; but it drops what goes to the daemon.
+        (others, below) if others.iter().any(|other| is_systemds(&other.name)) => {
+            BELOW.weak(told(&[others, below].concat()))
+        }
         (others, []) if others.iter().all(|other| is_ciliums(&other.name)) => CILIUM.weak(told(others)),
         (others, _) => ALLOWED.weak(told(&[others, below].concat())),
     }
+}
+
+fn is_systemds(name: &str) -> bool {
+    name.starts_with("sd_")
 }
 
 fn is_ciliums(name: &str) -> bool {
@@ -211,7 +219,7 @@ fn is_ciliums(name: &str) -> bool {
 fn told(others: &[Other]) -> String {
     let words = |other: &Other| {
         let whose = match (other.name.as_str(), other.uid) {
-            (name, _) if name.starts_with("sd_") => ", systemd's".to_owned(),
+            (name, _) if is_systemds(name) => ", systemd's".to_owned(),
             (name, _) if is_ciliums(name) => ", Cilium's".to_owned(),
             (_, Some(uid)) => format!(", loaded by user {uid}"),
             (_, None) => String::new(),
@@ -277,6 +285,8 @@ mod tests {
         let cilium = judge_foreign(&[other("cil_sock4_conne", BPF_F_ALLOW_MULTI)], &[]);
         assert!(cilium.verdict == Verdict::Weak && cilium.detail.contains("Cilium's"), "{cilium:?}");
         assert!(cilium.cost.contains("after them"), "{cilium:?}");
+        let fenced = judge_foreign(&[other("sd_fw_egress", BPF_F_ALLOW_MULTI)], &[]);
+        assert!(fenced.verdict == Verdict::Weak && fenced.remedy.contains("IPAddressAllow=localhost"), "{fenced:?}");
         for flags in [0, BPF_F_ALLOW_OVERRIDE] {
             let held = judge_foreign(&[other("sd_fw_egress", flags)], &[]);
             assert!(held.verdict == Verdict::Missing && held.detail.contains("systemd's"), "{held:?}");
