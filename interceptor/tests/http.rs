@@ -410,6 +410,7 @@ http {{
             ("MESSAGE /shop.Orders/Upload", "{\"currency\": \"EUR\"}", "PERMIT"),
             ("MESSAGE /shop.Orders/Upload", "{\"currency\": \"USD\"}", "typed-in-euro"),
             ("POST /shop.Orders/Place", "{\"nothing\": 1}", "it is no message of /shop.Orders/Place"),
+            ("MESSAGE /shop.Orders/Place", "{\"currency\": \"EUR\"}", "takes one message"),
         ] {
             let told = explain(line, message);
             assert!(told.contains(expected), "{line} {message}: {told}");

@@ -329,17 +329,21 @@ impl Relay {
             Fate::Limited => return,
             Fate::Again | Fate::PassedOn => {}
         }
+        let target = match cover {
+            Some(Cover::Target(name)) => Some(name.to_owned()),
+            Some(Cover::Written | Cover::Below(_)) | None => None,
+        };
         if let Some(known) = known {
+            // The agent may connect for as long as it is told, and a little longer.
+            if let Some(target) = &target {
+                names.learned(target, &addresses(&known));
+            }
             // As a refusal: what is lost is asked for again.
             let _lost = socket.send_to(&query.restored(known), client).await;
             return;
         }
         // No room: the client asks again.
         let Some(seat) = self.room.take(&self.common.0.shares, cgroup) else { return };
-        let target = match cover {
-            Some(Cover::Target(name)) => Some(name.to_owned()),
-            Some(Cover::Written | Cover::Below(_)) | None => None,
-        };
         let (socket, common, names) = (Arc::clone(socket), Arc::clone(&self.common.0), Arc::clone(names));
         tokio::spawn(async move {
             match timeout(ANSWER_TIME, ask(common.upstream, &query)).await {

@@ -1,10 +1,10 @@
 //! The handle through which everything is recorded, and the thread behind it.
 //!
-//! Owns the queue's bounds (in entries and bytes; `queue` has its order), grouping many events into one write, who writes (an appender itself
-//! where that is quick, else the thread), and what happens when writing fails: the appends of that write fail, later
-//! ones fail at once, and the thread tries until it can write again. Events that nobody waits for are kept meanwhile, in
-//! order; they may stay in memory for `TICK`, and are lost where the daemon is killed then. Does not promise that a
-//! dropped handle has written all that was queued: [`Recorder::close`] does.
+//! Owns the queue's bounds (in entries and bytes; its order is `queue`'s), grouping many events into one write, who writes
+//! (an appender itself where that is quick, else the thread), and what happens when writing fails: the appends of that write
+//! fail, later ones fail at once, and the thread tries until it can write again. Events that nobody waits for are kept
+//! meanwhile, in order; they may stay in memory for `TICK`, and are lost where the daemon is killed then. Does not promise
+//! that a dropped handle has written all that was queued: [`Recorder::close`] does.
 
 use std::collections::VecDeque;
 use std::fmt;

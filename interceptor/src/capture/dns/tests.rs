@@ -330,6 +330,26 @@ async fn learned_from(kind: u8, counts: (u8, u8), records: &[u8]) -> Vec<(String
 }
 
 #[tokio::test]
+async fn addresses_of_a_target_are_learned_anew_from_memory() {
+    let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let names = Arc::new(Two::default());
+    let client = relay(&upstream, Arc::clone(&names) as Arc<dyn Names>).await;
+    let mut buffer = [0; 600];
+    client.send(&query(1, 1, "db.internal", 1)).await.unwrap();
+    let (length, from) = upstream.recv_from(&mut buffer).await.unwrap();
+    let found = answer_to(&buffer[..length], 0, (1, 0), &record(1, 60, &[10, 0, 0, 7]));
+    upstream.send_to(&found, from).await.unwrap();
+    client.recv(&mut buffer).await.unwrap();
+    // Who is told just before the answer ends connects just after: where it leads is known from then on.
+    client.send(&query(2, 1, "db.internal", 1)).await.unwrap();
+    timeout(ANSWER_TIME, client.recv(&mut buffer)).await.unwrap().unwrap();
+    let fates: Vec<Fate> = names.asked.lock().iter().map(|asked| asked.fate).collect();
+    assert_eq!(fates, [Fate::PassedOn, Fate::Again]);
+    let once = ("db.internal".to_owned(), "10.0.0.7".parse().unwrap());
+    assert_eq!(*names.learned.lock(), [once.clone(), once]);
+}
+
+#[tokio::test]
 async fn every_address_of_an_answer_is_learned_whatever_it_is_called_there() {
     let alias = |to: &[u8]| record(5, 5, to);
     let at = |name: &[u8], kind: u8, data: &[u8]| {

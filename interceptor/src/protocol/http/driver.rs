@@ -163,6 +163,12 @@ fn understand_call(
         Ok::<_, String>(Bytes::from(framed))
     };
     if is_message {
+        if !call.is_stream() {
+            return Err(format!(
+                "{:.200} takes one message, which is judged with its request: ask about POST",
+                head.target
+            ));
+        }
         let frame = grpc::frames::single(&message()?, BODY_LIMIT)?.ok_or("it is no message")?;
         let (bytes, read) = call.one(&frame);
         return Ok(action::heard(target, routes, (&head, location), &bytes, read));

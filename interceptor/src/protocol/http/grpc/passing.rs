@@ -121,8 +121,11 @@ impl Passing {
     fn trailers(&mut self, size: usize, scrub: &mut Scrub<'_>, out: &mut Vec<u8>) -> Result<(), Unread> {
         const COOKIE: &[u8] = b"set-cookie";
         let Some(trailers) = self.whole(size)? else { return Ok(()) };
-        let is_cookie = |line: &[u8]| line.get(..COOKIE.len()).is_some_and(|name| name.eq_ignore_ascii_case(COOKIE));
-        let lines = trailers.split_inclusive(|byte| matches!(byte, b'\r' | b'\n'));
+        let is_cookie = |line: &[u8]| {
+            let name = line.trim_ascii_start().get(..COOKIE.len());
+            name.is_some_and(|name| name.eq_ignore_ascii_case(COOKIE))
+        };
+        let lines = trailers.split_inclusive(|byte| *byte == b'\n');
         put_clean(out, TRAILERS, &lines.filter(|line| !is_cookie(line)).collect::<Vec<_>>().concat(), scrub);
         Ok(())
     }
