@@ -29,6 +29,9 @@ pub(super) const SHORTEST: usize = 6;
 /// Hits in one value. With more it is masked whole.
 const MAX_SPANS: usize = 65_536;
 
+/// Times that what is left between finds is looked through. If there was something to the last, the value is masked whole.
+const MAX_ROUNDS: usize = 16;
+
 /// A kind of value that is recognised by its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -126,6 +129,8 @@ impl Work {
 #[derive(Clone, Debug, Default)]
 struct Hits {
     spans: Vec<Span>,
+    /// Where the text that is searched begins.
+    base: usize,
     overflow: bool,
 }
 
@@ -135,7 +140,12 @@ impl Hits {
             self.overflow = true;
             return;
         }
-        self.spans.push(Span { start, end, detector, mixed: false });
+        self.spans.push(Span { start: self.base + start, end: self.base + end, detector, mixed: false });
+    }
+
+    fn clear(&mut self) {
+        self.spans.clear();
+        (self.base, self.overflow) = (0, false);
     }
 
     /// Sorts, and joins what overlaps.
@@ -166,20 +176,19 @@ impl Scanner {
     /// Looks for what `wanted` names in `value`.
     pub(super) fn scan(&self, wanted: DetectorSet, value: &[u8], work: &mut Work) -> Found {
         let Work { hits, plain } = work;
-        hits.spans.clear();
-        hits.overflow = false;
+        hits.clear();
         if value.len() > MAX_VALUE {
             return Found::TooMuch;
         }
         let signs = Signs::of(value);
         if signs.high {
             plain.read(value);
-            self.search(wanted, Signs::of(plain.text()), plain.text(), hits);
+            self.search_through(wanted, Signs::of(plain.text()), plain.text(), hits);
             for span in &mut hits.spans {
                 (span.start, span.end) = plain.original(span.start, span.end, value);
             }
         } else {
-            self.search(wanted, signs, value, hits);
+            self.search_through(wanted, signs, value, hits);
         }
         if hits.overflow {
             return Found::TooMuch;
@@ -189,6 +198,38 @@ impl Scanner {
         }
         hits.settle();
         Found::Spans
+    }
+
+    /// Finds everything, also what is a value only once another that it touches is gone: `4111...+4930...`.
+    fn search_through(&self, wanted: DetectorSet, signs: Signs, text: &[u8], hits: &mut Hits) {
+        self.search(wanted, signs, text, hits);
+        for _ in 0..MAX_ROUNDS {
+            if hits.spans.is_empty() || hits.overflow {
+                return;
+            }
+            hits.settle();
+            let known = hits.spans.len();
+            self.search_between(wanted, text, hits);
+            if hits.spans.len() == known {
+                return;
+            }
+        }
+        hits.overflow = true;
+    }
+
+    /// Searches each text that lies before, between and behind what was found, as if it stood alone.
+    fn search_between(&self, wanted: DetectorSet, text: &[u8], hits: &mut Hits) {
+        let (mut start, known) = (0, hits.spans.len());
+        for at in 0..=known {
+            let found = hits.spans.get(at).filter(|_| at < known);
+            let (stop, next) = found.map_or((text.len(), text.len()), |span| (span.start, span.end));
+            if let Some(between) = text.get(start..stop).filter(|between| between.len() >= SHORTEST) {
+                hits.base = start;
+                self.search(wanted, Signs::of(between), between, hits);
+            }
+            start = next;
+        }
+        hits.base = 0;
     }
 
     fn search(&self, wanted: DetectorSet, signs: Signs, text: &[u8], hits: &mut Hits) {

@@ -307,6 +307,38 @@ fn overlaps_are_joined() {
     assert_eq!(found[0].1, jwt_mail);
 }
 
+/// Whatever stands between two of them.
+#[test]
+fn values_that_touch_are_all_found() {
+    const VALUES: [&str; 5] =
+        ["4111111111111111", "+4930901820345", "me@example.com", "DE89370400440532013000", "123-45-6789"];
+    for first in VALUES {
+        for second in VALUES {
+            for sign in ["+", "-", ".", "/", "_", "@", ":", "=", "%", "\u{200b}+"] {
+                let text = format!("{first}{sign}{second}{sign}{first}");
+                let mut left = text.clone();
+                for (_, found) in scan(&Detector::ALL, &text) {
+                    left = left.replacen(&found, "#", 1);
+                }
+                assert!(VALUES.iter().all(|value| !left.contains(value)), "{text}: {left}");
+            }
+        }
+    }
+}
+
+#[test]
+fn chains_of_values_are_found_or_masked_whole() {
+    let scanner = &SCANNER;
+    let mut work = Work::default();
+    for count in [2, 3, 10, 31, 32, 33, 1000] {
+        let text = vec!["4111111111111111"; count].join("+");
+        match scanner.scan(DetectorSet(u8::MAX), text.as_bytes(), &mut work) {
+            Found::TooMuch => {}
+            _ => assert!(work.spans().iter().map(|span| span.end - span.start).sum::<usize>() >= 16 * count, "{count}"),
+        }
+    }
+}
+
 #[test]
 fn long_values_and_many_hits_are_bounded() {
     let scanner = &SCANNER;
