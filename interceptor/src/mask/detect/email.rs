@@ -52,8 +52,8 @@ fn domain(text: &[u8], start: usize) -> Option<usize> {
         }
         if label == start {
             first = label;
-        } else if is_top(trimmed) {
-            end = Some(label + trimmed.len());
+        } else if let Some(top) = top(trimmed) {
+            end = Some(label + top);
         }
         if byte(text, stop) != b'.' || trimmed.len() != name.len() {
             break;
@@ -63,6 +63,15 @@ fn domain(text: &[u8], start: usize) -> Option<usize> {
     // icon@2x.png is a file.
     let scaled = byte(text, first).is_ascii_digit() && byte(text, first + 1) == b'x' && byte(text, first + 2) == b'.';
     end.filter(|_| !scaled)
+}
+
+/// Length of what can be the last label: all of it, or what stands before a dash, which may lead to the next address.
+fn top(label: &[u8]) -> Option<usize> {
+    if is_top(label) {
+        return Some(label.len());
+    }
+    let dash = label.iter().position(|byte| *byte == b'-')?;
+    label.get(..dash).is_some_and(is_top).then_some(dash)
 }
 
 /// Whether a label can be the last one.

@@ -307,7 +307,7 @@ fn overlaps_are_joined() {
     assert_eq!(found[0].1, jwt_mail);
 }
 
-/// Whatever stands between two of them.
+/// Whatever stands between two of them, but for signs that make one long number of two.
 #[test]
 fn values_that_touch_are_all_found() {
     const VALUES: [&str; 5] =
@@ -315,12 +315,17 @@ fn values_that_touch_are_all_found() {
     for first in VALUES {
         for second in VALUES {
             for sign in ["+", "-", ".", "/", "_", "@", ":", "=", "%", "\u{200b}+"] {
-                let text = format!("{first}{sign}{second}{sign}{first}");
-                let mut left = text.clone();
-                for (_, found) in scan(&Detector::ALL, &text) {
-                    left = left.replacen(&found, "#", 1);
+                let is_one_number = "-./".contains(sign) && [first, second].contains(&"123-45-6789");
+                if is_one_number {
+                    continue;
                 }
-                assert!(VALUES.iter().all(|value| !left.contains(value)), "{text}: {left}");
+                let text = format!("{first}{sign}{second}{sign}{first}");
+                let mut work = Work::default();
+                SCANNER.scan(DetectorSet(u8::MAX), text.as_bytes(), &mut work);
+                let hidden = |at: usize| work.spans().iter().any(|span| (span.start..span.end).contains(&at));
+                let left: String = text.char_indices().map(|(at, char)| if hidden(at) { '#' } else { char }).collect();
+                let tells = |value: &&str| left.contains(&value[value.len() - 6..]) || left.contains(&value[..6]);
+                assert!(!VALUES.iter().any(|value| tells(&value)), "{text}: {left}");
             }
         }
     }
