@@ -1,10 +1,12 @@
-//! Events and counters of refusals. A full ring loses the event, never the refusal, and counts the loss.
+//! Events and counters of refusals. A full ring loses the event, never the refusal, and counts the loss; so does a cgroup that
+//! has caused too many, which so takes no room from others.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns};
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use interceptor_ebpf::{Event, Fault, Reason};
 
 use crate::maps::{COUNTERS, EVENTS};
+use crate::pace;
 use crate::sock_addr::Endpoint;
 
 /// Reports a refusal by the running task.
@@ -73,7 +75,7 @@ fn blank(reason: Reason, detail: u32, endpoint: Option<&Endpoint>) -> Event {
 #[inline(always)]
 fn emit(event: &Event) {
     count(event.reason);
-    if EVENTS.output(event, 0).is_err() {
+    if !pace::event(event.cgroup) || EVENTS.output(event, 0).is_err() {
         count(Reason::LostEvent as u32);
     }
 }

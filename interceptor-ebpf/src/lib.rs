@@ -30,10 +30,12 @@ pub mod map {
     pub const LOCAL_PEERS: &str = "LOCAL_PEERS";
     /// Hash of [`super::Device`]s that agents may use beside the usual ones, to 1.
     pub const DEVICES: &str = "DEVICES";
+    /// LRU hash of cgroup ids to [`super::Pace`].
+    pub const PACES: &str = "PACES";
 
     /// All of them.
-    pub const ALL: [&str; 10] =
-        [SETTINGS, SOCKETS, ACCEPTED, OWN, HANDSHAKES, ASKERS, EVENTS, COUNTERS, LOCAL_PEERS, DEVICES];
+    pub const ALL: [&str; 11] =
+        [SETTINGS, SOCKETS, ACCEPTED, OWN, HANDSHAKES, ASKERS, EVENTS, COUNTERS, LOCAL_PEERS, DEVICES, PACES];
 }
 
 /// Entries of [`map::LOCAL_PEERS`] at most.
@@ -103,6 +105,24 @@ pub const MAX_HANDSHAKES: usize = 16_384;
 pub const MAX_ASKERS: usize = 4096;
 /// Bytes of the ring of events; when full, events are counted as lost.
 pub const EVENT_BYTES: usize = 1 << 20;
+/// cgroups whose pace is known; the oldest gives way, and begins anew.
+pub const MAX_PACES: usize = 4096;
+/// Events of one cgroup in one second at most; more are counted as lost. The ring holds those of ten such cgroups.
+pub const EVENTS_A_SECOND: u32 = 1000;
+/// Questions to the relay of one cgroup in one second at most; more are dropped. The relay answers a tenth of that.
+pub const QUESTIONS_A_SECOND: u32 = 1000;
+
+/// What a cgroup has caused within a second. Counted without locks: of increments at the same moment one may be lost.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// The second since boot.
+    pub second: u64,
+    /// Events in it.
+    pub events: u32,
+    /// Questions in it.
+    pub questions: u32,
+}
 
 /// What the daemon tells the programs. All zero, as a fresh map is, means: deny everything.
 #[repr(C)]
@@ -237,7 +257,7 @@ pub struct Event {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Not a refusal: an event that found the ring full.
+    /// Not a refusal: an event that found the ring full, or was one too many of its cgroup.
     LostEvent = 0,
     /// The daemon never wrote its settings.
     NoSettings = 1,
@@ -349,6 +369,7 @@ const _: () = assert!(size_of::<Record>() == 96);
 const _: () = assert!(size_of::<Tuple>() == 48);
 const _: () = assert!(size_of::<Event>() == 88);
 const _: () = assert!(size_of::<Device>() == 12);
+const _: () = assert!(size_of::<Pace>() == 16);
 const _: () = assert!(size_of::<Offsets>() == 56);
 
 /// An IPv6 address as the four words that its sixteen octets are in memory; IPv4 as mapped (`::ffff:a.b.c.d`). Words, since

@@ -22,6 +22,8 @@ mod ingress;
 #[cfg(target_arch = "bpf")]
 mod lsm;
 #[cfg(target_arch = "bpf")]
+mod pace;
+#[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod question;
@@ -43,8 +45,8 @@ mod maps {
     use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage};
     use aya_ebpf::macros::btf_map;
     use interceptor_ebpf::{
-        Device, EVENT_BYTES, Event, MAX_ASKERS, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, Mark, REASONS, Record,
-        Settings, Tuple,
+        Device, EVENT_BYTES, Event, MAX_ASKERS, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, MAX_PACES, Mark, Pace,
+        REASONS, Record, Settings, Tuple,
     };
 
     #[btf_map]
@@ -67,6 +69,8 @@ mod maps {
     pub(crate) static LOCAL_PEERS: HashMap<u64, u32, MAX_LOCAL_PEERS> = HashMap::new();
     #[btf_map]
     pub(crate) static DEVICES: HashMap<Device, u32, MAX_DEVICES> = HashMap::new();
+    #[btf_map]
+    pub(crate) static PACES: LruHashMap<u64, Pace, MAX_PACES> = LruHashMap::new();
 }
 
 /// Helpers that read kernel memory are open to programs under a GPL-compatible licence only.

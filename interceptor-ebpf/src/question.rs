@@ -11,7 +11,7 @@ use interceptor_ebpf::{STATE_ASKED, Settings, Tuple};
 use crate::maps::ASKERS;
 use crate::packet::Packet;
 use crate::sock_addr::{self, Endpoint, LOOPBACK4, LOOPBACK6, is_foreign, is_mapped, is_marked, netns, record, socket};
-use crate::{caller, event};
+use crate::{caller, event, pace};
 
 /// Keeps who asks, and which resolver; says where the relay is missing: what is sent to it then ends at the fence.
 #[inline(always)]
@@ -26,11 +26,12 @@ pub(crate) fn ask(ctx: &SockAddrContext, settings: &Settings, endpoint: &Endpoin
     }
 }
 
-/// Publishes who asked, for the relay to find. False where nobody did, or it cannot be kept: then nothing may be sent.
+/// Publishes who asked, for the relay to find. False where nobody did, its cgroup has asked too often, or it cannot be kept:
+/// then nothing may be sent.
 #[inline(always)]
 pub(crate) fn publish(packet: &Packet, sk: *mut bpf_sock) -> bool {
     let Some(record) = sock_addr::record(sk.cast()) else { return false };
-    if record.state != STATE_ASKED {
+    if record.state != STATE_ASKED || !pace::question(record.cgroup) {
         return false;
     }
     let tuple = Tuple {

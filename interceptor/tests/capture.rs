@@ -7,7 +7,7 @@
 mod tests {
     use std::io::{BufRead, BufReader};
     use std::process::{Child, Command, Stdio};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use interceptor::capture::dns::Fate;
     use interceptor::capture::{
@@ -16,7 +16,7 @@ mod tests {
     };
     use interceptor::testing::answering::{self, Answering};
     use interceptor::testing::world::{self, FAR4, FAR6, Place, World};
-    use interceptor_ebpf::AGENT_PROGRAMS;
+    use interceptor_ebpf::{AGENT_PROGRAMS, EVENTS_A_SECOND};
     use serde_json::Value;
 
     const LIMIT: Duration = Duration::from_secs(30);
@@ -305,9 +305,12 @@ def connected():
     s = socket.socket(INET, UDP); s.connect((FAR4, 53)); return ask(s)
 codes = [plain(FAR4, INET), plain(MAPPED, INET6), connected()]
 s = socket.socket(INET, UDP); s.connect((FAR4, 53))
-for _ in range(3000): s.send(query())
-out(codes)"#;
-        assert_eq!(agent(&world, flood), serde_json::json!([0, 0, 0]));
+refused = 0
+for _ in range(3000):
+    try: s.send(query())
+    except PermissionError: refused += 1
+out(codes + [refused > 0])"#;
+        assert_eq!(agent(&world, flood), serde_json::json!([0, 0, 0, true]));
         let plain = r#"
 def plain():
     s = socket.socket(INET, UDP); s.settimeout(10); s.sendto(query(), (FAR4, 53)); return s.recv(600)[3] & 15
@@ -334,6 +337,38 @@ s = socket.socket(INET, UDP); s.settimeout(3); s.sendto(query(), ("127.0.0.1", 1
         assert!(asked.iter().filter(|asked| asked.asker.is_none()).all(|asked| asked.fate == Fate::Unknown));
         server.kill().unwrap();
         server.wait().unwrap();
+        daemon.kill();
+    }
+
+    /// Even of one that does it faster than anybody can read.
+    #[test]
+    fn a_flood_of_refusals_hides_none_of_others() {
+        let world = world();
+        let daemon = Daemon::start(&world, &config(&world));
+        let signal = |name: &str| Command::new("kill").args([name, &daemon.0.id().to_string()]).status().unwrap();
+        signal("-STOP");
+        let flood = r#"
+s = socket.socket(INET, UDP)
+def refused():
+    try: s.sendto(b"x", (FAR4, 9))
+    except PermissionError: return 1
+out(sum(refused() for _ in range(30000)))"#;
+        let began = Instant::now();
+        assert_eq!(agent(&world, flood), 30_000);
+        let seconds = began.elapsed().as_secs() + 2;
+        let other = r#"
+s = socket.socket(INET, UDP)
+try: s.sendto(b"x", (FAR4, 10))
+except PermissionError: out("refused")"#;
+        assert_eq!(run(&world, Place::Agent("two"), Some(1001), other), "refused");
+        signal("-CONT");
+        let id = |name| cgroup::cgroup_id(&world.cgroup(Place::Agent(name))).unwrap();
+        let of = |daemon: &Answering, cgroup: u64| {
+            daemon.events(0).iter().filter(|event| event.cgroup == cgroup).count() as u64
+        };
+        let (one, two) = (id("one"), id("two"));
+        assert!(daemon.0.says(|daemon| of(daemon, two) == 1 && of(daemon, one) + daemon.lost(0) == 30_000));
+        assert!(of(&daemon.0, one) <= seconds * u64::from(EVENTS_A_SECOND), "{} in {seconds} s", of(&daemon.0, one));
         daemon.kill();
     }
 

@@ -1,7 +1,8 @@
 //! Refusals by the kernel programs, summed up and put on record.
 //!
 //! An agent can cause refusals as fast as it can call the kernel; what is written is bounded: one event a second for each
-//! kind, cgroup and process, as many as a [`Tally`] keeps, and one for all others.
+//! kind, cgroup and process, as many as a [`Tally`] keeps, and one for all others; and one for those that the kernel programs
+//! could not tell of.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,13 +41,27 @@ pub(super) async fn watch(house: Arc<House>, mut events: Events, wishes: Wishes)
                         Line::OthersOf(cgroup, count) => others(count, &format!(" in cgroup {cgroup}")),
                         Line::Others(count) => others(count, ""),
                     };
-                    if let Err(error) = house.recorder.enqueue(SessionId::NONE, event).await {
-                        tracing::error!(%error, "a refusal is not on record");
-                    }
+                    record(&house, event).await;
+                }
+                match events.newly_lost() {
+                    Ok(0) => {}
+                    Ok(count) => record(&house, untold(count)).await,
+                    Err(error) => tracing::error!(%error, "refusals that nobody was told of cannot be counted"),
                 }
             },
         }
     }
+}
+
+async fn record(house: &House, event: Event) {
+    if let Err(error) = house.recorder.enqueue(SessionId::NONE, event).await {
+        tracing::error!(%error, "a refusal is not on record");
+    }
+}
+
+fn untold(count: u64) -> Event {
+    tracing::warn!(count, "refused in the kernel, too fast to be told one by one");
+    Event::Note { text: format!("{count} more refusals of the kernel programs, too fast to be told one by one") }
 }
 
 /// What was refused, and which process it was.

@@ -1,13 +1,15 @@
 //! What agents look up: which names they may, what becomes of it on record, and where the answers lead.
 //!
-//! An agent can ask as fast as it can send; what is written is bounded: one event a second for each cgroup, name, type and
-//! fate, as many as a [`Tally`] keeps, and one for all others.
+//! What leaves is on record before it does, each question by itself: how many those can be is bounded by the relay. Of what does
+//! not leave an agent can ask as fast as it can send; what is written of that is bounded: one event a second for each cgroup,
+//! name, type and fate, as many as a [`Tally`] keeps, and one for all others.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 
 use super::tally::{Line, Tally};
 use crate::capture::Origin;
@@ -16,23 +18,21 @@ use crate::record::Event;
 use crate::session::House;
 use crate::telemetry::SessionId;
 
-/// Questions that wait to be counted.
-const WAITING: usize = 4096;
-/// How often questions are put on record.
+/// How often questions are put on record of which nothing leaves.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The names of a house's targets.
 #[derive(Debug)]
 pub(super) struct HouseNames {
     house: Arc<House>,
-    asked: mpsc::Sender<Asked>,
+    asked: Mutex<Tally<Question, Option<Origin>>>,
 }
 
 impl HouseNames {
     /// The names, and what has to run so that questions are put on record.
     pub(super) fn new(house: Arc<House>) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static) {
-        let (asked, asking) = mpsc::channel(WAITING);
-        (Arc::new(Self { house: Arc::clone(&house), asked }), keep(house, asking))
+        let names = Arc::new(Self { house, asked: Mutex::default() });
+        (Arc::clone(&names), keep(names))
     }
 }
 
@@ -41,9 +41,17 @@ impl Names for HouseNames {
         self.house.loaded.load().targets.iter().any(|target| target.is_named(name))
     }
 
-    fn asked(&self, question: Asked) {
-        // Where more wait than that, it is a flood, of which enough is on record.
-        let _flooded = self.asked.try_send(question);
+    fn asked(&self, Asked { asker, name, kind, fate }: Asked) {
+        let cgroup = asker.as_ref().map_or(0, |asker| asker.cgroup);
+        self.asked.lock().count(cgroup, (name, kind, fate), asker);
+    }
+
+    fn passing(&self, Asked { asker, name, kind, fate }: Asked) -> BoxFuture<'_, bool> {
+        let event = told((name, kind, fate), asker, 1);
+        Box::pin(async move {
+            let recorded = self.house.recorder.append(SessionId::NONE, event).await;
+            recorded.inspect_err(|error| tracing::error!(%error, "a name is not asked for: it cannot be recorded")).is_ok()
+        })
     }
 
     fn learned(&self, name: &str, addresses: &[(IpAddr, Duration)]) {
@@ -54,23 +62,13 @@ impl Names for HouseNames {
 /// What is asked, and what becomes of it.
 type Question = (String, u16, Fate);
 
-async fn keep(house: Arc<House>, mut asking: mpsc::Receiver<Asked>) {
-    let mut tally: Tally<Question, Option<Origin>> = Tally::default();
+async fn keep(names: Arc<HouseNames>) {
     let mut period = tokio::time::interval(PERIOD);
     loop {
-        tokio::select! {
-            asked = asking.recv() => match asked {
-                Some(Asked { asker, name, kind, fate }) => {
-                    let cgroup = asker.as_ref().map_or(0, |asker| asker.cgroup);
-                    tally.count(cgroup, (name, kind, fate), asker);
-                }
-                None => return,
-            },
-            _ = period.tick() => {
-                for line in tally.take() {
-                    record(&house, line).await;
-                }
-            },
+        period.tick().await;
+        let lines = names.asked.lock().take();
+        for line in lines {
+            record(&names.house, line).await;
         }
     }
 }

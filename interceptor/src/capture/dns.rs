@@ -27,6 +27,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aya::maps::MapError;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
@@ -64,8 +65,11 @@ pub trait Names: fmt::Debug + Send + Sync {
     /// Whether a name (lower case, without a last dot) is one of a target's.
     fn covers(&self, name: &str) -> bool;
 
-    /// A name was asked for.
+    /// A name was asked for, of which nothing leaves.
     fn asked(&self, question: Asked);
+
+    /// A name is about to be asked for. Resolves once that is on record: false where it cannot be, and then nothing leaves.
+    fn passing(&self, question: Asked) -> BoxFuture<'_, bool>;
 
     /// A covered name has these addresses, each for so long.
     fn learned(&self, name: &str, addresses: &[(IpAddr, Duration)]);
@@ -321,19 +325,26 @@ impl Relay {
         let cover = self.cover(&query, names.as_ref());
         let (fate, known) = self.judge(&query, cover, asker.as_ref());
         let cgroup = asker.as_ref().map_or(0, |asker| asker.cgroup);
-        names.asked(Asked { asker, name: query.name.clone(), kind: query.kind, fate });
-        match fate {
-            Fate::Uncovered => return refuse(Code::NoName).await,
-            Fate::Kind => return refuse(Code::NoData).await,
-            Fate::Unknown | Fate::Wordy | Fate::Spent => return refuse(Code::Refused).await,
-            Fate::Limited => return,
-            Fate::Again | Fate::PassedOn => {}
+        let asked = Asked { asker, name: query.name.clone(), kind: query.kind, fate };
+        let code = match fate {
+            Fate::Uncovered => Some(Code::NoName),
+            Fate::Kind => Some(Code::NoData),
+            Fate::Unknown | Fate::Wordy | Fate::Spent => Some(Code::Refused),
+            Fate::Limited | Fate::Again | Fate::PassedOn => None,
+        };
+        if let Some(code) = code {
+            names.asked(asked);
+            return refuse(code).await;
+        }
+        if fate == Fate::Limited {
+            return names.asked(asked);
         }
         let target = match cover {
             Some(Cover::Target(name)) => Some(name.to_owned()),
             Some(Cover::Written | Cover::Below(_)) | None => None,
         };
         if let Some(known) = known {
+            names.asked(asked);
             // The agent may connect for as long as it is told, and a little longer.
             if let Some(target) = &target {
                 names.learned(target, &addresses(&known));
@@ -343,9 +354,15 @@ impl Relay {
             return;
         }
         // No room: the client asks again.
-        let Some(seat) = self.room.take(&self.common.0.shares, cgroup) else { return };
+        let Some(seat) = self.room.take(&self.common.0.shares, cgroup) else {
+            return names.asked(Asked { fate: Fate::Limited, ..asked });
+        };
         let (socket, common, names) = (Arc::clone(socket), Arc::clone(&self.common.0), Arc::clone(names));
         tokio::spawn(async move {
+            if !timeout(ANSWER_TIME, names.passing(asked)).await.unwrap_or(false) {
+                let _lost = socket.send_to(&query.refusal(Code::Failure), client).await;
+                return;
+            }
             match timeout(ANSWER_TIME, ask(common.upstream, &query)).await {
                 Ok(Ok(answer)) => {
                     if let Some(target) = target {
@@ -475,6 +492,10 @@ impl Names for AnyName {
     }
 
     fn asked(&self, _question: Asked) {}
+
+    fn passing(&self, _question: Asked) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(true))
+    }
 
     fn learned(&self, _name: &str, _addresses: &[(IpAddr, Duration)]) {}
 }

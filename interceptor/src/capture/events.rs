@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::{fmt, io};
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{MapData, PerCpuArray, RingBuf};
 use interceptor_ebpf::Event;
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
-use super::{maps, sys};
+use super::{Counters, maps, sys};
 
 /// One refusal by a kernel program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,6 +213,9 @@ impl fmt::Display for Refusal {
 /// The reader of the ring. One at a time: readers of one ring take events from each other.
 pub struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
+    counters: PerCpuArray<MapData, u64>,
+    /// Events that were lost, as they were counted last.
+    lost: u64,
 }
 
 impl fmt::Debug for Events {
@@ -222,8 +225,19 @@ impl fmt::Debug for Events {
 }
 
 impl Events {
-    pub(super) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
-        Ok(Self { ring: sys::watch(ring)? })
+    pub(super) fn new(ring: RingBuf<MapData>, counters: PerCpuArray<MapData, u64>) -> io::Result<Self> {
+        let mut events = Self { ring: sys::watch(ring)?, counters, lost: 0 };
+        events.newly_lost()?;
+        Ok(events)
+    }
+
+    /// How many refusals nobody was told of, since this was asked last: too many of one cgroup at once, or a full ring.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn newly_lost(&mut self) -> io::Result<u64> {
+        let now = Counters::read(&self.counters).map_err(io::Error::other)?.lost_events;
+        Ok(now.wrapping_sub(std::mem::replace(&mut self.lost, now)))
     }
 
     /// The next event. Cancel safe.

@@ -207,7 +207,8 @@ impl Capture {
     pub fn events(&self) -> Result<Events, CaptureError> {
         let ring = MapData::from_pin(self.pins.map(map::EVENTS))?;
         let ring = RingBuf::try_from(Map::RingBuf(ring))?;
-        Events::new(ring).map_err(|source| self.pin_error(source))
+        let counters = PerCpuArray::try_from(pinned_map(&self.pins, map::COUNTERS)?)?;
+        Events::new(ring, counters).map_err(|source| self.pin_error(source))
     }
 
     /// How often the programs refused.

@@ -150,7 +150,7 @@ impl Pins {
         let directory = self.links(cgroup);
         let mut removed = 0;
         for name in names {
-            match fs::remove_file(directory.join(name)) {
+            match unlink(&directory.join(name)) {
                 Ok(()) => removed += 1,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -164,7 +164,7 @@ impl Pins {
         let directory = self.links(cgroup);
         let mut removed = self.detach_some(cgroup, order)?;
         for entry in entries(&directory)? {
-            fs::remove_file(entry.path())?;
+            unlink(&entry.path())?;
             removed += 1;
         }
         [directory, self.named().join(cgroup.to_string())].iter().try_for_each(|gone| remove_directory(gone))?;
@@ -195,6 +195,16 @@ impl Pins {
         }
         remove_directory(&self.root)
     }
+}
+
+/// Removes a pinned link, whose program is gone from its cgroup by then, where the kernel lets us say so.
+fn unlink(path: &Path) -> io::Result<()> {
+    if let Err(error) = sys::pinned(path).and_then(|link| sys::link_detach(link.as_fd()))
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(%error, path = %path.display(), "a link is detached when its pin is gone");
+    }
+    fs::remove_file(path)
 }
 
 /// Removes a directory of files, where there is one.

@@ -19,6 +19,7 @@ const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 /// `FILEID_KERNFS`: an eight-byte id.
 const HANDLE_KERNFS: libc::c_int = 0xfe;
 
@@ -64,6 +65,12 @@ pub(super) fn link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attac
 pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let attributes = [fd_word(link)?, fd_word(program)?, 0, 0];
     bpf(BPF_LINK_UPDATE, &attributes).map(drop)
+}
+
+/// Takes the program away from the cgroup at once: without this the kernel does it when it has time for that, after the
+/// last pin has gone (Linux 5.9).
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(BPF_LINK_DETACH, &[fd_word(link)?]).map(drop)
 }
 
 #[repr(C)]

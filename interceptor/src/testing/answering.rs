@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt as _;
 
@@ -22,6 +23,8 @@ use crate::capture::{Capture, Config, Kept, KernelEvent, Listener, Namespaces, O
 const CONFIG: &str = "INTERCEPTOR_TEST_ANSWERING";
 /// How long an answered agent may take to close its end.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it says how many events were lost.
+const LOSSES: Duration = Duration::from_millis(200);
 /// How often, and how long, words of the daemon are waited for.
 const WAITS: (u32, Duration) = (400, Duration::from_millis(5));
 
@@ -52,8 +55,15 @@ async fn serve(config: &Config) -> Result<std::convert::Infallible, String> {
     let (namespaces, mut arrivals) = made.map_err(|error| words(&error))?;
     let mut events = capture.events().map_err(|error| words(&error))?;
     tokio::spawn(async move {
+        let mut period = tokio::time::interval(LOSSES);
         loop {
-            let event = events.next().await.unwrap();
+            let event = tokio::select! {
+                event = events.next() => event.unwrap(),
+                _ = period.tick() => {
+                    println!("@lost {}", events.newly_lost().unwrap());
+                    continue;
+                }
+            };
             println!("@event {}", serde_json::to_string(&event).unwrap());
             if let Some(wish) = Wish::of(&event) {
                 // What becomes of it, the next connect shows.
@@ -102,6 +112,11 @@ impl dns::Names for NoTargets {
     #[expect(clippy::unwrap_used, clippy::print_stdout, reason = "a fixture fails by panicking, and speaks by lines")]
     fn asked(&self, question: dns::Asked) {
         println!("@asked {}", serde_json::to_string(&question).unwrap());
+    }
+
+    fn passing(&self, question: dns::Asked) -> BoxFuture<'_, bool> {
+        self.asked(question);
+        Box::pin(std::future::ready(true))
     }
 
     fn learned(&self, _name: &str, _addresses: &[(IpAddr, Duration)]) {}
@@ -173,6 +188,12 @@ impl Answering {
     #[must_use]
     pub fn events(&self, mark: usize) -> Vec<KernelEvent> {
         self.after(mark, |line| serde_json::from_str(line.strip_prefix("@event ")?).ok())
+    }
+
+    /// Refusals since then that nobody was told of.
+    #[must_use]
+    pub fn lost(&self, mark: usize) -> u64 {
+        self.after(mark, |line| line.strip_prefix("@lost ")?.parse::<u64>().ok()).iter().sum()
     }
 
     /// Connections that it got since then.

@@ -21,6 +21,8 @@ const PAYLOAD: u16 = 1232;
 pub(super) enum Code {
     /// It has no records of that type.
     NoData = 0,
+    /// It cannot be found out now.
+    Failure = 2,
     /// It does not exist.
     NoName = 3,
     /// Such things are not done here.

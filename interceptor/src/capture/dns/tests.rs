@@ -19,6 +19,8 @@ fn query(id: u16, flags: u8, name: &str, kind: u8) -> Vec<u8> {
 #[derive(Debug, Default)]
 struct Two {
     asked: Mutex<Vec<Asked>>,
+    /// Nothing can be put on record.
+    unrecorded: bool,
     learned: Mutex<Vec<(String, IpAddr)>>,
 }
 
@@ -29,6 +31,11 @@ impl Names for Two {
 
     fn asked(&self, question: Asked) {
         self.asked.lock().push(question);
+    }
+
+    fn passing(&self, question: Asked) -> BoxFuture<'_, bool> {
+        self.asked.lock().push(question);
+        Box::pin(std::future::ready(!self.unrecorded))
     }
 
     fn learned(&self, name: &str, addresses: &[(IpAddr, Duration)]) {
@@ -112,6 +119,19 @@ async fn who_asks_is_told_and_what_nobody_asks_is_refused() {
     let told: Vec<_> = asked.iter().map(|asked| (asked.fate, asked.asker.as_ref().map(|who| who.cgroup))).collect();
     let own = client.local_addr().unwrap().port().into();
     assert_eq!(told, [(Fate::Unknown, None), (Fate::PassedOn, Some(own))]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_on_record_does_not_leave() {
+    let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let names = Arc::new(Two { unrecorded: true, ..Two::default() });
+    let client = relay(&upstream, Arc::clone(&names) as Arc<dyn Names>).await;
+    let mut buffer = [0; 600];
+    client.send(&query(5, 1, "db", 1)).await.unwrap();
+    client.recv(&mut buffer).await.unwrap();
+    assert_eq!((&buffer[..2], buffer[3] & 0x0f), (&[0, 5][..], 2), "a failure of the server");
+    assert!(upstream.try_recv(&mut buffer).is_err());
+    assert_eq!(names.asked.lock().len(), 1);
 }
 
 #[tokio::test]
