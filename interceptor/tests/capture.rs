@@ -5,7 +5,7 @@
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader};
+    use std::io::{BufRead, BufReader, Write as _};
     use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
 
@@ -603,6 +603,39 @@ out(attempt(options))"#,
             matches!(event.refusal, Refusal::Packet { .. }) && event.pid.is_none() && event.cgroup != 0
         });
         assert_eq!(wire.seen(), []);
+        echo.kill().unwrap();
+        echo.wait().unwrap();
+        daemon.kill();
+    }
+
+    /// A socket of another cgroup passes no fence: what processes hold of those when their cgroup is governed first is ended.
+    #[test]
+    fn connections_from_before_are_ended_when_a_cgroup_is_governed_first() {
+        let world = world();
+        let mut echo = server(&world, Place::Far, ECHO);
+        let procs = cgroup::directory(&world.cgroup(Place::Agent("one"))).unwrap().join("cgroup.procs");
+        std::fs::create_dir_all(procs.parent().unwrap()).unwrap();
+        let mut command = python(&format!(
+            r#"
+s = connect(FAR4, 7000); s.sendall(b"before"); s.recv(6)
+open({procs:?}, "w").write("0"); out("ready")
+for line in sys.stdin: out(attempt(lambda: (s.sendall(b"after"), s.settimeout(5), s.recv(5).decode())[2]))"#
+        ));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut old = world.spawn_in(Place::Outside, command).unwrap();
+        let mut lines = BufReader::new(old.stdout.take().unwrap()).lines();
+        let mut asked = old.stdin.take().unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "\"ready\"");
+        let mut after = || {
+            writeln!(asked, "now").unwrap();
+            serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap()
+        };
+        assert_eq!(after()["ok"], "after");
+        let daemon = Daemon::start(&world, &config(&world));
+        let ended = after();
+        assert!(ended["ok"].is_null(), "{ended}");
+        old.kill().unwrap();
+        old.wait().unwrap();
         echo.kill().unwrap();
         echo.wait().unwrap();
         daemon.kill();

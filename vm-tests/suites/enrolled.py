@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 from guest import AGENT, URL
 
@@ -49,7 +50,9 @@ def run(guest):
     guest.must(["chown", f"{AGENT}:", OUT])
     program = OUT / "program.py"
     program.write_text(f"URL = {URL!r}\n{ATTEMPTS}")
-    UNIT.write_text(f"[Service]\nUser={AGENT}\nRuntimeDirectory=billing\nExecStart=/usr/bin/python3 {program}\n")
+    # What it denies itself must not make our list of families a list of exceptions.
+    UNIT.write_text(f"[Service]\nUser={AGENT}\nRuntimeDirectory=billing\nRestrictAddressFamilies=~AF_PACKET\n"
+                    f"ExecStart=/usr/bin/python3 {program}\n")
     guest.must(["systemctl", "daemon-reload"])
     shown = guest.interceptor("enroll", "billing.service")
     guest.check("without a yes nothing is changed", shown.code == 1 and "+ Slice=agents.slice" in shown.out, shown)
@@ -58,13 +61,15 @@ def run(guest):
     again = guest.interceptor("enroll", "--yes", "billing.service")
     guest.check("once", "nothing to change" in again.out, again)
     verified = guest.run(["systemd-analyze", "verify", "billing.service"])
-    guest.check("systemd understands all of it", "50-interceptor.conf" not in verified.out, verified)
+    guest.check("systemd understands all of it", "zz-interceptor.conf" not in verified.out, verified)
     found = start(guest)
     held(guest, found)
     who = guest.interceptor("whoami", "--pid", guest.unit("MainPID", "billing.service"))
     guest.check("whoami calls it enrolled", "enrolled" in who.out and "billing-bot" in who.out, who)
     sessions = guest.interceptor("recordings", "export", "--format", "jsonl")
     guest.check("its sessions are on record as enrolled", '"level":"enrolled"' in sessions.out, sessions.out[-2000:])
+    once_it_starts(guest)
+    not_undone(guest)
     never_free(guest)
     fenced(guest)
     root = UNIT.with_name("rooted.service")
@@ -81,6 +86,58 @@ def run(guest):
     UNIT.unlink()
     root.unlink()
     guest.must(["systemctl", "daemon-reload"])
+
+
+def level(guest, unit):
+    shown = guest.interceptor("whoami", "--pid", guest.unit("MainPID", unit)).out
+    found = re.search(r"level\W+(\w+)", shown)
+    return found[1] if found else shown
+
+
+def once_it_starts(guest):
+    """What runs when its unit is enrolled was not started so."""
+    other = UNIT.with_name("other.service")
+    other.write_text(f"[Service]\nUser={AGENT}\nSlice=agents.slice\nNoNewPrivileges=yes\nCapabilityBoundingSet=\n"
+                     "SystemCallFilter=~keyctl\nExecStart=/bin/sleep 1000\n")
+    guest.must(["systemctl", "daemon-reload"])
+    guest.must(["systemctl", "start", "other.service"])
+    guest.must(["interceptor", "enroll", "--yes", "other.service"])
+    found = level(guest, "other.service")
+    guest.check("before its next start it is not called enrolled", found == "adopted", found)
+    guest.must(["systemctl", "restart", "other.service"])
+    found = level(guest, "other.service")
+    guest.check("then it is", found == "enrolled", found)
+    guest.must(["interceptor", "enroll", "--undo", "--yes", "other.service"])
+    found = level(guest, "other.service")
+    guest.check("and no more once that is taken back", found == "adopted", found)
+    guest.must(["systemctl", "stop", "other.service"])
+    other.unlink()
+    guest.must(["systemctl", "daemon-reload"])
+
+
+def not_undone(guest):
+    """What is written into the unit later does not lead around: it does not start."""
+    folder = pathlib.Path("/etc/systemd/system/billing.service.d")
+    later = {
+        "zzz.conf": ("[Service]\nSystemCallFilter=\n", "zzz.conf comes after"),
+        "override.conf": ("[Service]\nFileDescriptorStoreMax=4\n", "keeps descriptors"),
+        "more.conf": ("[Service]\nBindPaths=/run/dbus\n", "--keep /run/dbus"),
+        "root.conf": ("[Service]\nExecStartPre=+/bin/true\n", "as root"),
+    }
+    for name, (text, why) in later.items():
+        (folder / name).write_text(text)
+        guest.must(["systemctl", "daemon-reload"])
+        refused = guest.run(["systemctl", "restart", "billing.service"])
+        said = guest.run(["journalctl", "--no-pager", "-u", "billing.service", "-n", "40"])
+        guest.check(f"with {name} it does not start, and says why", refused.code != 0 and why in said.out, said)
+        (folder / name).unlink()
+    # What comes before ours, and is weaker, does not count.
+    (folder / "override.conf").write_text("[Service]\nNoNewPrivileges=no\nRestrictAddressFamilies=AF_VSOCK\nSystemCallFilter=\n")
+    guest.must(["systemctl", "daemon-reload"])
+    held(guest, start(guest))
+    (folder / "override.conf").unlink()
+    guest.must(["systemctl", "daemon-reload"])
+    start(guest)
 
 
 def fenced(guest):

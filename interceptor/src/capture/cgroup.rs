@@ -175,6 +175,15 @@ pub fn is_roots(path: &str) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Whether no process is at or below the cgroup.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn is_empty(path: &str) -> io::Result<bool> {
+    let events = std::fs::read_to_string(directory(path)?.join("cgroup.events"))?;
+    Ok(events.lines().any(|line| line == "populated 0"))
+}
+
 /// The directory of a cgroup.
 ///
 /// # Errors

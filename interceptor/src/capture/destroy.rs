@@ -49,11 +49,20 @@ struct Held {
     namespaces: HashMap<u64, File>,
 }
 
+/// Destroys the sockets at or below a cgroup twice: a process that was starting another one may have handed it a socket
+/// meanwhile. Gives how many there were. Blocks.
+///
+/// # Errors
+/// As [`destroy`].
+pub fn destroy_all(path: &str) -> io::Result<usize> {
+    destroy(path).and_then(|first| Ok(first + destroy(path)?))
+}
+
 /// Destroys the sockets at or below a cgroup, and gives how many there were. Blocks.
 ///
 /// # Errors
 /// When the kernel does not destroy sockets (`CONFIG_INET_DIAG_DESTROY`), or a namespace cannot be entered.
-pub fn destroy(path: &str) -> io::Result<usize> {
+fn destroy(path: &str) -> io::Result<usize> {
     let Held { cgroups, inodes, mut namespaces } = held(path)?;
     let own = File::open("/proc/self/ns/net")?;
     namespaces.entry(own.metadata()?.ino()).or_insert(own);

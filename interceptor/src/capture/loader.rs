@@ -24,7 +24,7 @@ use super::maps::{KernelAskers, Records};
 use super::modules::{self, Modules};
 use super::own::Own;
 use super::pins::{Attached, Pins};
-use super::{Config, Counters, Events, Listener, SecurityModules, cgroup, dns, foreign};
+use super::{Config, Counters, Events, Listener, SecurityModules, cgroup, destroy, dns, foreign};
 
 pub use self::error::CaptureError;
 pub use self::governed::{Governed, Refreshed, governs, is_governed};
@@ -157,8 +157,12 @@ impl Capture {
         if !self.config.allow_delegated {
             whole(path)?;
         }
+        let is_new = !self.pins.has(id, FENCE);
         self.attach(&one, self.agent_programs.as_deref().unwrap_or_default())?;
         if self.agent_programs.is_some() {
+            if is_new {
+                end_connections(path);
+            }
             self.pins.mark(id).map_err(|source| self.pin_error(source))?;
         }
         Ok(one)
@@ -297,6 +301,19 @@ pub fn uninstall(config: &Config) -> Result<usize, CaptureError> {
     }
     pins.remove().map_err(failed)?;
     Ok(removed)
+}
+
+/// Ends what processes of a cgroup had open before it was governed. Where the kernel cannot, what was made in the cgroup ends at
+/// the fence all the same.
+fn end_connections(path: &str) {
+    if cgroup::is_empty(path).unwrap_or(false) {
+        return;
+    }
+    match destroy::destroy_all(path) {
+        Ok(0) => {}
+        Ok(ended) => tracing::warn!(cgroup = path, ended, "connections from before it was governed are ended"),
+        Err(error) => tracing::error!(cgroup = path, %error, "connections from before it was governed cannot be ended"),
+    }
 }
 
 /// Whether the path, or the nearest of its parents that exists, is on a bpffs.

@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
 pub use self::config::{Config, Resolver, SecurityModules, is_plain};
-pub use self::destroy::destroy;
+pub use self::destroy::destroy_all;
 pub use self::events::{Events, KernelEvent, PacketFault, Refusal};
 pub use self::kept::Kept;
 pub use self::listener::{Listener, Unrecorded};

@@ -4,15 +4,15 @@
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use hyper::Method;
 
-use super::{Context, Printer, REFUSED, block_on};
+use super::{Context, Printer, REFUSED, block_on, systemd};
 use crate::admin::{Enrolled, client};
 use crate::capture;
 use crate::identity::container;
-use crate::launch::dropin::{self, Sight, Unit};
+use crate::launch::dropin::{self, Sight};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -43,7 +43,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
     let name = service(arguments.unit.as_deref().unwrap_or_default())?;
     let path = dropin::path(&name);
     let before = fs::read_to_string(&path).unwrap_or_default();
-    let after = if arguments.undo { String::new() } else { wanted(context, &name, arguments)? };
+    let after = if arguments.undo { String::new() } else { wanted(context, (&name, &before), arguments)? };
     let difference = dropin::difference(&before, &after);
     if difference.is_empty() {
         out.line(&format!("{}: nothing to change", path.display()))?;
@@ -56,7 +56,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
         return Ok(ExitCode::from(REFUSED));
     }
     change(&path, &after).map_err(|error| format!("{}: {error}", path.display()))?;
-    systemctl(&["daemon-reload"])?;
+    systemd::systemctl(&["daemon-reload"])?;
     out.line(&format!("It holds from the next start on: systemctl restart {name}"))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -100,9 +100,7 @@ fn govern(context: &Context, cgroup: String, arguments: &Arguments, out: &mut Pr
 
 fn attach(config: &capture::Config, cgroup: String) -> Result<Enrolled, String> {
     capture::govern(config, &cgroup).map_err(|error| error.to_string())?;
-    // Twice: a process that was starting another one may have handed it a socket meanwhile.
-    let ended = capture::destroy(&cgroup).and_then(|first| Ok(first + capture::destroy(&cgroup)?));
-    match ended {
+    match capture::destroy_all(&cgroup) {
         Ok(destroyed) => Ok(Enrolled { cgroup, governed: true, destroyed }),
         Err(error) => Err(format!("{cgroup} is governed, but its connections from before could not be ended: {error}")),
     }
@@ -138,10 +136,13 @@ fn service(unit: &str) -> Result<String, String> {
     Ok(name)
 }
 
-fn wanted(context: &Context, name: &str, arguments: &Arguments) -> Result<String, String> {
+fn wanted(context: &Context, (name, before): (&str, &str), arguments: &Arguments) -> Result<String, String> {
     let config = context.configuration()?;
-    let unit = Unit::read(name, &systemctl(&["show", name, "--property", Unit::PROPERTIES])?);
-    match unit.faults().as_slice() {
+    let unit = systemd::unit(name)?;
+    // What it is shown by us is among what systemd says.
+    let mut kept = dropin::shown(before);
+    kept.extend_from_slice(&arguments.keep);
+    match unit.faults(&kept).as_slice() {
         [] => {
             let mut keep = dropin::tokens(&unit, config.agents.iter().map(|agent| &agent.value), &config.capture);
             keep.extend_from_slice(&arguments.keep);
@@ -192,16 +193,6 @@ fn change(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(next, path)
 }
 
-fn systemctl(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new("systemctl").args(arguments).output();
-    let output = output.map_err(|error| format!("systemctl: {error}; units are enrolled where systemd runs"))?;
-    if !output.status.success() {
-        let why = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("systemctl {}: {}", arguments.join(" "), why.trim()));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,7 +209,7 @@ mod tests {
     #[test]
     fn a_change_can_be_undone() {
         let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("x.service.d/50-interceptor.conf");
+        let path = root.path().join("x.service.d/zz-interceptor.conf");
         change(&path, "[Service]\n").unwrap();
         change(&path, "[Service]\nUser=x\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "[Service]\nUser=x\n");

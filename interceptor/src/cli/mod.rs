@@ -20,6 +20,7 @@ mod reload;
 mod run;
 mod sessions;
 mod status;
+mod systemd;
 mod uninstall;
 pub mod whoami;
 

@@ -91,7 +91,7 @@ pub struct Launched {
 pub struct Start {
     /// Its cgroup was made by `interceptor exec`.
     pub launched: Option<Launched>,
-    /// Its unit has the drop-in of `interceptor enroll`.
+    /// systemd started its unit with the drop-in of `interceptor enroll` that is there now.
     pub enrolled: bool,
     /// Hooks of the kernel's security modules hold its cgroup.
     pub modules: bool,
@@ -102,14 +102,16 @@ pub struct Start {
 pub struct Registry {
     /// Folder of launched cgroups.
     pub launched: PathBuf,
+    /// Folder of the cgroups of enrolled units.
+    pub enrolled: PathBuf,
     /// Folder of systemd's units and drop-ins.
     pub units: PathBuf,
     /// Where the links of the kernel programs are pinned.
     pub pins: PathBuf,
 }
 
-/// Name of the drop-in below `UNIT.d`.
-pub const DROP_IN: &str = "50-interceptor.conf";
+/// Name of the drop-in below `UNIT.d`: the last that systemd reads, so that others do not undo it.
+pub const DROP_IN: &str = "zz-interceptor.conf";
 
 impl Registry {
     /// The folder beside an admin socket, systemd's own, and the pins.
@@ -117,7 +119,7 @@ impl Registry {
     pub fn beside(admin_socket: &Path, pins: &Path) -> Self {
         let folder = admin_socket.parent().unwrap_or(Path::new("/run/interceptor"));
         let units = PathBuf::from("/etc/systemd/system");
-        Self { launched: folder.join("launched"), units, pins: pins.to_owned() }
+        Self { launched: folder.join("launched"), enrolled: folder.join("enrolled"), units, pins: pins.to_owned() }
     }
 
     /// How the processes of a cgroup were started. What cannot be read is not known.
@@ -125,17 +127,29 @@ impl Registry {
     pub fn start(&self, (id, cgroup): (u64, &str)) -> Start {
         let launched = self.launched.join(id.to_string());
         let unit = unit_of(cgroup);
-        let enrolled = unit.is_some_and(|unit| self.units.join(format!("{unit}.d")).join(DROP_IN).is_file());
+        let enrolled = unit.is_some_and(|unit| self.is_enrolled(id, &unit).unwrap_or(false));
         let modules = capture::are_held(&self.pins, cgroup).unwrap_or(false);
         Start { launched: read(&launched).ok(), enrolled, modules }
+    }
+
+    /// Whether the unit was started with the drop-in, which has not changed since.
+    fn is_enrolled(&self, id: u64, unit: &str) -> io::Result<bool> {
+        let drop_in = self.units.join(format!("{unit}.d")).join(DROP_IN).metadata()?;
+        let registration = self.enrolled.join(id.to_string());
+        let is_its_own = read_bounded(&registration)? == unit.as_bytes();
+        Ok(is_its_own && drop_in.is_file() && registration.metadata()?.modified()? >= drop_in.modified()?)
     }
 }
 
 fn read(path: &Path) -> io::Result<Launched> {
+    Ok(serde_json::from_slice(&read_bounded(path)?)?)
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     if path.metadata()?.len() > REGISTRATION_MAX {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+    std::fs::read(path)
 }
 
 /// What the kernel says of a process.
@@ -321,6 +335,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let registry = Registry {
             launched: folder.path().join("l"),
+            enrolled: folder.path().join("e"),
             units: folder.path().join("u"),
             pins: folder.path().join("p"),
         };
@@ -332,7 +347,17 @@ mod tests {
         std::fs::write(registry.launched.join("8"), "{").unwrap();
         assert_eq!(registry.start((7, "/x")).launched, Some(written));
         assert_eq!(registry.start((8, "/b.service")), Start::default());
+        // The drop-in was written, and the unit not started since.
+        assert!(!registry.start((9, "/a.service")).enrolled);
+        std::fs::create_dir_all(&registry.enrolled).unwrap();
+        std::fs::write(registry.enrolled.join("9"), "a.service").unwrap();
         assert!(registry.start((9, "/a.service")).enrolled);
+        // Not another unit, not another start, and not after a change.
+        assert!(!registry.start((9, "/b.service")).enrolled && !registry.start((10, "/a.service")).enrolled);
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+        let drop_in = registry.units.join("a.service.d").join(DROP_IN);
+        std::fs::File::options().write(true).open(drop_in).unwrap().set_modified(later).unwrap();
+        assert!(!registry.start((9, "/a.service")).enrolled);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The same hold for a unit of systemd, as a drop-in: text, and how it differs from what is there. No system call.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 
@@ -22,7 +22,10 @@ pub struct Unit {
 
 impl Unit {
     /// Properties that [`Unit::read`] needs.
-    pub const PROPERTIES: &str = "LoadState,User,DynamicUser,TriggeredBy,Delegate,AmbientCapabilities,RuntimeDirectory,ExecCondition,Environment,IPAddressDeny";
+    pub const PROPERTIES: &str = "LoadState,User,DynamicUser,TriggeredBy,Delegate,AmbientCapabilities,RuntimeDirectory,\
+        ExecCondition,Environment,IPAddressDeny,DropInPaths,FileDescriptorStoreMax,OpenFile,PermissionsStartOnly,\
+        JoinsNamespaceOf,BindPaths,BindReadOnlyPaths,\
+        ExecStartPreEx,ExecStartEx,ExecStartPostEx,ExecReloadEx,ExecStopEx,ExecStopPostEx";
 
     /// Reads what `systemctl show` printed.
     #[must_use]
@@ -36,9 +39,9 @@ impl Unit {
         self.properties.get(property).map_or("", String::as_str)
     }
 
-    /// Why the unit cannot be held, each with what to do; none where it can.
+    /// Why the unit cannot be held, each with what to do; none where it can. `kept` is what it may see below `/run` and `/tmp`.
     #[must_use]
-    pub fn faults(&self) -> Vec<String> {
+    pub fn faults(&self, kept: &[PathBuf]) -> Vec<String> {
         let mut faults = Vec::new();
         let mut fault = |wrong: bool, text: &str| {
             if wrong {
@@ -61,8 +64,65 @@ impl Unit {
         let condition = self.get("ExecCondition");
         let others = !condition.is_empty() && !condition.contains(GOVERNED);
         fault(others, "it runs something before it is known to be governed (ExecCondition=): use ExecStartPre=");
+        let stores = !matches!(self.get("FileDescriptorStoreMax"), "" | "0");
+        fault(stores, "systemd keeps descriptors for it, and connections from before with them (FileDescriptorStoreMax=)");
+        fault(!self.get("OpenFile").trim().is_empty(), "systemd opens files for it, which may be sockets (OpenFile=)");
+        fault(self.get("PermissionsStartOnly") == "yes", "some of its commands run as root (PermissionsStartOnly=)");
+        let joins = !self.get("JoinsNamespaceOf").trim().is_empty();
+        fault(joins, "it shares its /tmp with other units (JoinsNamespaceOf=)");
+        for command in COMMANDS.iter().filter(|command| self.runs_as_root(command)) {
+            fault(true, &format!("it runs commands as root (+ or ! in {}=)", command.trim_end_matches("Ex")));
+        }
+        for path in self.binds().filter(|path| self.is_strange(path, kept)) {
+            fault(true, &format!("it is shown {0} (BindPaths=): where it may see that, say --keep {0}", path.display()));
+        }
         faults
     }
+
+    fn runs_as_root(&self, command: &str) -> bool {
+        let flags = self.get(command).split("flags=").skip(1).filter_map(|rest| rest.split([';', '}']).next());
+        flags.flat_map(str::split_whitespace).any(|flag| matches!(flag, "privileged" | "no-setuid" | "ambient"))
+    }
+
+    /// What is bound into its sight, by where it is outside.
+    fn binds(&self) -> impl Iterator<Item = PathBuf> {
+        bound(self.get("BindPaths")).chain(bound(self.get("BindReadOnlyPaths")))
+    }
+
+    /// Whether sockets of others may be there, that nobody has said it may see.
+    fn is_strange(&self, path: &Path, kept: &[PathBuf]) -> bool {
+        let own = self.runtime_directories().any(|own| path.starts_with(own));
+        let holds_sockets = ["/run", "/var/run", "/tmp", "/var/tmp", "/dev"].iter().any(|place| path.starts_with(place));
+        let hides_nothing = matches!(path.to_str(), Some("/" | "/var")) || path.to_string_lossy().contains('\\');
+        !own && (holds_sockets || hides_nothing) && !kept.iter().any(|kept| path.starts_with(kept))
+    }
+
+    fn runtime_directories(&self) -> impl Iterator<Item = PathBuf> {
+        self.get("RuntimeDirectory").split_whitespace().map(|name| Path::new("/run").join(name))
+    }
+
+    /// The last drop-in that systemd has read of it, which has the last word.
+    #[must_use]
+    pub fn last_drop_in(&self) -> Option<&Path> {
+        self.get("DropInPaths").split_whitespace().last().map(Path::new)
+    }
+}
+
+/// Commands of a unit, as systemd shows them with their prefixes.
+const COMMANDS: [&str; 6] =
+    ["ExecStartPreEx", "ExecStartEx", "ExecStartPostEx", "ExecReloadEx", "ExecStopEx", "ExecStopPostEx"];
+
+/// The sources of `BindPaths=`, as written, or as systemd shows them.
+fn bound(words: &str) -> impl Iterator<Item = PathBuf> {
+    let sources = words.split_whitespace().map(|word| word.trim_start_matches('-').split(':').next().unwrap_or(word));
+    sources.map(PathBuf::from)
+}
+
+/// What a drop-in of ours shows to its unit.
+#[must_use]
+pub fn shown(text: &str) -> Vec<PathBuf> {
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    lines.filter(|(key, _)| matches!(*key, "BindPaths" | "BindReadOnlyPaths")).flat_map(|(_, words)| bound(words)).collect()
 }
 
 /// Where the drop-in of a unit lies.
@@ -115,9 +175,8 @@ pub fn text(unit: &Unit, capture: &capture::Config, program: &str, sight: Sight<
     let slice = slice(capture)?;
     let unknown: Vec<String> = UNKNOWN.iter().map(|(call, _)| format!("{}:ENOSYS", bare(call))).collect();
     let denied: Vec<&str> = DENIED.iter().map(|(call, _)| bare(call)).collect();
-    let own = unit.get("RuntimeDirectory").split_whitespace().map(|name| PathBuf::from("/run").join(name));
     let mut binds = String::new();
-    for path in own.chain(sight.keep.iter().cloned()) {
+    for path in unit.runtime_directories().chain(sight.keep.iter().cloned()) {
         binds.push_str(&format!("BindPaths=-{}\n", path.display()));
     }
     // systemd's program for that drops what goes to the daemon as well.
@@ -146,7 +205,8 @@ ProtectControlGroups=yes
 RestrictSUIDSGID=yes
 LimitCORE=1
 KeyringMode=private
-# No sockets and no system calls that the kernel programs do not see.
+# No sockets and no system calls that the kernel programs do not see. What the unit says of families by itself does not count.
+RestrictAddressFamilies=
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 RestrictNamespaces=yes
 SystemCallArchitectures=native
@@ -209,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_held_is_named() {
-        assert_eq!(Unit::read("billing.service", GOOD).faults(), Vec::<String>::new());
+        assert_eq!(Unit::read("billing.service", GOOD).faults(&[]), Vec::<String>::new());
         for (from, to, why) in [
             ("User=billing", "User=", "runs as root"),
             ("User=billing", "User=root", "runs as root"),
@@ -218,13 +278,34 @@ mod tests {
             ("Delegate=no", "Delegate=yes", "between cgroups"),
             ("AmbientCapabilities=", "AmbientCapabilities=cap_net_raw", "given capabilities"),
             ("RuntimeDirectory=", "ExecCondition={ path=/bin/x ; argv[]=/bin/x }\nRuntimeDirectory=", "ExecStartPre="),
+            ("Delegate=no", "FileDescriptorStoreMax=16", "keeps descriptors"),
+            ("Delegate=no", "OpenFile=/run/docker.sock:docker:", "opens files"),
+            ("Delegate=no", "PermissionsStartOnly=yes", "run as root"),
+            ("Delegate=no", "JoinsNamespaceOf=other.service", "shares its /tmp"),
+            ("Delegate=no", "ExecStartPreEx={ path=/bin/x ; argv[]=/bin/x ; flags= ; start_time=[n/a] }\n\
+                ExecReloadEx={ path=/bin/x ; argv[]=/bin/x ; flags=ignore-failure privileged ; pid=0 }", "in ExecReload="),
+            ("Delegate=no", "BindPaths=/var/lib/x:/x:rbind /run/docker.sock:/d.sock:rbind", "--keep /run/docker.sock"),
+            ("Delegate=no", "BindReadOnlyPaths=-/var/run:/r:norbind", "--keep /var/run"),
+            ("Delegate=no", "BindPaths=/:/host:rbind", "--keep /"),
         ] {
-            let faults = Unit::read("billing.service", &GOOD.replace(from, to)).faults();
+            let faults = Unit::read("billing.service", &GOOD.replace(from, to)).faults(&[]);
             assert!(faults.len() == 1 && faults[0].contains(why), "{to}: {faults:?}");
         }
         let dynamic = GOOD.replace("User=billing", "User=").replace("DynamicUser=no", "DynamicUser=yes");
-        assert_eq!(Unit::read("billing.service", &dynamic).faults(), Vec::<String>::new());
-        assert!(!Unit::read("billing.timer", GOOD).faults().is_empty());
+        assert_eq!(Unit::read("billing.service", &dynamic).faults(&[]), Vec::<String>::new());
+        assert!(!Unit::read("billing.timer", GOOD).faults(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_it_may_see_is_no_fault_and_what_comes_after_ours_is_named() {
+        let shown = "BindPaths=/run/billing/x:/x:rbind /run/docker.sock:/d.sock:rbind\n";
+        let unit = Unit::read("billing.service", &format!("{GOOD}{shown}"));
+        let text = "[Service]\nBindPaths=-/run/systemd/notify -/run/docker.sock\n";
+        assert_eq!(unit.faults(&super::shown(text)), Vec::<String>::new());
+        let paths = format!("{} /run/systemd/system/billing.service.d/zzz.conf", path("billing.service").display());
+        let unit = Unit::read("billing.service", &format!("{GOOD}DropInPaths={paths}\n"));
+        assert!(unit.last_drop_in().is_some_and(|last| last.ends_with("zzz.conf")));
+        assert_eq!(Unit::read("billing.service", GOOD).last_drop_in(), None);
     }
 
     #[test]

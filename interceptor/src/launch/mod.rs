@@ -12,6 +12,7 @@ pub mod dropin;
 mod enter;
 mod files;
 mod network;
+pub mod registration;
 mod seccomp;
 mod spec;
 mod sweep;

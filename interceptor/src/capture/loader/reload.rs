@@ -4,7 +4,6 @@
 //! list names no more is let go last, and only where nobody runs in it: no agent gets free by a line that is missing. What an
 //! operator enrolled was never on the list, and stays.
 
-use std::fs;
 use std::io;
 
 use interceptor_ebpf::AGENT_PROGRAMS;
@@ -112,7 +111,7 @@ fn settle(config: &Config, cgroups: &[String]) -> Reloaded {
                 tracing::error!(cgroup = %path, %error, "that it is configured is not noted: no reload will let it go");
             }
         } else if pins.is_marked(id) {
-            if is_empty(&path) && is_detached(&pins, id, &path) {
+            if cgroup::is_empty(&path).unwrap_or(false) && is_detached(&pins, id, &path) {
                 reloaded.released.push(path);
             } else {
                 reloaded.held.push(path);
@@ -143,12 +142,6 @@ fn missing(config: &Config, cgroups: &[String]) -> Result<Vec<String>, CaptureEr
     }
     new.iter().try_for_each(|path| apart(path, &known))?;
     Ok(new)
-}
-
-/// Whether nobody runs there, or below it. What cannot be read is not.
-fn is_empty(path: &str) -> bool {
-    let events = cgroup::directory(path).and_then(|directory| fs::read_to_string(directory.join("cgroup.events")));
-    events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
 }
 
 /// In which order links go.

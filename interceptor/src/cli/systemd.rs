@@ -1,0 +1,20 @@
+//! What systemd says, and is told.
+
+use std::process::Command;
+
+use crate::launch::dropin::Unit;
+
+/// What it says of a unit.
+pub(super) fn unit(name: &str) -> Result<Unit, String> {
+    Ok(Unit::read(name, &systemctl(&["show", name, "--property", Unit::PROPERTIES])?))
+}
+
+pub(super) fn systemctl(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("systemctl").args(arguments).output();
+    let output = output.map_err(|error| format!("systemctl: {error}; units are enrolled where systemd runs"))?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("systemctl {}: {}", arguments.join(" "), why.trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
