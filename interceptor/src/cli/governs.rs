@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
+use nix::sched::{CloneFlags, setns};
+
 use super::{Context, Printer, REFUSED, systemd};
 use crate::capture::{self, cgroup};
 use crate::identity::facts::unit_of;
@@ -23,6 +25,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -> Result<ExitCode, String> {
+    if arguments.unit {
+        // systemd hides from its conditions what it hides from the unit: itself, and where starts are written down.
+        let host = fs::File::open("/proc/1/ns/mnt");
+        let entered = host.and_then(|host| Ok(setns(host, CloneFlags::CLONE_NEWNS)?));
+        if let Err(error) = entered {
+            out.line(&format!("the host's files are out of sight: {error}"))?;
+            return Ok(ExitCode::from(UNIT_FAILS));
+        }
+    }
     let answer = governed(context, arguments.cgroup.as_deref());
     let refused = ExitCode::from(if arguments.unit { UNIT_FAILS } else { REFUSED });
     match answer {
