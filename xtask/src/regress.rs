@@ -31,17 +31,11 @@ struct Kit {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     install::ensure(For::Server)?;
     let wanted = |major: u32| arguments.server.is_none_or(|server| server == major);
-    let mut added = false;
-    for (major, kit) in [(15, distribution as fn() -> Result<Kit>), (18, newest)] {
-        if wanted(major) {
-            compare(&kit()?, &arguments.tests, added)?;
-            added = true;
-        }
-    }
-    if !added {
+    if !wanted(15) && !wanted(18) {
         bail!("there are suites of 15 and 18 only");
     }
-    Ok(())
+    let kits = [(15, distribution as fn() -> Result<Kit>), (18, newest)];
+    kits.into_iter().filter(|(major, _)| wanted(*major)).try_for_each(|(_, kit)| compare(&kit()?, &arguments.tests))
 }
 
 fn distribution() -> Result<Kit> {
@@ -66,8 +60,8 @@ fn newest() -> Result<Kit> {
     })
 }
 
-/// Runs the suite twice; `added`: behind what the report says of another version.
-fn compare(kit: &Kit, tests: &[String], added: bool) -> Result<()> {
+/// Runs the suite twice.
+fn compare(kit: &Kit, tests: &[String]) -> Result<()> {
     let suite = suite(kit)?;
     let schedule = if tests.is_empty() {
         std::fs::read_to_string(suite.join("parallel_schedule"))?
@@ -85,9 +79,6 @@ fn compare(kit: &Kit, tests: &[String], added: bool) -> Result<()> {
     command.args(["--", "--ignored", "--nocapture", "the_servers_own"]);
     if tests.is_empty() {
         command.env("INTERCEPTOR_REGRESS_REPORT", root().join("docs/regress.md"));
-    }
-    if added {
-        command.env("INTERCEPTOR_REGRESS_ADD", "1");
     }
     if let Some(newest) = &kit.newest {
         newest.serve_plain(&mut command);

@@ -8,6 +8,7 @@ pub mod client;
 mod peer;
 mod routes;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -22,6 +23,7 @@ use std::os::unix::net::UnixListener;
 use crate::capture::{Capture, Namespace, Namespaces};
 use crate::clock::Timestamp;
 use crate::config::Problem;
+use crate::identity::Level;
 use crate::session::House;
 
 pub use routes::router;
@@ -99,6 +101,9 @@ pub struct Status {
     pub targets: Vec<String>,
     /// Live sessions.
     pub sessions: usize,
+    /// How many of them each level has; those without an identity yet have none.
+    #[serde(default)]
+    pub levels: BTreeMap<Level, usize>,
     /// Commands that wait for a human.
     pub waiting: usize,
     /// Whether the recorder takes events; `None` when it does, else why not.

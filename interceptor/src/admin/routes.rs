@@ -50,6 +50,7 @@ async fn status(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
         policies: loaded.policies.digest().to_owned(),
         targets: loaded.targets.iter().map(|target| target.name.to_string()).collect(),
         sessions: api.house.registry.len(),
+        levels: api.house.registry.levels(),
         waiting: api.house.approvals.list().iter().filter(|request| request.state.name() == "waiting").count(),
         recorder_fault: api.house.recorder.health().failing.map(|why| why.to_string()),
     })

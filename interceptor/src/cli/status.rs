@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::{Context, Printer, REFUSED, block_on, output};
 use crate::admin::{Status, client};
 use crate::capture::Namespace;
+use crate::identity::Level;
 
 pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, String> {
     let status: Status = block_on(client::get(&context.socket, "/v1/status"))?.map_err(|error| error.to_string())?;
@@ -18,13 +19,20 @@ pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, Stri
             ["targets".to_owned(), status.targets.join(", ")],
             ["host CA".to_owned(), status.ca.clone().unwrap_or_else(|| "none".to_owned())],
             ["policies".to_owned(), status.policies.clone()],
-            ["live sessions".to_owned(), status.sessions.to_string()],
+            ["live sessions".to_owned(), sessions(status)],
             ["waiting for approval".to_owned(), status.waiting.to_string()],
             ["recorder".to_owned(), status.recorder_fault.clone().unwrap_or_else(|| "records".to_owned())],
         ];
         Ok(output::pairs(rows))
     })?;
     Ok(if status.recorder_fault.is_none() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+}
+
+/// How many, and of which levels.
+fn sessions(status: &Status) -> String {
+    let of_level = |(level, count): (&Level, &usize)| format!("{count} {level}");
+    let levels: Vec<String> = status.levels.iter().rev().map(of_level).collect();
+    if levels.is_empty() { status.sessions.to_string() } else { format!("{} ({})", status.sessions, levels.join(", ")) }
 }
 
 /// One a line, beside the host's own.

@@ -406,6 +406,18 @@ impl Registry {
         self.live.lock().by_id.values().map(|live| live.listed()).collect()
     }
 
+    /// How many live sessions there are of each level; those without have no identity yet.
+    #[must_use]
+    pub fn levels(&self) -> BTreeMap<Level, usize> {
+        let mut levels = BTreeMap::new();
+        for live in self.live.lock().by_id.values() {
+            if let Some((_, level)) = live.identity.get() {
+                *levels.entry(*level).or_default() += 1;
+            }
+        }
+        levels
+    }
+
     /// How many sessions are live.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -559,7 +571,10 @@ mod tests {
         let limits = Limits { sessions: 3, sessions_per_uid: 2, ..Limits::default() };
         let enroll = |n, uid| registry.enroll(&limits, id(n), "t".into(), origin(uid), Timestamp::default());
         let _first = enroll(1, 7).unwrap();
-        let _second = enroll(2, 7).unwrap();
+        let second = enroll(2, 7).unwrap();
+        assert!(registry.levels().is_empty());
+        second.live().identify(&"bot".into(), Level::Launched);
+        assert_eq!(registry.levels().into_iter().collect::<Vec<_>>(), [(Level::Launched, 1)]);
         assert!(enroll(3, 7).unwrap_err().contains("uid 7"));
         let _other = enroll(4, 8).unwrap();
         assert!(enroll(5, 9).unwrap_err().contains("limit of this host"));

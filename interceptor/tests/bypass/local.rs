@@ -120,6 +120,21 @@ fn daemons() -> Vec<Row> {
         // Should it be let through: without a last argument the kernel starts no helper.
         .launched_as("return call(libc.syscall, 249, b'dns_resolver', b'far.test', None, -3)", Expected::Errno(EPERM)),
         Row::untried(
+            "mail and print jobs (postdrop, lpr): what a queue of the host sends on",
+            "no such queues here; as cron",
+            "no_new_privs: what hands jobs over is set-group-id",
+        ),
+        Row::untried(
+            "what it says on its standard output, or to the journal, where logs leave the host",
+            "logs are the host's: whoever forwards them forwards what agents say",
+            "logs that stay; a look at what agents say there",
+        ),
+        Row::untried(
+            "a core dump: the host's program for them",
+            "it is set for the whole host",
+            "a limit of one byte (exec, enrolled units)",
+        ),
+        Row::untried(
             "network file systems: autofs, NFS, sshfs",
             "no such mounts here",
             "a host without them in the agent's reach",
