@@ -827,7 +827,10 @@ time.sleep(0.3); out([served[0], refused[0], strange[:3]])"#,
         hammer.wait().unwrap();
         assert!(result[0].as_u64().unwrap() > 100, "{result}");
         assert!(result[1].as_u64().unwrap() > 0, "the restarts were not noticed: {result}");
-        assert!(result[2].as_array().unwrap().iter().all(|strange| words.contains(&strange.as_str().unwrap())), "{result}");
+        assert!(
+            result[2].as_array().unwrap().iter().all(|strange| words.contains(&strange.as_str().unwrap())),
+            "{result}"
+        );
         assert_eq!(wire.seen(), []);
         daemon.kill();
     }

@@ -50,7 +50,9 @@ impl Names for HouseNames {
         let event = told((name, kind, fate), asker, 1);
         Box::pin(async move {
             let recorded = self.house.recorder.append(SessionId::NONE, event).await;
-            recorded.inspect_err(|error| tracing::error!(%error, "a name is not asked for: it cannot be recorded")).is_ok()
+            recorded
+                .inspect_err(|error| tracing::error!(%error, "a name is not asked for: it cannot be recorded"))
+                .is_ok()
         })
     }
 

@@ -65,7 +65,10 @@ impl Unit {
         let others = !condition.is_empty() && !condition.contains(GOVERNED);
         fault(others, "it runs something before it is known to be governed (ExecCondition=): use ExecStartPre=");
         let stores = !matches!(self.get("FileDescriptorStoreMax"), "" | "0");
-        fault(stores, "systemd keeps descriptors for it, and connections from before with them (FileDescriptorStoreMax=)");
+        fault(
+            stores,
+            "systemd keeps descriptors for it, and connections from before with them (FileDescriptorStoreMax=)",
+        );
         fault(!self.get("OpenFile").trim().is_empty(), "systemd opens files for it, which may be sockets (OpenFile=)");
         fault(self.get("PermissionsStartOnly") == "yes", "some of its commands run as root (PermissionsStartOnly=)");
         let joins = !self.get("JoinsNamespaceOf").trim().is_empty();
@@ -74,7 +77,10 @@ impl Unit {
             fault(true, &format!("it runs commands as root (+ or ! in {}=)", command.trim_end_matches("Ex")));
         }
         for path in self.binds().filter(|path| self.is_strange(path, kept)) {
-            fault(true, &format!("it is shown {0} (BindPaths=): where it may see that, say --keep {0}", path.display()));
+            fault(
+                true,
+                &format!("it is shown {0} (BindPaths=): where it may see that, say --keep {0}", path.display()),
+            );
         }
         faults
     }
@@ -92,7 +98,8 @@ impl Unit {
     /// Whether sockets of others may be there, that nobody has said it may see.
     fn is_strange(&self, path: &Path, kept: &[PathBuf]) -> bool {
         let own = self.runtime_directories().any(|own| path.starts_with(own));
-        let holds_sockets = ["/run", "/var/run", "/tmp", "/var/tmp", "/dev"].iter().any(|place| path.starts_with(place));
+        let holds_sockets =
+            ["/run", "/var/run", "/tmp", "/var/tmp", "/dev"].iter().any(|place| path.starts_with(place));
         let hides_nothing = matches!(path.to_str(), Some("/" | "/var")) || path.to_string_lossy().contains('\\');
         !own && (holds_sockets || hides_nothing) && !kept.iter().any(|kept| path.starts_with(kept))
     }
@@ -122,7 +129,10 @@ fn bound(words: &str) -> impl Iterator<Item = PathBuf> {
 #[must_use]
 pub fn shown(text: &str) -> Vec<PathBuf> {
     let lines = text.lines().filter_map(|line| line.split_once('='));
-    lines.filter(|(key, _)| matches!(*key, "BindPaths" | "BindReadOnlyPaths")).flat_map(|(_, words)| bound(words)).collect()
+    lines
+        .filter(|(key, _)| matches!(*key, "BindPaths" | "BindReadOnlyPaths"))
+        .flat_map(|(_, words)| bound(words))
+        .collect()
 }
 
 /// Where the drop-in of a unit lies.
@@ -282,8 +292,12 @@ mod tests {
             ("Delegate=no", "OpenFile=/run/docker.sock:docker:", "opens files"),
             ("Delegate=no", "PermissionsStartOnly=yes", "run as root"),
             ("Delegate=no", "JoinsNamespaceOf=other.service", "shares its /tmp"),
-            ("Delegate=no", "ExecStartPreEx={ path=/bin/x ; argv[]=/bin/x ; flags= ; start_time=[n/a] }\n\
-                ExecReloadEx={ path=/bin/x ; argv[]=/bin/x ; flags=ignore-failure privileged ; pid=0 }", "in ExecReload="),
+            (
+                "Delegate=no",
+                "ExecStartPreEx={ path=/bin/x ; argv[]=/bin/x ; flags= ; start_time=[n/a] }\n\
+                ExecReloadEx={ path=/bin/x ; argv[]=/bin/x ; flags=ignore-failure privileged ; pid=0 }",
+                "in ExecReload=",
+            ),
             ("Delegate=no", "BindPaths=/var/lib/x:/x:rbind /run/docker.sock:/d.sock:rbind", "--keep /run/docker.sock"),
             ("Delegate=no", "BindReadOnlyPaths=-/var/run:/r:norbind", "--keep /var/run"),
             ("Delegate=no", "BindPaths=/:/host:rbind", "--keep /"),
