@@ -354,9 +354,10 @@ mod tests {
         assert!(registry.start((9, "/a.service")).enrolled);
         // Not another unit, not another start, and not after a change.
         assert!(!registry.start((9, "/b.service")).enrolled && !registry.start((10, "/a.service")).enrolled);
-        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
-        let drop_in = registry.units.join("a.service.d").join(DROP_IN);
-        std::fs::File::options().write(true).open(drop_in).unwrap().set_modified(later).unwrap();
+        let drop_in =
+            std::fs::File::options().write(true).open(registry.units.join("a.service.d").join(DROP_IN)).unwrap();
+        let later = drop_in.metadata().unwrap().modified().unwrap() + std::time::Duration::from_secs(60);
+        drop_in.set_modified(later).unwrap();
         assert!(!registry.start((9, "/a.service")).enrolled);
     }
 

@@ -4,6 +4,7 @@
 //! pids of its own, so that nothing of it outlives the test.
 
 use std::fs::{self, Permissions};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -17,6 +18,8 @@ use serde_json::json;
 use super::engine::{operate, psql, said};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_interceptor");
+/// Where Docker's own bridge is.
+const BRIDGE4: &str = "172.30.99.1";
 /// Nobody stays longer.
 const SECONDS: &str = "90";
 /// The unified hierarchy alone, as on a host that has no other, and a `/run` that ends with who writes to it.
@@ -56,6 +59,22 @@ impl Scene {
     }
 
     fn docker() -> Self {
+        // No network is made.
+        Self::docker_with(&[
+            "--bridge=none",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--ip-masq=false",
+            "--ip-forward=false",
+        ])
+    }
+
+    /// With a network of its own: a bridge in the stage's namespace, and a way out by translated addresses.
+    fn docker_with_bridge() -> Self {
+        Self::docker_with(&[&format!("--bip={BRIDGE4}/24"), "--ip6tables=false", "--userland-proxy=false"])
+    }
+
+    fn docker_with(network: &[&str]) -> Self {
         let stage = stage();
         let mut daemon = Command::new("unshare");
         daemon.args([
@@ -73,10 +92,7 @@ impl Scene {
         let at = |name: &str| stage.path(name).display().to_string();
         daemon.args(["--data-root", &at("docker"), "--exec-root", &at("docker-run"), "--pidfile", &at("docker.pid")]);
         daemon.args(["--host", &format!("unix://{}", at("docker.sock")), "--storage-driver", "vfs"]);
-        // No network of the host's is touched.
-        for no in ["bridge=none", "iptables=false", "ip6tables=false", "ip-masq=false", "ip-forward=false"] {
-            daemon.arg(format!("--{no}"));
-        }
+        daemon.args(network);
         daemon.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &stage.world.agents_cgroup()]);
         daemon.args(["--add-runtime", &format!("bare={}", at("runtime")), "--default-runtime", "bare"]);
         let log = fs::File::create(stage.path("docker.log")).unwrap();
@@ -138,13 +154,19 @@ impl Scene {
 
     /// Makes a container that runs these statements, and gives its id.
     fn create(&self, network: &str, statement: &str) -> String {
+        let url = format!("postgres://billing:the-shared-password@{HOST}:5432/{DATABASE}?sslmode=disable");
+        let psql = psql();
+        let words = ["/bin/sh", "-c", AGAIN, "sh", &psql, "-X", "-t", "-A", &url, "-c", statement];
+        self.create_with(network, &self.stage.world.agents_cgroup(), &words)
+    }
+
+    /// Makes a container that runs this in a cgroup below that one, and gives its id.
+    fn create_with(&self, network: &str, parent: &str, words: &[&str]) -> String {
         let user = format!("{AGENT_UID}:{AGENT_UID}");
         let (host, token) = (format!("{HOST}:{FAR4}"), format!("{}:/token:ro", self.stage.path("token").display()));
-        let url = format!("postgres://billing:the-shared-password@{HOST}:5432/{DATABASE}?sslmode=disable");
-        let parent = self.stage.world.agents_cgroup();
         let mut create = vec!["create", "--network", network, "--cap-drop", "all", "--user", &user, "-v", &token];
-        create.extend(["--cgroup-parent", &parent, "--security-opt", "no-new-privileges"]);
-        if network == "none" {
+        create.extend(["--cgroup-parent", parent, "--security-opt", "no-new-privileges"]);
+        if network != "host" {
             create.extend(["--add-host", &host]);
         }
         let binds: Vec<String> = binds().collect();
@@ -153,8 +175,8 @@ impl Scene {
         if matches!(self.engine, Engine::Podman) {
             create.push("--rootfs");
         }
-        let psql = psql();
-        create.extend([image.as_str(), "/bin/sh", "-c", AGAIN, "sh", &psql, "-X", "-t", "-A", &url, "-c", statement]);
+        create.push(&image);
+        create.extend(words);
         self.must(&create)
     }
 
@@ -240,4 +262,94 @@ fn a_container_of_podmans_is_known_by_its_id() {
 #[test]
 fn a_container_of_dockers_is_known_by_its_id() {
     is_governed(&Scene::docker());
+}
+
+/// What a container with a way out tries: another host, the host beside it by its bridge, and a neighbour on it, over TCP and UDP.
+const TRIES: &str = r#"
+import errno, json, socket, sys, time
+def tcp(host, port):
+    s = socket.socket(); s.settimeout(3); s.connect((host, port)); s.sendall(b"q")
+    return s.recv(7).decode() or "closed"
+def udp(host, port):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(3); s.sendto(b"q", (host, port))
+    return s.recv(7).decode()
+def tried(way, host, port):
+    try: return way(host, port)
+    except TimeoutError: return "silence"
+    except ConnectionResetError: return "closed"
+    except OSError as error: return errno.errorcode.get(error.errno, str(error))
+far, bridge, neighbour = sys.argv[1:]
+for _ in range(100):
+    if tried(tcp, far, 7000) != "ECONNREFUSED": break
+    time.sleep(0.1)
+print(json.dumps([tried(way, host, 7000) for host in (far, bridge, neighbour) for way in (tcp, udp)]))
+"#;
+
+/// Answers whoever asks, over TCP and UDP.
+const ANSWERS: &str = r#"
+import socket, threading
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(("0.0.0.0", 7000))
+l = socket.create_server(("0.0.0.0", 7000))
+def datagrams():
+    while True: u.sendto(b"reached", u.recvfrom(9)[1])
+threading.Thread(target=datagrams, daemon=True).start()
+print("ready", flush=True)
+while True:
+    try:
+        with l.accept()[0] as s: s.sendall(b"reached"); s.recv(9)
+    except OSError: pass
+"#;
+
+#[test]
+fn a_bridge_of_dockers_leads_a_governed_container_nowhere() {
+    let scene = Scene::docker_with_bridge();
+    let world = &scene.stage.world;
+    let _servers = [Place::Far, Place::Outside].map(|place| Server::start(&scene.stage, place));
+    let free = world.cgroup(Place::Outside);
+    let neighbour = scene.create_with("bridge", &free, &["/usr/bin/python3", "-c", ANSWERS]);
+    scene.must(&["start", &neighbour]);
+    let address = scene.must(&["inspect", "--format", "{{.NetworkSettings.IPAddress}}", &neighbour]);
+    let far = FAR4.to_string();
+    let tries = ["/usr/bin/python3", "-c", TRIES, &far, BRIDGE4, &address];
+    // Where nobody is governed, the network leads everywhere.
+    let control = scene.create_with("bridge", &free, &tries);
+    let reached = scene.must(&["start", "--attach", &control]);
+    assert_eq!(reached, r#"["reached", "reached", "reached", "reached", "reached", "reached"]"#);
+
+    let wire = world.sniff().unwrap();
+    let agent = scene.create_with("bridge", &world.agents_cgroup(), &tries);
+    let found = scene.must(&["start", "--attach", &agent]);
+    // Once there is a listener, connections are taken, and lead to no target.
+    assert_eq!(found, r#"["closed", "EPERM", "closed", "EPERM", "closed", "EPERM"]"#, "{}", scene.stage.log());
+    assert_eq!(wire.seen(), [], "{}", scene.stage.log());
+    drop(wire);
+    // And by it, as without a network, it is who it is.
+    let known = scene.create("bridge", "SELECT name, card FROM customers WHERE id = 1");
+    scene.know(&known);
+    assert_eq!(scene.must(&["start", "--attach", &known]), "Ada Lovelace|************1111", "{}", scene.stage.log());
+    for container in [&neighbour, &control, &agent, &known] {
+        scene.must(&["rm", "--force", container]);
+    }
+}
+
+/// Something that answers, until it is dropped.
+struct Server(Child);
+
+impl Server {
+    fn start(stage: &Stage, place: Place<'_>) -> Self {
+        let mut command = Command::new("python3");
+        command.args(["-c", ANSWERS]).stdout(Stdio::piped());
+        let mut child = stage.world.spawn_in(place, command).unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
 }
