@@ -128,7 +128,7 @@ def not_undone(guest):
         (folder / name).write_text(text)
         guest.must(["systemctl", "daemon-reload"])
         refused = guest.run(["systemctl", "restart", "billing.service"])
-        said = guest.run(["journalctl", "--no-pager", "-u", "billing.service", "-n", "40"])
+        said = guest.run(["journalctl", "--no-pager", "-u", "interceptor-enrolled@billing.service.service", "-n", "40"])
         guest.check(f"with {name} it does not start, and says why", refused.code != 0 and why in said.out, said)
         (folder / name).unlink()
     # What comes before ours, and is weaker, does not count.
@@ -205,7 +205,7 @@ def start(guest):
         guest.wait("the unit has tried everything", path.exists, 60)
     except Exception:
         guest.say(guest.run(["systemctl", "status", "--no-pager", "billing.service"]))
-        guest.say(guest.run(["journalctl", "-b", "-u", "billing", "-n", "40", "--no-pager", "-o", "cat"]))
+        guest.say(guest.run(["journalctl", "-b", "-u", "billing", "-u", "interceptor-enrolled@*", "-n", "40", "--no-pager", "-o", "cat"]))
         raise
     found = json.loads(path.read_text())
     guest.say(json.dumps(found))

@@ -4,13 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use nix::sched::{CloneFlags, setns};
-
 use super::{Context, Printer, REFUSED, systemd};
 use crate::capture::{self, cgroup};
 use crate::identity::facts::unit_of;
-use crate::identity::level::Registry;
-use crate::launch::{dropin, registration};
+use crate::identity::level::mark_enrolled;
+use crate::launch::dropin;
 
 /// By this code systemd counts a unit's `ExecCondition=` as failed; any smaller one has it skip the unit without a word.
 const UNIT_FAILS: u8 = 255;
@@ -19,31 +17,26 @@ const UNIT_FAILS: u8 = 255;
 pub(super) struct Arguments {
     /// The cgroup, as /agents.slice/billing.service; by default the one that this command runs in
     cgroup: Option<String>,
-    /// End with 255 where it is not governed, or not as it was enrolled: for ExecCondition= in units, which then fail to start
+    /// End with 255 where it is not governed, and else write down that an enrolled unit starts there: for ExecCondition= in units, which
+    /// then fail to start
     #[arg(long)]
     unit: bool,
+    /// Look at an enrolled unit as systemd has it now, instead: fail where it is not held any more as it was enrolled
+    #[arg(long, value_name = "UNIT", conflicts_with_all = ["cgroup", "unit"])]
+    before: Option<String>,
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -> Result<ExitCode, String> {
-    if arguments.unit {
-        // systemd hides from its conditions what it hides from the unit: itself, and where starts are written down.
-        let host = fs::File::open("/proc/1/ns/mnt");
-        let entered = host.and_then(|host| Ok(setns(host, CloneFlags::CLONE_NEWNS)?));
-        if let Err(error) = entered {
-            out.line(&format!("the host's files are out of sight: {error}"))?;
-            return Ok(ExitCode::from(UNIT_FAILS));
-        }
+    if let Some(unit) = &arguments.before {
+        return held(unit).map(|()| ExitCode::SUCCESS);
     }
     let answer = governed(context, arguments.cgroup.as_deref());
     let refused = ExitCode::from(if arguments.unit { UNIT_FAILS } else { REFUSED });
+    let answer = match answer {
+        Ok((path, true)) if arguments.unit => mark(&path).map(|()| (path, true)),
+        answer => answer,
+    };
     match answer {
-        Ok((path, true)) if arguments.unit => match held(context, &path) {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(why) => {
-                out.line(&why)?;
-                Ok(refused)
-            }
-        },
         Ok((path, true)) => {
             out.line(&format!("{path} is governed"))?;
             Ok(ExitCode::SUCCESS)
@@ -61,24 +54,23 @@ pub(super) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
     }
 }
 
-/// Whether the unit of the cgroup starts as it was enrolled, however it has been changed since; writes down that it does.
-fn held(context: &Context, path: &str) -> Result<(), String> {
-    let name = unit_of(path).ok_or_else(|| format!("{path} is no unit's cgroup"))?;
-    let unit = systemd::unit(&name)?;
-    let drop_in = dropin::path(&name);
+/// Whether a unit can still be held, however it has been changed since it was enrolled.
+fn held(name: &str) -> Result<(), String> {
+    let unit = systemd::unit(name)?;
+    let drop_in = dropin::path(name);
     let text = fs::read_to_string(&drop_in).map_err(|error| format!("{}: {error}", drop_in.display()))?;
     let mut faults = unit.faults(&dropin::shown(&text));
     if unit.last_drop_in() != Some(&drop_in) {
         let other = unit.last_drop_in().unwrap_or(Path::new("another text of the unit")).display();
         faults.push(format!("{other} comes after {}, and may undo it: give it a name before that", drop_in.display()));
     }
-    if !faults.is_empty() {
-        return Err(faults.join("\n"));
-    }
-    let config = context.configuration()?;
-    let registry = Registry::beside(&config.admin.socket, &config.capture.pin_directory).enrolled;
-    let id = cgroup::cgroup_id(path).map_err(|error| format!("{path}: {error}"))?;
-    registration::enrolled(&registry, id, &name).map_err(|error| format!("{}: {error}", registry.display()))
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+}
+
+/// Writes down that the unit of this cgroup starts with its drop-in.
+fn mark(cgroup: &str) -> Result<(), String> {
+    let name = unit_of(cgroup).ok_or_else(|| format!("{cgroup} is no unit's cgroup"))?;
+    mark_enrolled(cgroup, &dropin::path(&name)).map_err(|error| format!("{cgroup}: it cannot be marked: {error}"))
 }
 
 fn governed(context: &Context, named: Option<&str>) -> Result<(String, bool), String> {

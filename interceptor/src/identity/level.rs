@@ -4,13 +4,16 @@
 //! a process has the filter of `interceptor exec` is known by its cgroup: one that `exec` has made, and registered in a folder
 //! that root alone writes to, and into which nobody but root could have moved another process.
 
+use std::ffi::CStr;
 use std::fmt;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::facts::unit_of;
+use super::xattr;
 use crate::capture;
 
 /// `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_SYS_MODULE`, `CAP_SYS_RAWIO`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_BPF`: each
@@ -102,8 +105,6 @@ pub struct Start {
 pub struct Registry {
     /// Folder of launched cgroups.
     pub launched: PathBuf,
-    /// Folder of the cgroups of enrolled units.
-    pub enrolled: PathBuf,
     /// Folder of systemd's units and drop-ins.
     pub units: PathBuf,
     /// Where the links of the kernel programs are pinned.
@@ -119,7 +120,7 @@ impl Registry {
     pub fn beside(admin_socket: &Path, pins: &Path) -> Self {
         let folder = admin_socket.parent().unwrap_or(Path::new("/run/interceptor"));
         let units = PathBuf::from("/etc/systemd/system");
-        Self { launched: folder.join("launched"), enrolled: folder.join("enrolled"), units, pins: pins.to_owned() }
+        Self { launched: folder.join("launched"), units, pins: pins.to_owned() }
     }
 
     /// How the processes of a cgroup were started. What cannot be read is not known.
@@ -127,29 +128,41 @@ impl Registry {
     pub fn start(&self, (id, cgroup): (u64, &str)) -> Start {
         let launched = self.launched.join(id.to_string());
         let unit = unit_of(cgroup);
-        let enrolled = unit.is_some_and(|unit| self.is_enrolled(id, &unit).unwrap_or(false));
+        let enrolled = unit.is_some_and(|unit| self.is_enrolled(cgroup, &unit).unwrap_or(false));
         let modules = capture::are_held(&self.pins, cgroup).unwrap_or(false);
         Start { launched: read(&launched).ok(), enrolled, modules }
     }
 
     /// Whether the unit was started with the drop-in, which has not changed since.
-    fn is_enrolled(&self, id: u64, unit: &str) -> io::Result<bool> {
-        let drop_in = self.units.join(format!("{unit}.d")).join(DROP_IN).metadata()?;
-        let registration = self.enrolled.join(id.to_string());
-        let is_its_own = read_bounded(&registration)? == unit.as_bytes();
-        Ok(is_its_own && drop_in.is_file() && registration.metadata()?.modified()? >= drop_in.modified()?)
+    fn is_enrolled(&self, cgroup: &str, unit: &str) -> io::Result<bool> {
+        let drop_in = self.units.join(format!("{unit}.d")).join(DROP_IN);
+        let started = xattr::read(&capture::cgroup::directory(cgroup)?, STARTED)?;
+        Ok(started.is_some_and(|started| stamp(&drop_in).is_ok_and(|stamp| stamp == started)))
     }
+}
+
+/// What a unit's cgroup bears that was started with our drop-in: which. Root alone writes such, and it goes with the cgroup.
+const STARTED: &CStr = c"security.interceptor";
+
+/// Writes down at the cgroup in which a unit starts that it does so with this drop-in.
+///
+/// # Errors
+/// When either cannot be reached, or the caller is not root.
+pub fn mark_enrolled(cgroup: &str, drop_in: &Path) -> io::Result<()> {
+    Ok(xattr::write(&capture::cgroup::directory(cgroup)?, STARTED, &stamp(drop_in)?)?)
+}
+
+/// Tells a file from any other, and from itself once it has changed.
+fn stamp(path: &Path) -> io::Result<Vec<u8>> {
+    let found = path.metadata()?;
+    Ok(format!("{}:{}.{}", found.ino(), found.mtime(), found.mtime_nsec()).into_bytes())
 }
 
 fn read(path: &Path) -> io::Result<Launched> {
-    Ok(serde_json::from_slice(&read_bounded(path)?)?)
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     if path.metadata()?.len() > REGISTRATION_MAX {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    std::fs::read(path)
+    Ok(serde_json::from_slice(&std::fs::read(path)?)?)
 }
 
 /// What the kernel says of a process.
@@ -335,7 +348,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let registry = Registry {
             launched: folder.path().join("l"),
-            enrolled: folder.path().join("e"),
             units: folder.path().join("u"),
             pins: folder.path().join("p"),
         };
@@ -347,18 +359,14 @@ mod tests {
         std::fs::write(registry.launched.join("8"), "{").unwrap();
         assert_eq!(registry.start((7, "/x")).launched, Some(written));
         assert_eq!(registry.start((8, "/b.service")), Start::default());
-        // The drop-in was written, and the unit not started since.
-        assert!(!registry.start((9, "/a.service")).enrolled);
-        std::fs::create_dir_all(&registry.enrolled).unwrap();
-        std::fs::write(registry.enrolled.join("9"), "a.service").unwrap();
-        assert!(registry.start((9, "/a.service")).enrolled);
-        // Not another unit, not another start, and not after a change.
-        assert!(!registry.start((9, "/b.service")).enrolled && !registry.start((10, "/a.service")).enrolled);
-        let drop_in =
-            std::fs::File::options().write(true).open(registry.units.join("a.service.d").join(DROP_IN)).unwrap();
-        let later = drop_in.metadata().unwrap().modified().unwrap() + std::time::Duration::from_secs(60);
-        drop_in.set_modified(later).unwrap();
-        assert!(!registry.start((9, "/a.service")).enrolled);
+        // The drop-in is there, and no cgroup of the unit's that bears its stamp.
+        assert_eq!(registry.start((9, "/a.service")), Start::default());
+        let drop_in = registry.units.join("a.service.d").join(DROP_IN);
+        let before = stamp(&drop_in).unwrap();
+        assert_eq!(stamp(&drop_in).unwrap(), before);
+        std::fs::write(drop_in.with_extension("new"), "").unwrap();
+        std::fs::rename(drop_in.with_extension("new"), &drop_in).unwrap();
+        assert_ne!(stamp(&drop_in).unwrap(), before);
     }
 
     #[test]

@@ -1,17 +1,38 @@
-//! Access lists of files, as the kernel keeps them: one system call that the libraries lack.
-#![expect(unsafe_code, reason = "getxattr, fenced here")]
+//! Extended attributes of files (access lists, and a word of ours at cgroups): two system calls that the libraries lack.
+#![expect(unsafe_code, reason = "getxattr and setxattr, fenced here")]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use nix::errno::Errno;
 
-/// Longest list that is read: some hundred entries. A longer one is an error.
-const LIST_MAX: usize = 4096;
+/// Longest value that is read: a list of some hundred entries. A longer one is an error.
+const VALUE_MAX: usize = 4096;
+
+const ACCESS_LIST: &CStr = c"system.posix_acl_access";
 
 /// The access list of a file; none where it has none, or its file system knows none.
 pub(super) fn access_list(path: &CStr) -> nix::Result<Option<Vec<u8>>> {
-    let mut list = vec![0; LIST_MAX];
-    let name = c"system.posix_acl_access";
+    get(path, ACCESS_LIST)
+}
+
+/// An attribute of a file; none where it has none of that name.
+pub(super) fn read(path: &Path, name: &CStr) -> nix::Result<Option<Vec<u8>>> {
+    get(&terminated(path)?, name)
+}
+
+/// Writes an attribute of a file.
+pub(super) fn write(path: &Path, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    set(&terminated(path)?, name, value)
+}
+
+fn terminated(path: &Path) -> nix::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
+}
+
+fn get(path: &CStr, name: &CStr) -> nix::Result<Option<Vec<u8>>> {
+    let mut list = vec![0; VALUE_MAX];
     // SAFETY: two strings that end in zero, and a buffer of the length that is given; all outlive the call.
     let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
     match usize::try_from(length) {
@@ -26,19 +47,21 @@ pub(super) fn access_list(path: &CStr) -> nix::Result<Option<Vec<u8>>> {
     }
 }
 
+fn set(path: &CStr, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    // SAFETY: two strings that end in zero, and a buffer of the length that is given; all outlive the call.
+    let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(result).map(drop)
+}
+
 /// Writes an access list as it is.
 #[cfg(test)]
 pub(super) fn set_access_list(path: &CStr, list: &[u8]) -> nix::Result<()> {
-    // SAFETY: two strings that end in zero, and a buffer of the length that is given; all outlive the call.
-    let result = unsafe {
-        libc::setxattr(path.as_ptr(), c"system.posix_acl_access".as_ptr(), list.as_ptr().cast(), list.len(), 0)
-    };
-    Errno::result(result).map(drop)
+    set(path, ACCESS_LIST, list)
 }
 
 /// Removes an access list, where there is one.
 #[cfg(test)]
 pub(super) fn remove_access_list(path: &CStr) {
     // SAFETY: two strings that end in zero.
-    let _absent = unsafe { libc::removexattr(path.as_ptr(), c"system.posix_acl_access".as_ptr()) };
+    let _absent = unsafe { libc::removexattr(path.as_ptr(), ACCESS_LIST.as_ptr()) };
 }

@@ -202,7 +202,9 @@ pub fn text(unit: &Unit, capture: &capture::Config, program: &str, sight: Sight<
 [Unit]
 # When the host starts, and whenever the slice is made anew.
 Wants=interceptor.service
-After=interceptor.service
+# Looks whether this text still holds, whatever else the unit has been given since: where it does not, the unit does not start.
+Requires=interceptor-enrolled@{name}.service
+After=interceptor.service interceptor-enrolled@{name}.service
 [Service]
 # Governed: every connection goes to interceptor. Where it is not, the unit does not start.
 Slice={slice}
@@ -341,7 +343,7 @@ mod tests {
         for line in [
             "Slice=agents-bots.slice",
             "ExecCondition=+/usr/bin/interceptor governs --unit",
-            "After=interceptor.service",
+            "After=interceptor.service interceptor-enrolled@billing.service.service",
             "BindPaths=-/run/billing",
             "BindPaths=-/run/cache",
             "BindPaths=-/run/tokens/billing",

@@ -3,13 +3,14 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::network::Herald;
-use super::{Spec, capabilities, files, registration, seccomp, sys};
+use super::{Spec, capabilities, files, seccomp, sys};
 use crate::capture::{self, cgroup};
 use crate::identity::level::Launched;
 use landlock::{
@@ -36,8 +37,7 @@ pub fn enter(
     let id = join(spec, capture, registry)?;
     // Whether Landlock can hide abstract sockets is known before it is too late to write it down.
     let scoped = domain(true).is_ok_and(|domain| domain.create().is_ok());
-    let launched = serde_json::to_vec(&Launched { agent: spec.agent.clone(), scoped }).map_err(io::Error::other);
-    launched.and_then(|text| registration::write(registry, id, &text)).map_err(step("the registry"))?;
+    register(registry, id, &Launched { agent: spec.agent.clone(), scoped }).map_err(step("the registry"))?;
     if let Some(herald) = herald {
         herald.announce().map_err(step("a listener in its network"))?;
     }
@@ -73,6 +73,18 @@ fn join(spec: &Spec, capture: &capture::Config, registry: &Path) -> Result<u64, 
     }
     fs::write(directory.join("cgroup.procs"), "0").map_err(at)?;
     Ok(id)
+}
+
+fn register(registry: &Path, id: u64, launched: &Launched) -> io::Result<()> {
+    // Root's, and open to the daemon, which is another user.
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(registry)?;
+    let (path, next) = (registry.join(id.to_string()), registry.join(format!("{id}.new")));
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&next)?;
+    // Whatever the umask of whoever launches.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    fs::set_permissions(registry, fs::Permissions::from_mode(0o755))?;
+    file.write_all(&serde_json::to_vec(launched)?)?;
+    fs::rename(next, path)
 }
 
 /// A Landlock domain: nobody within it traces, or reads the memory of, a process outside. `scoped`: nor signals one, nor

@@ -12,7 +12,6 @@ pub mod dropin;
 mod enter;
 mod files;
 mod network;
-pub mod registration;
 mod seccomp;
 mod spec;
 mod sweep;

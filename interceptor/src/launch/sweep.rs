@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::registration::is_gone;
 use crate::capture::cgroup;
 
 /// Removes registrations of cgroups that are gone, and those that are empty with their cgroups. Cheap; call it now and then.
@@ -28,7 +27,10 @@ pub fn sweep(registry: &Path) -> io::Result<()> {
 
 /// Whether nobody is in the cgroup any more; it is then removed, unless somebody has made others within.
 fn is_over(id: u64) -> bool {
-    let Ok(path) = cgroup::cgroup_path(id) else { return is_gone(id) };
+    let path = match cgroup::cgroup_path(id) {
+        Ok(path) => path,
+        Err(error) => return error.raw_os_error() == Some(libc::ESTALE),
+    };
     let Ok(directory) = cgroup::directory(&path) else { return false };
     let events = fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
     events.lines().any(|line| line == "populated 0") && fs::remove_dir(directory).is_ok()
