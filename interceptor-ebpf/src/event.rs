@@ -75,7 +75,7 @@ fn blank(reason: Reason, detail: u32, endpoint: Option<&Endpoint>) -> Event {
 #[inline(always)]
 fn emit(event: &Event) {
     count(event.reason);
-    if !pace::event(event.cgroup) || EVENTS.output(event, 0).is_err() {
+    if !pace::event(event.cgroup, event.reason) || EVENTS.output(event, 0).is_err() {
         count(Reason::LostEvent as u32);
     }
 }

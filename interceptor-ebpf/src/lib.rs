@@ -107,7 +107,7 @@ pub const MAX_ASKERS: usize = 4096;
 pub const EVENT_BYTES: usize = 1 << 20;
 /// cgroups whose pace is known; the oldest gives way, and begins anew.
 pub const MAX_PACES: usize = 4096;
-/// Events of one cgroup in one second at most; more are counted as lost. The ring holds those of ten such cgroups.
+/// Events of one cgroup in one second at most, of each of the sorts of [`Pace`]; more are counted as lost. The ring holds some 10,900.
 pub const EVENTS_A_SECOND: u32 = 1000;
 /// Questions to the relay of one cgroup in one second at most; more are dropped. The relay answers a tenth of that.
 pub const QUESTIONS_A_SECOND: u32 = 1000;
@@ -118,8 +118,12 @@ pub const QUESTIONS_A_SECOND: u32 = 1000;
 pub struct Pace {
     /// The second since boot.
     pub second: u64,
-    /// Events in it.
+    /// Events in it, but for the following.
     pub events: u32,
+    /// Events of packets that came in.
+    pub inbound: u32,
+    /// Events of connects where nobody listens.
+    pub listeners: u32,
     /// Questions in it.
     pub questions: u32,
 }
@@ -369,7 +373,7 @@ const _: () = assert!(size_of::<Record>() == 96);
 const _: () = assert!(size_of::<Tuple>() == 48);
 const _: () = assert!(size_of::<Event>() == 88);
 const _: () = assert!(size_of::<Device>() == 12);
-const _: () = assert!(size_of::<Pace>() == 16);
+const _: () = assert!(size_of::<Pace>() == 24);
 const _: () = assert!(size_of::<Offsets>() == 56);
 
 /// An IPv6 address as the four words that its sixteen octets are in memory; IPv4 as mapped (`::ffff:a.b.c.d`). Words, since

@@ -2,16 +2,27 @@
 //! known of those who asked the relay.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use interceptor_ebpf::{EVENTS_A_SECOND, Pace, QUESTIONS_A_SECOND};
+use interceptor_ebpf::{EVENTS_A_SECOND, Pace, QUESTIONS_A_SECOND, Reason};
 
 use crate::maps::PACES;
 
-/// Whether one more event of the cgroup goes into the ring.
+/// Of `bpf_map_update_elem`: only where there is none.
+const BPF_NOEXIST: u64 = 1;
+
+/// Whether one more event of the cgroup goes into the ring. What others cause it counts by itself, and so does what gets a
+/// namespace its listener: neither is for a flood of the cgroup's own to take.
 #[inline(always)]
-pub(crate) fn event(cgroup: u64) -> bool {
+pub(crate) fn event(cgroup: u64, reason: u32) -> bool {
     let Some(pace) = now(cgroup) else { return true };
-    pace.events = pace.events.saturating_add(1);
-    pace.events <= EVENTS_A_SECOND
+    let count = if reason == Reason::Inbound as u32 {
+        &mut pace.inbound
+    } else if reason == Reason::NoListener as u32 {
+        &mut pace.listeners
+    } else {
+        &mut pace.events
+    };
+    *count = count.saturating_add(1);
+    *count <= EVENTS_A_SECOND
 }
 
 /// Whether one more question of the cgroup goes to the relay.
@@ -27,14 +38,16 @@ pub(crate) fn question(cgroup: u64) -> bool {
 fn now(cgroup: u64) -> Option<&'static mut Pace> {
     // SAFETY: takes no arguments.
     let second = unsafe { bpf_ktime_get_boot_ns() } / 1_000_000_000;
+    let new = Pace { second, events: 0, inbound: 0, listeners: 0, questions: 0 };
     if PACES.get_ptr_mut(&cgroup).is_none() {
-        let _full = PACES.insert(cgroup, Pace { second, events: 0, questions: 0 }, 0);
+        let _known_by_now = PACES.insert(cgroup, new, BPF_NOEXIST);
     }
     let pace = PACES.get_ptr_mut(&cgroup)?;
-    // SAFETY: a value of the map stays where it is while a program runs; others may write it, and then a count is off by one.
+    // SAFETY: the memory of the map's values is the map's as long as it lives. Others may write it at the same time, and it may
+    // become another cgroup's: then a count is off by one, or begins anew.
     let pace = unsafe { &mut *pace };
     if pace.second != second {
-        *pace = Pace { second, events: 0, questions: 0 };
+        *pace = new;
     }
     Some(pace)
 }

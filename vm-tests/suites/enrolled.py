@@ -123,6 +123,8 @@ def not_undone(guest):
         "override.conf": ("[Service]\nFileDescriptorStoreMax=4\n", "keeps descriptors"),
         "more.conf": ("[Service]\nBindPaths=/run/dbus\n", "--keep /run/dbus"),
         "root.conf": ("[Service]\nExecStartPre=+/bin/true\n", "as root"),
+        "condition.conf": ("[Service]\nExecCondition=+/bin/true\n", "ExecStartPre="),
+        "stream.conf": ("[Service]\nStandardInput=file:/etc/hostname\n", "StandardInput="),
     }
     for name, (text, why) in later.items():
         (folder / name).write_text(text)
@@ -132,7 +134,8 @@ def not_undone(guest):
         guest.check(f"with {name} it does not start, and says why", refused.code != 0 and why in said.out, said)
         (folder / name).unlink()
     # What comes before ours, and is weaker, does not count.
-    (folder / "override.conf").write_text("[Service]\nNoNewPrivileges=no\nRestrictAddressFamilies=AF_VSOCK\nSystemCallFilter=\n")
+    (folder / "override.conf").write_text("[Service]\nNoNewPrivileges=no\nRestrictAddressFamilies=AF_VSOCK\nSystemCallFilter=\n"
+                                         "PAMName=login\nSystemCallArchitectures=x86 x32\n")
     guest.must(["systemctl", "daemon-reload"])
     held(guest, start(guest))
     (folder / "override.conf").unlink()

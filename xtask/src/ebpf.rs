@@ -1,7 +1,7 @@
 //! `cargo xtask ebpf`: builds the kernel object reproducibly, from a compiler that has `core` for BPF.
 //!
 //! Two toolchains do: Debian's `rustc-web` with its BPF standard library (no nightly needed), or a rustup nightly with
-//! `rust-src`. As root on Debian, what is missing is installed; elsewhere it is named. The same compiler and linker give
+//! `rust-src`. On Debian what is missing is installed, by root or by sudo; elsewhere it is named. The same compiler and linker give
 //! the same bytes wherever the checkout lies; `interceptor.bpf.toolchain` names those of the committed object.
 
 use std::fmt::Write as _;
@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::install::install;
 
 const TARGET: &str = "bpfel-unknown-none";
 const LINKER_VERSION: &str = "0.13.0";
@@ -59,14 +61,10 @@ struct Toolchain {
 
 impl Toolchain {
     fn find(root: &Path, may_install: bool) -> Result<Self> {
-        if !has_core(Path::new(DEBIAN_RUSTC)) && nightly().is_none() && may_install && is_debian_root() {
-            say("installing a compiler for BPF from Debian")?;
+        if !has_core(Path::new(DEBIAN_RUSTC)) && nightly().is_none() && may_install && in_path("apt-get").is_some() {
             let llvm = format!("llvm-{DEBIAN_LLVM}-dev");
-            let packages = ["rustc-web", "libstd-rust-web-dev-bpf", "cargo-web", &llvm];
-            let mut apt = Command::new("apt-get");
-            apt.args(["install", "-y", "--no-install-recommends"]).args(packages);
             // A failure shows as a compiler that is still missing, with the remedy.
-            let _status = apt.env("DEBIAN_FRONTEND", "noninteractive").stdout(io::stderr()).status();
+            let _missing = install(&["rustc-web", "libstd-rust-web-dev-bpf", "cargo-web", &llvm]);
         }
         let (rustc, build_std) = if has_core(Path::new(DEBIAN_RUSTC)) {
             (PathBuf::from(DEBIAN_RUSTC), false)
@@ -224,11 +222,6 @@ fn llvm_major(rustc: &Path) -> Result<u32> {
     let line = version.lines().find_map(|line| line.strip_prefix("LLVM version: "));
     let major = line.and_then(|version| version.split('.').next()?.parse().ok());
     major.with_context(|| format!("{} does not name its LLVM", rustc.display()))
-}
-
-fn is_debian_root() -> bool {
-    let id = output(Command::new("id").arg("-u"));
-    id.is_ok_and(|id| id.trim() == "0") && in_path("apt-get").is_some()
 }
 
 fn in_path(name: &str) -> Option<PathBuf> {

@@ -145,7 +145,8 @@ pub(crate) fn server_dev() -> Result<()> {
     if present(&package) { Ok(()) } else { install(&[package.name]) }
 }
 
-fn install(missing: &[&str]) -> Result<()> {
+/// Installs Debian packages, of what its lists say now.
+pub(crate) fn install(missing: &[&str]) -> Result<()> {
     say(&format!("installing {}", missing.join(", ")));
     if !Path::new("/usr/bin/apt-get").exists() {
         bail!("this machine has no apt-get; please install what these Debian packages hold: {}", missing.join(" "));

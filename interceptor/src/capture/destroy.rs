@@ -25,6 +25,8 @@ use super::netlink::{ACKNOWLEDGED, DUMP, NLMSG_DONE, NLMSG_ERROR, Netlink, attri
 const MOST: usize = 65_536;
 /// Sockets of one kind in one namespace that are destroyed.
 const MOST_SOCKETS: usize = 65_536;
+/// How often it is looked whether some are left.
+const ROUNDS: u32 = 16;
 /// Bytes of one piece of an answer.
 const PIECE: usize = 64 << 10;
 /// How often the kernel is asked for more of one answer.
@@ -49,13 +51,20 @@ struct Held {
     namespaces: HashMap<u64, File>,
 }
 
-/// Destroys the sockets at or below a cgroup twice: a process that was starting another one may have handed it a socket
-/// meanwhile. Gives how many there were. Blocks.
+/// Destroys the sockets at or below a cgroup, and again until there are none: a process that was starting another one may have
+/// handed it a socket meanwhile. Gives how many there were. Blocks.
 ///
 /// # Errors
-/// As [`destroy`].
+/// As [`destroy`], and when there are more each time.
 pub fn destroy_all(path: &str) -> io::Result<usize> {
-    destroy(path).and_then(|first| Ok(first + destroy(path)?))
+    let mut ended = destroy(path)?;
+    for _ in 0..ROUNDS {
+        match destroy(path)? {
+            0 => return Ok(ended),
+            more => ended += more,
+        }
+    }
+    Err(io::Error::other(format!("{ended} sockets were ended, and there are still more")))
 }
 
 /// Destroys the sockets at or below a cgroup, and gives how many there were. Blocks.
@@ -92,7 +101,11 @@ fn held(path: &str) -> io::Result<Held> {
             if processes > MOST {
                 return Err(io::Error::other(format!("{path} has more than {MOST} processes")));
             }
-            look(pid, &mut held);
+            look(&format!("/proc/{pid}"), &mut held);
+            // Threads may have descriptors, and a namespace, of their own; and live on when the first one has ended.
+            for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(MOST) {
+                look(&thread.path().display().to_string(), &mut held);
+            }
         }
         let below = fs::read_dir(&directory).into_iter().flatten().flatten();
         waiting
@@ -101,13 +114,14 @@ fn held(path: &str) -> io::Result<Held> {
     Ok(held)
 }
 
-fn look(pid: u32, held: &mut Held) {
-    if let Ok(namespace) = File::open(format!("/proc/{pid}/ns/net"))
+/// Takes note of what a process, or one of its threads, holds.
+fn look(place: &str, held: &mut Held) {
+    if let Ok(namespace) = File::open(format!("{place}/ns/net"))
         && let Ok(metadata) = namespace.metadata()
     {
         held.namespaces.entry(metadata.ino()).or_insert(namespace);
     }
-    for descriptor in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().take(MOST) {
+    for descriptor in fs::read_dir(format!("{place}/fd")).into_iter().flatten().flatten().take(MOST) {
         let Ok(link) = fs::read_link(descriptor.path()) else { continue };
         let inode: Option<u64> =
             link.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
@@ -127,7 +141,7 @@ struct Socket {
 /// Destroys what is wanted, in this thread's namespace.
 fn within(wanted: &dyn Fn(&Socket) -> bool) -> io::Result<usize> {
     let mut kernel = Netlink::open(SockProtocol::NetlinkSockDiag, PIECE)?;
-    let mut destroyed = 0;
+    let (mut destroyed, mut failed) = (0, None);
     for (family, protocol) in KINDS {
         let all = list(&mut kernel, family, protocol)?;
         for found in all.iter().filter(|found| wanted(found)).take(MOST_SOCKETS) {
@@ -138,11 +152,12 @@ fn within(wanted: &dyn Fn(&Socket) -> bool) -> io::Result<usize> {
                 0 => destroyed += 1,
                 // It is gone by itself.
                 libc::ENOENT => {}
-                error => return Err(io::Error::from_raw_os_error(error)),
+                // One that stays does not keep the others.
+                error => failed = Some(io::Error::from_raw_os_error(error)),
             }
         }
     }
-    Ok(destroyed)
+    failed.map_or(Ok(destroyed), Err)
 }
 
 /// `inet_diag_req_v2`: every state, of one socket or of all.

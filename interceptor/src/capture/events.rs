@@ -226,12 +226,11 @@ impl fmt::Debug for Events {
 
 impl Events {
     pub(super) fn new(ring: RingBuf<MapData>, counters: PerCpuArray<MapData, u64>) -> io::Result<Self> {
-        let mut events = Self { ring: sys::watch(ring)?, counters, lost: 0 };
-        events.newly_lost()?;
-        Ok(events)
+        Ok(Self { ring: sys::watch(ring)?, counters, lost: 0 })
     }
 
-    /// How many refusals nobody was told of, since this was asked last: too many of one cgroup at once, or a full ring.
+    /// How many refusals nobody was told of, since this was asked last: too many of one cgroup at once, or a full ring. The first
+    /// time, since the programs were first loaded: nobody may have asked while no daemon ran.
     ///
     /// # Errors
     /// When the counters cannot be read.

@@ -148,6 +148,9 @@ impl Capture {
         // Last: without what they may use agents are held all the same.
         let granted = self.grants.lock().refresh(&self.config, self.agent_programs.is_some());
         all.failures.extend(granted.err().map(CaptureError::from));
+        if self.agent_programs.is_some() {
+            end_older(&self.pins);
+        }
         all
     }
 
@@ -157,12 +160,11 @@ impl Capture {
         if !self.config.allow_delegated {
             whole(path)?;
         }
-        let is_new = !self.pins.has(id, FENCE);
+        if self.agent_programs.is_some() && !self.pins.has(id, FENCE) {
+            self.pins.note_older(id, true).map_err(|source| self.pin_error(source))?;
+        }
         self.attach(&one, self.agent_programs.as_deref().unwrap_or_default())?;
         if self.agent_programs.is_some() {
-            if is_new {
-                end_connections(path);
-            }
             self.pins.mark(id).map_err(|source| self.pin_error(source))?;
         }
         Ok(one)
@@ -303,16 +305,22 @@ pub fn uninstall(config: &Config) -> Result<usize, CaptureError> {
     Ok(removed)
 }
 
-/// Ends what processes of a cgroup had open before it was governed. Where the kernel cannot, what was made in the cgroup ends at
-/// the fence all the same.
-fn end_connections(path: &str) {
-    if cgroup::is_empty(path).unwrap_or(false) {
-        return;
-    }
-    match destroy::destroy_all(path) {
-        Ok(0) => {}
-        Ok(ended) => tracing::warn!(cgroup = path, ended, "connections from before it was governed are ended"),
-        Err(error) => tracing::error!(cgroup = path, %error, "connections from before it was governed cannot be ended"),
+/// Ends what processes had open before their cgroups were governed first. What cannot be ended now is tried again at the next start;
+/// what was made in the cgroup ends at the fence all the same.
+fn end_older(pins: &Pins) {
+    for id in pins.with_older().unwrap_or_default() {
+        let Ok(path) = cgroup::cgroup_path(id) else {
+            let _gone = pins.note_older(id, false);
+            continue;
+        };
+        let ended = if cgroup::is_empty(&path).unwrap_or(false) { Ok(0) } else { destroy::destroy_all(&path) };
+        match ended.and_then(|ended| pins.note_older(id, false).map(|()| ended)) {
+            Ok(0) => {}
+            Ok(ended) => tracing::warn!(cgroup = path, ended, "connections from before it was governed are ended"),
+            Err(error) => {
+                tracing::error!(cgroup = path, %error, "connections from before it was governed are not all ended")
+            }
+        }
     }
 }
 

@@ -167,8 +167,24 @@ impl Pins {
             unlink(&entry.path())?;
             removed += 1;
         }
-        [directory, self.named().join(cgroup.to_string())].iter().try_for_each(|gone| remove_directory(gone))?;
+        let gone = [directory, self.named().join(cgroup.to_string()), self.older().join(cgroup.to_string())];
+        gone.iter().try_for_each(|gone| remove_directory(gone))?;
         Ok(removed)
+    }
+
+    fn older(&self) -> PathBuf {
+        self.root.join("older")
+    }
+
+    /// Notes that what processes of a cgroup have open from before it was governed is to be ended, or has been.
+    pub(super) fn note_older(&self, cgroup: u64, is_to_end: bool) -> io::Result<()> {
+        let note = self.older().join(cgroup.to_string());
+        if is_to_end { fs::DirBuilder::new().recursive(true).mode(0o700).create(note) } else { remove_directory(&note) }
+    }
+
+    /// The cgroups of which that is still to be done.
+    pub(super) fn with_older(&self) -> io::Result<Vec<u64>> {
+        Ok(entries(&self.older())?.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
     }
 
     fn named(&self) -> PathBuf {
@@ -187,10 +203,10 @@ impl Pins {
 
     /// Removes maps and directories, once no link is left.
     pub(super) fn remove(&self) -> io::Result<()> {
-        for mark in entries(&self.named())? {
+        for mark in entries(&self.named())?.into_iter().chain(entries(&self.older())?) {
             remove_directory(&mark.path())?;
         }
-        for directory in self.all_maps()?.into_iter().chain([self.root.join("links"), self.named()]) {
+        for directory in self.all_maps()?.into_iter().chain([self.root.join("links"), self.named(), self.older()]) {
             remove_flat(&directory)?;
         }
         remove_directory(&self.root)

@@ -1,6 +1,7 @@
 //! `interceptor enroll UNIT`: has systemd start a service held as `interceptor exec` would start it. `interceptor enroll
 //! --container ID`: governs a container that runs already.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ pub(crate) struct Arguments {
     /// The same by its cgroup, as /system.slice/docker-....scope
     #[arg(long, value_name = "PATH", conflicts_with_all = ["unit", "keep"])]
     cgroup: Option<String>,
-    /// What it shall see below /run and /tmp beside its own; all else there is hidden
+    /// What it shall see below /run and /tmp beside its own; all else there is hidden. Stays when it is enrolled again, until --undo
     #[arg(long, value_name = "PATH")]
     keep: Vec<PathBuf>,
     /// Remove the drop-in again; of a container, let it go
@@ -40,7 +41,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
     if let Some(cgroup) = running(arguments)? {
         return govern(context, cgroup, arguments, out);
     }
-    let name = service(arguments.unit.as_deref().unwrap_or_default())?;
+    let name = named(&service(arguments.unit.as_deref().unwrap_or_default())?)?;
     let path = dropin::path(&name);
     let before = fs::read_to_string(&path).unwrap_or_default();
     let after = if arguments.undo { String::new() } else { wanted(context, (&name, &before), arguments)? };
@@ -56,9 +57,20 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
         return Ok(ExitCode::from(REFUSED));
     }
     change(&path, &after).map_err(|error| format!("{}: {error}", path.display()))?;
+    // What earlier versions have written, which others' drop-ins may undo.
+    let _none = fs::remove_file(path.with_file_name(FORMER));
     systemd::systemctl(&["daemon-reload"])?;
     out.line(&format!("It holds from the next start on: systemctl restart {name}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The unit's own name, where it was asked for by another.
+fn named(name: &str) -> Result<String, String> {
+    let id = systemd::unit(name)?.id().to_owned();
+    if id.len() > LONGEST_NAME {
+        return Err(format!("{id}: its name is too long for the unit that looks at it before it starts"));
+    }
+    Ok(id)
 }
 
 /// The cgroup of a container that is meant, where one is.
@@ -123,6 +135,10 @@ fn said(done: &Enrolled) -> String {
     }
 }
 
+/// Name of the drop-in in earlier versions.
+const FORMER: &str = "50-interceptor.conf";
+/// Of a unit that is enrolled: systemd takes no longer names than 255 for the one that looks at it.
+const LONGEST_NAME: usize = 255 - "interceptor-enrolled@.service".len();
 /// Characters of a container's id that are asked for at least.
 const SHORTEST_ID: usize = 6;
 
@@ -142,13 +158,25 @@ fn wanted(context: &Context, (name, before): (&str, &str), arguments: &Arguments
     // What it is shown by us is among what systemd says.
     let mut kept = dropin::shown(before);
     kept.extend_from_slice(&arguments.keep);
+    if !systemd::is_loaded("interceptor-enrolled@any.service")? {
+        return Err("interceptor-enrolled@.service is not installed, which looks at the unit before it starts: it comes with the package"
+            .to_owned());
+    }
     match unit.faults(&kept).as_slice() {
         [] => {
             let mut keep = dropin::tokens(&unit, config.agents.iter().map(|agent| &agent.value), &config.capture);
             keep.extend_from_slice(&arguments.keep);
+            let program = program(&context.config)?;
+            let plain = dropin::shown(&dropin::text(&unit, &config.capture, &program, Sight::default())?);
+            // What was kept before stays.
+            let before = dropin::shown(before).into_iter().filter(|path| !plain.contains(path) && !keep.contains(path));
+            let before: Vec<_> = before.collect();
+            keep.extend(before);
             let environment = super::exec::trust(&config, &mut keep)?;
+            let mut seen = HashSet::new();
+            keep.retain(|path| seen.insert(path.clone()));
             let sight = Sight { keep: &keep, environment: &environment };
-            dropin::text(&unit, &config.capture, &program(&context.config)?, sight)
+            dropin::text(&unit, &config.capture, &program, sight)
         }
         faults => Err(faults.join("\n")),
     }

@@ -1,17 +1,21 @@
 //! `interceptor governs`.
 
-use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::{fs, io};
 
 use super::{Context, Printer, REFUSED, systemd};
 use crate::capture::{self, cgroup};
 use crate::identity::facts::unit_of;
-use crate::identity::level::mark_enrolled;
+use crate::identity::level::{look_at, mark_enrolled};
 use crate::launch::dropin;
 
 /// By this code systemd counts a unit's `ExecCondition=` as failed; any smaller one has it skip the unit without a word.
 const UNIT_FAILS: u8 = 255;
+
+/// How often systemd is asked, and after which pause.
+const TRIES: u32 = 5;
+const PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -54,9 +58,20 @@ pub(super) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
     }
 }
 
+/// systemd may be busy with itself, and a unit whose look has failed is not started again by `Restart=`.
+fn asked_again<T>(ask: impl Fn() -> Result<T, String>) -> Result<T, String> {
+    for _ in 1..TRIES {
+        if let Ok(told) = ask() {
+            return Ok(told);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    ask()
+}
+
 /// Whether a unit can still be held, however it has been changed since it was enrolled.
 fn held(name: &str) -> Result<(), String> {
-    let unit = systemd::unit(name)?;
+    let unit = asked_again(|| systemd::unit(name))?;
     let drop_in = dropin::path(name);
     let text = fs::read_to_string(&drop_in).map_err(|error| format!("{}: {error}", drop_in.display()))?;
     let mut faults = unit.faults(&dropin::shown(&text));
@@ -64,13 +79,17 @@ fn held(name: &str) -> Result<(), String> {
         let other = unit.last_drop_in().unwrap_or(Path::new("another text of the unit")).display();
         faults.push(format!("{other} comes after {}, and may undo it: give it a name before that", drop_in.display()));
     }
-    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+    if !faults.is_empty() {
+        return Err(faults.join("\n"));
+    }
+    look_at(name, &drop_in).map_err(|error| format!("{name}: it cannot be written down that it was looked at: {error}"))
 }
 
-/// Writes down that the unit of this cgroup starts with its drop-in.
+/// Writes down that the unit of this cgroup starts with its drop-in, where it has one and was looked at: else it is adopted.
 fn mark(cgroup: &str) -> Result<(), String> {
     let name = unit_of(cgroup).ok_or_else(|| format!("{cgroup} is no unit's cgroup"))?;
-    mark_enrolled(cgroup, &dropin::path(&name)).map_err(|error| format!("{cgroup}: it cannot be marked: {error}"))
+    let failed = |error: io::Error| format!("{cgroup}: it cannot be marked: {error}");
+    mark_enrolled(cgroup, (&name, &dropin::path(&name))).map_err(failed)
 }
 
 fn governed(context: &Context, named: Option<&str>) -> Result<(String, bool), String> {

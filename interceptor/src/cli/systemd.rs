@@ -9,6 +9,11 @@ pub(super) fn unit(name: &str) -> Result<Unit, String> {
     Ok(Unit::read(name, &systemctl(&["show", name, "--property", Unit::PROPERTIES])?))
 }
 
+/// Whether it knows the unit, or its template.
+pub(super) fn is_loaded(name: &str) -> Result<bool, String> {
+    Ok(systemctl(&["show", name, "--property", "LoadState"])?.trim() == "LoadState=loaded")
+}
+
 pub(super) fn systemctl(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("systemctl").args(arguments).output();
     let output = output.map_err(|error| format!("systemctl: {error}; units are enrolled where systemd runs"))?;

@@ -5,10 +5,9 @@
 //! that root alone writes to, and into which nobody but root could have moved another process.
 
 use std::ffi::CStr;
-use std::fmt;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 use serde::{Deserialize, Serialize};
 
@@ -144,12 +143,36 @@ impl Registry {
 /// What a unit's cgroup bears that was started with our drop-in: which. Root alone writes such, and it goes with the cgroup.
 const STARTED: &CStr = c"security.interceptor";
 
-/// Writes down at the cgroup in which a unit starts that it does so with this drop-in.
+/// Where it is written down which units were looked at before they start. Root's alone; empty after a boot.
+const LOOKED_AT: &str = "/run/interceptor-enrolled";
+
+/// Writes down that a unit, with this drop-in, is about to start as it was enrolled.
 ///
 /// # Errors
-/// When either cannot be reached, or the caller is not root.
-pub fn mark_enrolled(cgroup: &str, drop_in: &Path) -> io::Result<()> {
-    Ok(xattr::write(&capture::cgroup::directory(cgroup)?, STARTED, &stamp(drop_in)?)?)
+/// When it cannot be written.
+pub fn look_at(unit: &str, drop_in: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(LOOKED_AT)?;
+    fs::write(Path::new(LOOKED_AT).join(unit), stamp(drop_in)?)
+}
+
+/// Writes down at the cgroup in which a unit starts that it does so with this drop-in, where [`look_at`] has said that it will. Else
+/// nothing: it is no enrolled unit then.
+///
+/// # Errors
+/// When something cannot be reached, or the caller is not root.
+pub fn mark_enrolled(cgroup: &str, (unit, drop_in): (&str, &Path)) -> io::Result<()> {
+    let seen = Path::new(LOOKED_AT).join(unit);
+    let looked = match fs::read(&seen) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        looked => looked?,
+    };
+    // For one start.
+    fs::remove_file(seen)?;
+    let now = stamp(drop_in)?;
+    if looked != now {
+        return Err(io::Error::other("its drop-in has changed since it was looked at"));
+    }
+    Ok(xattr::write(&capture::cgroup::directory(cgroup)?, STARTED, &now)?)
 }
 
 /// Tells a file from any other, and from itself once it has changed.

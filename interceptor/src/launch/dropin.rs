@@ -24,8 +24,8 @@ impl Unit {
     /// Properties that [`Unit::read`] needs.
     pub const PROPERTIES: &str = "LoadState,User,DynamicUser,TriggeredBy,Delegate,AmbientCapabilities,RuntimeDirectory,\
         ExecCondition,Environment,IPAddressDeny,DropInPaths,FileDescriptorStoreMax,OpenFile,PermissionsStartOnly,\
-        JoinsNamespaceOf,BindPaths,BindReadOnlyPaths,\
-        ExecStartPreEx,ExecStartEx,ExecStartPostEx,ExecReloadEx,ExecStopEx,ExecStopPostEx";
+        JoinsNamespaceOf,BindPaths,BindReadOnlyPaths,Id,NeedDaemonReload,PAMName,StandardInput,StandardOutput,StandardError,\
+        ExecConditionEx,ExecStartPreEx,ExecStartEx,ExecStartPostEx,ExecReloadEx,ExecStopEx,ExecStopPostEx";
 
     /// Reads what `systemctl show` printed.
     #[must_use]
@@ -51,7 +51,7 @@ impl Unit {
         fault(!self.name.ends_with(".service"), "only services can be enrolled");
         fault(self.get("LoadState") != "loaded", "systemd knows no such unit");
         let user = self.get("User");
-        let root = matches!(user, "" | "root" | "0") && self.get("DynamicUser") != "yes";
+        let root = matches!(user, "root" | "0") || (user.is_empty() && self.get("DynamicUser") != "yes");
         fault(root, "it runs as root, and nothing holds root: give it a user of its own (User=)");
         let sockets = self.get("TriggeredBy").split_whitespace().any(|unit| unit.ends_with(".socket"));
         fault(sockets, "systemd hands it sockets that were made outside of its cgroup: have it open its own");
@@ -60,10 +60,19 @@ impl Unit {
             !self.get("AmbientCapabilities").trim().is_empty(),
             "it is given capabilities (AmbientCapabilities=): it would start without them, so remove them first",
         );
-        // Ours may be there from an earlier time.
-        let condition = self.get("ExecCondition");
-        let others = !condition.is_empty() && !condition.contains(GOVERNED);
-        fault(others, "it runs something before it is known to be governed (ExecCondition=): use ExecStartPre=");
+        fault(
+            self.conditions().any(|condition| !condition.contains(GOVERNED)),
+            "it runs something before it is known to be governed (ExecCondition=): use ExecStartPre=",
+        );
+        fault(!self.get("PAMName").trim().is_empty(), "a session of its own takes it out of its cgroup (PAMName=)");
+        let opened = ["StandardInput", "StandardOutput", "StandardError"].into_iter();
+        for stream in opened.filter(|stream| OPENED.iter().any(|kind| self.get(stream).starts_with(kind))) {
+            fault(true, &format!("systemd opens what it is given there, which may be a socket ({stream}=)"));
+        }
+        fault(
+            self.get("NeedDaemonReload") == "yes",
+            "systemd has another text of it than the disk: `systemctl daemon-reload`",
+        );
         let stores = !matches!(self.get("FileDescriptorStoreMax"), "" | "0");
         fault(
             stores,
@@ -83,6 +92,18 @@ impl Unit {
             );
         }
         faults
+    }
+
+    /// Its name, whatever alias it was asked for by.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        Some(self.get("Id")).filter(|id| !id.is_empty()).unwrap_or(&self.name)
+    }
+
+    /// What it runs to ask whether it is to start, each as systemd shows it.
+    fn conditions(&self) -> impl Iterator<Item = &str> {
+        let shown = if self.get("ExecConditionEx").is_empty() { "ExecCondition" } else { "ExecConditionEx" };
+        self.get(shown).split("path=").skip(1)
     }
 
     fn runs_as_root(&self, command: &str) -> bool {
@@ -114,6 +135,9 @@ impl Unit {
         self.get("DropInPaths").split_whitespace().last().map(Path::new)
     }
 }
+
+/// Ways to give a unit's streams something that systemd opens.
+const OPENED: [&str; 5] = ["file", "append", "truncate", "fd", "socket"];
 
 /// Commands of a unit, as systemd shows them with their prefixes.
 const COMMANDS: [&str; 6] =
@@ -217,10 +241,12 @@ ProtectControlGroups=yes
 RestrictSUIDSGID=yes
 LimitCORE=1
 KeyringMode=private
+PAMName=
 # No sockets and no system calls that the kernel programs do not see. What the unit says of families by itself does not count.
 RestrictAddressFamilies=
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 RestrictNamespaces=yes
+SystemCallArchitectures=
 SystemCallArchitectures=native
 SystemCallErrorNumber=EPERM
 SystemCallFilter=~{denied}
@@ -231,6 +257,8 @@ PrivateIPC=yes
 PrivateDevices=yes
 TemporaryFileSystem=/run:mode=755,size=16M /dev/shm:mode=1777
 BindPaths=-/run/systemd/notify -/run/systemd/journal/socket -/run/systemd/journal/dev-log
+# Root's alone: for the condition above.
+BindPaths=-/run/interceptor-enrolled
 BindReadOnlyPaths=-/run/systemd/resolve/stub-resolv.conf -/run/systemd/resolve/resolv.conf -/run/resolvconf/resolv.conf
 {binds}",
         name = unit.name,
@@ -291,6 +319,16 @@ mod tests {
             ("AmbientCapabilities=", "AmbientCapabilities=cap_net_raw", "given capabilities"),
             ("RuntimeDirectory=", "ExecCondition={ path=/bin/x ; argv[]=/bin/x }\nRuntimeDirectory=", "ExecStartPre="),
             ("Delegate=no", "FileDescriptorStoreMax=16", "keeps descriptors"),
+            ("Delegate=no", "PAMName=login", "out of its cgroup"),
+            ("Delegate=no", "StandardOutput=file", "StandardOutput="),
+            ("Delegate=no", "NeedDaemonReload=yes", "daemon-reload"),
+            ("DynamicUser=no", "DynamicUser=yes\nUser=root", "runs as root"),
+            (
+                "Delegate=no",
+                "ExecConditionEx={ path=/bin/x ; argv[]=/bin/x ; flags=privileged ; pid=0 } \
+                 { path=/usr/bin/interceptor ; argv[]=/usr/bin/interceptor governs --unit ; flags=privileged ; pid=0 }",
+                "ExecStartPre=",
+            ),
             ("Delegate=no", "OpenFile=/run/docker.sock:docker:", "opens files"),
             ("Delegate=no", "PermissionsStartOnly=yes", "run as root"),
             ("Delegate=no", "JoinsNamespaceOf=other.service", "shares its /tmp"),

@@ -13,7 +13,7 @@ use super::super::pins::Pins;
 use super::super::{Config, cgroup};
 use super::governed::{FENCE, governed};
 use super::prepare::{apart, load, lock, running};
-use super::{Capture, CaptureError};
+use super::{Capture, CaptureError, end_older};
 
 /// What another list has come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,7 @@ impl Capture {
         if self.agent_programs.is_none() {
             return Ok(Reloaded { added, ..Reloaded::default() });
         }
+        end_older(&self.pins);
         Ok(Reloaded { added, ..settle(&self.config, cgroups) })
     }
 
@@ -72,7 +73,11 @@ pub fn regovern<T, E: From<CaptureError>>(
         attach(config, &added)?;
     }
     match tell() {
-        Ok(told) => Ok((told, Reloaded { added, ..settle(config, &config.cgroups) })),
+        Ok(told) => {
+            // Not before: what is refused has changed nothing.
+            end_older(&Pins::new(&config.pin_directory));
+            Ok((told, Reloaded { added, ..settle(config, &config.cgroups) }))
+        }
         Err(error) => {
             undo(&Pins::new(&config.pin_directory), &added);
             Err(error)

@@ -132,6 +132,9 @@ struct Hits {
     /// Where the text that is searched begins.
     base: usize,
     overflow: bool,
+    /// Which texts between spans this round has searched, and which the round before: what is as it was has nothing new.
+    between: Vec<(usize, usize)>,
+    before: Vec<(usize, usize)>,
 }
 
 impl Hits {
@@ -145,6 +148,7 @@ impl Hits {
 
     fn clear(&mut self) {
         self.spans.clear();
+        self.between.clear();
         (self.base, self.overflow) = (0, false);
     }
 
@@ -220,10 +224,14 @@ impl Scanner {
     /// Searches each text that lies before, between and behind what was found, as if it stood alone.
     fn search_between(&self, wanted: DetectorSet, text: &[u8], hits: &mut Hits) {
         let (mut start, known) = (0, hits.spans.len());
+        std::mem::swap(&mut hits.between, &mut hits.before);
+        hits.between.clear();
         for at in 0..=known {
             let found = hits.spans.get(at).filter(|_| at < known);
             let (stop, next) = found.map_or((text.len(), text.len()), |span| (span.start, span.end));
-            if let Some(between) = text.get(start..stop).filter(|between| between.len() >= SHORTEST) {
+            hits.between.push((start, stop));
+            let is_new = hits.before.binary_search(&(start, stop)).is_err();
+            if let Some(between) = text.get(start..stop).filter(|between| is_new && between.len() >= SHORTEST) {
                 hits.base = start;
                 self.search(wanted, Signs::of(between), between, hits);
             }

@@ -339,7 +339,7 @@ fn chains_of_values_are_found_or_masked_whole() {
     for count in [2, 3, 10, 31, 32, 33, 1000] {
         let text = vec!["4111111111111111"; count].join("+");
         match scanner.scan(DetectorSet(u8::MAX), text.as_bytes(), &mut work) {
-            Found::TooMuch => {}
+            Found::TooMuch if count > 10 => {}
             _ => assert!(work.spans().iter().map(|span| span.end - span.start).sum::<usize>() >= 16 * count, "{count}"),
         }
     }
