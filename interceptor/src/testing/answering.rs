@@ -60,7 +60,10 @@ async fn serve(config: &Config) -> Result<std::convert::Infallible, String> {
             let event = tokio::select! {
                 event = events.next() => event.unwrap(),
                 _ = period.tick() => {
-                    println!("@lost {}", events.newly_lost().unwrap());
+                    let lost = events.newly_lost().unwrap();
+                    if lost > 0 {
+                        println!("@lost {lost}");
+                    }
                     continue;
                 }
             };

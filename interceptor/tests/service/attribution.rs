@@ -13,6 +13,9 @@ const CONNECTIONS: usize = 100_000;
 /// Two agents at once, each at a port of its own, and each child at an address of its own.
 const AGENTS: [(&str, u16); 2] = [("one", 7000), ("two", 7001)];
 const LIMIT: Duration = Duration::from_secs(600);
+/// Between two looks whether something was told meanwhile, and how many.
+const MOMENT: Duration = Duration::from_millis(500);
+const MOMENTS: u32 = 240;
 
 #[test]
 fn nobody_is_taken_for_another_while_processes_come_and_go() {
@@ -32,9 +35,12 @@ fn nobody_is_taken_for_another_while_processes_come_and_go() {
     });
     // What was accepted last is told a moment later.
     let mut told = 0;
-    while told != daemon.mark() {
+    for _ in 0..MOMENTS {
+        if told == daemon.mark() {
+            break;
+        }
         told = daemon.mark();
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(MOMENT);
     }
     let origins = daemon.origins(0);
     for ((name, port), output) in AGENTS.into_iter().zip(outputs) {
