@@ -78,6 +78,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "life", short: true, seconds: 600 },
     Suite { name: "enrolled", short: true, seconds: 600 },
     Suite { name: "container", short: false, seconds: 600 },
+    Suite { name: "engine", short: false, seconds: 900 },
     Suite { name: "full_disk", short: false, seconds: 600 },
     Suite { name: "demo", short: false, seconds: 900 },
     Suite { name: "launch", short: false, seconds: 1800 },

@@ -34,6 +34,10 @@ const PACKAGES: &[&str] = &[
     "postgresql-15",
     "postgresql-client-15",
     "adduser",
+    // A container engine, and what it takes for the network that it needs none of.
+    "podman",
+    "crun",
+    "netavark",
 ];
 /// What the disk has room for, beyond what is on it, in MiB. The file is sparse.
 const ROOM: u64 = 2048;
