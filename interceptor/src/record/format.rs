@@ -416,9 +416,16 @@ pub const MAX_PAYLOAD: usize = 256 << 20;
 /// Longest header of a segment, in bytes.
 pub const MAX_HEADER: usize = HEADER_FIXED + 64 * HASH + (64 << 10);
 
-/// Longest header that this version writes, in bytes: a tree of any size, and the wrapped key.
-pub(super) const LONGEST_WRITTEN_HEADER: u64 = 8 + 2 + 2 + 4 + 24 + 64 + 8 + 64 * 32 + 32 + seal::MAX_WRAPPED;
+/// Longest header that this version writes, in bytes, where it begins so: a tree of any size, and the wrapped key where there is one.
+pub(super) fn longest_header(start: &[u8]) -> u64 {
+    let flags = start.get(FLAGS..).and_then(|rest| rest.first_chunk()).map_or(0, |flags| u16::from_le_bytes(*flags));
+    let sealing = if flags & SEALED_SEGMENT == 0 { 0 } else { seal::MAX_WRAPPED };
+    LONGEST_CLEAR_HEADER + sealing
+}
 
+const LONGEST_CLEAR_HEADER: u64 = 8 + 2 + 2 + 4 + 24 + 64 + 8 + 64 * 32 + 32;
+/// Where the flags of a header stand.
+const FLAGS: usize = 8 + 2;
 const MAGIC: &[u8; 8] = b"ICPTSPL\n";
 const VERSION: u16 = 1;
 const HASH: usize = 32;

@@ -409,7 +409,7 @@ fn newest_segment(directory: &Path, key: &PublicKey) -> Result<Option<Found>, Op
                     .ok_or_else(|| damaged(format!("the header of segment {segment} names no tree")));
             }
             // A header is written whole before anything else: a longer file has lost its header in another way.
-            Err(None) if fs::metadata(&path).is_ok_and(|meta| meta.len() < format::LONGEST_WRITTEN_HEADER) => {
+            Err(None) if is_unfinished(&path).unwrap_or(false) => {
                 let aside = directory.join(format!("{segment:010}.0.cut"));
                 fs::rename(&path, aside).map_err(OpenError::io("cannot put aside the unfinished", &path))?;
             }
@@ -418,6 +418,15 @@ fn newest_segment(directory: &Path, key: &PublicKey) -> Result<Option<Found>, Op
         }
     }
     Ok(None)
+}
+
+/// Whether a segment without a whole header is short enough to have been left so.
+fn is_unfinished(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.take(HEADER_BEGINS).read_to_end(&mut start)?;
+    Ok(length < format::longest_header(&start))
 }
 
 fn last_whole_entry(scan: &mut Scan<File>, header: Header, digest: Hash) -> io::Result<Option<Found>> {
@@ -493,6 +502,8 @@ fn len64(bytes: &[u8]) -> u64 {
 
 /// Most entries of a segment.
 const MAX_INDEX: u32 = 1 << 30;
+/// Bytes of a header that tell what may follow.
+const HEADER_BEGINS: u64 = 16;
 const KEEP_CAPACITY: usize = 8 << 20;
 const SPACE_EVERY: u64 = 1 << 20;
 const SPACE_FOR: Duration = Duration::from_secs(1);
