@@ -11,10 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use age::secrecy::ExposeSecret as _;
+use age::x25519::Identity;
 use bytes::Bytes;
 use interceptor::clock::{Clock, SystemClock};
 use interceptor::record::format::{Entry, Header, Kind};
-use interceptor::record::reader::{Frame, Reader};
+use interceptor::record::reader::{Frame, ReadError, Reader};
+use interceptor::record::seal::Identities;
 use interceptor::record::verify::{self, Options, Problem, Report};
 use interceptor::record::{
     Config, Counters, Direction, Effect, Event, Files, Fsync, OpenError, PublicKey, RecordError, RecordedVerdict,
@@ -423,11 +426,120 @@ async fn one_writer_and_only_what_is_built() {
     let recorder = fixture.open();
     assert!(matches!(Recorder::open(&fixture.config, clock()), Err(OpenError::Locked(_))));
     recorder.close().await.unwrap();
-    let sealed = Config { recipients: vec!["age1xyz".into()], ..fixture.config.clone() };
-    let error = Recorder::open(&sealed, clock()).unwrap_err().to_string();
-    assert!(error.contains("record.recipients"), "{error}");
+    for odd in [vec!["age1xyz".to_owned()], vec![Identity::generate().to_public().to_string(); 17]] {
+        let sealed = Config { recipients: odd, ..fixture.config.clone() };
+        let error = Recorder::open(&sealed, clock()).unwrap_err().to_string();
+        assert!(error.contains("record.recipients"), "{error}");
+    }
     assert!(toml::from_str::<Config>("spol = \"/x\"").is_err());
     assert_eq!(toml::from_str::<Config>("fsync = \"group\"").unwrap().fsync, Fsync::Group);
+}
+
+/// A spool that is sealed to two, and the files of their identities and of somebody else's.
+fn sealed() -> (Fixture, [PathBuf; 3]) {
+    let mut fixture = Fixture::new();
+    let identities = [(); 3].map(|()| Identity::generate());
+    fixture.config.recipients = identities[..2].iter().map(|one| one.to_public().to_string()).collect();
+    let directory = fixture.config.key.parent().unwrap().to_owned();
+    let files = [0, 1, 2].map(|n| directory.join(format!("identity-{n}")));
+    for (file, identity) in files.iter().zip(&identities) {
+        fs::write(file, format!("# a comment\n{}\n", identity.to_string().expose_secret())).unwrap();
+    }
+    (fixture, files)
+}
+
+fn read_with(spool: &Path, files: &[PathBuf]) -> Vec<Result<Frame, ReadError>> {
+    let identities = Identities::load(files).unwrap();
+    Reader::open(spool).unwrap().with_identities(identities).frames(None).collect()
+}
+
+/// How the sealed frames of a segment were counted.
+fn counters(spool: &Path, number: u64) -> Vec<u64> {
+    let bytes = fs::read(segment(spool, number)).unwrap();
+    let payload = |(range, ..): (Range<usize>, u64, Kind)| {
+        let (entry, ..) = Entry::decode(&bytes[range]).unwrap().unwrap();
+        entry.sealed.then(|| u64::from_le_bytes(*entry.payload.first_chunk().unwrap()))
+    };
+    ranges(&bytes).into_iter().skip(1).filter_map(payload).collect()
+}
+
+#[tokio::test]
+async fn what_is_sealed_is_read_with_an_identity_alone() {
+    let (fixture, files) = sealed();
+    let spool = &fixture.config.spool;
+    let recorder = fixture.open();
+    recorder.append(session(0), note(39)).await.unwrap();
+    recorder.enqueue(session(0), data(vec![7; 100_000])).await.unwrap();
+    recorder.append(session(0), closed()).await.unwrap();
+    recorder.close().await.unwrap();
+    let bytes = fs::read(segment(spool, 0)).unwrap();
+    assert!(!bytes.windows(8).any(|window| window == b"event 39" || window == b"goodbye\""), "in clear");
+    // Without an identity, or with another: said once, and nothing else of it.
+    for other in [&[][..], &files[2..]] {
+        let read = read_with(spool, other);
+        assert!(matches!(read.as_slice(), [Err(ReadError::Sealed { segment: 0 })]), "{read:?}");
+    }
+    for own in [&files[..1], &files[1..2], &files[..]] {
+        let events: Vec<Event> = read_with(spool, own).into_iter().map(|frame| frame.unwrap().event).collect();
+        assert_eq!(events, [note(39), data(vec![7; 100_000]), closed()]);
+    }
+    // No key is needed for that.
+    let report = fixture.verify();
+    assert!(report.is_whole() && report.signed == 3, "{report:?}");
+    let mut altered = bytes;
+    let hit = ranges(&altered)[1].0.clone();
+    altered[hit.end - 40] ^= 1;
+    fs::write(segment(spool, 0), altered).unwrap();
+    assert_eq!(fixture.verify().findings[0].frame, 0);
+}
+
+#[tokio::test]
+async fn each_start_seals_with_a_key_of_its_own_and_says_gaps_in_clear() {
+    let (mut fixture, files) = sealed();
+    let recipients = fixture.config.recipients.clone();
+    let spool = fixture.config.spool.clone();
+    for (n, recipients) in [vec![], recipients.clone(), recipients, vec![], vec![]].into_iter().enumerate() {
+        fixture.config.recipients = recipients;
+        let recorder = fixture.open();
+        for _ in 0..3 {
+            recorder.append(session(0), note(u8::try_from(n).unwrap())).await.unwrap();
+        }
+        recorder.close().await.unwrap();
+    }
+    let sealings: Vec<Vec<u8>> =
+        (0..4).map(|n| Header::decode(&fs::read(segment(&spool, n)).unwrap()).unwrap().unwrap().0.sealing).collect();
+    assert!(sealings[0].is_empty() && sealings[3].is_empty() && !segment(&spool, 4).exists());
+    assert!(!sealings[1].is_empty() && !sealings[2].is_empty() && sealings[1] != sealings[2]);
+    assert_eq!((counters(&spool, 1), counters(&spool, 2)), (vec![0, 1, 2], vec![0, 1, 2]));
+    assert_eq!(read_with(&spool, &files[..1]).into_iter().map(Result::unwrap).count(), 15);
+    let clear: Vec<_> =
+        read_with(&spool, &[]).into_iter().filter(|frame| !matches!(frame, Err(ReadError::Sealed { .. }))).collect();
+    assert_eq!(clear.into_iter().map(Result::unwrap).count(), 9);
+    assert!(fixture.verify().is_whole());
+}
+
+/// The same nonce for two texts would give both away.
+#[tokio::test]
+async fn what_a_failed_write_takes_back_is_not_counted_again() {
+    let (fixture, files) = sealed();
+    let (recorder, faults) = faulty(&fixture);
+    recorder.append(session(0), note(0)).await.unwrap();
+    faults.room.store(0, Ordering::SeqCst);
+    for n in 1..4 {
+        assert!(recorder.append(session(0), note(n)).await.is_err());
+    }
+    faults.room.store(u64::MAX, Ordering::SeqCst);
+    while recorder.append(session(0), note(5)).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    recorder.close().await.unwrap();
+    let counted = counters(&fixture.config.spool, 0);
+    assert!(counted.is_sorted_by(|one, next| one < next) && counted.last() > Some(&1), "{counted:?}");
+    // That there was a gap is known to everybody.
+    let seen = read_with(&fixture.config.spool, &[]);
+    assert!(seen.iter().any(|frame| matches!(frame, Ok(Frame { event: Event::Gap { .. }, .. }))), "{seen:?}");
+    assert!(read_with(&fixture.config.spool, &files[..1]).iter().all(Result::is_ok));
+    assert!(fixture.verify().is_whole());
 }
 
 /// Files that fail on demand.

@@ -22,6 +22,7 @@ use crate::policy::Denial;
 use crate::protocol::{self, PROTOCOLS, Replayer, Shown, Terminal};
 use crate::record::key::KeyError;
 use crate::record::reader::{Frame, ReadError, Reader, Summary};
+use crate::record::seal::{Identities, IdentityError};
 use crate::record::verify::{self, VerifyError};
 use crate::record::{Config, Direction, Event, Outcome, ParameterRecord, PublicKey, RecordedVerdict};
 use crate::telemetry::SessionId;
@@ -32,6 +33,9 @@ pub struct Arguments {
     /// Directory of the spool, or of a copy of it
     #[arg(long, global = true, value_name = "DIR")]
     spool: Option<PathBuf>,
+    /// An age identity that the recording is sealed to, as `age-keygen` writes it; may be given more than once
+    #[arg(long, global = true, value_name = "FILE")]
+    identity: Vec<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -104,7 +108,9 @@ pub fn run(
     out: &mut impl Write,
 ) -> Result<ExitCode, RecordingsError> {
     let directory = arguments.spool.as_deref().unwrap_or(&defaults.spool);
-    let reader = || Reader::open(directory);
+    let reader = || -> Result<Reader, RecordingsError> {
+        Ok(Reader::open(directory)?.with_identities(Identities::load(&arguments.identity)?))
+    };
     match &arguments.command {
         Command::List => list(&reader()?, json, out)?,
         Command::Show { id } => show(&reader()?, id, json, out)?,
@@ -137,6 +143,9 @@ pub enum RecordingsError {
     /// The spool.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// An identity that opens it.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The public key.
     #[error("{0}; name the public key with --key")]
     Key(#[from] KeyError),
@@ -190,13 +199,18 @@ fn speed(text: &str) -> Result<f64, String> {
     if speed.is_finite() && speed > 0.0 { Ok(speed) } else { Err("a number above 0 is wanted".into()) }
 }
 
-fn find(sessions: Vec<Summary>, id: &str) -> Result<Summary, RecordingsError> {
+fn find(reader: &Reader, id: &str) -> Result<Summary, RecordingsError> {
+    let (sessions, errors) = reader.sessions();
     let wanted = id.to_ascii_lowercase();
     let mut found: Vec<Summary> = sessions.into_iter().filter(|s| s.id.to_string().starts_with(&wanted)).collect();
     let count = found.len();
     match found.pop() {
         Some(only) if count == 1 && !wanted.is_empty() => Ok(only),
-        None => Err(RecordingsError::NoSession(id.into())),
+        // It may be there all the same.
+        None => Err(errors
+            .into_iter()
+            .find(|error| matches!(error, ReadError::Sealed { .. }))
+            .map_or_else(|| RecordingsError::NoSession(id.into()), RecordingsError::Read)),
         Some(_) => Err(RecordingsError::Ambiguous { id: id.into(), count }),
     }
 }
@@ -257,7 +271,7 @@ fn identity(summary: &Summary) -> String {
 }
 
 fn show(reader: &Reader, id: &str, json: bool, out: &mut impl Write) -> Result<(), RecordingsError> {
-    let summary = find(reader.sessions().0, id)?;
+    let summary = find(reader, id)?;
     let frames = reader.frames(Some(summary.id));
     if json {
         json_line(&serde_json::json!({ "session": summary }), out)?;
@@ -284,7 +298,7 @@ fn show(reader: &Reader, id: &str, json: bool, out: &mut impl Write) -> Result<(
 }
 
 fn export(reader: &Reader, session: Option<&str>, out: &mut impl Write) -> Result<(), RecordingsError> {
-    let only = session.map(|id| find(reader.sessions().0, id)).transpose()?.map(|summary| summary.id);
+    let only = session.map(|id| find(reader, id)).transpose()?.map(|summary| summary.id);
     for frame in reader.frames(only) {
         json_line(&frame?, out)?;
     }
@@ -321,7 +335,7 @@ fn replay(
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), RecordingsError> {
-    let summary = find(reader.sessions().0, id)?;
+    let summary = find(reader, id)?;
     let registration = PROTOCOLS.iter().find(|known| Some(known.name) == summary.protocol.as_deref());
     let mut stage = Stage {
         replayer: registration.map(|known| known.protocol.replayer()),

@@ -5,14 +5,16 @@
 //! magic "ICPTSPL\n" | version u16 | flags u16 | header length u32 | segment u64 | first frame u64 | created i64
 //! chain before it [32] | public key [32] | subtrees u32 | sealing length u32 | subtrees [32] each | sealing | digest [32]
 //! ```
-//! where `digest` is SHA-256(3 | all before it). `sealing` is room for wrapped keys: empty, as flag bit 0 (sealed) is
-//! never set by this version and refused when read. Each entry is
+//! where `digest` is SHA-256(3 | all before it). `sealing` is the key that the segment's frames are sealed with, wrapped to
+//! the recipients: an age file (see [`seal`](super::seal)); there where flag bit 0 is set, and nowhere else. Each entry is
 //! ```text
 //! length of the rest u32 | kind u8 | flags u8 | zero u16 | index in the segment u32 | sequence u64 | session [16]
 //! time i64 | length unpacked u32 | payload | chain [32]
 //! ```
 //! A *frame* (kind 1) holds an event and is a leaf of the Merkle tree: all its bytes before `chain`. A *checkpoint*
-//! (kind 2) holds a signed note over the tree so far; its sequence is the tree's size. `chain` is
+//! (kind 2) holds a signed note over the tree so far; its sequence is the tree's size. Flag bit 0: the payload is compressed
+//! (zstd); bit 1: then sealed, as `counter u64 | AES-256-GCM of the payload, with its tag`, with the counter as the nonce and all from
+//! `kind` to `length unpacked` as additional data. So what is signed are sealed bytes, and needs no key to be verified. `chain` is
 //! SHA-256(2 | chain of the entry before, or the header's digest | leaf hash), so an entry vouches for all before it.
 //!
 //! Limits: a payload has at most [`MAX_PAYLOAD`] bytes, unpacked or not; unknown versions, kinds and flags are errors.
@@ -24,6 +26,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::event::{Direction, Event};
 use super::merkle::{self, Hash};
+use super::seal::{self, Opener, Sealer};
 use crate::clock::Timestamp;
 use crate::telemetry::SessionId;
 
@@ -42,7 +45,7 @@ pub struct Header {
     pub public_key: [u8; 32],
     /// The tree before it.
     pub subtrees: Vec<Hash>,
-    /// Room for wrapped keys.
+    /// The wrapped key of a sealed segment; empty where it is none.
     pub sealing: Vec<u8>,
 }
 
@@ -54,7 +57,7 @@ impl Header {
         let mut out = Vec::with_capacity(length);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&0u16.to_le_bytes());
+        out.extend_from_slice(&self.flags().to_le_bytes());
         out.extend_from_slice(&len32(length).to_le_bytes());
         out.extend_from_slice(&self.segment.to_le_bytes());
         out.extend_from_slice(&self.first.to_le_bytes());
@@ -83,7 +86,7 @@ impl Header {
             return Err(FormatError::Magic);
         }
         let Some((version, flags, length)) = cursor.version() else { return Ok(None) };
-        if version != VERSION || flags != 0 {
+        if version != VERSION || flags & !SEALED_SEGMENT != 0 {
             return Err(FormatError::Version { version, flags });
         }
         if !(HEADER_FIXED..=MAX_HEADER).contains(&length) {
@@ -94,8 +97,12 @@ impl Header {
         if header_digest(covered) != *digest {
             return Err(FormatError::Header);
         }
-        let header = Self::fields(covered).ok_or(FormatError::Header)?;
+        let header = Self::fields(covered).filter(|header| header.flags() == flags).ok_or(FormatError::Header)?;
         Ok(Some((header, *digest, length)))
+    }
+
+    const fn flags(&self) -> u16 {
+        if self.sealing.is_empty() { 0 } else { SEALED_SEGMENT }
     }
 
     fn fields(covered: &[u8]) -> Option<Self> {
@@ -136,6 +143,8 @@ pub struct Entry<'a> {
     pub kind: Kind,
     /// Whether the payload is compressed (zstd).
     pub packed: bool,
+    /// Whether the payload is sealed.
+    pub sealed: bool,
     /// Its place in the segment, counting both kinds.
     pub index: u32,
     /// Number of the frame in the spool; for a checkpoint, of frames before it.
@@ -151,26 +160,53 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// Appends the entry to `out`, and moves `chain` on. Gives the leaf hash.
+    /// Appends the entry to `out` as it is, and moves `chain` on. Gives the leaf hash.
     pub fn encode(&self, out: &mut Vec<u8>, chain: &mut Hash) -> Hash {
+        let start = self.begin(out, self.payload.len());
+        out.extend_from_slice(self.payload);
+        finish((out, start), chain)
+    }
+
+    /// The same with its payload sealed, or an error, and then nothing is appended.
+    pub(super) fn seal(self, out: &mut Vec<u8>, chain: &mut Hash, sealer: &mut Sealer) -> Result<Hash, FormatError> {
+        let start = Self { sealed: true, ..self }.begin(out, self.payload.len() + seal::ADDED);
+        if sealer.seal(out, start + LENGTH..start + LENGTH + CONTEXT, self.payload).is_err() {
+            out.truncate(start);
+            return Err(FormatError::Sealing);
+        }
+        Ok(finish((out, start), chain))
+    }
+
+    /// Appends all before the payload. Gives where it begins.
+    fn begin(&self, out: &mut Vec<u8>, payload: usize) -> usize {
         let start = out.len();
-        out.extend_from_slice(&len32(ENTRY_FIXED - LENGTH + self.payload.len()).to_le_bytes());
-        out.push(match self.kind {
+        out.extend_from_slice(&len32(ENTRY_FIXED - LENGTH + payload).to_le_bytes());
+        out.extend_from_slice(&self.context());
+        start
+    }
+
+    /// All between the length and the payload.
+    fn context(&self) -> [u8; CONTEXT] {
+        let kind = match self.kind {
             Kind::Frame => 1,
             Kind::Checkpoint => 2,
-        });
-        out.push(u8::from(self.packed));
-        out.extend_from_slice(&[0, 0]);
-        out.extend_from_slice(&self.index.to_le_bytes());
-        out.extend_from_slice(&self.sequence.to_le_bytes());
-        out.extend_from_slice(&self.session.to_bytes());
-        out.extend_from_slice(&self.time.0.to_le_bytes());
-        out.extend_from_slice(&self.unpacked.to_le_bytes());
-        out.extend_from_slice(self.payload);
-        let leaf = merkle::leaf(out.get(start..).unwrap_or_default());
-        *chain = next_chain(chain, &leaf);
-        out.extend_from_slice(chain);
-        leaf
+        };
+        let flags = u8::from(self.packed) * PACKED | u8::from(self.sealed) * SEALED;
+        let mut context = [0; CONTEXT];
+        let mut rest = context.as_mut_slice();
+        for field in [
+            [kind, flags, 0, 0].as_slice(),
+            &self.index.to_le_bytes(),
+            &self.sequence.to_le_bytes(),
+            &self.session.to_bytes(),
+            &self.time.0.to_le_bytes(),
+            &self.unpacked.to_le_bytes(),
+        ] {
+            let (place, after) = rest.split_at_mut(field.len());
+            place.copy_from_slice(field);
+            rest = after;
+        }
+        context
     }
 
     /// Reads an entry: it, its hashes, and its length. `None`: more bytes are needed. Does not look at the chain.
@@ -185,16 +221,23 @@ impl<'a> Entry<'a> {
         Ok(Some((entry, Hashes { leaf: merkle::leaf(covered), chain: *chain }, length)))
     }
 
-    /// The payload, unpacked.
+    /// The payload, unsealed and unpacked.
     ///
     /// # Errors
-    /// When it does not unpack to the length that the entry names.
-    pub fn unpack(&self) -> Result<Cow<'a, [u8]>, FormatError> {
+    /// [`FormatError::Sealed`] where it is sealed and `opener` is none; when it does not open, or unpack to the length that the
+    /// entry names.
+    pub fn unpack(&self, opener: Option<&Opener>) -> Result<Cow<'a, [u8]>, FormatError> {
         let unpacked = usize::try_from(self.unpacked).map_err(|_| FormatError::Payload)?;
-        let payload = if self.packed {
-            Cow::Owned(zstd::bulk::decompress(self.payload, unpacked).map_err(|_| FormatError::Payload)?)
+        let opened = if self.sealed {
+            let opener = opener.ok_or(FormatError::Sealed)?;
+            Cow::Owned(opener.open(&self.context(), self.payload).ok_or(FormatError::Payload)?)
         } else {
             Cow::Borrowed(self.payload)
+        };
+        let payload = if self.packed {
+            Cow::Owned(zstd::bulk::decompress(&opened, unpacked).map_err(|_| FormatError::Payload)?)
+        } else {
+            opened
         };
         if payload.len() == unpacked { Ok(payload) } else { Err(FormatError::Payload) }
     }
@@ -206,12 +249,9 @@ impl<'a> Entry<'a> {
             2 => Kind::Checkpoint,
             _ => return None,
         };
-        let packed = match cursor.u8()? {
-            0 => false,
-            1 => true,
-            _ => return None,
-        };
-        if cursor.take(2)? != [0, 0] {
+        let flags = cursor.u8()?;
+        let (packed, sealed) = (flags & PACKED != 0, flags & SEALED != 0);
+        if flags & !(PACKED | SEALED) != 0 || (sealed && kind == Kind::Checkpoint) || cursor.take(2)? != [0, 0] {
             return None;
         }
         let (index, sequence) = (cursor.u32()?, cursor.u64()?);
@@ -220,6 +260,7 @@ impl<'a> Entry<'a> {
         (usize::try_from(unpacked).ok()? <= MAX_PAYLOAD).then_some(Self {
             kind,
             packed,
+            sealed,
             index,
             sequence,
             session,
@@ -228,6 +269,14 @@ impl<'a> Entry<'a> {
             payload: cursor.0,
         })
     }
+}
+
+/// Closes an entry that begins at `start`, and moves `chain` on. Gives the leaf hash.
+fn finish((out, start): (&mut Vec<u8>, usize), chain: &mut Hash) -> Hash {
+    let leaf = merkle::leaf(out.get(start..).unwrap_or_default());
+    *chain = next_chain(chain, &leaf);
+    out.extend_from_slice(chain);
+    leaf
 }
 
 /// The hashes of an entry that was read.
@@ -254,7 +303,11 @@ impl Hashes {
 pub fn entry_length(bytes: &[u8]) -> Result<Option<usize>, FormatError> {
     let Some(length) = Cursor(bytes).u32() else { return Ok(None) };
     let length = usize::try_from(length).map_err(|_| FormatError::Entry)?.saturating_add(LENGTH);
-    if (ENTRY_FIXED..=ENTRY_FIXED + MAX_PAYLOAD).contains(&length) { Ok(Some(length)) } else { Err(FormatError::Entry) }
+    if (ENTRY_FIXED..=ENTRY_FIXED + MAX_PAYLOAD + seal::ADDED).contains(&length) {
+        Ok(Some(length))
+    } else {
+        Err(FormatError::Entry)
+    }
 }
 
 /// Writes the payload of an event: data as it is, everything else as JSON.
@@ -315,7 +368,7 @@ pub fn fuzz(data: &[u8]) {
     if leaf != hashes.leaf || again.get(..covered) != data.get(..covered) {
         panic!("an entry changes when it is written again");
     }
-    if let Ok(payload) = entry.unpack()
+    if let Ok(payload) = entry.unpack(None)
         && let Ok(event) = decode_event(&payload)
     {
         let mut payload = Vec::new();
@@ -333,7 +386,7 @@ pub enum FormatError {
     #[error("this is no segment of a spool")]
     Magic,
     /// Another version.
-    #[error("version {version} with flags {flags:#x}: this program reads version {VERSION} without flags")]
+    #[error("version {version} with flags {flags:#x}: this program reads version {VERSION} with flags 0 and 1")]
     Version {
         /// Version that it names.
         version: u16,
@@ -346,9 +399,15 @@ pub enum FormatError {
     /// No entry begins here.
     #[error("no entry begins here")]
     Entry,
-    /// The payload does not unpack, or is no event that this version knows.
+    /// The payload does not open or unpack, or is no event that this version knows.
     #[error("the payload cannot be read")]
     Payload,
+    /// The payload is sealed to the recipients of the segment.
+    #[error("the payload is sealed")]
+    Sealed,
+    /// The payload could not be sealed.
+    #[error("the payload cannot be sealed")]
+    Sealing,
 }
 
 /// Longest payload of one entry, in bytes.
@@ -357,16 +416,27 @@ pub const MAX_PAYLOAD: usize = 256 << 20;
 /// Longest header of a segment, in bytes.
 pub const MAX_HEADER: usize = HEADER_FIXED + 64 * HASH + (64 << 10);
 
-/// Longest header that this version writes, in bytes: a tree of any size, nothing to unseal.
-pub(super) const LONGEST_CLEAR_HEADER: u64 = 8 + 2 + 2 + 4 + 24 + 64 + 8 + 64 * 32 + 32;
+/// Longest header that this version writes, in bytes, where it begins so: a tree of any size, and the wrapped key where there is one.
+pub(super) fn longest_header(start: &[u8]) -> u64 {
+    let flags = start.get(FLAGS..).and_then(|rest| rest.first_chunk()).map_or(0, |flags| u16::from_le_bytes(*flags));
+    let sealing = if flags & SEALED_SEGMENT == 0 { 0 } else { seal::MAX_WRAPPED };
+    LONGEST_CLEAR_HEADER + sealing
+}
 
+const LONGEST_CLEAR_HEADER: u64 = 8 + 2 + 2 + 4 + 24 + 64 + 8 + 64 * 32 + 32;
+/// Where the flags of a header stand.
+const FLAGS: usize = 8 + 2;
 const MAGIC: &[u8; 8] = b"ICPTSPL\n";
 const VERSION: u16 = 1;
 const HASH: usize = 32;
 const HEADER_START: usize = 8 + 2 + 2 + 4;
 const HEADER_FIXED: usize = HEADER_START + 3 * 8 + 2 * HASH + 2 * 4 + HASH;
 const LENGTH: usize = 4;
-const ENTRY_FIXED: usize = LENGTH + 4 + 4 + 8 + 16 + 8 + 4 + HASH;
+const CONTEXT: usize = 4 + 4 + 8 + 16 + 8 + 4;
+const ENTRY_FIXED: usize = LENGTH + CONTEXT + HASH;
+const SEALED_SEGMENT: u16 = 1;
+const PACKED: u8 = 1;
+const SEALED: u8 = 2;
 const DATA_FROM_AGENT: u8 = 1;
 const DATA_TO_AGENT: u8 = 2;
 const JSON: u8 = 3;
@@ -445,6 +515,7 @@ mod tests {
         Entry {
             kind: Kind::Frame,
             packed: false,
+            sealed: false,
             index: 1,
             sequence: 9,
             session: SessionId::from_bytes([7; 16]),
@@ -473,7 +544,7 @@ mod tests {
     fn a_payload_cannot_unpack_beyond_what_it_names() {
         let bomb = zstd::bulk::compress(&vec![0u8; 1 << 20], 1).unwrap();
         let claimed = Entry { packed: true, unpacked: 1000, ..entry(&bomb) };
-        assert_eq!(claimed.unpack(), Err(FormatError::Payload));
+        assert_eq!(claimed.unpack(None), Err(FormatError::Payload));
     }
 
     #[test]
@@ -484,10 +555,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn entries_survive_any_split(payload in prop::collection::vec(any::<u8>(), 0..300), sequence: u64, index: u32, time: i64, session: [u8; 16], frame: bool, packed: bool) {
+        fn entries_survive_any_split(payload in prop::collection::vec(any::<u8>(), 0..300), sequence: u64, index: u32, time: i64, session: [u8; 16], frame: bool, packed: bool, sealed: bool) {
             let entry = Entry {
                 kind: if frame { Kind::Frame } else { Kind::Checkpoint },
-                packed, index, sequence,
+                packed, sealed: sealed && frame, index, sequence,
                 session: SessionId::from_bytes(session),
                 time: Timestamp(time),
                 unpacked: 17,
@@ -518,7 +589,7 @@ mod tests {
         fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _header = Header::decode(&bytes);
             if let Ok(Some((entry, _, _))) = Entry::decode(&bytes) {
-                let _payload = entry.unpack();
+                let _payload = entry.unpack(None);
             }
             let _event = decode_event(&bytes);
             fuzz(&bytes);

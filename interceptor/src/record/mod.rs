@@ -10,7 +10,7 @@
 //! out; `NNNNNNNNNN.OFFSET.cut` holds what recovery removed from a damaged segment.
 //!
 //! # Limits
-//! Not promised: secrecy (frames are in clear: sealing is not built), pruning, and proof against somebody who holds
+//! Not promised: secrecy without [`Config::recipients`] (with them, see [`seal`]), pruning, and proof against somebody who holds
 //! the signing key. Frames after the newest checkpoint are chained but not yet signed: at most
 //! [`Config::checkpoint_seconds`] of activity.
 
@@ -24,6 +24,7 @@ mod queue;
 pub mod reader;
 mod recorder;
 mod scan;
+pub mod seal;
 pub mod sink;
 mod spool;
 pub mod verify;
@@ -63,7 +64,8 @@ pub struct Config {
     pub queue_bytes: u32,
     /// A checkpoint is signed at least this often while frames arrive.
     pub checkpoint_seconds: u32,
-    /// age recipients to which segments would be sealed. Must be empty: sealing is not built.
+    /// age recipients (X25519, `age1...`) to which what happened is sealed, so that this host cannot read it again. Without any it
+    /// is stored in clear.
     pub recipients: Vec<String>,
 }
 
@@ -90,11 +92,7 @@ impl Config {
     /// The first value that is out of its range, or asks for what is not built.
     pub fn validate(&self) -> Result<(), OpenError> {
         let bad = |what: &str| Err(OpenError::Config(what.to_owned()));
-        if !self.recipients.is_empty() {
-            return bad(
-                "record.recipients: sealing to recipients is not built yet; remove the key, recordings are stored in clear",
-            );
-        }
+        self.recipients()?;
         if self.segment_bytes < MIN_SEGMENT_BYTES {
             return bad("record.segment_bytes: at least 4096");
         }
@@ -108,6 +106,12 @@ impl Config {
             return bad("record.spool and record.key: a path");
         }
         Ok(())
+    }
+
+    /// To whom segments are sealed.
+    pub(super) fn recipients(&self) -> Result<seal::Recipients, OpenError> {
+        let bad = |words| OpenError::Config(format!("record.recipients: {words}"));
+        seal::Recipients::parse(&self.recipients).map_err(bad)
     }
 
     /// Where the public key lies, that `verify` needs.

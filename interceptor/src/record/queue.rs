@@ -50,6 +50,15 @@ impl Job {
         matches!(&self.what, What::Event(Event::Data { bytes, .. }) if bytes.len() >= HEAVY)
     }
 
+    /// Bytes of it in memory.
+    pub(super) fn weight(&self) -> usize {
+        match &self.what {
+            What::Flush => 0,
+            What::Event(event) => event.weight(),
+            What::Packed(payload) => payload.bytes.len(),
+        }
+    }
+
     /// Whether somebody waits for it as an event.
     pub(super) fn is_waited_for(&self) -> bool {
         self.ack.is_some() && !matches!(self.what, What::Flush)

@@ -1,4 +1,4 @@
-//! Reading a spool, or a copy of one, without the daemon and without any key.
+//! Reading a spool, or a copy of one, without the daemon; of what is sealed, with an identity that it is sealed to.
 //!
 //! Owns iteration and the summary of each session. Does not verify: what it shows is only as true as
 //! [`verify`](super::verify) says. A damaged segment is reported, and reading goes on with the next one.
@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::event::{Direction, Effect, Event};
 use super::format::{self, Entry, FormatError, Kind};
 use super::scan::{Scan, Step};
+use super::seal::{Identities, Opener};
 use super::sink;
 use crate::clock::Timestamp;
 use crate::telemetry::SessionId;
@@ -24,6 +25,7 @@ use crate::telemetry::SessionId;
 pub struct Reader {
     directory: PathBuf,
     segments: Vec<u64>,
+    identities: Arc<Identities>,
 }
 
 impl Reader {
@@ -37,13 +39,25 @@ impl Reader {
         if segments.is_empty() {
             return Err(ReadError::Empty(directory.to_owned()));
         }
-        Ok(Self { directory: directory.to_owned(), segments })
+        Ok(Self { directory: directory.to_owned(), segments, identities: Arc::default() })
+    }
+
+    /// Opens what is sealed to one of these.
+    #[must_use]
+    pub fn with_identities(self, identities: Identities) -> Self {
+        Self { identities: Arc::new(identities), ..self }
     }
 
     /// Every frame in order, or those of one session.
     #[must_use]
     pub fn frames(&self, only: Option<SessionId>) -> Frames {
-        Frames { directory: self.directory.clone(), only, segments: self.segments.clone().into_iter(), open: None }
+        Frames {
+            directory: self.directory.clone(),
+            only,
+            segments: self.segments.clone().into_iter(),
+            identities: Arc::clone(&self.identities),
+            open: None,
+        }
     }
 
     /// What each session did, in the order in which they began; and what could not be read.
@@ -87,7 +101,18 @@ pub struct Frames {
     directory: PathBuf,
     only: Option<SessionId>,
     segments: vec::IntoIter<u64>,
-    open: Option<(u64, Scan<File>)>,
+    identities: Arc<Identities>,
+    open: Option<Open>,
+}
+
+/// A segment that is being read.
+#[derive(Debug)]
+struct Open {
+    segment: u64,
+    scan: Scan<File>,
+    opener: Option<Opener>,
+    /// Whether it was said that frames of it are sealed to others.
+    told: bool,
 }
 
 impl Iterator for Frames {
@@ -95,10 +120,10 @@ impl Iterator for Frames {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let Some((segment, scan)) = &mut self.open else {
+            let Some(Open { segment, scan, opener, told }) = &mut self.open else {
                 let segment = self.segments.next()?;
-                match begin(&self.directory, segment, self.segments.len() == 0) {
-                    Ok(scan) => self.open = scan.map(|scan| (segment, scan)),
+                match self.begin(segment) {
+                    Ok(open) => self.open = open,
                     Err(error) => return Some(Err(error)),
                 }
                 continue;
@@ -107,10 +132,16 @@ impl Iterator for Frames {
             let problem = match scan.step() {
                 Ok(Step::Entry(entry, _, offset)) => {
                     let wanted = self.only.is_none_or(|only| only == entry.session);
-                    if entry.kind == Kind::Frame && wanted {
-                        return Some(frame(segment, offset, &entry));
+                    if entry.kind != Kind::Frame || !wanted {
+                        continue;
                     }
-                    continue;
+                    if entry.sealed && opener.is_none() {
+                        if std::mem::replace(told, true) {
+                            continue;
+                        }
+                        return Some(Err(ReadError::Sealed { segment }));
+                    }
+                    return Some(frame(segment, offset, &entry, opener.as_ref()));
                 }
                 Ok(Step::End) => None,
                 // The writer may be in the middle of its newest entry.
@@ -125,6 +156,23 @@ impl Iterator for Frames {
             if let Some(error) = problem {
                 return Some(Err(error));
             }
+        }
+    }
+}
+
+impl Frames {
+    fn begin(&self, segment: u64) -> Result<Option<Open>, ReadError> {
+        let path = sink::segment_path(&self.directory, segment);
+        let failed = |source| ReadError::Segment { path: path.clone(), source };
+        let mut scan = Scan::new(File::open(&path).map_err(failed)?);
+        match scan.header().map_err(failed)? {
+            Ok((header, _)) => {
+                let sealed = Some(header.sealing).filter(|sealing| !sealing.is_empty());
+                let opener = sealed.and_then(|sealing| self.identities.opener(&sealing));
+                Ok(Some(Open { segment, scan, opener, told: false }))
+            }
+            Err(None) if self.segments.len() == 0 => Ok(None),
+            Err(error) => Err(ReadError::Damaged { segment, offset: 0, source: error.unwrap_or(FormatError::Header) }),
         }
     }
 }
@@ -241,6 +289,14 @@ pub enum ReadError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// What happened in a segment, without an identity that it is sealed to.
+    #[error(
+        "what happened in segment {segment} is sealed; name the file of an identity that it is sealed to with --identity"
+    )]
+    Sealed {
+        /// Which one.
+        segment: u64,
+    },
     /// A segment's content.
     #[error("segment {segment} is damaged at byte {offset}: {source}; `recordings verify` says more")]
     Damaged {
@@ -253,20 +309,9 @@ pub enum ReadError {
     },
 }
 
-fn begin(directory: &Path, segment: u64, last: bool) -> Result<Option<Scan<File>>, ReadError> {
-    let path = sink::segment_path(directory, segment);
-    let failed = |source| ReadError::Segment { path: path.clone(), source };
-    let mut scan = Scan::new(File::open(&path).map_err(failed)?);
-    match scan.header().map_err(failed)? {
-        Ok(_) => Ok(Some(scan)),
-        Err(None) if last => Ok(None),
-        Err(error) => Err(ReadError::Damaged { segment, offset: 0, source: error.unwrap_or(FormatError::Header) }),
-    }
-}
-
-fn frame(segment: u64, offset: u64, entry: &Entry<'_>) -> Result<Frame, ReadError> {
+fn frame(segment: u64, offset: u64, entry: &Entry<'_>, opener: Option<&Opener>) -> Result<Frame, ReadError> {
     let damaged = |source| ReadError::Damaged { segment, offset, source };
-    let payload = entry.unpack().map_err(damaged)?;
+    let payload = entry.unpack(opener).map_err(damaged)?;
     let event = format::decode_event(&payload).map_err(damaged)?;
     Ok(Frame { sequence: entry.sequence, session: entry.session, time: entry.time, segment, event })
 }

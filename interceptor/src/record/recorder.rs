@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot, watch};
 
 use super::event::Event;
-use super::format;
+use super::format::{self, FormatError};
 use super::pack::Packer;
 use super::queue::{Ack, Job, Queue, What};
 use super::sink::{Files, Sink};
@@ -589,15 +589,19 @@ impl Worker {
                     (sync, checkpoint) = (true, true);
                     Ok(self.spool.frames())
                 }
-                What::Packed(payload) => Ok(self.spool.stage_ready(job.session, job.time, payload.as_slice())),
+                What::Packed(payload) => self.spool.stage_ready(job.session, job.time, payload.as_slice()),
                 What::Event(event) => {
                     checkpoint |= wants_signature(event);
-                    // Bounded by `admit`, an event always fits; were one not to, its absence is put on record.
-                    self.spool
-                        .stage(job.session, job.time, event)
-                        .map_err(|_| RecordError::TooLarge { bytes: event.weight() })
+                    self.spool.stage(job.session, job.time, event)
                 }
             };
+            if matches!(number, Err(FormatError::Sealing)) {
+                self.spool.discard();
+                self.fail(shared, &io::Error::other(FormatError::Sealing));
+                return None;
+            }
+            // Bounded by `admit`, an event always fits; were one not to, its absence is put on record.
+            let number = number.map_err(|_| RecordError::TooLarge { bytes: job.weight() });
             if number.is_err() && job.ack.is_none() {
                 let text = "an event was too large to be recorded".to_owned();
                 let _a_short_note_fits = self.spool.stage(job.session, job.time, &Event::Note { text });

@@ -19,6 +19,7 @@ use super::known::KnownActions;
 use super::merkle::{Hash, Tree};
 use super::pack::{Packer, Payload};
 use super::scan::{Scan, Step};
+use super::seal::{Recipients, Sealer};
 use super::sink::{self, Sink};
 use super::{Config, OpenError};
 use crate::clock::{Clock, Timestamp};
@@ -28,6 +29,11 @@ use crate::telemetry::SessionId;
 pub(super) struct Spool {
     sink: Box<dyn Sink>,
     key: SigningKey,
+    recipients: Recipients,
+    /// Of the open segment, where it is sealed.
+    sealer: Option<Sealer>,
+    /// Whether the next segment is due, however short the open one is.
+    over: bool,
     clock: Arc<dyn Clock>,
     segment_bytes: u64,
     free_space_floor: u64,
@@ -67,17 +73,22 @@ impl Spool {
         let lock = lock(directory)?;
         let key = SigningKey::load_or_generate(&config.key)?;
         let found = newest_segment(directory, key.public())?;
+        let recipients = config.recipients()?;
         let now = clock.now();
-        let (segment, length, state, event) = match found {
+        let mut sealer = None;
+        let (segment, length, state, over, event) = match found {
             None => {
-                let header = header(0, now, [0; 32], &key, &Tree::default());
+                sealer = recipients.sealer().map_err(OpenError::io("cannot seal", directory))?;
+                let header = header((0, now), [0; 32], &key, &Tree::default(), sealer.as_ref());
                 sink.create(0, &header).map_err(OpenError::io("cannot begin a segment in", directory))?;
-                (0, len64(&header), State::begin(&header, Tree::default()), None)
+                (0, len64(&header), State::begin(&header, Tree::default()), false, None)
             }
             Some(found) => {
                 let event = found.cut(directory, key.public())?;
                 sink.open(found.segment, found.length).map_err(OpenError::io("cannot open a segment in", directory))?;
-                (found.segment, found.length, found.state, event)
+                // Its key is gone with who wrote it.
+                let over = found.sealed || !recipients.is_empty();
+                (found.segment, found.length, found.state, over, event)
             }
         };
         let packer = Packer::new().map_err(OpenError::io("cannot compress for", directory))?;
@@ -85,6 +96,9 @@ impl Spool {
         let spool = Self {
             sink,
             key,
+            recipients,
+            sealer,
+            over,
             clock,
             segment_bytes: config.segment_bytes,
             free_space_floor: config.free_space_floor,
@@ -109,12 +123,19 @@ impl Spool {
     /// Adds an event to what the next commit writes. Gives the frame's number.
     pub(super) fn stage(&mut self, session: SessionId, time: Timestamp, event: &Event) -> Result<u64, FormatError> {
         let payload = self.packer.pack(|out| self.known.encode(event, out))?;
-        Ok(self.staged.put(&mut self.buffer, session, time, payload))
+        // What the spool says of its own history has to be known to who has no key.
+        let sealer = self.sealer.as_mut().filter(|_| !matches!(event, Event::Recovered { .. } | Event::Gap { .. }));
+        self.staged.put((&mut self.buffer, sealer), session, time, payload)
     }
 
     /// The same for one whose payload is ready.
-    pub(super) fn stage_ready(&mut self, session: SessionId, time: Timestamp, payload: Payload<&[u8]>) -> u64 {
-        self.staged.put(&mut self.buffer, session, time, payload)
+    pub(super) fn stage_ready(
+        &mut self,
+        session: SessionId,
+        time: Timestamp,
+        payload: Payload<&[u8]>,
+    ) -> Result<u64, FormatError> {
+        self.staged.put((&mut self.buffer, self.sealer.as_mut()), session, time, payload)
     }
 
     /// Adds a checkpoint over all that is staged, where there is anything new to sign.
@@ -126,6 +147,7 @@ impl Spool {
         let entry = Entry {
             kind: Kind::Checkpoint,
             packed: false,
+            sealed: false,
             index: self.staged.index,
             sequence: self.staged.tree.size(),
             session: SessionId::NONE,
@@ -177,7 +199,7 @@ impl Spool {
 
     /// Whether the next segment is due.
     pub(super) const fn is_full(&self) -> bool {
-        self.length >= self.segment_bytes || self.committed.index >= MAX_INDEX
+        self.over || self.length >= self.segment_bytes || self.committed.index >= MAX_INDEX
     }
 
     /// Begins the next segment where the open one is full. Nothing may be staged.
@@ -187,17 +209,15 @@ impl Spool {
         }
         self.stage_checkpoint();
         self.commit(true)?;
-        let header = header(
-            self.segment.saturating_add(1),
-            self.clock.now(),
-            self.committed.chain,
-            &self.key,
-            &self.committed.tree,
-        );
+        let next = self.segment.saturating_add(1);
+        let sealer = self.recipients.sealer()?;
+        let (chain, tree) = (self.committed.chain, &self.committed.tree);
+        let header = header((next, self.clock.now()), chain, &self.key, tree, sealer.as_ref());
         self.check_space(len64(&header))?;
-        self.sink.create(self.segment.saturating_add(1), &header)?;
-        self.segment = self.segment.saturating_add(1);
+        self.sink.create(next, &header)?;
+        self.segment = next;
         self.length = len64(&header);
+        (self.sealer, self.over) = (sealer, false);
         self.committed = State::begin(&header, self.committed.tree.clone());
         self.staged.copy_from(&self.committed);
         Ok(())
@@ -289,12 +309,19 @@ impl State {
         Self { chain, tree, index: 0, unsigned: false }
     }
 
-    /// Appends a frame. Gives its number.
-    fn put(&mut self, out: &mut Vec<u8>, session: SessionId, time: Timestamp, payload: Payload<&[u8]>) -> u64 {
+    /// Appends a frame, sealed where there is a sealer. Gives its number.
+    fn put(
+        &mut self,
+        (out, sealer): (&mut Vec<u8>, Option<&mut Sealer>),
+        session: SessionId,
+        time: Timestamp,
+        payload: Payload<&[u8]>,
+    ) -> Result<u64, FormatError> {
         let sequence = self.tree.size();
         let entry = Entry {
             kind: Kind::Frame,
             packed: payload.packed,
+            sealed: false,
             index: self.index,
             sequence,
             session,
@@ -302,11 +329,14 @@ impl State {
             unpacked: payload.unpacked,
             payload: payload.bytes,
         };
-        let leaf = entry.encode(out, &mut self.chain);
+        let leaf = match sealer {
+            Some(sealer) => entry.seal(out, &mut self.chain, sealer)?,
+            None => entry.encode(out, &mut self.chain),
+        };
         self.tree.push(leaf);
         self.index = self.index.saturating_add(1);
         self.unsigned = true;
-        sequence
+        Ok(sequence)
     }
 
     fn copy_from(&mut self, other: &Self) {
@@ -320,6 +350,7 @@ impl State {
 /// The newest segment, read up to its last whole entry.
 struct Found {
     segment: u64,
+    sealed: bool,
     length: u64,
     state: State,
     /// Why the rest is none, and whether it is more than an unfinished write.
@@ -378,7 +409,7 @@ fn newest_segment(directory: &Path, key: &PublicKey) -> Result<Option<Found>, Op
                     .ok_or_else(|| damaged(format!("the header of segment {segment} names no tree")));
             }
             // A header is written whole before anything else: a longer file has lost its header in another way.
-            Err(None) if fs::metadata(&path).is_ok_and(|meta| meta.len() < format::LONGEST_CLEAR_HEADER) => {
+            Err(None) if is_unfinished(&path).unwrap_or(false) => {
                 let aside = directory.join(format!("{segment:010}.0.cut"));
                 fs::rename(&path, aside).map_err(OpenError::io("cannot put aside the unfinished", &path))?;
             }
@@ -389,7 +420,17 @@ fn newest_segment(directory: &Path, key: &PublicKey) -> Result<Option<Found>, Op
     Ok(None)
 }
 
+/// Whether a segment without a whole header is short enough to have been left so.
+fn is_unfinished(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.take(HEADER_BEGINS).read_to_end(&mut start)?;
+    Ok(length < format::longest_header(&start))
+}
+
 fn last_whole_entry(scan: &mut Scan<File>, header: Header, digest: Hash) -> io::Result<Option<Found>> {
+    let (segment, sealed) = (header.segment, !header.sealing.is_empty());
     let Some(tree) = Tree::from_parts(header.first, header.subtrees) else { return Ok(None) };
     let mut state = State { chain: digest, tree, index: 0, unsigned: false };
     loop {
@@ -412,7 +453,7 @@ fn last_whole_entry(scan: &mut Scan<File>, header: Header, digest: Hash) -> io::
             Step::Torn(bytes) => Some((format!("the last write ended after {bytes} bytes of an entry"), false)),
             Step::Bad(error) => Some((error.to_string(), true)),
         };
-        return Ok(Some(Found { segment: header.segment, length, state, broken }));
+        return Ok(Some(Found { segment, sealed, length, state, broken }));
     }
 }
 
@@ -436,7 +477,13 @@ fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| OpenError::Locked(directory.to_owned()))
 }
 
-fn header(segment: u64, created: Timestamp, chain: Hash, key: &SigningKey, tree: &Tree) -> Vec<u8> {
+fn header(
+    (segment, created): (u64, Timestamp),
+    chain: Hash,
+    key: &SigningKey,
+    tree: &Tree,
+    sealer: Option<&Sealer>,
+) -> Vec<u8> {
     Header {
         segment,
         first: tree.size(),
@@ -444,7 +491,7 @@ fn header(segment: u64, created: Timestamp, chain: Hash, key: &SigningKey, tree:
         chain,
         public_key: key.public().to_bytes(),
         subtrees: tree.subtrees().to_vec(),
-        sealing: Vec::new(),
+        sealing: sealer.map_or_else(Vec::new, |sealer| sealer.wrapped().to_vec()),
     }
     .encode()
 }
@@ -455,6 +502,8 @@ fn len64(bytes: &[u8]) -> u64 {
 
 /// Most entries of a segment.
 const MAX_INDEX: u32 = 1 << 30;
+/// Bytes of a header that tell what may follow.
+const HEADER_BEGINS: u64 = 16;
 const KEEP_CAPACITY: usize = 8 << 20;
 const SPACE_EVERY: u64 = 1 << 20;
 const SPACE_FOR: Duration = Duration::from_secs(1);

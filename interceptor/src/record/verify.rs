@@ -443,7 +443,8 @@ impl<'k> Verifier<'k> {
 
     /// What the daemon itself wrote about its spool.
     fn history(&mut self, at: (u64, u64), entry: &Entry<'_>) {
-        let Ok(payload) = entry.unpack() else { return };
+        // Sealed is what happened, and not what this is about.
+        let Ok(payload) = entry.unpack(None) else { return };
         match format::decode_event(&payload) {
             Ok(Event::Recovered { segment, bytes, reason, kept, signed_frames_lost, .. }) => {
                 let kept = kept.map_or_else(String::new, |name| format!("; they are kept in {name}"));

@@ -17,7 +17,7 @@ const SIZE: (u16, u16) = (80, 24);
 
 /// Writes what programs printed in a session, with its timing.
 pub(super) fn export(reader: &Reader, id: &str, out: &mut impl Write) -> Result<(), RecordingsError> {
-    let summary = find(reader.sessions().0, id)?;
+    let summary = find(reader, id)?;
     let registration = PROTOCOLS.iter().find(|known| Some(known.name) == summary.protocol.as_deref());
     let mut replayer = registration.ok_or(RecordingsError::NoTerminal(summary.id))?.protocol.replayer();
     let (mut events, mut first) = (Vec::new(), None);
