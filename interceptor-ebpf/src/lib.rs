@@ -6,7 +6,7 @@
 #![no_std]
 
 /// Version of every layout in this file and of the maps in `main.rs`.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// Names of the maps, as pinned.
 pub mod map {

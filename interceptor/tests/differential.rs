@@ -60,6 +60,7 @@ mod tests {
         }
         println!("{}", report.section());
         publish(&report, &before);
+        assert_eq!(report.blind(), Vec::<String>::new());
         assert!(report.wrong().is_empty(), "{} findings:\n{}", report.wrong().len(), report.wrong().join("\n"));
     }
 

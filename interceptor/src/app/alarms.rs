@@ -22,6 +22,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) async fn watch(house: Arc<House>, mut events: Events, wishes: Wishes) {
     let mut tally: Tally<Kind, KernelEvent> = Tally::default();
     let mut period = tokio::time::interval(PERIOD);
+    // What was lost by then may be on record already.
+    let mut since = " since the kernel programs were loaded, until this start";
     loop {
         tokio::select! {
             event = events.next() => match event {
@@ -45,9 +47,10 @@ pub(super) async fn watch(house: Arc<House>, mut events: Events, wishes: Wishes)
                 }
                 match events.newly_lost() {
                     Ok(0) => {}
-                    Ok(count) => record(&house, untold(count)).await,
+                    Ok(count) => record(&house, untold(count, since)).await,
                     Err(error) => tracing::error!(%error, "refusals that nobody was told of cannot be counted"),
                 }
+                since = "";
             },
         }
     }
@@ -59,9 +62,9 @@ async fn record(house: &House, event: Event) {
     }
 }
 
-fn untold(count: u64) -> Event {
-    tracing::warn!(count, "refused in the kernel, too fast to be told one by one");
-    Event::Note { text: format!("{count} more refusals of the kernel programs, too fast to be told one by one") }
+fn untold(count: u64, since: &str) -> Event {
+    tracing::warn!(count, "refused in the kernel{since}, too fast to be told one by one");
+    Event::Note { text: format!("{count} more refusals of the kernel programs{since}, too fast to be told one by one") }
 }
 
 /// What was refused, and which process it was.

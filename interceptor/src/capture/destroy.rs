@@ -5,8 +5,13 @@
 //! program. So all of the internet's sockets that processes of the cgroup hold, or that were made in it, are destroyed: by
 //! cgroup, and by the inodes of their descriptors, in each network namespace that one of the processes is in.
 //!
-//! A socket that a process outside holds as well is destroyed under it, too. Not promised: sockets of kinds that the kernel
-//! does not destroy (SCTP, MPTCP, other families), and those under way between processes (`SCM_RIGHTS`) at that moment.
+//! A socket that a process outside holds as well is destroyed under it, too.
+//!
+//! What that ends is the connection, and not the descriptor: a socket that was made elsewhere can be connected again, or listen
+//! again, and passes no program then, either; so does one that was not connected yet, which the kernel does not list. How many
+//! are listed at the end is told: processes that hold such have to be started again. Not promised: sockets of kinds that the kernel
+//! does not destroy (SCTP, MPTCP, other families), those that a program keeps in rings of io_uring, and those under way between
+//! processes (`SCM_RIGHTS`) at that moment.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -18,15 +23,16 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockProtocol};
 
-use super::cgroup;
 use super::netlink::{ACKNOWLEDGED, DUMP, NLMSG_DONE, NLMSG_ERROR, Netlink, attributes, error_of, number};
+use super::{cgroup, sys};
 
-/// Processes, and descriptors of one, that are looked at.
+/// Processes that are looked at, threads of one, and descriptors in all.
 const MOST: usize = 65_536;
+const MOST_DESCRIPTORS: usize = 1 << 20;
 /// Sockets of one kind in one namespace that are destroyed.
 const MOST_SOCKETS: usize = 65_536;
-/// How often it is looked whether some are left.
-const ROUNDS: u32 = 16;
+/// How often it is looked whether there are more.
+const ROUNDS: u32 = 8;
 /// Bytes of one piece of an answer.
 const PIECE: usize = 64 << 10;
 /// How often the kernel is asked for more of one answer.
@@ -49,42 +55,70 @@ struct Held {
     inodes: HashSet<u64>,
     /// Namespaces by inode.
     namespaces: HashMap<u64, File>,
+    /// Descriptors that were looked at.
+    looked: usize,
 }
 
-/// Destroys the sockets at or below a cgroup, and again until there are none: a process that was starting another one may have
-/// handed it a socket meanwhile. Gives how many there were. Blocks.
+/// Which sockets are ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Those that the processes hold, and those that were made in the cgroup.
+    All,
+    /// Of those that the processes hold, what was made elsewhere: what is the cgroup's own may be governed by now.
+    Foreign,
+}
+
+/// What became of sockets from before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Connections and other sockets that were ended.
+    pub destroyed: usize,
+    /// Sockets that were made elsewhere, and are still held: ended or not, they can be used again.
+    pub foreign: usize,
+}
+
+/// Destroys the sockets at or below a cgroup, and looks again until there are no new ones: a process that was starting another
+/// one may have handed it a socket meanwhile. Each is told to end once: some stay, ended. Blocks.
 ///
 /// # Errors
-/// As [`destroy`], and when there are more each time.
-pub fn destroy_all(path: &str) -> io::Result<usize> {
-    let mut ended = destroy(path)?;
+/// When the kernel does not destroy sockets (`CONFIG_INET_DIAG_DESTROY`) or does not list them, a namespace cannot be entered, there
+/// is too much to look at, or there are new ones each time.
+pub(super) fn destroy_all(path: &str, reach: Reach) -> io::Result<Ended> {
+    let (mut told, mut reach) = (HashSet::new(), reach);
     for _ in 0..ROUNDS {
-        match destroy(path)? {
-            0 => return Ok(ended),
-            more => ended += more,
+        let before = told.len();
+        let foreign = destroy(path, reach, &mut told)?;
+        if told.len() == before {
+            return Ok(Ended { destroyed: told.len(), foreign });
         }
+        reach = Reach::Foreign;
     }
-    Err(io::Error::other(format!("{ended} sockets were ended, and there are still more")))
+    Err(io::Error::other(format!("{} sockets were ended, and there are new ones each time", told.len())))
 }
 
-/// Destroys the sockets at or below a cgroup, and gives how many there were. Blocks.
-///
-/// # Errors
-/// When the kernel does not destroy sockets (`CONFIG_INET_DIAG_DESTROY`), or a namespace cannot be entered.
-fn destroy(path: &str) -> io::Result<usize> {
-    let Held { cgroups, inodes, mut namespaces } = held(path)?;
+/// Destroys what was not told to end before, and gives how many were there that were made elsewhere.
+fn destroy(path: &str, reach: Reach, told: &mut HashSet<u64>) -> io::Result<usize> {
+    let Held { cgroups, inodes, mut namespaces, .. } = held(path)?;
     let own = File::open("/proc/self/ns/net")?;
     namespaces.entry(own.metadata()?.ino()).or_insert(own);
-    let mut destroyed = 0;
+    let is_foreign = |socket: &Socket| inodes.contains(&socket.inode) && !cgroups.contains(&socket.cgroup);
+    let is_wanted = |socket: &Socket| is_foreign(socket) || (reach == Reach::All && cgroups.contains(&socket.cgroup));
+    let (mut foreign, mut ended) = (0, Vec::new());
     for namespace in namespaces.into_values() {
-        let (cgroups, inodes) = (cgroups.clone(), inodes.clone());
-        let thread = thread::Builder::new().name("destroy".to_owned()).spawn(move || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-            within(&|socket| cgroups.contains(&socket.cgroup) || inodes.contains(&socket.inode))
+        thread::scope(|scope| {
+            let look = || {
+                setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+                within(&|socket| is_wanted(socket) && !told.contains(&socket.cookie()), &is_foreign)
+            };
+            let thread = thread::Builder::new().name("destroy".to_owned()).spawn_scoped(scope, look)?;
+            let (more, new) = thread.join().map_err(|_| io::Error::other("the thread broke"))??;
+            foreign += more;
+            ended.extend(new);
+            io::Result::Ok(())
         })?;
-        destroyed += thread.join().map_err(|_| io::Error::other("the thread broke"))??;
     }
-    Ok(destroyed)
+    told.extend(ended);
+    Ok(foreign)
 }
 
 fn held(path: &str) -> io::Result<Held> {
@@ -101,11 +135,7 @@ fn held(path: &str) -> io::Result<Held> {
             if processes > MOST {
                 return Err(io::Error::other(format!("{path} has more than {MOST} processes")));
             }
-            look(&format!("/proc/{pid}"), &mut held);
-            // Threads may have descriptors, and a namespace, of their own; and live on when the first one has ended.
-            for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(MOST) {
-                look(&thread.path().display().to_string(), &mut held);
-            }
+            look(pid, &mut held)?;
         }
         let below = fs::read_dir(&directory).into_iter().flatten().flatten();
         waiting
@@ -114,19 +144,39 @@ fn held(path: &str) -> io::Result<Held> {
     Ok(held)
 }
 
-/// Takes note of what a process, or one of its threads, holds.
-fn look(place: &str, held: &mut Held) {
-    if let Ok(namespace) = File::open(format!("{place}/ns/net"))
-        && let Ok(metadata) = namespace.metadata()
-    {
-        held.namespaces.entry(metadata.ino()).or_insert(namespace);
+/// Takes note of what a process holds. Threads may have descriptors, and a namespace, of their own; and live on when the first
+/// one has ended.
+fn look(pid: u32, held: &mut Held) -> io::Result<()> {
+    for (count, thread) in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().enumerate() {
+        if count >= MOST {
+            return Err(io::Error::other(format!("process {pid} has more than {MOST} threads")));
+        }
+        let thread = thread.file_name().to_str().and_then(|name| name.parse().ok()).unwrap_or(pid);
+        let place = format!("/proc/{pid}/task/{thread}");
+        if let Ok(namespace) = File::open(format!("{place}/ns/net"))
+            && let Ok(metadata) = namespace.metadata()
+        {
+            held.namespaces.entry(metadata.ino()).or_insert(namespace);
+        }
+        if thread == pid || !sys::share_descriptors(pid, thread) {
+            look_at_descriptors(&place, held)?;
+        }
     }
-    for descriptor in fs::read_dir(format!("{place}/fd")).into_iter().flatten().flatten().take(MOST) {
+    Ok(())
+}
+
+fn look_at_descriptors(place: &str, held: &mut Held) -> io::Result<()> {
+    for descriptor in fs::read_dir(format!("{place}/fd")).into_iter().flatten().flatten() {
+        held.looked += 1;
+        if held.looked > MOST_DESCRIPTORS {
+            return Err(io::Error::other(format!("they have more than {MOST_DESCRIPTORS} descriptors")));
+        }
         let Ok(link) = fs::read_link(descriptor.path()) else { continue };
         let inode: Option<u64> =
             link.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
         held.inodes.extend(inode);
     }
+    Ok(())
 }
 
 /// A socket, as the kernel lists it.
@@ -138,26 +188,35 @@ struct Socket {
     cgroup: u64,
 }
 
-/// Destroys what is wanted, in this thread's namespace.
-fn within(wanted: &dyn Fn(&Socket) -> bool) -> io::Result<usize> {
+impl Socket {
+    /// What tells it from all others of the kernel's life: the last word of its id.
+    fn cookie(&self) -> u64 {
+        self.id.last_chunk().map_or(0, |cookie| u64::from_ne_bytes(*cookie))
+    }
+}
+
+/// Destroys what is wanted, in this thread's namespace. Gives how many are foreign, and the cookies of what was destroyed.
+fn within(wanted: &dyn Fn(&Socket) -> bool, is_foreign: &dyn Fn(&Socket) -> bool) -> io::Result<(usize, Vec<u64>)> {
     let mut kernel = Netlink::open(SockProtocol::NetlinkSockDiag, PIECE)?;
-    let (mut destroyed, mut failed) = (0, None);
+    let (mut foreign, mut destroyed, mut failed) = (0, Vec::new(), None);
     for (family, protocol) in KINDS {
         let all = list(&mut kernel, family, protocol)?;
+        foreign += all.iter().filter(|found| is_foreign(found)).count();
         for found in all.iter().filter(|found| wanted(found)).take(MOST_SOCKETS) {
             kernel.ask(SOCK_DESTROY, ACKNOWLEDGED, &request(family, protocol, Some(&found.id)))?;
             let answer = kernel.answer()?;
             let acknowledged = answer.iter().find(|(kind, _)| *kind == NLMSG_ERROR);
             match acknowledged.map_or(libc::EBADMSG, |(_, body)| error_of(body)) {
-                0 => destroyed += 1,
-                // It is gone by itself.
+                0 => destroyed.push(found.cookie()),
+                // It is gone by itself; or shares its port with others, and the kernel finds another one than this. What is still there
+                // counts as foreign.
                 libc::ENOENT => {}
                 // One that stays does not keep the others.
                 error => failed = Some(io::Error::from_raw_os_error(error)),
             }
         }
     }
-    failed.map_or(Ok(destroyed), Err)
+    failed.map_or(Ok((foreign, destroyed)), Err)
 }
 
 /// `inet_diag_req_v2`: every state, of one socket or of all.
@@ -177,9 +236,11 @@ fn list(kernel: &mut Netlink, family: AddressFamily, protocol: u8) -> io::Result
     let mut found = Vec::new();
     for _ in 0..ANSWERS {
         for (kind, body) in kernel.answer()? {
-            match kind {
-                // No such kind here: IPv6 may be missing.
-                NLMSG_DONE | NLMSG_ERROR => return Ok(found),
+            match (kind, error_of(&body)) {
+                (NLMSG_DONE, _) => return Ok(found),
+                // No such kind here.
+                (NLMSG_ERROR, libc::ENOENT | libc::EAFNOSUPPORT) if family == AddressFamily::Inet6 => return Ok(found),
+                (NLMSG_ERROR, error) => return Err(io::Error::from_raw_os_error(error)),
                 _ => found.extend(read(&body)),
             }
         }

@@ -19,15 +19,16 @@ use interceptor_ebpf::{AGENT_PROGRAMS, DAEMON_PROGRAMS, LSM_PROGRAMS, map};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use parking_lot::Mutex;
 
+use super::destroy::{self, Ended, Reach};
 use super::grants::Grants;
 use super::maps::{KernelAskers, Records};
 use super::modules::{self, Modules};
 use super::own::Own;
 use super::pins::{Attached, Pins};
-use super::{Config, Counters, Events, Listener, SecurityModules, cgroup, destroy, dns, foreign};
+use super::{Config, Counters, Events, Listener, SecurityModules, cgroup, dns, foreign};
 
 pub use self::error::CaptureError;
-pub use self::governed::{Governed, Refreshed, governs, is_governed};
+pub use self::governed::{Governed, Refreshed, all_governed, governs, is_governed};
 pub use self::prepare::{govern, prepare, prepare_doorkeeper, release};
 pub use self::reload::{Reloaded, regovern};
 
@@ -161,7 +162,7 @@ impl Capture {
             whole(path)?;
         }
         if self.agent_programs.is_some() && !self.pins.has(id, FENCE) {
-            self.pins.note_older(id, true).map_err(|source| self.pin_error(source))?;
+            self.pins.note_older(id).map_err(|source| self.pin_error(source))?;
         }
         self.attach(&one, self.agent_programs.as_deref().unwrap_or_default())?;
         if self.agent_programs.is_some() {
@@ -305,23 +306,56 @@ pub fn uninstall(config: &Config) -> Result<usize, CaptureError> {
     Ok(removed)
 }
 
+/// Ends what processes of a cgroup have open from before it was governed. Blocks.
+///
+/// # Errors
+/// When the kernel does not let us, or there is too much: what is left is tried again at the next start or reload.
+pub fn end_open(config: &Config, path: &str) -> io::Result<Ended> {
+    end(&Pins::new(&config.pin_directory), cgroup::cgroup_id(path)?, path)
+}
+
 /// Ends what processes had open before their cgroups were governed first. What cannot be ended now is tried again at the next start;
 /// what was made in the cgroup ends at the fence all the same.
 fn end_older(pins: &Pins) {
-    for id in pins.with_older().unwrap_or_default() {
-        let Ok(path) = cgroup::cgroup_path(id) else {
-            let _gone = pins.note_older(id, false);
-            continue;
-        };
-        let ended = if cgroup::is_empty(&path).unwrap_or(false) { Ok(0) } else { destroy::destroy_all(&path) };
-        match ended.and_then(|ended| pins.note_older(id, false).map(|()| ended)) {
-            Ok(0) => {}
-            Ok(ended) => tracing::warn!(cgroup = path, ended, "connections from before it was governed are ended"),
+    let noted = pins.with_older().unwrap_or_else(|error| {
+        tracing::error!(%error, "connections from before cgroups were governed are not ended");
+        Vec::new()
+    });
+    for id in noted {
+        let path = match cgroup::cgroup_path(id) {
+            Ok(path) => path,
             Err(error) => {
-                tracing::error!(cgroup = path, %error, "connections from before it was governed are not all ended")
+                if error.raw_os_error() == Some(libc::ESTALE) {
+                    let _gone = pins.older_ended(id);
+                }
+                continue;
+            }
+        };
+        match end(pins, id, &path) {
+            Ok(Ended { destroyed: 0, foreign: 0 }) => {}
+            Ok(Ended { destroyed, foreign }) => {
+                tracing::warn!(cgroup = path, destroyed, "connections from before it was governed are ended");
+                if foreign > 0 {
+                    tracing::warn!(
+                        cgroup = path,
+                        foreign,
+                        "its processes hold sockets that were made elsewhere, and can use them again: restart them"
+                    );
+                }
+            }
+            Err(error) => {
+                tracing::error!(cgroup = path, %error, "connections from before it was governed are not all ended");
             }
         }
     }
+}
+
+/// What is the cgroup's own is ended once: when it is tried again, that may be governed connections.
+fn end(pins: &Pins, id: u64, path: &str) -> io::Result<Ended> {
+    let empty = cgroup::is_empty(path).unwrap_or(false);
+    let reach = if pins.older_tried(id)? { Reach::Foreign } else { Reach::All };
+    let ended = if empty { Ended::default() } else { destroy::destroy_all(path, reach)? };
+    pins.older_ended(id).map(|()| ended)
 }
 
 /// Whether the path, or the nearest of its parents that exists, is on a bpffs.

@@ -40,13 +40,13 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
 pub use self::config::{Config, Resolver, SecurityModules, is_plain};
-pub use self::destroy::destroy_all;
+pub use self::destroy::Ended;
 pub use self::events::{Events, KernelEvent, PacketFault, Refusal};
 pub use self::kept::Kept;
 pub use self::listener::{Listener, Unrecorded};
 pub use self::loader::{
-    Capture, CaptureError, Governed, Refreshed, Reloaded, govern, governs, is_governed, prepare, prepare_doorkeeper,
-    regovern, release, uninstall,
+    Capture, CaptureError, Governed, Refreshed, Reloaded, all_governed, end_open, govern, governs, is_governed,
+    prepare, prepare_doorkeeper, regovern, release, uninstall,
 };
 pub use self::maps::Counters;
 pub use self::modules::{Modules, are_held};

@@ -167,8 +167,8 @@ impl Pins {
             unlink(&entry.path())?;
             removed += 1;
         }
-        let gone = [directory, self.named().join(cgroup.to_string()), self.older().join(cgroup.to_string())];
-        gone.iter().try_for_each(|gone| remove_directory(gone))?;
+        [directory, self.named().join(cgroup.to_string())].iter().try_for_each(|gone| remove_directory(gone))?;
+        self.older_ended(cgroup)?;
         Ok(removed)
     }
 
@@ -176,10 +176,24 @@ impl Pins {
         self.root.join("older")
     }
 
-    /// Notes that what processes of a cgroup have open from before it was governed is to be ended, or has been.
-    pub(super) fn note_older(&self, cgroup: u64, is_to_end: bool) -> io::Result<()> {
+    /// Notes that what processes of a cgroup have open from before it was governed is to be ended.
+    pub(super) fn note_older(&self, cgroup: u64) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.older().join(cgroup.to_string()))
+    }
+
+    /// Notes that it is tried, and gives whether it was before.
+    pub(super) fn older_tried(&self, cgroup: u64) -> io::Result<bool> {
+        let tried = self.older().join(cgroup.to_string()).join(TRIED);
+        let before = tried.exists();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(tried)?;
+        Ok(before)
+    }
+
+    /// Forgets about it: it is done.
+    pub(super) fn older_ended(&self, cgroup: u64) -> io::Result<()> {
         let note = self.older().join(cgroup.to_string());
-        if is_to_end { fs::DirBuilder::new().recursive(true).mode(0o700).create(note) } else { remove_directory(&note) }
+        remove_directory(&note.join(TRIED))?;
+        remove_directory(&note)
     }
 
     /// The cgroups of which that is still to be done.
@@ -203,15 +217,19 @@ impl Pins {
 
     /// Removes maps and directories, once no link is left.
     pub(super) fn remove(&self) -> io::Result<()> {
-        for mark in entries(&self.named())?.into_iter().chain(entries(&self.older())?) {
+        for mark in entries(&self.named())? {
             remove_directory(&mark.path())?;
         }
+        self.with_older()?.into_iter().try_for_each(|cgroup| self.older_ended(cgroup))?;
         for directory in self.all_maps()?.into_iter().chain([self.root.join("links"), self.named(), self.older()]) {
             remove_flat(&directory)?;
         }
         remove_directory(&self.root)
     }
 }
+
+/// In a note: that it was tried.
+const TRIED: &str = "tried";
 
 /// Removes a pinned link, whose program is gone from its cgroup by then, where the kernel lets us say so.
 fn unlink(path: &Path) -> io::Result<()> {

@@ -168,6 +168,14 @@ pub(super) fn handed_over() -> io::Result<Vec<(String, OwnedFd)>> {
     Ok(owned.collect())
 }
 
+/// Whether a thread has the descriptors of its process. Not where that cannot be told.
+pub(super) fn share_descriptors(process: u32, thread: u32) -> bool {
+    /// `KCMP_FILES`.
+    const FILES: libc::c_int = 2;
+    // SAFETY: takes numbers alone, and compares.
+    (unsafe { libc::syscall(libc::SYS_kcmp, process, thread, FILES, 0, 0) }) == 0
+}
+
 /// A connection that was accepted, now owned.
 pub(super) fn accepted(descriptor: RawFd) -> OwnedFd {
     // SAFETY: as below.

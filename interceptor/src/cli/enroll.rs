@@ -11,7 +11,7 @@ use hyper::Method;
 
 use super::{Context, Printer, REFUSED, block_on, systemd};
 use crate::admin::{Enrolled, client};
-use crate::capture;
+use crate::capture::{self, Ended};
 use crate::identity::container;
 use crate::launch::dropin::{self, Sight};
 
@@ -41,7 +41,8 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
     if let Some(cgroup) = running(arguments)? {
         return govern(context, cgroup, arguments, out);
     }
-    let name = named(&service(arguments.unit.as_deref().unwrap_or_default())?)?;
+    let given = service(arguments.unit.as_deref().unwrap_or_default())?;
+    let name = named(&given, arguments.undo)?;
     let path = dropin::path(&name);
     let before = fs::read_to_string(&path).unwrap_or_default();
     let after = if arguments.undo { String::new() } else { wanted(context, (&name, &before), arguments)? };
@@ -64,8 +65,11 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
     Ok(ExitCode::SUCCESS)
 }
 
-/// The unit's own name, where it was asked for by another.
-fn named(name: &str) -> Result<String, String> {
+/// The unit's own name, where it was asked for by another. What was enrolled by that name, as earlier versions did, can be undone.
+fn named(name: &str, undo: bool) -> Result<String, String> {
+    if undo && dropin::path(name).exists() {
+        return Ok(name.to_owned());
+    }
     let id = systemd::unit(name)?.id().to_owned();
     if id.len() > LONGEST_NAME {
         return Err(format!("{id}: its name is too long for the unit that looks at it before it starts"));
@@ -102,20 +106,28 @@ fn govern(context: &Context, cgroup: String, arguments: &Arguments, out: &mut Pr
         return Err("this needs root: it attaches kernel programs, and ends connections".to_owned());
     }
     let config = context.configuration()?.capture;
-    let done = if arguments.undo { release(&config, cgroup) } else { attach(&config, cgroup) }?;
+    let (done, left) = if arguments.undo { (release(&config, cgroup)?, None) } else { attach(&config, cgroup)? };
     let words = said(&done);
     let call = client::call::<Enrolled>(&context.socket, Method::POST, "/v1/cgroups", Some(&done));
     let told = block_on(call)?.map_err(|error| format!("{words}; but the daemon: {error}"))?;
     out.show(&told, |told| Ok(said(told)))?;
-    Ok(ExitCode::SUCCESS)
+    left.map_or(Ok(ExitCode::SUCCESS), |left| Err(format!("{}: {left}", told.cgroup)))
 }
 
-fn attach(config: &capture::Config, cgroup: String) -> Result<Enrolled, String> {
+/// Whatever else fails by then, it is governed, and the daemon has to be told.
+fn attach(config: &capture::Config, cgroup: String) -> Result<(Enrolled, Option<String>), String> {
     capture::govern(config, &cgroup).map_err(|error| error.to_string())?;
-    match capture::destroy_all(&cgroup) {
-        Ok(destroyed) => Ok(Enrolled { cgroup, governed: true, destroyed }),
-        Err(error) => Err(format!("{cgroup} is governed, but its connections from before could not be ended: {error}")),
-    }
+    let (destroyed, left) = match capture::end_open(config, &cgroup) {
+        Ok(Ended { destroyed, foreign: 0 }) => (destroyed, None),
+        Ok(Ended { destroyed, foreign }) => (
+            destroyed,
+            Some(format!(
+                "its processes hold {foreign} sockets that were made elsewhere, and can use them again: restart them"
+            )),
+        ),
+        Err(error) => (0, Some(format!("its connections from before are not all ended: {error}"))),
+    };
+    Ok((Enrolled { cgroup, governed: true, destroyed }, left))
 }
 
 fn release(config: &capture::Config, cgroup: String) -> Result<Enrolled, String> {
@@ -162,7 +174,10 @@ fn wanted(context: &Context, (name, before): (&str, &str), arguments: &Arguments
         return Err("interceptor-enrolled@.service is not installed, which looks at the unit before it starts: it comes with the package"
             .to_owned());
     }
-    match unit.faults(&kept).as_slice() {
+    if unit.is_stale() {
+        return Err(format!("systemd has another text of {name} than the disk: `systemctl daemon-reload` first"));
+    }
+    match unit.faults(&kept, &real).as_slice() {
         [] => {
             let mut keep = dropin::tokens(&unit, config.agents.iter().map(|agent| &agent.value), &config.capture);
             keep.extend_from_slice(&arguments.keep);
@@ -180,6 +195,11 @@ fn wanted(context: &Context, (name, before): (&str, &str), arguments: &Arguments
         }
         faults => Err(faults.join("\n")),
     }
+}
+
+/// Where a path leads; where it leads nowhere, itself.
+pub(super) fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_none| path.to_owned())
 }
 
 /// This program, with its configuration, as units name it.

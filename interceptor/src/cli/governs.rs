@@ -1,13 +1,13 @@
 //! `interceptor governs`.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{fs, io};
 
 use super::{Context, Printer, REFUSED, systemd};
 use crate::capture::{self, cgroup};
 use crate::identity::facts::unit_of;
-use crate::identity::level::{look_at, mark_enrolled};
+use crate::identity::level::{look_at, look_away, mark_enrolled};
 use crate::launch::dropin;
 
 /// By this code systemd counts a unit's `ExecCondition=` as failed; any smaller one has it skip the unit without a word.
@@ -71,12 +71,15 @@ fn asked_again<T>(ask: impl Fn() -> Result<T, String>) -> Result<T, String> {
 
 /// Whether a unit can still be held, however it has been changed since it was enrolled.
 fn held(name: &str) -> Result<(), String> {
+    look_away(name).map_err(|error| format!("{name}: an earlier look cannot be forgotten: {error}"))?;
     let unit = asked_again(|| systemd::unit(name))?;
     let drop_in = dropin::path(name);
     let text = fs::read_to_string(&drop_in).map_err(|error| format!("{}: {error}", drop_in.display()))?;
-    let mut faults = unit.faults(&dropin::shown(&text));
-    if unit.last_drop_in() != Some(&drop_in) {
-        let other = unit.last_drop_in().unwrap_or(Path::new("another text of the unit")).display();
+    let mut faults = unit.faults(&dropin::shown(&text), &super::enroll::real);
+    let last = unit.last_drop_in();
+    if last.as_ref() != Some(&drop_in) {
+        let other = last.unwrap_or_else(|| PathBuf::from("another text of the unit"));
+        let other = other.display();
         faults.push(format!("{other} comes after {}, and may undo it: give it a name before that", drop_in.display()));
     }
     if !faults.is_empty() {

@@ -128,7 +128,7 @@ pub fn run(
                 std::fs::read(path).map_err(|source| RecordingsError::Checkpoint { path: path.clone(), source })
             };
             let kept = checkpoint.iter().map(read).collect::<Result<_, _>>()?;
-            reader()?;
+            Reader::open(directory)?;
             let report = verify::directory(directory, &key, &verify::Options { kept })?;
             print_report(&report, json, out)?;
             return Ok(if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(FOUND) });
@@ -250,9 +250,9 @@ fn list(reader: &Reader, json: bool, out: &mut impl Write) -> Result<(), Recordi
         });
         writeln!(out, "{}", table(header.map(String::from), rows))?;
     }
-    for error in errors {
+    for error in summed(errors) {
         // In a list, part of which is missing, saying so is part of the answer.
-        let line = plain(&error.to_string());
+        let line = plain(&error);
         if json {
             json_line(&serde_json::json!({ "unreadable": line }), out)?
         } else {
@@ -260,6 +260,27 @@ fn list(reader: &Reader, json: bool, out: &mut impl Write) -> Result<(), Recordi
         }
     }
     Ok(())
+}
+
+/// What could not be read, with segments in a row that are sealed said once.
+fn summed(errors: Vec<ReadError>) -> Vec<String> {
+    let (mut words, mut sealed): (Vec<String>, Option<(u64, u64)>) = (Vec::new(), None);
+    let said = |(first, last): (u64, u64)| {
+        let one = ReadError::Sealed { segment: first };
+        if first == last { one.to_string() } else { format!("{one}; so are all up to segment {last}") }
+    };
+    for error in errors {
+        match (error, &mut sealed) {
+            (ReadError::Sealed { segment }, Some((_, last))) => *last = segment,
+            (ReadError::Sealed { segment }, None) => sealed = Some((segment, segment)),
+            (other, _) => {
+                words.extend(sealed.take().map(said));
+                words.push(other.to_string());
+            }
+        }
+    }
+    words.extend(sealed.map(said));
+    words
 }
 
 fn identity(summary: &Summary) -> String {
@@ -299,10 +320,18 @@ fn show(reader: &Reader, id: &str, json: bool, out: &mut impl Write) -> Result<(
 
 fn export(reader: &Reader, session: Option<&str>, out: &mut impl Write) -> Result<(), RecordingsError> {
     let only = session.map(|id| find(reader, id)).transpose()?.map(|summary| summary.id);
+    let mut sealed = None;
     for frame in reader.frames(only) {
-        json_line(&frame?, out)?;
+        match frame {
+            // The rest is worth having.
+            Err(error @ ReadError::Sealed { .. }) => {
+                json_line(&serde_json::json!({ "unreadable": plain(&error.to_string()) }), out)?;
+                sealed.get_or_insert(error);
+            }
+            frame => json_line(&frame?, out)?,
+        }
     }
-    Ok(())
+    sealed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 fn print_report(report: &verify::Report, json: bool, out: &mut impl Write) -> Result<(), RecordingsError> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{Context, Printer, REFUSED};
-use crate::identity::level::{DROP_IN, Registry};
+use crate::identity::level::{DROP_IN, Registry, forget};
 use crate::{capture, launch};
 
 pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, String> {
@@ -17,8 +17,10 @@ pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, Stri
         out.line("the daemon runs: stop it first (`systemctl stop interceptor`), which also drops the sockets that are kept for it")?;
         return Ok(ExitCode::from(REFUSED));
     }
+    let governed = capture::all_governed(&config.capture).map_err(|error| error.to_string())?;
     let removed = capture::uninstall(&config.capture).map_err(|error| error.to_string())?;
     out.line(&format!("{removed} kernel programs detached; governed processes are free again"))?;
+    governed.iter().for_each(|cgroup| forget(cgroup));
     let registry = Registry::beside(&config.admin.socket, &config.capture.pin_directory);
     if let Err(error) = launch::sweep(&registry.launched) {
         out.line(&format!("{}: {error}", registry.launched.display()))?;

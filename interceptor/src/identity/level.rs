@@ -155,24 +155,62 @@ pub fn look_at(unit: &str, drop_in: &Path) -> io::Result<()> {
     fs::write(Path::new(LOOKED_AT).join(unit), stamp(drop_in)?)
 }
 
-/// Writes down at the cgroup in which a unit starts that it does so with this drop-in, where [`look_at`] has said that it will. Else
-/// nothing: it is no enrolled unit then.
+/// Forgets an earlier look at a unit, that nothing came of.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn look_away(unit: &str) -> io::Result<()> {
+    match fs::remove_file(Path::new(LOOKED_AT).join(unit)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Forgets who was looked at, and at the cgroups below this one who was started so: nothing has held them meanwhile.
+pub fn forget(cgroup: &str) {
+    let _none = fs::remove_dir_all(LOOKED_AT);
+    let mut waiting = Vec::from_iter(capture::cgroup::directory(cgroup));
+    while let Some(directory) = waiting.pop() {
+        let _none = xattr::remove(&directory, STARTED);
+        let below = fs::read_dir(&directory).into_iter().flatten().flatten();
+        waiting
+            .extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+    }
+}
+
+/// Writes down at the cgroup in which a unit starts that it does so with this drop-in, where [`look_at`] has said that it will, and
+/// nobody but the caller is in there by now. Else nothing: it is no enrolled unit then.
 ///
 /// # Errors
 /// When something cannot be reached, or the caller is not root.
 pub fn mark_enrolled(cgroup: &str, (unit, drop_in): (&str, &Path)) -> io::Result<()> {
-    let seen = Path::new(LOOKED_AT).join(unit);
-    let looked = match fs::read(&seen) {
+    let directory = capture::cgroup::directory(cgroup)?;
+    // Of an earlier start: where processes outlive it, the cgroup does.
+    xattr::remove(&directory, STARTED)?;
+    let looked = match fs::read(Path::new(LOOKED_AT).join(unit)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         looked => looked?,
     };
     // For one start.
-    fs::remove_file(seen)?;
+    look_away(unit)?;
     let now = stamp(drop_in)?;
     if looked != now {
         return Err(io::Error::other("its drop-in has changed since it was looked at"));
     }
-    Ok(xattr::write(&capture::cgroup::directory(cgroup)?, STARTED, &now)?)
+    if !is_alone(&directory)? {
+        tracing::warn!(unit, "processes of an earlier start are left in its cgroup: it counts as adopted");
+        return Ok(());
+    }
+    Ok(xattr::write(&directory, STARTED, &now)?)
+}
+
+/// Whether this process is the only one at or below a cgroup.
+fn is_alone(directory: &Path) -> io::Result<bool> {
+    let listed = fs::read_to_string(directory.join("cgroup.procs"))?;
+    let own = std::process::id().to_string();
+    let mut below =
+        fs::read_dir(directory)?.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(listed.lines().all(|pid| pid == own) && below.next().is_none())
 }
 
 /// Tells a file from any other, and from itself once it has changed.

@@ -1,5 +1,5 @@
-//! Extended attributes of files (access lists, and a word of ours at cgroups): two system calls that the libraries lack.
-#![expect(unsafe_code, reason = "getxattr and setxattr, fenced here")]
+//! Extended attributes of files (access lists, and a word of ours at cgroups): three system calls that the libraries lack.
+#![expect(unsafe_code, reason = "getxattr, setxattr and removexattr, fenced here")]
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -25,6 +25,16 @@ pub(super) fn read(path: &Path, name: &CStr) -> nix::Result<Option<Vec<u8>>> {
 /// Writes an attribute of a file.
 pub(super) fn write(path: &Path, name: &CStr, value: &[u8]) -> nix::Result<()> {
     set(&terminated(path)?, name, value)
+}
+
+/// Removes an attribute of a file, where it has one of that name.
+pub(super) fn remove(path: &Path, name: &CStr) -> nix::Result<()> {
+    let path = terminated(path)?;
+    // SAFETY: two strings that end in zero, and outlive the call.
+    match Errno::result(unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) }) {
+        Err(error) if !matches!(error, Errno::ENODATA | Errno::EOPNOTSUPP) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn terminated(path: &Path) -> nix::Result<CString> {
@@ -62,6 +72,6 @@ pub(super) fn set_access_list(path: &CStr, list: &[u8]) -> nix::Result<()> {
 /// Removes an access list, where there is one.
 #[cfg(test)]
 pub(super) fn remove_access_list(path: &CStr) {
-    // SAFETY: two strings that end in zero.
-    let _absent = unsafe { libc::removexattr(path.as_ptr(), ACCESS_LIST.as_ptr()) };
+    let path = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
+    let _absent = remove(path, ACCESS_LIST);
 }

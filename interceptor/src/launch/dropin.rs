@@ -30,8 +30,15 @@ impl Unit {
     /// Reads what `systemctl show` printed.
     #[must_use]
     pub fn read(name: &str, shown: &str) -> Self {
-        let pairs = shown.lines().filter_map(|line| line.split_once('='));
-        let properties = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let mut properties: BTreeMap<String, String> = BTreeMap::new();
+        for (key, value) in shown.lines().filter_map(|line| line.split_once('=')) {
+            // Of commands each has a line of its own.
+            let known = properties.entry(key.to_owned()).or_default();
+            if !known.is_empty() {
+                known.push(' ');
+            }
+            known.push_str(value);
+        }
         Self { name: name.to_owned(), properties }
     }
 
@@ -39,9 +46,16 @@ impl Unit {
         self.properties.get(property).map_or("", String::as_str)
     }
 
-    /// Why the unit cannot be held, each with what to do; none where it can. `kept` is what it may see below `/run` and `/tmp`.
+    /// Whether systemd has another text of it than the disk.
     #[must_use]
-    pub fn faults(&self, kept: &[PathBuf]) -> Vec<String> {
+    pub fn is_stale(&self) -> bool {
+        self.get("NeedDaemonReload") == "yes"
+    }
+
+    /// Why the unit cannot be held, each with what to do; none where it can. `kept` is what it may see below `/run` and `/tmp`, `real`
+    /// tells where a path leads.
+    #[must_use]
+    pub fn faults(&self, kept: &[PathBuf], real: &dyn Fn(&Path) -> PathBuf) -> Vec<String> {
         let mut faults = Vec::new();
         let mut fault = |wrong: bool, text: &str| {
             if wrong {
@@ -53,7 +67,7 @@ impl Unit {
         let user = self.get("User");
         let root = matches!(user, "root" | "0") || (user.is_empty() && self.get("DynamicUser") != "yes");
         fault(root, "it runs as root, and nothing holds root: give it a user of its own (User=)");
-        let sockets = self.get("TriggeredBy").split_whitespace().any(|unit| unit.ends_with(".socket"));
+        let sockets = words(self.get("TriggeredBy")).any(|unit| unit.ends_with(".socket"));
         fault(sockets, "systemd hands it sockets that were made outside of its cgroup: have it open its own");
         fault(self.get("Delegate") == "yes", "it may move its processes between cgroups (Delegate=)");
         fault(
@@ -69,10 +83,11 @@ impl Unit {
         for stream in opened.filter(|stream| OPENED.iter().any(|kind| self.get(stream).starts_with(kind))) {
             fault(true, &format!("systemd opens what it is given there, which may be a socket ({stream}=)"));
         }
-        fault(
-            self.get("NeedDaemonReload") == "yes",
-            "systemd has another text of it than the disk: `systemctl daemon-reload`",
-        );
+        for variable in words(self.get("Environment")) {
+            let name = variable.split('=').next().unwrap_or_default();
+            let text = format!("what root runs before it starts would obey {name}: set it in a script that it runs");
+            fault(LOADS.contains(&name), &text);
+        }
         let stores = !matches!(self.get("FileDescriptorStoreMax"), "" | "0");
         fault(
             stores,
@@ -85,7 +100,8 @@ impl Unit {
         for command in COMMANDS.iter().filter(|command| self.runs_as_root(command)) {
             fault(true, &format!("it runs commands as root (+ or ! in {}=)", command.trim_end_matches("Ex")));
         }
-        for path in self.binds().filter(|path| self.is_strange(path, kept)) {
+        let is_strange = |path: &PathBuf| self.is_strange(path, kept) || self.is_strange(&real(path), kept);
+        for path in self.binds().filter(is_strange) {
             fault(
                 true,
                 &format!("it is shown {0} (BindPaths=): where it may see that, say --keep {0}", path.display()),
@@ -126,15 +142,55 @@ impl Unit {
     }
 
     fn runtime_directories(&self) -> impl Iterator<Item = PathBuf> {
-        self.get("RuntimeDirectory").split_whitespace().map(|name| Path::new("/run").join(name))
+        words(self.get("RuntimeDirectory")).map(|name| Path::new("/run").join(name))
     }
 
     /// The last drop-in that systemd has read of it, which has the last word.
     #[must_use]
-    pub fn last_drop_in(&self) -> Option<&Path> {
-        self.get("DropInPaths").split_whitespace().last().map(Path::new)
+    pub fn last_drop_in(&self) -> Option<PathBuf> {
+        words(self.get("DropInPaths")).last().map(PathBuf::from)
     }
 }
+
+/// Words of a list, as systemd shows it: in quotes, with backslashes, where they hold more than plain characters.
+fn words(list: &str) -> impl Iterator<Item = String> {
+    let mut rest = list.chars();
+    std::iter::from_fn(move || {
+        let (mut word, mut is_quoted, mut begun) = (String::new(), false, false);
+        loop {
+            match rest.next() {
+                Some('"') => (is_quoted, begun) = (!is_quoted, true),
+                Some('\\') => word.extend(rest.next()),
+                Some(space) if space.is_whitespace() && !is_quoted => {
+                    if begun {
+                        return Some(word);
+                    }
+                }
+                Some(other) => {
+                    begun = true;
+                    word.push(other);
+                }
+                None => return begun.then_some(word),
+            }
+        }
+    })
+}
+
+/// Variables that have a program load, or write, what others say, before it has begun.
+const LOADS: [&str; 12] = [
+    "LD_PRELOAD",
+    "LD_AUDIT",
+    "LD_LIBRARY_PATH",
+    "LD_ORIGIN_PATH",
+    "LD_DEBUG",
+    "LD_DEBUG_OUTPUT",
+    "LD_PROFILE",
+    "LD_PROFILE_OUTPUT",
+    "LD_DYNAMIC_WEAK",
+    "GLIBC_TUNABLES",
+    "GCONV_PATH",
+    "MALLOC_TRACE",
+];
 
 /// Ways to give a unit's streams something that systemd opens.
 const OPENED: [&str; 5] = ["file", "append", "truncate", "fd", "socket"];
@@ -144,9 +200,8 @@ const COMMANDS: [&str; 6] =
     ["ExecStartPreEx", "ExecStartEx", "ExecStartPostEx", "ExecReloadEx", "ExecStopEx", "ExecStopPostEx"];
 
 /// The sources of `BindPaths=`, as written, or as systemd shows them.
-fn bound(words: &str) -> impl Iterator<Item = PathBuf> {
-    let sources = words.split_whitespace().map(|word| word.trim_start_matches('-').split(':').next().unwrap_or(word));
-    sources.map(PathBuf::from)
+fn bound(list: &str) -> impl Iterator<Item = PathBuf> {
+    words(list).map(|word| word.trim_start_matches('-').split(':').next().map(PathBuf::from).unwrap_or_default())
 }
 
 /// What a drop-in of ours shows to its unit.
@@ -155,7 +210,7 @@ pub fn shown(text: &str) -> Vec<PathBuf> {
     let lines = text.lines().filter_map(|line| line.split_once('='));
     lines
         .filter(|(key, _)| matches!(*key, "BindPaths" | "BindReadOnlyPaths"))
-        .flat_map(|(_, words)| bound(words))
+        .flat_map(|(_, list)| bound(list))
         .collect()
 }
 
@@ -233,6 +288,8 @@ After=interceptor.service interceptor-enrolled@{name}.service
 # Governed: every connection goes to interceptor. Where it is not, the unit does not start.
 Slice={slice}
 ExecCondition=+{program} {GOVERNED}
+# Root's, as the unit's other commands are run: what the unit's files of variables say, it may not load.
+UnsetEnvironment={loads}
 {loopback}# No privilege, and no way to one.
 NoNewPrivileges=yes
 CapabilityBoundingSet=
@@ -262,6 +319,7 @@ BindPaths=-/run/interceptor-enrolled
 BindReadOnlyPaths=-/run/systemd/resolve/stub-resolv.conf -/run/systemd/resolve/resolv.conf -/run/resolvconf/resolv.conf
 {binds}",
         name = unit.name,
+        loads = LOADS.join(" "),
         denied = denied.join(" "),
         unknown = unknown.join(" "),
     ))
@@ -309,7 +367,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_held_is_named() {
-        assert_eq!(Unit::read("billing.service", GOOD).faults(&[]), Vec::<String>::new());
+        assert_eq!(Unit::read("billing.service", GOOD).faults(&[], &Path::to_path_buf), Vec::<String>::new());
         for (from, to, why) in [
             ("User=billing", "User=", "runs as root"),
             ("User=billing", "User=root", "runs as root"),
@@ -321,7 +379,21 @@ mod tests {
             ("Delegate=no", "FileDescriptorStoreMax=16", "keeps descriptors"),
             ("Delegate=no", "PAMName=login", "out of its cgroup"),
             ("Delegate=no", "StandardOutput=file", "StandardOutput="),
-            ("Delegate=no", "NeedDaemonReload=yes", "daemon-reload"),
+            ("Environment=", "Environment=A=b \"LD_PRELOAD=/x y.so\"", "LD_PRELOAD"),
+            ("TriggeredBy=", "TriggeredBy=\"a\\\\x2db.socket\"", "sockets that were made outside"),
+            // A line for each, as systemd prints them.
+            (
+                "Delegate=no",
+                "ExecStartPreEx={ path=/bin/x ; argv[]=/bin/x ; flags=privileged ; pid=0 }\n\
+                 ExecStartPreEx={ path=/bin/true ; argv[]=/bin/true ; flags= ; pid=0 }",
+                "as root",
+            ),
+            (
+                "Delegate=no",
+                "ExecConditionEx={ path=/bin/x ; argv[]=/bin/x ; flags=privileged ; pid=0 }\n\
+                 ExecConditionEx={ path=/usr/bin/interceptor ; argv[]=/usr/bin/interceptor governs --unit ; flags=privileged ; pid=0 }",
+                "ExecStartPre=",
+            ),
             ("DynamicUser=no", "DynamicUser=yes\nUser=root", "runs as root"),
             (
                 "Delegate=no",
@@ -342,12 +414,12 @@ mod tests {
             ("Delegate=no", "BindReadOnlyPaths=-/var/run:/r:norbind", "--keep /var/run"),
             ("Delegate=no", "BindPaths=/:/host:rbind", "--keep /"),
         ] {
-            let faults = Unit::read("billing.service", &GOOD.replace(from, to)).faults(&[]);
+            let faults = Unit::read("billing.service", &GOOD.replace(from, to)).faults(&[], &Path::to_path_buf);
             assert!(faults.len() == 1 && faults[0].contains(why), "{to}: {faults:?}");
         }
         let dynamic = GOOD.replace("User=billing", "User=").replace("DynamicUser=no", "DynamicUser=yes");
-        assert_eq!(Unit::read("billing.service", &dynamic).faults(&[]), Vec::<String>::new());
-        assert!(!Unit::read("billing.timer", GOOD).faults(&[]).is_empty());
+        assert_eq!(Unit::read("billing.service", &dynamic).faults(&[], &Path::to_path_buf), Vec::<String>::new());
+        assert!(!Unit::read("billing.timer", GOOD).faults(&[], &Path::to_path_buf).is_empty());
     }
 
     #[test]
@@ -355,7 +427,7 @@ mod tests {
         let shown = "BindPaths=/run/billing/x:/x:rbind /run/docker.sock:/d.sock:rbind\n";
         let unit = Unit::read("billing.service", &format!("{GOOD}{shown}"));
         let text = "[Service]\nBindPaths=-/run/systemd/notify -/run/docker.sock\n";
-        assert_eq!(unit.faults(&super::shown(text)), Vec::<String>::new());
+        assert_eq!(unit.faults(&super::shown(text), &Path::to_path_buf), Vec::<String>::new());
         let paths = format!("{} /run/systemd/system/billing.service.d/zzz.conf", path("billing.service").display());
         let unit = Unit::read("billing.service", &format!("{GOOD}DropInPaths={paths}\n"));
         assert!(unit.last_drop_in().is_some_and(|last| last.ends_with("zzz.conf")));

@@ -386,7 +386,7 @@ pub enum FormatError {
     #[error("this is no segment of a spool")]
     Magic,
     /// Another version.
-    #[error("version {version} with flags {flags:#x}: this program reads version {VERSION} with flags 0 and 1")]
+    #[error("version {version} with flags {flags:#x}: this program reads version {VERSION} and knows flag bit 0")]
     Version {
         /// Version that it names.
         version: u16,
@@ -416,16 +416,21 @@ pub const MAX_PAYLOAD: usize = 256 << 20;
 /// Longest header of a segment, in bytes.
 pub const MAX_HEADER: usize = HEADER_FIXED + 64 * HASH + (64 << 10);
 
-/// Longest header that this version writes, in bytes, where it begins so: a tree of any size, and the wrapped key where there is one.
-pub(super) fn longest_header(start: &[u8]) -> u64 {
-    let flags = start.get(FLAGS..).and_then(|rest| rest.first_chunk()).map_or(0, |flags| u16::from_le_bytes(*flags));
-    let sealing = if flags & SEALED_SEGMENT == 0 { 0 } else { seal::MAX_WRAPPED };
-    LONGEST_CLEAR_HEADER + sealing
+/// Bytes of a header that tell how long it is.
+pub(super) const HEADER_TELLS: usize = HEADER_FIXED - HASH;
+
+/// Length of the header that begins so, by what it says of its parts. `None`: too few bytes. An error where it contradicts itself.
+pub(super) fn header_length(start: &[u8]) -> Result<Option<u64>, FormatError> {
+    let mut cursor = Cursor(start);
+    let Some(claimed) = cursor.take(HEADER_START - LENGTH).and_then(|_| cursor.u32()) else { return Ok(None) };
+    let parts =
+        cursor.take(HEADER_TELLS - HEADER_START - 2 * LENGTH).and_then(|_| Some((cursor.u32()?, cursor.u32()?)));
+    let Some((subtrees, sealing)) = parts else { return Ok(None) };
+    let fixed = u64::try_from(HEADER_FIXED).unwrap_or(u64::MAX);
+    let length = u64::from(subtrees).saturating_mul(32).saturating_add(sealing.into()).saturating_add(fixed);
+    if length == u64::from(claimed) { Ok(Some(length)) } else { Err(FormatError::Header) }
 }
 
-const LONGEST_CLEAR_HEADER: u64 = 8 + 2 + 2 + 4 + 24 + 64 + 8 + 64 * 32 + 32;
-/// Where the flags of a header stand.
-const FLAGS: usize = 8 + 2;
 const MAGIC: &[u8; 8] = b"ICPTSPL\n";
 const VERSION: u16 = 1;
 const HASH: usize = 32;

@@ -99,10 +99,12 @@ impl SigningKey {
         &self.public
     }
 
-    /// The signed note that says: the tree of that size has this root.
+    /// The signed note that says: the tree of that size has this root, and the chain has come to this where the note stands. The
+    /// chain goes through all that is no frame as well: headers with their wrapped keys, earlier checkpoints.
     #[must_use]
-    pub fn checkpoint(&self, tree: &Tree) -> String {
-        let body = format!("{}\n{}\n{}\n", self.public.name, tree.size(), STANDARD.encode(tree.root()));
+    pub fn checkpoint(&self, tree: &Tree, chain: &Hash) -> String {
+        let (root, chain) = (STANDARD.encode(tree.root()), STANDARD.encode(chain));
+        let body = format!("{}\n{}\n{root}\n{CHAIN}{chain}\n", self.public.name, tree.size());
         let signature = self.key.sign(body.as_bytes());
         let mut signed = self.public.hash.to_vec();
         signed.extend_from_slice(&signature.to_bytes());
@@ -186,19 +188,21 @@ impl PublicKey {
         if origin != self.name {
             return Err(NoteError::Origin(origin.chars().take(100).collect()));
         }
-        if lines.next().is_some() {
+        let (chain, more) = (lines.next(), lines.next());
+        let chain =
+            chain.map(|line| line.strip_prefix(CHAIN).and_then(hash).ok_or(NoteError::Malformed)).transpose()?;
+        if more.is_some() {
             return Err(NoteError::Malformed);
         }
         if !signatures.ends_with('\n') || !signatures.lines().any(|line| self.signed(line, signed.as_bytes())) {
             return Err(NoteError::Signature);
         }
         let number: u64 = size.parse().map_err(|_| NoteError::Malformed)?;
-        let root =
-            STANDARD.decode(root).map_err(|_| NoteError::Malformed)?.try_into().map_err(|_| NoteError::Malformed)?;
+        let root = hash(root).ok_or(NoteError::Malformed)?;
         if number.to_string() != size {
             return Err(NoteError::Malformed);
         }
-        Ok(Checkpoint { size: number, root })
+        Ok(Checkpoint { size: number, root, chain })
     }
 
     fn signed(&self, line: &str, body: &[u8]) -> bool {
@@ -237,6 +241,15 @@ pub struct Checkpoint {
     pub size: u64,
     /// Root of the tree over them.
     pub root: Hash,
+    /// The chain up to where it stands; earlier versions have not said it.
+    pub chain: Option<Hash>,
+}
+
+/// Begins the line of a note that says the chain.
+const CHAIN: &str = "chain ";
+
+fn hash(text: &str) -> Option<Hash> {
+    STANDARD.decode(text).ok()?.try_into().ok()
 }
 
 /// Why a note is no checkpoint of a spool.
@@ -336,16 +349,16 @@ mod tests {
     #[test]
     fn a_checkpoint_is_read_back() {
         let key = SigningKey::from_seed(&[7; 32]);
-        let note = key.checkpoint(&tree());
+        let note = key.checkpoint(&tree(), &[3; 32]);
         let read = key.public().open_checkpoint(note.as_bytes()).unwrap();
-        assert_eq!(read, Checkpoint { size: 2, root: tree().root() });
+        assert_eq!(read, Checkpoint { size: 2, root: tree().root(), chain: Some([3; 32]) });
         assert_eq!(note.split('\n').next(), Some(key.public().origin()));
     }
 
     #[test]
     fn no_byte_of_a_checkpoint_can_change() {
         let key = SigningKey::from_seed(&[7; 32]);
-        let note = key.checkpoint(&tree());
+        let note = key.checkpoint(&tree(), &[3; 32]);
         for at in 0..note.len() {
             let mut bytes = note.clone().into_bytes();
             bytes[at] ^= 1;
@@ -356,7 +369,7 @@ mod tests {
 
     #[test]
     fn another_key_signs_nothing_here() {
-        let note = SigningKey::from_seed(&[8; 32]).checkpoint(&tree());
+        let note = SigningKey::from_seed(&[8; 32]).checkpoint(&tree(), &[3; 32]);
         let ours = SigningKey::from_seed(&[7; 32]);
         assert!(matches!(ours.public().open_checkpoint(note.as_bytes()), Err(NoteError::Origin(_))));
     }

@@ -168,7 +168,8 @@ impl Frames {
         match scan.header().map_err(failed)? {
             Ok((header, _)) => {
                 let sealed = Some(header.sealing).filter(|sealing| !sealing.is_empty());
-                let opener = sealed.and_then(|sealing| self.identities.opener(&sealing));
+                let opener = sealed.map(|sealing| self.identities.opener(&sealing)).transpose();
+                let opener = opener.map_err(|source| ReadError::Damaged { segment, offset: 0, source })?.flatten();
                 Ok(Some(Open { segment, scan, opener, told: false }))
             }
             Err(None) if self.segments.len() == 0 => Ok(None),

@@ -494,6 +494,14 @@ impl Worker {
         if self.outage.is_some() {
             return false;
         }
+        self.spool.discard();
+        if self.spool.is_old() {
+            self.spool.renew();
+            if let Err(error) = self.spool.rotate_when_full() {
+                self.fail(shared, &error);
+                return false;
+            }
+        }
         let due = self.spool.unsigned_for().is_some_and(|waited| waited >= self.checkpoint_every);
         if due || closed {
             self.spool.stage_checkpoint();
@@ -597,6 +605,7 @@ impl Worker {
             };
             if matches!(number, Err(FormatError::Sealing)) {
                 self.spool.discard();
+                self.spool.renew();
                 self.fail(shared, &io::Error::other(FormatError::Sealing));
                 return None;
             }
@@ -674,6 +683,7 @@ impl Worker {
         }
         outage.tried = time;
         let gap = Event::Gap { reason: outage.reason.to_string(), refused: outage.refused };
+        self.spool.discard();
         let healed = self.spool.rotate_when_full().and_then(|()| {
             self.spool.stage(SessionId::NONE, self.clock.now(), &gap).map_err(io::Error::other)?;
             self.spool.commit(true)

@@ -2,12 +2,13 @@
 //!
 //! Each segment has a key of its own, 32 random bytes for AES-256-GCM, wrapped as an age file (<https://age-encryption.org/v1>)
 //! to every recipient (X25519), which stands in the segment's header. The writer forgets the key with the segment, and begins a
-//! new one at each start. Nonces are counted, and not used again: not for what a failed write has taken back, either.
+//! new one at each start, and after an hour. Nonces are counted, and not used again: not for what a failed write has taken back, either.
 //!
 //! Sealed is what happened: the payloads of frames. In clear are, for verification and for finding one's way without a key, when,
 //! in which session, how much, checkpoints, and what the spool says of its own gaps.
 //!
-//! Not promised: secrecy of a segment against who reads the daemon's memory while it is written.
+//! Not promised: secrecy of a segment against who reads the daemon's memory, or a copy of it (a snapshot of the machine that goes on
+//! twice seals with the same nonces twice).
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
@@ -20,6 +21,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
+
+use super::format::FormatError;
 
 /// Most recipients.
 pub const MAX_RECIPIENTS: usize = 16;
@@ -49,12 +52,7 @@ impl Recipients {
         if list.len() > MAX_RECIPIENTS {
             return Err(format!("at most {MAX_RECIPIENTS} recipients"));
         }
-        let parse = |text: &String| {
-            text.parse().map_err(|reason: &str| {
-                format!("{text:?}: {reason}; a recipient begins with age1, as `age-keygen` prints it")
-            })
-        };
-        list.iter().map(parse).collect::<Result<_, _>>().map(Self)
+        list.iter().enumerate().map(|(at, text)| recipient(at + 1, text)).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether nothing is sealed.
@@ -93,6 +91,19 @@ impl fmt::Debug for Recipients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.iter().map(ToString::to_string)).finish()
     }
+}
+
+/// One of a list. What stands there is not repeated: it may be the secret key.
+fn recipient(at: usize, text: &str) -> Result<x25519::Recipient, String> {
+    if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
+        return Err(format!("number {at} is a secret key; here belongs its public key, which begins with age1"));
+    }
+    let wrong =
+        |reason: &str| format!("number {at}: {reason}; a recipient begins with age1, as `age-keygen` prints it");
+    let recipient: x25519::Recipient = text.trim().parse().map_err(wrong)?;
+    // A point that every key agrees on the same secret with: the library panics.
+    let wrapped = std::panic::catch_unwind(|| Recipients(vec![recipient.clone()]).wrap(&[0; KEY]).is_ok());
+    if wrapped.unwrap_or(false) { Ok(recipient) } else { Err(wrong("nothing can be sealed to it")) }
 }
 
 /// Seals the frames of one segment.
@@ -144,7 +155,7 @@ impl Identities {
         for path in files {
             let before = all.len();
             let failed = |source| IdentityError::Io { path: path.clone(), source };
-            let text = Zeroizing::new(read(path).map_err(failed)?);
+            let text = read(path).map_err(failed)?;
             for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
                 all.push(line.parse().map_err(|_| IdentityError::Line(path.clone()))?);
             }
@@ -156,13 +167,20 @@ impl Identities {
     }
 
     /// What opens the frames of a segment with this wrapped key; none where it is sealed to others.
-    #[must_use]
-    pub fn opener(&self, wrapped: &[u8]) -> Option<Opener> {
+    ///
+    /// # Errors
+    /// Where it is no wrapped key.
+    pub fn opener(&self, wrapped: &[u8]) -> Result<Option<Opener>, FormatError> {
         let identities = self.0.iter().map(|one| one as &dyn age::Identity);
-        let mut opened = age::Decryptor::new(wrapped).ok()?.decrypt(identities).ok()?;
+        let opened = age::Decryptor::new(wrapped).map_err(|_| FormatError::Header)?.decrypt(identities);
+        let mut opened = match opened {
+            Err(age::DecryptError::NoMatchingKeys) => return Ok(None),
+            opened => opened.map_err(|_| FormatError::Header)?,
+        };
         let mut key = Zeroizing::new([0; KEY]);
-        opened.read_exact(&mut *key).ok()?;
-        usable(&*key).map(Opener)
+        opened.read_exact(&mut *key).map_err(|_| FormatError::Header)?;
+        let ends = opened.read(&mut [0]).is_ok_and(|more| more == 0);
+        usable(&*key).filter(|_| ends).map(|key| Some(Opener(key))).ok_or(FormatError::Header)
     }
 }
 
@@ -209,10 +227,12 @@ pub enum IdentityError {
     Line(PathBuf),
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_IDENTITIES).read_to_string(&mut text)?;
-    Ok(text)
+fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    // All of its room at once: what a text has grown out of would not be wiped.
+    let most = usize::try_from(MAX_IDENTITIES).unwrap_or_default();
+    let mut text = Zeroizing::new(String::with_capacity(most + 1));
+    let read = std::fs::File::open(path)?.take(MAX_IDENTITIES + 1).read_to_string(&mut text)?;
+    if read > most { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
 }
 
 fn usable(key: &[u8]) -> Option<LessSafeKey> {
@@ -235,7 +255,7 @@ mod tests {
         let identity = x25519::Identity::generate();
         let recipients = Recipients::parse(&[identity.to_public().to_string()]).unwrap();
         let sealer = recipients.sealer().unwrap().unwrap();
-        let opener = Identities(vec![identity]).opener(sealer.wrapped()).unwrap();
+        let opener = Identities(vec![identity]).opener(sealer.wrapped()).unwrap().unwrap();
         (sealer, opener)
     }
 
@@ -263,6 +283,34 @@ mod tests {
         let recipients = Recipients::parse(&vec![recipient; MAX_RECIPIENTS]).unwrap();
         let wrapped = recipients.sealer().unwrap().unwrap().wrapped().len();
         assert!(u64::try_from(wrapped).unwrap() <= MAX_WRAPPED, "{wrapped}");
+    }
+
+    #[test]
+    fn a_damaged_key_is_not_somebody_elses() {
+        let identity = x25519::Identity::generate();
+        let recipients = Recipients::parse(&[identity.to_public().to_string()]).unwrap();
+        let wrapped = recipients.sealer().unwrap().unwrap().wrapped().to_vec();
+        let (own, other) = (Identities(vec![identity]), Identities(vec![x25519::Identity::generate()]));
+        assert!(matches!(own.opener(&wrapped), Ok(Some(_))));
+        assert!(matches!(other.opener(&wrapped), Ok(None)));
+        assert!(matches!(Identities::default().opener(&wrapped), Ok(None)));
+        let mut altered = wrapped.clone();
+        *altered.last_mut().unwrap() ^= 1;
+        for damaged in [&altered[..], &wrapped[..wrapped.len() - 1], b"age"] {
+            assert!(matches!(own.opener(damaged), Err(FormatError::Header)), "{} bytes", damaged.len());
+        }
+    }
+
+    #[test]
+    fn what_is_no_recipient_is_not_repeated() {
+        let secret = x25519::Identity::generate().to_string();
+        let secret = age::secrecy::ExposeSecret::expose_secret(&secret).to_owned();
+        // Thirty-two bytes of zero.
+        let low = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqsm80u2".to_owned();
+        for odd in [secret, low, "age1xyz".to_owned()] {
+            let error = Recipients::parse(&[odd.clone()]).unwrap_err();
+            assert!(error.contains("number 1") && !error.contains(&odd), "{error}");
+        }
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) struct Spool {
     sealer: Option<Sealer>,
     /// Whether the next segment is due, however short the open one is.
     over: bool,
+    /// When the open segment was begun, or taken over.
+    begun: Duration,
     clock: Arc<dyn Clock>,
     segment_bytes: u64,
     free_space_floor: u64,
@@ -93,12 +95,13 @@ impl Spool {
         };
         let packer = Packer::new().map_err(OpenError::io("cannot compress for", directory))?;
         let checkpointed = clock.monotonic();
-        let spool = Self {
+        let mut spool = Self {
             sink,
             key,
             recipients,
             sealer,
             over,
+            begun: clock.monotonic(),
             clock,
             segment_bytes: config.segment_bytes,
             free_space_floor: config.free_space_floor,
@@ -117,14 +120,23 @@ impl Spool {
             newest: None,
             lock: Some(lock),
         };
-        Ok((spool, event))
+        // Where what was cut belongs, before anything else can go wrong.
+        let told = event.as_ref().filter(|_| over).is_some_and(|event| spool.tell(now, event).is_ok());
+        Ok((spool, event.filter(|_| !told)))
+    }
+
+    fn tell(&mut self, time: Timestamp, event: &Event) -> io::Result<()> {
+        self.stage(SessionId::NONE, time, event).map_err(io::Error::other)?;
+        self.commit(true)
     }
 
     /// Adds an event to what the next commit writes. Gives the frame's number.
     pub(super) fn stage(&mut self, session: SessionId, time: Timestamp, event: &Event) -> Result<u64, FormatError> {
-        let payload = self.packer.pack(|out| self.known.encode(event, out))?;
         // What the spool says of its own history has to be known to who has no key.
-        let sealer = self.sealer.as_mut().filter(|_| !matches!(event, Event::Recovered { .. } | Event::Gap { .. }));
+        let in_clear = matches!(event, Event::Recovered { .. } | Event::Gap { .. });
+        self.must_seal(in_clear)?;
+        let payload = self.packer.pack(|out| self.known.encode(event, out))?;
+        let sealer = self.sealer.as_mut().filter(|_| !in_clear);
         self.staged.put((&mut self.buffer, sealer), session, time, payload)
     }
 
@@ -135,7 +147,13 @@ impl Spool {
         time: Timestamp,
         payload: Payload<&[u8]>,
     ) -> Result<u64, FormatError> {
+        self.must_seal(false)?;
         self.staged.put((&mut self.buffer, self.sealer.as_mut()), session, time, payload)
+    }
+
+    /// Whoever forgets to begin a sealed segment writes nothing.
+    const fn must_seal(&self, in_clear: bool) -> Result<(), FormatError> {
+        if in_clear || self.recipients.is_empty() || self.sealer.is_some() { Ok(()) } else { Err(FormatError::Sealing) }
     }
 
     /// Adds a checkpoint over all that is staged, where there is anything new to sign.
@@ -143,7 +161,7 @@ impl Spool {
         if !self.staged.unsigned {
             return;
         }
-        let note = self.key.checkpoint(&self.staged.tree);
+        let note = self.key.checkpoint(&self.staged.tree, &self.staged.chain);
         let entry = Entry {
             kind: Kind::Checkpoint,
             packed: false,
@@ -202,6 +220,17 @@ impl Spool {
         self.over || self.length >= self.segment_bytes || self.committed.index >= MAX_INDEX
     }
 
+    /// Has the next frame begin another segment, with another key.
+    pub(super) const fn renew(&mut self) {
+        self.over = true;
+    }
+
+    /// Whether the key of the open segment has had its time, and sealed something.
+    pub(super) fn is_old(&self) -> bool {
+        let age = self.clock.monotonic().saturating_sub(self.begun);
+        self.sealer.is_some() && self.committed.index > 0 && age >= KEY_LIFE
+    }
+
     /// Begins the next segment where the open one is full. Nothing may be staged.
     pub(super) fn rotate_when_full(&mut self) -> io::Result<()> {
         if !self.is_full() {
@@ -217,7 +246,7 @@ impl Spool {
         self.sink.create(next, &header)?;
         self.segment = next;
         self.length = len64(&header);
-        (self.sealer, self.over) = (sealer, false);
+        (self.sealer, self.over, self.begun) = (sealer, false, self.clock.monotonic());
         self.committed = State::begin(&header, self.committed.tree.clone());
         self.staged.copy_from(&self.committed);
         Ok(())
@@ -409,7 +438,7 @@ fn newest_segment(directory: &Path, key: &PublicKey) -> Result<Option<Found>, Op
                     .ok_or_else(|| damaged(format!("the header of segment {segment} names no tree")));
             }
             // A header is written whole before anything else: a longer file has lost its header in another way.
-            Err(None) if is_unfinished(&path).unwrap_or(false) => {
+            Err(None) if is_unfinished(&path).map_err(OpenError::io("cannot read", &path))? => {
                 let aside = directory.join(format!("{segment:010}.0.cut"));
                 fs::rename(&path, aside).map_err(OpenError::io("cannot put aside the unfinished", &path))?;
             }
@@ -420,13 +449,13 @@ fn newest_segment(directory: &Path, key: &PublicKey) -> Result<Option<Found>, Op
     Ok(None)
 }
 
-/// Whether a segment without a whole header is short enough to have been left so.
+/// Whether a segment ends inside its header, as that itself says how long it is.
 fn is_unfinished(path: &Path) -> io::Result<bool> {
     let mut start = Vec::new();
     let file = File::open(path)?;
     let length = file.metadata()?.len();
-    file.take(HEADER_BEGINS).read_to_end(&mut start)?;
-    Ok(length < format::longest_header(&start))
+    file.take(format::HEADER_TELLS as u64).read_to_end(&mut start)?;
+    Ok(format::header_length(&start).is_ok_and(|wanted| wanted.is_none_or(|wanted| length < wanted)))
 }
 
 fn last_whole_entry(scan: &mut Scan<File>, header: Header, digest: Hash) -> io::Result<Option<Found>> {
@@ -502,8 +531,8 @@ fn len64(bytes: &[u8]) -> u64 {
 
 /// Most entries of a segment.
 const MAX_INDEX: u32 = 1 << 30;
-/// Bytes of a header that tell what may follow.
-const HEADER_BEGINS: u64 = 16;
+/// How long one key seals what happens, at most.
+const KEY_LIFE: Duration = Duration::from_secs(3600);
 const KEEP_CAPACITY: usize = 8 << 20;
 const SPACE_EVERY: u64 = 1 << 20;
 const SPACE_FOR: Duration = Duration::from_secs(1);

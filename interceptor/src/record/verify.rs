@@ -360,10 +360,10 @@ impl<'k> Verifier<'k> {
 
     fn entry(&mut self, at: (u64, u64), entry: &Entry<'_>, hashes: &Hashes) -> bool {
         let Some(reached) = &mut self.reached else { return false };
-        reached.chain = hashes.chain;
+        let before = std::mem::replace(&mut reached.chain, hashes.chain);
         reached.closed = entry.kind == Kind::Checkpoint;
         if entry.kind == Kind::Checkpoint {
-            return self.checkpoint(at, entry);
+            return self.checkpoint(at, entry, &before);
         }
         reached.tree.push(hashes.leaf);
         self.newest = Some(entry.time);
@@ -374,13 +374,20 @@ impl<'k> Verifier<'k> {
         self.outside_agrees(at)
     }
 
-    fn checkpoint(&mut self, at: (u64, u64), entry: &Entry<'_>) -> bool {
+    fn checkpoint(&mut self, at: (u64, u64), entry: &Entry<'_>, before: &Hash) -> bool {
         let Some(reached) = &self.reached else { return false };
         let (size, root) = (reached.tree.size(), reached.tree.root());
         let seen = Some((entry.session, entry.time));
         let signed = self.report.signed;
         match self.key.open_checkpoint(entry.payload) {
-            Ok(checkpoint) if checkpoint == (Checkpoint { size, root }) => {
+            Ok(Checkpoint { size: of, root: over, chain }) if (of, over) == (size, root) => {
+                if chain.is_some_and(|chain| chain != *before) {
+                    let words = format!(
+                        "the checkpoint over {size} frames names another chain: what is no frame was altered since {signed} frames, such as the segment's header with the key that it is sealed with"
+                    );
+                    self.find(Problem::Altered, signed, at, seen, words);
+                    return false;
+                }
                 self.report.checkpoints += 1;
                 self.report.signed = size;
                 self.report.signed_at = Some(entry.time);

@@ -56,6 +56,17 @@ fn others() -> Vec<Row> {
             .modules(family(40, 0))
             .launched(NO_FAMILY)
             .may_be_absent(),
+        Row::program("AF_VSOCK by io_uring: a socket", &["raw", "uring-vsock"])
+            .open(SECCOMP)
+            .modules(family(40, 0))
+            .launched(Expected::Errno(libc::ENOSYS))
+            .may_be_absent(),
+        Row::program("AF_PACKET by io_uring: a socket", &["raw", "uring-packet"])
+            .by(By::Container)
+            .open(SECCOMP)
+            .modules(family(17, 0))
+            .launched(Expected::Errno(libc::ENOSYS))
+            .may_be_absent(),
         Row::untried("AF_VSOCK: a connection", "it would reach the host of this machine", SECCOMP),
         // The TCP socket within it is the kernel's, and the programs do not see it being made.
         Row::python("AF_SMC, which becomes TCP", SMC)

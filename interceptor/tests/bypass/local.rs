@@ -107,11 +107,10 @@ fn daemons() -> Vec<Row> {
             .open("no_new_privs: what hands over its jobs is set-group-id")
             .launched(Expected::Errno(EPERM))
             .may_be_absent(),
-        Row::untried(
-            "at: a job",
-            "no such daemon here; as cron",
-            "no_new_privs: what hands over its jobs is set-user-id",
-        ),
+        Row::python("at: a job", AT)
+            .open("no_new_privs: what hands over its jobs is set-user-id")
+            .launched(Expected::Errno(EPERM))
+            .may_be_absent(),
         Row::untried(
             "request_key(2): a helper of the kernel's asks the resolver",
             "it would act in the host's own namespaces",
@@ -155,6 +154,14 @@ tab = '/usr/bin/crontab'
 if not os.path.exists(tab): raise OSError(errno.ENOENT, '')
 if subprocess.run([tab, '-'], input=b'0 0 1 1 * true\\n', stderr=subprocess.DEVNULL).returncode: raise OSError(errno.EPERM, '')
 return subprocess.run([tab, '-r']).returncode == 0 and 'taken'";
+
+/// For next year, and taken back at once.
+const AT: &str = "
+if not os.path.exists('/usr/bin/at'): raise OSError(errno.ENOENT, '')
+made = subprocess.run(['/usr/bin/at', 'now + 300 days'], input=b'true\\n', stderr=subprocess.PIPE)
+if made.returncode: raise OSError(errno.EPERM, '')
+job = made.stderr.decode().split('job ')[1].split()[0]
+return subprocess.run(['/usr/bin/atrm', job]).returncode == 0 and 'taken'";
 
 const LISTENS: &str = "
 if os.path.exists(ELSEWHERE + '/own'): os.remove(ELSEWHERE + '/own')

@@ -73,9 +73,21 @@ static int said(int fd) {
     return ok(*text ? text : "\"\"");
 }
 
-static long uring_socket(int type, int entry_flags) {
-    struct io_uring_sqe s = {.opcode = IORING_OP_SOCKET, .fd = AF_INET, .off = type, .flags = entry_flags};
+static long uring_socket_of(int family, int type, int entry_flags) {
+    struct io_uring_sqe s = {.opcode = IORING_OP_SOCKET, .fd = family, .off = type, .flags = entry_flags};
     return submit(s);
+}
+
+static long uring_socket(int type, int entry_flags) {
+    return uring_socket_of(AF_INET, type, entry_flags);
+}
+
+/* A socket of a family that no hook of the internet's sees. */
+static int uring_family(int family, int type) {
+    long r = open_ring(0);
+    if (r < 0) return fail(-r);
+    r = uring_socket_of(family, type, 0);
+    return r < 0 ? fail(-r) : ok("\"created\"");
 }
 
 static int uring_tcp(unsigned ring_flags, int entry_flags) {
@@ -159,6 +171,8 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "uring")) return uring_tcp(0, 0);
     if (!strcmp(what, "uring-async")) return uring_tcp(0, IOSQE_ASYNC);
     if (!strcmp(what, "uring-sqpoll")) return uring_tcp(IORING_SETUP_SQPOLL, 0);
+    if (!strcmp(what, "uring-vsock")) return uring_family(AF_VSOCK, SOCK_STREAM);
+    if (!strcmp(what, "uring-packet")) return uring_family(AF_PACKET, SOCK_RAW);
     if (!strcmp(what, "uring-udp")) return uring_udp();
     if (!strcmp(what, "uring-option")) return uring_option();
     if (!strcmp(what, "sendmmsg")) return many();

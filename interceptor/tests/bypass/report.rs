@@ -78,6 +78,12 @@ fn elsewhere(line: &Line, kernel: &Kernel) -> String {
     }
 }
 
+/// Attempts that a document does not name.
+pub(crate) fn unnamed(table: &Themes, document: &str) -> Vec<String> {
+    let names = table.iter().flat_map(|(_, lines)| lines).map(attempt);
+    names.filter(|name| !document.contains(&format!("\n| {name} | "))).collect()
+}
+
 /// The upstream version: what distributions and builders append says nothing here. Debian's older kernels name it only among
 /// the words about the build.
 fn release() -> String {

@@ -2,6 +2,7 @@
 //! text must be opaque; what a table's owner designed is exempt, by kind, and only where the server's own catalog says so.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use interceptor::policy::{ActionName, ResourceKind};
 use interceptor::protocol::postgres::analysis::{Analysis, SessionEffect};
@@ -103,6 +104,14 @@ impl Case<'_> {
             found.push((Finding::WriteMissed, format!("locks on {:?}", self.seen.objects)));
         }
         found
+    }
+
+    /// Whether a verdict that names nothing would be found wrong here: what is never found shows nothing.
+    pub(crate) fn would_show(&self) -> bool {
+        let (actions, facts) = (Arc::from([]), Arc::default());
+        let nothing = Analysis { actions, facts, opaque: false, ..self.analysis.clone() };
+        let found = Case { analysis: &nothing, ..*self }.compare();
+        found.iter().any(|(finding, _)| matches!(finding, Finding::WriteMissed | Finding::ReadMissed))
     }
 
     /// Whether some action does more than read, and is of that sort.

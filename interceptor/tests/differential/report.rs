@@ -41,6 +41,31 @@ impl Report {
         }
     }
 
+    /// What keeps it from showing anything: too little ran, was seen to touch something, or would have been found; too much is opaque.
+    pub(crate) fn blind(&self) -> Vec<String> {
+        let mut blind = Vec::new();
+        for (name, is_generated) in [("generated", true), ("regression suite", false)] {
+            let mut sum = Figures::default();
+            self.files
+                .iter()
+                .filter(|(file, _)| (file == GENERATED) == is_generated)
+                .for_each(|(_, figures)| sum.add(figures));
+            if sum.tried == 0 {
+                continue;
+            }
+            let mut least = |what: &str, part: usize, all: usize, percent: usize| {
+                if part * 100 < all * percent {
+                    blind.push(format!("{name}: {what}: {part} of {all}, and {percent} % at least are wanted"));
+                }
+            };
+            least("ran", sum.ran(), sum.tried, RAN);
+            least("not opaque", sum.ran() - sum.opaque, sum.ran(), NOT_OPAQUE);
+            least("touched something", sum.touched, sum.ran(), TOUCHED);
+            least("would have been found", sum.would_show, sum.touched, WOULD_SHOW);
+        }
+        blind
+    }
+
     /// Whatever must not be.
     pub(crate) fn wrong(&self) -> &[String] {
         &self.wrong
@@ -68,6 +93,10 @@ impl Report {
         line("refused by the server, so that nothing came of them", &|sum| sum.refused.to_string());
         line("ran", &|sum| sum.ran().to_string());
         line("of these, not to be observed", &|sum| sum.unobserved.to_string());
+        line("touched something of a user's", &|sum| share(sum.touched, sum.ran()));
+        line("of these, a verdict that names nothing would have been found wrong", &|sum| {
+            share(sum.would_show, sum.touched)
+        });
         line("**writes missed**", &|sum| format!("**{}**", sum.count(Finding::WriteMissed)));
         line("**reads missed**", &|sum| format!("**{}**", sum.count(Finding::ReadMissed)));
         line("changes of what names mean missed", &|sum| sum.count(Finding::ChangeMissed).to_string());
@@ -122,6 +151,12 @@ impl Report {
 }
 
 const REASONS: usize = 40;
+
+/// Least shares, in percent, so that no finding means something.
+const RAN: usize = 60;
+const NOT_OPAQUE: usize = 80;
+const TOUCHED: usize = 40;
+const WOULD_SHOW: usize = 90;
 
 /// Stands for a file where statements come from the generator: the suite has a file `generated`.
 pub(crate) const GENERATED: &str = "(generated)";

@@ -34,6 +34,10 @@ pub(crate) struct Figures {
     pub(crate) needed_catalog: usize,
     /// Opaque, though the server touched nothing that would not have been named.
     pub(crate) needless: usize,
+    /// That touched something of a user's, as the server saw it.
+    pub(crate) touched: usize,
+    /// Of these, where a verdict that names nothing would have been found wrong.
+    pub(crate) would_show: usize,
     /// psql's own commands, and what only they could run.
     pub(crate) skipped: usize,
     /// Findings, by kind.
@@ -50,6 +54,8 @@ impl Figures {
         self.unparsed += other.unparsed;
         self.needed_catalog += other.needed_catalog;
         self.needless += other.needless;
+        self.touched += other.touched;
+        self.would_show += other.would_show;
         self.skipped += other.skipped;
         for (finding, count) in &other.found {
             *self.found.entry(*finding).or_default() += count;
@@ -275,6 +281,10 @@ impl Run {
         let alone = client.session.status == 'I';
         let case =
             seen.as_ref().map(|seen| Case { analysis: &analysis, seen, mirror: &self.mirror, names: &known, alone });
+        if let Some(case) = case.as_ref().filter(|case| case.seen.touches()) {
+            figures.touched += 1;
+            figures.would_show += usize::from(case.would_show());
+        }
         let needless = case.as_ref().is_some_and(|case| case.seen.calls.is_empty() && !case.seen.writes);
         let found = case.map(|case| case.compare()).unwrap_or_default();
         if analysis.opaque {

@@ -70,6 +70,12 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Whether something of a user's was touched.
+    pub(crate) fn touches(&self) -> bool {
+        let relation = |oid: &u32| *oid >= FIRST_NORMAL_OID && self.named.contains_key(oid);
+        self.writes || !self.calls.is_empty() || !self.advisory.is_empty() || self.locks.keys().any(relation)
+    }
+
     /// What is new since an earlier look at the same transaction.
     pub(crate) fn since(&self, before: &Self) -> Self {
         let grown = |oid: &u32, rows: &Rows| {

@@ -16,16 +16,18 @@ pub(super) struct Source {
     name: &'static str,
     /// Suite of Debian that has it.
     suite: &'static str,
+    /// The package there that depends on the kernel of the day.
+    meta: &'static str,
 }
 
 const SOURCES: &[Source] = &[
-    Source { name: "6.1", suite: "bookworm" },
-    Source { name: "6.12", suite: "trixie" },
-    Source { name: "newest", suite: "sid" },
+    Source { name: "6.1", suite: "bookworm", meta: CLOUD },
+    // With what hosts of metal have: families of sockets that clouds' kernels lack.
+    Source { name: "6.12", suite: "trixie", meta: "linux-image-amd64" },
+    Source { name: "newest", suite: "sid", meta: CLOUD },
 ];
 
-/// The package that depends on the kernel of the day.
-const META: &str = "linux-image-cloud-amd64";
+const CLOUD: &str = "linux-image-cloud-amd64";
 
 /// A kernel that can be booted.
 #[derive(Clone, Debug)]
@@ -60,7 +62,7 @@ pub(super) fn wanted(names: &[String], short: bool) -> Result<Vec<&'static Sourc
 
 /// Fetches and unpacks a kernel, once. None, with a line that says so, where the mirrors do not have it.
 pub(super) fn fetch(source: &Source) -> Result<Option<Kernel>> {
-    let place = folder().join(format!("kernel-{}", source.name));
+    let place = folder().join(format!("kernel-{}-{}", source.name, source.meta));
     if let Ok(known) = ready(source, &place) {
         return Ok(Some(known));
     }
@@ -73,7 +75,7 @@ pub(super) fn fetch(source: &Source) -> Result<Option<Kernel>> {
     let _stale = fs::remove_dir_all(&place);
     let unpacked = place.join("unpacked");
     fs::create_dir_all(&unpacked)?;
-    for package in apt.kernel_packages()? {
+    for package in apt.kernel_packages(source.meta)? {
         apt.unpack(&package, &unpacked)?;
     }
     // Newer suites have everything below /usr/lib, the kernel with its modules.
@@ -169,9 +171,9 @@ impl Apt {
     }
 
     /// The kernel of the day: an image, and in newer suites its modules beside it.
-    fn kernel_packages(&self) -> Result<Vec<String>> {
-        let image = self.depends(META)?.into_iter().find(|name| name.starts_with("linux-image-"));
-        let image = image.with_context(|| format!("{META} of {} depends on no kernel", self.suite))?;
+    fn kernel_packages(&self, meta: &str) -> Result<Vec<String>> {
+        let image = self.depends(meta)?.into_iter().find(|name| name.starts_with("linux-image-"));
+        let image = image.with_context(|| format!("{meta} of {} depends on no kernel", self.suite))?;
         let mut packages: Vec<String> = self.depends(&image)?;
         packages.retain(|name| name.starts_with("linux-modules-") || name.starts_with("linux-binary-"));
         packages.push(image);

@@ -34,6 +34,10 @@ const PACKAGES: &[&str] = &[
     "postgresql-15",
     "postgresql-client-15",
     "adduser",
+    // Daemons that act for whoever asks.
+    "cron",
+    "at",
+    "nscd",
     // A container engine, and what it takes for the network that it needs none of.
     "podman",
     "crun",

@@ -80,6 +80,14 @@ pub fn governs(config: &Config, path: &str) -> bool {
     })
 }
 
+/// Paths of the cgroups that are governed, whoever named them.
+///
+/// # Errors
+/// When the pins cannot be read.
+pub fn all_governed(config: &Config) -> io::Result<Vec<String>> {
+    Ok(governed(config)?.into_iter().map(|(_, path)| path).collect())
+}
+
 /// The cgroups that have the fence, by the pins; those that are gone are left out.
 pub(in crate::capture) fn governed(config: &Config) -> io::Result<Vec<(u64, String)>> {
     let pins = Pins::new(&config.pin_directory);

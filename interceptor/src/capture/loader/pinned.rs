@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use aya::maps::{Array, Map, MapData, MapError};
 use interceptor_ebpf::{
-    Device, EVENT_BYTES, Event, MAX_ASKERS, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, Mark, REASONS, Record,
-    Settings, Tuple, map,
+    Device, EVENT_BYTES, Event, MAX_ASKERS, MAX_DEVICES, MAX_HANDSHAKES, MAX_LOCAL_PEERS, MAX_PACES, Mark, Pace,
+    REASONS, Record, Settings, Tuple, map,
 };
 
 use super::super::pins::Pins;
@@ -26,7 +26,7 @@ pub(super) fn check_shapes(pins: &Pins) -> Result<(), CaptureError> {
 }
 
 /// Key size, value size, entries of each map. A pin of the right name but another shape must not be taken up.
-const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 10] {
+const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 11] {
     [
         (map::SETTINGS, 4, size_of::<Settings>(), Some(1)),
         (map::SOCKETS, 4, size_of::<Record>(), None),
@@ -37,6 +37,7 @@ const fn shapes() -> [(&'static str, usize, usize, Option<usize>); 10] {
         (map::EVENTS, 0, 0, Some(EVENT_BYTES)),
         (map::COUNTERS, 4, 8, Some(REASONS)),
         (map::LOCAL_PEERS, 8, 4, Some(MAX_LOCAL_PEERS)),
+        (map::PACES, 8, size_of::<Pace>(), Some(MAX_PACES)),
         (map::DEVICES, size_of::<Device>(), 4, Some(MAX_DEVICES)),
     ]
 }

@@ -81,6 +81,8 @@ pub fn govern(config: &Config, path: &str) -> Result<Governed, CaptureError> {
     apart(path, &others)?;
     let (capture, _) = load(config)?;
     let one = Governed { path: path.to_owned(), id, configured: false };
+    // Whoever is interrupted leaves it to the next start.
+    capture.pins.note_older(id).map_err(pins)?;
     capture.attach(&one, capture.agent_programs.as_deref().unwrap_or_default())?;
     capture.share()?;
     Ok(one)
