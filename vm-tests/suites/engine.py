@@ -7,6 +7,7 @@ import pathlib
 from guest import AGENT, CARD, CONFIG, FAR, UID, URL
 
 BOX = pathlib.Path("/var/lib/engine-box")
+STORAGE = pathlib.Path("/etc/containers/storage.conf")
 HOOK = pathlib.Path("/usr/share/containers/oci/hooks.d/interceptor.json")
 PSQL = "/usr/lib/postgresql/15/bin/psql"
 POD = "8f2c3a1e_5b6d_4c7e_9a8b_1c2d3e4f5a6b"
@@ -61,22 +62,27 @@ def root():
     (BOX / "etc/passwd").write_text(f"{AGENT}:x:{UID}:{UID}::/:/bin/sh\n")
 
 
-def podman(guest, network):
+# Root of the container is nobody outside; the agent is who it is.
+APART = [f"--uidmap=0:100000:{UID}", f"--uidmap={UID}:{UID}:1", f"--gidmap=0:100000:{UID}", f"--gidmap={UID}:{UID}:1"]
+
+
+def podman(guest, network, *options):
     return guest.run([
-        "podman", "--cgroup-manager=systemd", "--storage-driver=vfs", "--events-backend=none", "run", "--rm", "--log-driver=none",
+        "podman", "--cgroup-manager=systemd", "--events-backend=none", "run", "--rm", "--log-driver=none", *options,
         "--cgroup-parent=agents.slice", f"--network={network}", f"--user={UID}:{UID}", "--cap-drop=all",
         "-v", "/usr:/usr:ro", "-v", "/run/billing-token:/run/billing-token:ro", "--rootfs", BOX, "python3", "-c", TRIES], limit=300)
 
 
 def of_podman(guest):
     root()
+    STORAGE.write_text('[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n')
     HOOK.parent.mkdir(parents=True, exist_ok=True)
     HOOK.write_text(json.dumps({
         "version": "1.0.0", "when": {"always": True}, "stages": ["createRuntime"],
         "hook": {"path": "/usr/bin/interceptor", "args": ["interceptor", "oci-hook"]}}))
-    for network in ["none", "host"]:
-        ran = podman(guest, network)
-        read(guest, f"a container of podman's, its network {network}", ran)
+    for network, options in [("none", []), ("host", []), ("none", APART)]:
+        ran = podman(guest, network, *options)
+        read(guest, f"a container of podman's, its network {network}{', its users its own' if options else ''}", ran)
     told = guest.run(["interceptor", "recordings", "export", "--format", "jsonl"]).out
     guest.check("it is on record by what it is", '"contained"' in told, told[-2000:])
     left = [str(path) for path in pathlib.Path("/sys/fs/cgroup/agents.slice").glob("libpod-*")]

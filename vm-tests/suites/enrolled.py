@@ -70,6 +70,9 @@ def run(guest):
     guest.check("its sessions are on record as enrolled", '"level":"enrolled"' in sessions.out, sessions.out[-2000:])
     once_it_starts(guest)
     not_undone(guest)
+    loads_nothing(guest)
+    survivors(guest)
+    escaped(guest)
     never_free(guest)
     fenced(guest)
     root = UNIT.with_name("rooted.service")
@@ -123,6 +126,8 @@ def not_undone(guest):
         "override.conf": ("[Service]\nFileDescriptorStoreMax=4\n", "keeps descriptors"),
         "more.conf": ("[Service]\nBindPaths=/run/dbus\n", "--keep /run/dbus"),
         "root.conf": ("[Service]\nExecStartPre=+/bin/true\n", "as root"),
+        "commands.conf": ("[Service]\nExecStartPre=+/bin/true\nExecStartPre=/bin/true\n", "as root"),
+        "loads.conf": ("[Service]\nEnvironment=LD_PRELOAD=/var/lib/billing/x.so\n", "LD_PRELOAD"),
         "condition.conf": ("[Service]\nExecCondition=+/bin/true\n", "ExecStartPre="),
         "stream.conf": ("[Service]\nStandardInput=file:/etc/hostname\n", "StandardInput="),
     }
@@ -141,6 +146,53 @@ def not_undone(guest):
     (folder / "override.conf").unlink()
     guest.must(["systemctl", "daemon-reload"])
     start(guest)
+
+
+def loads_nothing(guest):
+    """What a file says that the agent can write is not loaded by what root runs for the unit."""
+    files, traced = pathlib.Path("/etc/systemd/system/billing.service.d/files.conf"), OUT / "loaded"
+    (OUT / "env").write_text(f"LD_DEBUG=files\nLD_DEBUG_OUTPUT={traced}\n")
+    files.write_text(f"[Service]\nEnvironmentFile={OUT}/env\n")
+    guest.must(["systemctl", "daemon-reload"])
+    start(guest)
+    left = sorted(str(path) for path in OUT.glob("loaded*"))
+    guest.check("root loads nothing that the unit's files name", not left, left)
+    files.unlink()
+    guest.must(["systemctl", "daemon-reload"])
+
+
+def survivors(guest):
+    """What is left of a start before it was enrolled is not called enrolled after another one."""
+    other = UNIT.with_name("left.service")
+    other.write_text(f"[Service]\nUser={AGENT}\nSlice=agents.slice\nNoNewPrivileges=yes\nCapabilityBoundingSet=\nSystemCallFilter=~keyctl\n"
+                     "KillMode=process\nExecStart=/bin/sh -c 'sleep 999 & exec sleep 1000'\n")
+    guest.must(["systemctl", "daemon-reload"])
+    guest.must(["systemctl", "start", "left.service"])
+    guest.must(["interceptor", "enroll", "--yes", "left.service"])
+    guest.must(["systemctl", "restart", "left.service"])
+    for pid in pathlib.Path("/sys/fs/cgroup/agents.slice/left.service/cgroup.procs").read_text().split():
+        shown = guest.interceptor("whoami", "--pid", pid).out
+        guest.check("with a survivor in its cgroup nobody is called enrolled", "enrolled" not in shown.split("lacks")[0], shown)
+    guest.must(["interceptor", "enroll", "--undo", "--yes", "left.service"])
+    guest.must(["systemctl", "kill", "--signal=KILL", "left.service"])
+    guest.run(["systemctl", "stop", "left.service"])
+    other.unlink()
+    guest.must(["systemctl", "daemon-reload"])
+
+
+def escaped(guest):
+    """A name that systemd shows in quotes."""
+    other = UNIT.with_name("a\\x2db.service")
+    other.write_text(f"[Service]\nUser={AGENT}\nExecStart=/bin/sleep 1000\n")
+    guest.must(["systemctl", "daemon-reload"])
+    guest.must(["interceptor", "enroll", "--yes", other.name])
+    guest.must(["systemctl", "restart", other.name])
+    found = level(guest, other.name)
+    guest.check("a unit with an escape in its name is enrolled", found == "enrolled", found)
+    guest.must(["interceptor", "enroll", "--undo", "--yes", other.name])
+    guest.must(["systemctl", "stop", other.name])
+    other.unlink()
+    guest.must(["systemctl", "daemon-reload"])
 
 
 def fenced(guest):
