@@ -641,6 +641,55 @@ for line in sys.stdin: out(attempt(lambda: (s.sendall(b"after"), s.settimeout(5)
         daemon.kill();
     }
 
+    /// Each once: what stays listed is not ended again and again, nor is what was begun meanwhile.
+    #[test]
+    fn connections_from_before_are_ended_once() {
+        let world = world();
+        let mut echo = server(&world, Place::Far, ECHO);
+        let path = world.cgroup(Place::Agent("one"));
+        let procs = cgroup::directory(&path).unwrap().join("cgroup.procs");
+        std::fs::create_dir_all(procs.parent().unwrap()).unwrap();
+        // A bound UDP socket stays in the kernel's list, ended.
+        let mut command = python(&format!(
+            r#"
+outside = socket.socket(INET, UDP); outside.bind(("127.0.0.1", 7711))
+open({procs:?}, "w").write("0")
+own = socket.socket(INET, UDP); own.bind(("127.0.0.1", 7712))
+s = connect(FAR4, 7000); s.sendall(b"before"); s.recv(6); out("ready")
+sys.stdin.readline()
+ended = attempt(lambda: (s.sendall(b"after"), s.settimeout(1), s.recv(5).decode())[2])
+new = connect(FAR4, 7000); out(ended)
+sys.stdin.readline()
+new.settimeout(0.5)
+out(attempt(lambda: new.recv(1) == b""))"#
+        ));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut old = world.spawn_in(Place::Outside, command).unwrap();
+        let mut lines = BufReader::new(old.stdout.take().unwrap()).lines();
+        let mut told = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+        let mut asked = old.stdin.take().unwrap();
+        assert_eq!(told(), "ready");
+        let daemon = Daemon::start(&world, &config(&world));
+        writeln!(asked, "now").unwrap();
+        let ended = told();
+        assert!(ended["ok"].is_null(), "{ended}");
+        // As where it was tried in vain: the socket that was made outside is told of, and what is governed goes on.
+        let (config, id) = (config(&world), cgroup::cgroup_id(&path).unwrap());
+        std::fs::create_dir_all(config.pin_directory.join(format!("older/{id}/tried"))).unwrap();
+        let again = interceptor::capture::end_open(&config, &path).unwrap();
+        assert_eq!((again.foreign, again.destroyed), (1, 1), "{again:?}");
+        assert!(!config.pin_directory.join(format!("older/{id}")).exists());
+        writeln!(asked, "now").unwrap();
+        let kept = told();
+        // Nobody ended it: nothing comes, and it is not at its end.
+        assert_eq!(kept["ok"], Value::Null, "{kept}");
+        old.kill().unwrap();
+        old.wait().unwrap();
+        echo.kill().unwrap();
+        echo.wait().unwrap();
+        daemon.kill();
+    }
+
     #[test]
     fn options_that_lead_around_are_refused_and_others_work() {
         let world = world();

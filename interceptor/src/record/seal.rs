@@ -31,7 +31,8 @@ pub const MAX_RECIPIENTS: usize = 16;
 pub(super) const ADDED: usize = COUNTER + TAG;
 
 /// Bytes of a wrapped key at most: of [`MAX_RECIPIENTS`], with room.
-pub(super) const MAX_WRAPPED: u64 = 4096;
+#[cfg(test)]
+const MAX_WRAPPED: u64 = 4096;
 
 /// Bytes of a file of identities at most.
 const MAX_IDENTITIES: u64 = 64 << 10;
