@@ -29,13 +29,16 @@ use tempfile::TempDir;
 struct Fixture {
     dir: TempDir,
     config: Config,
+    /// Files of who can open it.
+    identities: Vec<PathBuf>,
 }
 
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (spool, key) = (dir.path().join("spool"), dir.path().join("spool.key"));
-        Self { dir, config: Config { spool, key, free_space_floor: 0, ..Config::default() } }
+        let config = Config { spool, key, free_space_floor: 0, ..Config::default() };
+        Self { dir, config, identities: Vec::new() }
     }
 
     fn open(&self) -> Recorder {
@@ -51,12 +54,27 @@ impl Fixture {
     }
 
     fn frames(&self) -> Vec<Frame> {
-        frames_in(&self.config.spool)
+        self.frames_in(&self.config.spool)
+    }
+
+    /// Of a copy of it.
+    fn frames_in(&self, spool: &Path) -> Vec<Frame> {
+        read_with(spool, &self.identities).into_iter().map(Result::unwrap).collect()
     }
 
     /// A spool of small segments, closed in good order.
     async fn filled(segment_bytes: u64, frames: u8) -> Self {
-        let mut fixture = Self::new();
+        Self::new().fill(segment_bytes, frames).await
+    }
+
+    /// The same in clear, and sealed: with more for headers and frames, so that there are as many segments.
+    async fn filled_both(segment_bytes: u64, frames: u8) -> [Self; 2] {
+        let more = 500 + u64::from(frames) * 24;
+        [Self::filled(segment_bytes, frames).await, sealed().0.fill(segment_bytes + more, frames).await]
+    }
+
+    async fn fill(self, segment_bytes: u64, frames: u8) -> Self {
+        let mut fixture = self;
         fixture.config.segment_bytes = segment_bytes;
         let recorder = fixture.open();
         for n in 0..frames {
@@ -99,10 +117,6 @@ fn data(bytes: Vec<u8>) -> Event {
 
 fn verify_in(spool: &Path, key: &PublicKey) -> Report {
     verify::directory(spool, key, &Options::default()).unwrap()
-}
-
-fn frames_in(spool: &Path) -> Vec<Frame> {
-    Reader::open(spool).unwrap().frames(None).map(Result::unwrap).collect()
 }
 
 fn segment(spool: &Path, number: u64) -> PathBuf {
@@ -203,7 +217,7 @@ async fn a_crash_at_any_byte_loses_no_acknowledged_frame() {
 
         let there = |(range, _, kind): &&(Range<usize>, u64, Kind)| *kind == Kind::Frame && range.end <= length;
         let acknowledged = ranges.iter().filter(there).count();
-        let frames = frames_in(crashed.path());
+        let frames = fixture.frames_in(crashed.path());
         let wanted = (0..3).map(note).chain([closed()]).take(acknowledged);
         assert!(frames.iter().zip(wanted).all(|(frame, event)| frame.event == event), "cut at {length}");
         let torn = length > ranges[0].0.end && ranges.iter().all(|(range, ..)| range.end != length);
@@ -217,7 +231,12 @@ async fn a_crash_at_any_byte_loses_no_acknowledged_frame() {
 
 #[tokio::test]
 async fn a_crash_while_a_segment_begins_loses_nothing_and_damage_there_is_no_crash() {
-    let fixture = Fixture::filled(4096, 26).await;
+    for fixture in Fixture::filled_both(4096, 26).await {
+        crash_while_a_segment_begins(&fixture).await;
+    }
+}
+
+async fn crash_while_a_segment_begins(fixture: &Fixture) {
     let (key, before) = (fixture.key(), fixture.frames());
     let last = segment(&fixture.config.spool, 1);
     let whole = fs::read(&last).unwrap();
@@ -231,7 +250,7 @@ async fn a_crash_while_a_segment_begins_loses_nothing_and_damage_there_is_no_cra
         let recorder = Recorder::open(&config, clock()).unwrap();
         recorder.append(session(9), note(1)).await.unwrap();
         recorder.close().await.unwrap();
-        let frames = frames_in(copy.path());
+        let frames = fixture.frames_in(copy.path());
         assert_eq!(frames[..kept], before[..kept], "cut at {length}");
         assert_eq!(frames.len(), kept + 1);
         assert!(verify_in(copy.path(), &key).is_whole());
@@ -248,10 +267,13 @@ async fn a_crash_while_a_segment_begins_loses_nothing_and_damage_there_is_no_cra
 #[tokio::test]
 async fn any_altered_byte_is_found_and_its_frame_named() {
     // Each byte of a short spool, and some of one with two segments.
-    alter(&Fixture::filled(1 << 20, 4).await, 0, 1);
-    let fixture = Fixture::filled(4096, 26).await;
-    alter(&fixture, 0, 31);
-    alter(&fixture, 1, 17);
+    for fixture in Fixture::filled_both(1 << 20, 4).await {
+        alter(&fixture, 0, 1);
+    }
+    for fixture in Fixture::filled_both(4096, 26).await {
+        alter(&fixture, 0, 31);
+        alter(&fixture, 1, 17);
+    }
 }
 
 fn alter(fixture: &Fixture, number: u64, step: usize) {
@@ -276,7 +298,12 @@ fn alter(fixture: &Fixture, number: u64, step: usize) {
 
 #[tokio::test]
 async fn a_spool_cut_at_any_byte_is_found() {
-    let fixture = Fixture::filled(4096, 26).await;
+    for fixture in Fixture::filled_both(4096, 26).await {
+        cut_everywhere(&fixture);
+    }
+}
+
+fn cut_everywhere(fixture: &Fixture) {
     let key = fixture.key();
     let last = 1;
     assert!(!segment(&fixture.config.spool, last + 1).exists());
@@ -445,6 +472,7 @@ fn sealed() -> (Fixture, [PathBuf; 3]) {
     for (file, identity) in files.iter().zip(&identities) {
         fs::write(file, format!("# a comment\n{}\n", identity.to_string().expose_secret())).unwrap();
     }
+    fixture.identities = files[..1].to_vec();
     (fixture, files)
 }
 
@@ -491,6 +519,34 @@ async fn what_is_sealed_is_read_with_an_identity_alone() {
     altered[hit.end - 40] ^= 1;
     fs::write(segment(spool, 0), altered).unwrap();
     assert_eq!(fixture.verify().findings[0].frame, 0);
+}
+
+/// Frames as they are, and a key that opens none of them: nobody but the checkpoints' chain would tell.
+#[tokio::test]
+async fn another_key_in_the_header_is_found() {
+    let (fixture, _) = sealed();
+    let fixture = fixture.fill(1 << 20, 6).await;
+    let path = segment(&fixture.config.spool, 0);
+    let whole = fs::read(&path).unwrap();
+    let (header, _, mut at) = Header::decode(&whole).unwrap().unwrap();
+    let (other, _) = sealed();
+    other.open().close().await.unwrap();
+    let foreign = Header::decode(&fs::read(segment(&other.config.spool, 0)).unwrap()).unwrap().unwrap().0.sealing;
+    for sealing in [foreign, Vec::new()] {
+        let mut forged = Header { sealing, ..header.clone() }.encode();
+        let (_, mut chain, _) = Header::decode(&forged).unwrap().unwrap();
+        while let Some((entry, _, length)) = Entry::decode(&whole[at..]).unwrap() {
+            entry.encode(&mut forged, &mut chain);
+            at += length;
+        }
+        at = Header::decode(&whole).unwrap().unwrap().2;
+        fs::write(&path, &forged).unwrap();
+        let finding = fixture.verify().findings.into_iter().next().unwrap();
+        assert_eq!(finding.problem, Problem::Altered, "{finding}");
+        assert!(finding.explanation.contains("another chain"), "{finding}");
+    }
+    fs::write(&path, &whole).unwrap();
+    assert!(fixture.verify().is_whole());
 }
 
 #[tokio::test]

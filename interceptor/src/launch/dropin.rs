@@ -379,7 +379,7 @@ mod tests {
             ("Delegate=no", "FileDescriptorStoreMax=16", "keeps descriptors"),
             ("Delegate=no", "PAMName=login", "out of its cgroup"),
             ("Delegate=no", "StandardOutput=file", "StandardOutput="),
-            ("Environment=", "Environment=A=b \"LD_PRELOAD=/x y.so\"", "LD_PRELOAD"),
+            ("Delegate=no", "Environment=A=b \"LD_PRELOAD=/x y.so\"", "LD_PRELOAD"),
             ("TriggeredBy=", "TriggeredBy=\"a\\\\x2db.socket\"", "sockets that were made outside"),
             // A line for each, as systemd prints them.
             (
