@@ -394,7 +394,7 @@ mod tests {
                  ExecConditionEx={ path=/usr/bin/interceptor ; argv[]=/usr/bin/interceptor governs --unit ; flags=privileged ; pid=0 }",
                 "ExecStartPre=",
             ),
-            ("DynamicUser=no", "DynamicUser=yes\nUser=root", "runs as root"),
+            ("User=billing\nDynamicUser=no", "User=root\nDynamicUser=yes", "runs as root"),
             (
                 "Delegate=no",
                 "ExecConditionEx={ path=/bin/x ; argv[]=/bin/x ; flags=privileged ; pid=0 } \

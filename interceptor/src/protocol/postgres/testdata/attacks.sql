@@ -17,7 +17,7 @@ CREATE DOMAIN loud AS text CHECK (touched(VALUE));
 CREATE TYPE wrapped AS (a loud);
 CREATE FUNCTION "json_value"(text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO witness VALUES (1); RETURN 1; END $$;
 CREATE FUNCTION "json_scalar"(text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO witness VALUES (1); RETURN 1; END $$;
-CREATE FUNCTION upper(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO witness VALUES (1); RETURN 1; END $$;
+CREATE FUNCTION initcap(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO witness VALUES (1); RETURN 1; END $$;
 CREATE PROCEDURE works() LANGUAGE plpgsql AS $$ BEGIN INSERT INTO witness VALUES (1); END $$;
 CREATE TABLE ruled (id int);
 INSERT INTO ruled VALUES (1);
