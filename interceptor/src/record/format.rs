@@ -191,7 +191,7 @@ impl<'a> Entry<'a> {
             Kind::Frame => 1,
             Kind::Checkpoint => 2,
         };
-        let flags = u8::from(self.packed) * PACKED | u8::from(self.sealed) * SEALED;
+        let flags = (u8::from(self.packed) * PACKED) | (u8::from(self.sealed) * SEALED);
         let mut context = [0; CONTEXT];
         let mut rest = context.as_mut_slice();
         for field in [

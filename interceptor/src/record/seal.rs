@@ -309,7 +309,7 @@ mod tests {
         // Thirty-two bytes of zero.
         let low = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqsm80u2".to_owned();
         for odd in [secret, low, "age1xyz".to_owned()] {
-            let error = Recipients::parse(&[odd.clone()]).unwrap_err();
+            let error = Recipients::parse(std::slice::from_ref(&odd)).unwrap_err();
             assert!(error.contains("number 1") && !error.contains(&odd), "{error}");
         }
     }
@@ -320,7 +320,7 @@ mod tests {
         let file = directory.path().join("identity");
         for text in ["", "# only a comment\n", "age1xyz\n", "-----BEGIN AGE ENCRYPTED FILE-----\n"] {
             std::fs::write(&file, text).unwrap();
-            let error = Identities::load(&[file.clone()]).unwrap_err().to_string();
+            let error = Identities::load(std::slice::from_ref(&file)).unwrap_err().to_string();
             assert!(error.contains("AGE-SECRET-KEY-1"), "{error}");
         }
         assert!(matches!(Identities::load(&[directory.path().join("none")]), Err(IdentityError::Io { .. })));
