@@ -355,7 +355,7 @@ class Escapes:
                 "    u = socket.socket(type=socket.SOCK_DGRAM)\n"
                 f"    try: u.sendto(b'x', ('{FAR}', {self.PORT}))\n"
                 "    except OSError: pass\n"
-                "    u.close(); time.sleep(0.01)\n")
+                "    u.close(); time.sleep(0.05)\n")
         self.guest.must(["systemd-run", "--quiet", "--collect", f"--unit={name}", "--slice=agents.slice",
                          "-p", f"User={AGENT}", "python3", "-c", code])
         return name

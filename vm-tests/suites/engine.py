@@ -63,7 +63,7 @@ def root():
 
 
 # Root of the container is nobody outside; the agent is who it is.
-APART = [f"--uidmap=0:100000:{UID}", f"--uidmap={UID}:{UID}:1", f"--gidmap=0:100000:{UID}", f"--gidmap={UID}:{UID}:1"]
+APART = ["--cgroupns=host", f"--uidmap=0:100000:{UID}", f"--uidmap={UID}:{UID}:1", f"--gidmap=0:100000:{UID}", f"--gidmap={UID}:{UID}:1"]
 
 
 def podman(guest, network, *options):
