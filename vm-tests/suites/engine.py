@@ -12,7 +12,7 @@ HOOK = pathlib.Path("/usr/share/containers/oci/hooks.d/interceptor.json")
 PSQL = "/usr/lib/postgresql/15/bin/psql"
 POD = "8f2c3a1e_5b6d_4c7e_9a8b_1c2d3e4f5a6b"
 CONTAINER = "4f1b6c0e6a2d9c8b7a6f5e4d3c2b1a09876543210fedcba9876543210abcdef0"
-SLICE = f"agents-besteffort-pod{POD}.slice"
+SLICE = f"agents-kubepods-besteffort-pod{POD}.slice"
 
 AGENTS = """
 [[agent]]
