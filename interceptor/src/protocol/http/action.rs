@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use sha2::Digest as _;
 
+use super::claims;
 use super::codec::{Field, RequestHead, is_alike};
 use super::content::{self, Content};
 use super::dialect::Asked;
 use super::grpc::{self, Called};
-use super::route::{self, Location, Routes};
+use super::route::{self, Location, Route, Routes};
 use crate::policy::{Action, ActionName, Command, Facts, GrpcFacts, HttpFacts, Parameter, Resource, ResourceKind};
 
 /// What is known of the body when its request is judged.
@@ -42,15 +43,7 @@ const DETOURS: &[&str] = &[
     "x-rewrite-url",
 ];
 /// Fields whose values are secrets: policies, people and recordings do not see them.
-const SECRET: &[&str] = &[
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "set-cookie",
-    "x-api-key",
-    "x-auth-token",
-    "x-amz-security-token",
-];
+const SECRET: &[&str] = &["authorization", "proxy-authorization", "cookie", "set-cookie"];
 
 impl Body {
     /// How long it is; as long as can be where nobody knows.
@@ -187,18 +180,28 @@ fn built(
     (head, location, names_method): (&RequestHead, &Location, bool),
     said: Said,
 ) -> Command {
-    let act = |name, note: Option<String>| Action {
+    let act = |name, route: Option<&Route>, note: Option<String>| Action {
         name,
-        resource: resource(target, routes, location),
+        resource: resource(target, route),
         columns: BTreeSet::new(),
         tags: Arc::default(),
         note: note.map(Into::into),
     };
+    let beside = routes.beside(&location.segments);
     let actions = match name {
-        Some(name) if opaque.is_empty() => routes.plain(name, &location.segments, || act(name, None)),
+        Some(name) if opaque.is_empty() && beside.is_empty() => {
+            routes.plain(name, &location.segments, || act(name, routes.find(&location.segments), None))
+        }
         name => {
-            let opaque = act(ActionName::HTTP_OPAQUE, Some(opaque.join("; ")));
-            name.map(|name| act(name, None)).into_iter().chain([opaque]).collect()
+            let opaque = (!opaque.is_empty()).then(|| opaque.join("; "));
+            let asked = |on| {
+                let opaque = opaque.clone().map(|why| act(ActionName::HTTP_OPAQUE, on, Some(why)));
+                name.map(|name| act(name, on, None)).into_iter().chain(opaque)
+            };
+            std::iter::once(routes.find(&location.segments))
+                .chain(beside.into_iter().map(Some))
+                .flat_map(asked)
+                .collect()
         }
     };
     let mut http = facts(head, location, said.fields, said.size);
@@ -237,8 +240,8 @@ fn method(location: &Location) -> Option<GrpcFacts> {
 }
 
 /// The route, or the target as a whole where none was configured that it is on.
-fn resource(target: &Arc<str>, routes: &Routes, location: &Location) -> Resource {
-    match routes.find(&location.segments) {
+fn resource(target: &Arc<str>, route: Option<&Route>) -> Resource {
+    match route {
         None => Resource { kind: ResourceKind::Target, path: vec![Arc::clone(target)] },
         Some(route) => {
             let steps = route.parts().map(Arc::from);
@@ -273,7 +276,7 @@ pub(in crate::protocol) fn statement(head: &RequestHead) -> String {
 }
 
 pub(super) fn is_secret(name: &str) -> bool {
-    SECRET.iter().any(|secret| is_alike(name, secret))
+    SECRET.iter().any(|secret| is_alike(name, secret)) || claims::is_log_in(name)
 }
 
 /// What stands for the agent's own secrets, so that a grant is for these and no others.

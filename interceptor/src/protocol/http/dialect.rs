@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::action::{self, Body};
+use super::claims::Claim;
 use super::codec::{RequestHead, ResponseHead};
 use super::denial;
 use super::driver::{Next, Opened, socket};
@@ -91,6 +92,11 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
     /// Takes out of a request what is nobody's business, before anybody looks at it.
     fn clean(&self, _head: &mut RequestHead) {}
 
+    /// What becomes of a field (lower case, with `-` for all else) that says who asks.
+    fn claim(&self, _name: &str) -> Claim {
+        Claim::Gone
+    }
+
     /// Whether what is answered there says nothing of anybody's data, and so is never masked.
     fn is_open(&self, _head: &RequestHead, _location: &Location) -> bool {
         false
@@ -139,6 +145,15 @@ impl Dialect for Web {
 
     fn place(&self, routes: &Routes, location: &Location) -> Option<String> {
         routes.find(&location.segments).map(ToString::to_string)
+    }
+
+    fn meaning(&self, asked: &Asked<'_>) -> Meaning {
+        let place = if asked.routes.beside(&asked.location.segments).is_empty() {
+            Place::At(self.place(asked.routes, asked.location))
+        } else {
+            Place::Anywhere
+        };
+        Meaning { command: self.command(asked), place, asker: Asker::default() }
     }
 
     fn refusal(&self, denial: &Denial) -> (ResponseHead, Bytes) {

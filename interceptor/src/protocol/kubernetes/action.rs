@@ -10,6 +10,7 @@ use super::resource::{self, CORE, Named, Request, Verb};
 use super::yaml;
 use crate::policy::{Action, ActionName, Command, Facts, KubernetesFacts, Resource, ResourceKind};
 use crate::protocol::http::action as http;
+use crate::protocol::http::claims::Claim;
 use crate::protocol::http::codec::RequestHead;
 use crate::protocol::http::content::{self, Limits};
 use crate::protocol::http::dialect::Asked;
@@ -25,6 +26,15 @@ pub(super) const BREAKING: &str = "ignoreStoreReadErrorWithClusterBreakingPotent
 const REMOTE: &str = "x-remote-";
 /// Fields by which whoever asks wants to be taken for somebody else.
 const IMPERSONATE: &str = "impersonate-";
+
+/// What becomes of a field that says who asks: such are judged here, and none but those of impersonation are the agent's.
+pub(super) fn claim(name: &str) -> Claim {
+    match name {
+        own if own.starts_with(IMPERSONATE) => Claim::Passes,
+        remote if remote.starts_with(REMOTE) => Claim::Judged,
+        _ => Claim::Gone,
+    }
+}
 
 /// The command of a request.
 pub(super) fn command(asked: &Asked<'_>) -> Command {

@@ -47,6 +47,7 @@ pub mod yaml;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::http::claims::Claim;
 use super::http::codec::{RequestHead, ResponseHead};
 use super::http::dialect::{Asked, Dialect, Upgrade};
 use super::http::driver::{Next, Opened};
@@ -109,6 +110,10 @@ impl Dialect for Kubernetes {
 
     fn clean(&self, head: &mut RequestHead) {
         streams::clean(head);
+    }
+
+    fn claim(&self, name: &str) -> Claim {
+        action::claim(name)
     }
 
     fn is_open(&self, head: &RequestHead, location: &Location) -> bool {

@@ -341,6 +341,7 @@ impl<'a> Delivery<'a> {
                 if ends && let Err(why) = rewriter.finish(&mut rest) {
                     return Ok(Err(why.to_string()));
                 }
+                self.note(&mut rewriter, &mut echoed).await?;
                 let whole = ends.then_some(clean.len() + rest.len());
                 if whole.is_some() || !clean.is_empty() {
                     self.begin(&mut waits, whole);

@@ -18,6 +18,7 @@ use crate::mask::Masker;
 use crate::policy::{Command, Denial, Fault, Permit};
 use crate::protocol::http::BODY_LIMIT;
 use crate::protocol::http::action::Body;
+use crate::protocol::http::claims::Claim;
 use crate::protocol::http::codec::{Length, RequestHead};
 use crate::protocol::http::dialect::{Meaning, Place, Upgrade};
 use crate::protocol::http::grpc::{self, Form};
@@ -136,6 +137,8 @@ impl<'a> Exchange<'a> {
     /// Reads the request, and has it judged.
     async fn permit(&mut self, mut head: RequestHead) -> Result<Result<Permitted<'a>, Denial>, Failure> {
         self.served.settings.dialect.clean(&mut head);
+        self.served.settings.log_in.clean(&mut head);
+        self.served.claimed(&mut head, Claim::Gone).await?;
         let location = match self.served.checked(&head) {
             Ok(location) => location,
             Err(denial) => return Ok(Err(denial)),
@@ -256,6 +259,7 @@ impl<'a> Exchange<'a> {
             Ok(way) => way,
             Err(why) => return self.refuse(served.upstream_fault(&why)).await,
         };
+        served.claimed(&mut head, Claim::Judged).await?;
         if let Err(why) = self.prepare(&mut head, (&sent, upgrade), &way, plan.masks()) {
             let denial = Denial { fault: Fault::Operator, ..served.agents_fault("the log-in at the target", &why) };
             return self.refuse(denial).await;
@@ -275,7 +279,6 @@ impl<'a> Exchange<'a> {
         }
         match asked {
             Some((upgrade, asked)) => {
-                let place = if let Place::At(place) = place { place } else { None };
                 // Seldom, and large.
                 Box::pin(self.upgraded((upgrade, &asked, &location), (sending, hearing), (plan, place))).await
             }
@@ -312,7 +315,7 @@ impl<'a> Exchange<'a> {
         &mut self,
         (upgrade, head, location): (Upgrade, &RequestHead, &Location),
         (mut sending, mut hearing): (Sending, Hearing<'_>),
-        (plan, place): (Plan, Option<String>),
+        (plan, place): (Plan, Place),
     ) -> Result<Next, Failure> {
         if let Err(error) = sending.flush().await {
             return self.refuse(self.served.upstream_fault(&error.to_string())).await;

@@ -18,6 +18,7 @@ use crate::mask::Masker;
 use crate::policy::{Denial, Permit};
 use crate::protocol::http::codec::RequestHead;
 use crate::protocol::http::codec::socket::{Broken, Messages, Said};
+use crate::protocol::http::dialect::Place;
 use crate::protocol::http::rewrite::{Counts, Plan, Refused};
 use crate::protocol::http::route::Location;
 use crate::protocol::http::{BODY_LIMIT, MASK_LIMIT};
@@ -30,11 +31,11 @@ const REASON_LIMIT: usize = 123;
 
 /// Passes messages on until either side ends it.
 pub(in crate::protocol) async fn relay(opened: Opened<'_>) -> Result<Next, Failure> {
-    let Opened { served, asked: (head, location), place: route, plan, agent: (agent, to_agent), target, .. } = opened;
+    let Opened { served, asked: (head, location), place, plan, agent: (agent, to_agent), target, .. } = opened;
     let (mut from_target, to_target) = target;
     let masks = Kept::new(vec![plan]);
     let (to_agent, to_target) = (Mutex::new(to_agent), Mutex::new(to_target));
-    Socket { served, head, location, route, masks, to_agent, to_target }.relay(agent, &mut from_target).await
+    Socket { served, head, location, place, masks, to_agent, to_target }.relay(agent, &mut from_target).await
 }
 
 /// A socket between an agent and a target.
@@ -43,8 +44,8 @@ struct Socket<'a> {
     /// What was asked for, and where.
     head: &'a RequestHead,
     location: &'a Location,
-    /// The route of the target that it is on.
-    route: Option<String>,
+    /// Where what the target says comes from.
+    place: Place,
     masks: Kept<Vec<Plan>>,
     to_agent: Mutex<&'a mut Writer>,
     to_target: Mutex<Writer>,
@@ -178,7 +179,7 @@ impl Socket<'_> {
             return Err(self.served.agents_fault("a WebSocket", &why));
         }
         let masker = Masker::new(Arc::clone(&self.served.rules), &obligations);
-        masks.push(Plan::new(masker, &self.served.target.name, self.route.as_deref()));
+        masks.push(Plan::of(masker, &self.served.target.name, &self.place, false));
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::Notify;
 
 mod answers;
+mod claims;
 mod cluster;
 mod cookies;
 mod socket;
