@@ -286,7 +286,7 @@ fn sealed(head: &RequestHead) -> impl Iterator<Item = String> {
 }
 
 /// So many bytes of a digest, in hexadecimal.
-fn digest(bytes: &[u8], length: usize) -> String {
+pub(super) fn digest(bytes: &[u8], length: usize) -> String {
     sha2::Sha256::digest(bytes).iter().take(length).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -327,7 +327,7 @@ pub(in crate::protocol) fn parameters(body: &Body) -> Arc<[Parameter]> {
 }
 
 /// The message of a call: its bytes, and what people can read of it.
-fn called_with(body: &Body, fields: &[String]) -> Arc<[Parameter]> {
+pub(in crate::protocol) fn called_with(body: &Body, fields: &[String]) -> Arc<[Parameter]> {
     /// The rest stands in the bytes.
     const SHOWN_LIMIT: usize = 12 * 1024;
     let mut text = String::new();

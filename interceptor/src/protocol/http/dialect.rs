@@ -84,6 +84,11 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Names of fields of a body sent there that are secrets, beside those that are everywhere.
+    fn secrets(&self, _location: &Location) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Where the answer to a request that has failed may tell of what was there, as paths into JSON.
     fn words_of_failure(&self, _head: &RequestHead) -> &'static [&'static str] {
         &[]

@@ -10,6 +10,7 @@
 
 mod agent;
 mod answer;
+mod basis;
 mod calls;
 mod exchange;
 pub(in crate::protocol) mod leg;

@@ -24,7 +24,7 @@
 //! Every request is judged: `action` makes `http:GET` on a route of the target of it (`/v1/customers/{id}`), with the host,
 //! path, query, fields and, where it is JSON or a form, the body as context. A body that is too long or cannot be read is
 //! `http:opaque` as well. `driver` reads, asks the gate, and passes on; `inject` puts the credential in the place of whatever
-//! the agent has, `cookies` takes away what stands for a log-in beside, and `claims` what says who asks; `scrub` takes it out of answers that echo it; `rewrite` undoes codings and masks what passes; `denial` words
+//! the agent has, `cookies` takes away what stands for a log-in beside, and `claims` what says who asks; `scrub` takes it out of answers that echo it; `rewrite` undoes codings and masks what passes; `redact` keeps secrets of bodies out of recordings; `denial` words
 //! refusals as problem documents (RFC 9457), or as a status of gRPC; `transcript` is how it is recorded.
 //!
 //! Not promised: HTTP/1.0, upgrades (WebSocket), CONNECT, TRACE, pushes: they are refused. Trailers of requests, and those of
@@ -48,6 +48,7 @@ pub(super) mod dialect;
 pub(super) mod driver;
 pub mod grpc;
 mod inject;
+pub(super) mod redact;
 pub(super) mod replay;
 pub mod rewrite;
 pub mod route;

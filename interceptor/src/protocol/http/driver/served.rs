@@ -17,6 +17,7 @@ use crate::protocol::http::codec::RequestHead;
 use crate::protocol::http::content::Content;
 use crate::protocol::http::dialect::{Asked, Meaning};
 use crate::protocol::http::grpc::{Call, Called};
+use crate::protocol::http::redact::Redaction;
 use crate::protocol::http::route::Location;
 use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::{Settings, action};
@@ -211,6 +212,11 @@ impl<'a> Served<'a> {
         let (target, routes) = (&self.target.name, &self.settings.routes);
         let called = self.called(head, location);
         self.settings.dialect.meaning(&Asked { target, routes, head, location, body, called })
+    }
+
+    /// What recordings do not show of a request.
+    pub(super) fn redaction<'h>(&self, head: &'h RequestHead, location: &Location) -> Redaction<'h> {
+        Redaction { more: self.settings.dialect.secrets(location), kind: head.fields.text("content-type") }
     }
 
     /// What a request calls, if anything.

@@ -19,6 +19,7 @@ use crate::policy::{Denial, Permit};
 use crate::protocol::http::codec::RequestHead;
 use crate::protocol::http::codec::socket::{Broken, Messages, Said};
 use crate::protocol::http::dialect::Place;
+use crate::protocol::http::redact::Redaction;
 use crate::protocol::http::rewrite::{Counts, Plan, Refused};
 use crate::protocol::http::route::Location;
 use crate::protocol::http::{BODY_LIMIT, MASK_LIMIT};
@@ -26,6 +27,8 @@ use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
 
 /// Different masks that may apply on one socket: which it is depends on what was permitted on it.
 const MASKS_LIMIT: usize = 16;
+/// What recordings do not show of what an agent says.
+const MESSAGE: Redaction<'_> = Redaction { more: &[], kind: None };
 /// The longest reason that a farewell can have, in bytes.
 const REASON_LIMIT: usize = 123;
 
@@ -151,7 +154,8 @@ impl Socket<'_> {
     ) -> Result<Result<Permit, Denial>, Failure> {
         let served = self.served;
         let is_text = matches!(said, Said::Text(_));
-        let command = served.message(self.head, self.location, is_text, payload);
+        let mut command = served.message(self.head, self.location, is_text, payload);
+        MESSAGE.command(&mut command);
         Ok(match served.gate.judge(&command).await {
             Ok(Verdict::Permit(permit)) => Ok(permit),
             Ok(Verdict::Ended(denial)) | Err(denial) => Err(denial),
@@ -186,7 +190,11 @@ impl Socket<'_> {
     /// Sends a message to the target; the inner error is the target's.
     async fn pass(&self, said: &Said) -> Result<Result<(), LegError>, Failure> {
         let mut recorded = Vec::new();
-        said.write(&mut recorded, None);
+        let shown = match said {
+            Said::Text(text) => MESSAGE.body(text).map(Said::Text),
+            _ => None,
+        };
+        shown.as_ref().unwrap_or(said).write(&mut recorded, None);
         self.served.observe(Observation::Data(Direction::FromAgent, recorded.into())).await?;
         let mut bytes = Vec::new();
         said.write(&mut bytes, Some(key()?));

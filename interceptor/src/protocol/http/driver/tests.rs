@@ -12,6 +12,8 @@ mod answers;
 mod claims;
 mod cluster;
 mod cookies;
+mod quiet;
+mod redacted;
 mod socket;
 mod tools;
 mod two;
@@ -48,6 +50,7 @@ struct Script {
     room: usize,
     token: Option<&'static [u8]>,
     end: Notify,
+    policies: tokio::sync::watch::Sender<u64>,
 }
 
 fn denial(what: &str) -> Denial {
@@ -123,6 +126,15 @@ impl Gate for Script {
             self.end.notified().await;
             denial("this session")
         })
+    }
+
+    fn policies(&self) -> u64 {
+        *self.policies.borrow()
+    }
+
+    fn replaced(&self, policies: u64) -> BoxFuture<'_, ()> {
+        let mut seen = self.policies.subscribe();
+        Box::pin(async move { drop(seen.wait_for(|now| *now != policies).await.unwrap()) })
     }
 
     fn publish_cancel(&self, _: Bytes, _: Arc<dyn Cancel>) {}
@@ -218,6 +230,7 @@ fn script(answer: Answer) -> Script {
         room: usize::MAX,
         token: None,
         end: Notify::new(),
+        policies: tokio::sync::watch::Sender::new(0),
     }
 }
 
