@@ -28,19 +28,32 @@ pub(in crate::protocol) enum Body {
 
 /// Fields by which some servers take another method than the one that stands there.
 const OVERRIDES: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
+/// Parameters that do the same, as the most lenient server reads them.
+const OVERRIDING: &[&str] = &["_method", "x_http_method", "x_http_method_override", "x_method_override"];
+/// Fields of a form by which servers take whoever sends it for somebody (RFC 6750, section 2.2).
+const LOG_INS: &[&str] = &["access_token", "private_token"];
 /// Fields by which some servers take another path or another host than those that stand there.
 const DETOURS: &[&str] = &[
     "forwarded",
+    "x-envoy-original-host",
+    "x-envoy-original-path",
     "x-forwarded-host",
+    "x-forwarded-path",
     "x-forwarded-prefix",
     "x-forwarded-server",
     "x-forwarded-uri",
     "x-host",
+    "x-http-host-override",
+    "x-middleware-rewrite",
+    "x-middleware-subrequest",
     "x-original-host",
     "x-original-uri",
     "x-original-url",
     "x-override-url",
+    "x-proxy-url",
     "x-rewrite-url",
+    "x-unencoded-url",
+    "x-waws-unencoded-url",
 ];
 /// Fields whose values are secrets: policies, people and recordings do not see them.
 const SECRET: &[&str] = &["authorization", "proxy-authorization", "cookie", "set-cookie"];
@@ -75,7 +88,8 @@ pub(in crate::protocol) fn is_encoded(head: &RequestHead) -> bool {
 
 /// What in the head may lead elsewhere than it says.
 pub(in crate::protocol) fn doubts(head: &RequestHead) -> impl Iterator<Item = String> {
-    let asked = |names: &'static [&'static str]| names.iter().find(|name| head.fields.get(name).is_some());
+    let named: Vec<_> = head.fields.0.iter().map(|field| claims::field(&field.name)).collect();
+    let asked = |names: &'static [&'static str]| names.iter().find(|name| named.iter().any(|other| other == *name));
     let method = asked(OVERRIDES).map(|name| format!("`{name}` asks for another method"));
     let detour = asked(DETOURS).map(|name| format!("`{name}` may lead to another path or host"));
     method.into_iter().chain(detour)
@@ -114,9 +128,13 @@ pub(super) fn command(asked: &Asked<'_>) -> Command {
         ));
     }
     opaque.extend(doubts(head));
-    let asked = |pairs: &[(String, String)]| pairs.iter().any(|(name, _)| name == "_method");
-    if asked(&location.query) || fields.iter().any(|field| field.starts_with("_method=")) {
-        opaque.push("`_method` asks for another method".to_owned());
+    let mut asked = location.query.iter().map(|(name, _)| name).chain(&names);
+    if let Some(name) = asked.find(|name| OVERRIDING.contains(&&*claims::parameter(name))) {
+        opaque.push(format!("`{name:.100}` asks for another method"));
+    }
+    let is_form = kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("application/x-www-form-urlencoded"));
+    if let Some(name) = names.iter().find(|name| is_form && LOG_INS.contains(&&*claims::parameter(name))) {
+        opaque.push(format!("`{name:.100}` in its form is a log-in of its own to some servers"));
     }
     let name = ActionName::http(&head.method);
     if name.is_none() {

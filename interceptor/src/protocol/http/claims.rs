@@ -120,6 +120,11 @@ fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
+/// A name of a field as the most lenient of servers reads it.
+pub(super) fn field(name: &str) -> Cow<'_, str> {
+    names::field(name)
+}
+
 /// A name of a parameter, which was decoded once, as the most lenient of servers reads it.
 pub(super) fn parameter(name: &str) -> Cow<'_, str> {
     names::parameter(name)

@@ -48,7 +48,7 @@ pub(super) mod dialect;
 pub(super) mod driver;
 pub mod grpc;
 mod inject;
-pub(super) mod redact;
+pub mod redact;
 pub(super) mod replay;
 pub mod rewrite;
 pub mod route;

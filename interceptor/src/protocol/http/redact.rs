@@ -5,7 +5,7 @@
 //! They are known by the names of their fields: of JSON, of forms, of lines of YAML, and of messages of gRPC whose schema is known. Not promised:
 //! secrets under other names, in bodies that are not looked into, and in text over several lines of YAML.
 
-mod json;
+pub mod json;
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ mod spelt;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, Match, MatchKind};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
@@ -22,12 +22,12 @@ use crate::secret::Secret;
 pub(super) const SHORTEST: usize = 6;
 /// What stands in the place of each byte.
 const BLOT: u8 = b'*';
-/// Spellings that have fewer bytes together are looked for in the fastest way, which takes the most memory.
-const FAST_LIMIT: usize = 32 * 1024;
 
 /// How a secret may be written.
 #[derive(Debug)]
 pub struct Spellings {
+    /// What they begin with, as many bytes as the shortest may have: few and short, and so found fast.
+    heads: AhoCorasick,
     finder: AhoCorasick,
     /// In order.
     all: Vec<Vec<u8>>,
@@ -52,8 +52,11 @@ impl Spellings {
         }
         let all: Vec<Vec<u8>> = all.into_iter().filter(|one| one.len() >= SHORTEST).collect();
         let lengths = || all.iter().map(Vec::len);
-        let fast = (lengths().sum::<usize>() <= FAST_LIMIT).then_some(AhoCorasickKind::DFA);
-        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).kind(fast).build(&all).ok()?;
+        let heads: BTreeSet<&[u8]> = all.iter().filter_map(|one| one.get(..SHORTEST)).collect();
+        let heads = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(heads).ok()?;
+        // It takes little memory, and runs where a head was found.
+        let kind = Some(AhoCorasickKind::ContiguousNFA);
+        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).kind(kind).build(&all).ok()?;
         let (shortest, longest) = (lengths().min()?, lengths().max()?);
         let mut first = [false; 256];
         for byte in all.iter().filter_map(|one| one.first()) {
@@ -61,12 +64,20 @@ impl Spellings {
                 *begins = true;
             }
         }
-        Some(Self { finder, all, first, shortest, longest })
+        Some(Self { heads, finder, all, first, shortest, longest })
     }
 
     /// Blots out all that is found. Whether anything was.
     pub(in crate::protocol) fn blot(&self, bytes: &mut [u8]) -> bool {
-        let found: Vec<_> = self.finder.find_iter(&*bytes).map(|found| found.range()).collect();
+        let end = bytes.len();
+        self.blot_before(bytes, end)
+    }
+
+    /// The same of what begins before there.
+    fn blot_before(&self, bytes: &mut [u8], end: usize) -> bool {
+        let Some(first) = self.heads.find(&*bytes) else { return false };
+        let found = self.finder.find_iter(Input::new(&*bytes).range(first.start()..));
+        let found: Vec<_> = found.map(|found: Match| found.range()).filter(|range| range.start < end).collect();
         for range in &found {
             if let Some(part) = bytes.get_mut(range.clone()) {
                 part.fill(BLOT);
@@ -79,14 +90,7 @@ impl Spellings {
     /// a part of something longer waits with it.
     pub(in crate::protocol) fn settle(&self, bytes: &mut [u8]) -> (usize, bool) {
         let ready = bytes.len() - self.begun(bytes);
-        let found: Vec<_> = self.finder.find_iter(&*bytes).map(|found| found.range()).collect();
-        let found: Vec<_> = found.into_iter().filter(|range| range.start < ready).collect();
-        for range in &found {
-            if let Some(part) = bytes.get_mut(range.clone()) {
-                part.fill(BLOT);
-            }
-        }
-        (ready, !found.is_empty())
+        (ready, self.blot_before(bytes, ready))
     }
 
     /// The same of a head.
@@ -112,7 +116,11 @@ impl Spellings {
     }
 
     fn is_in(&self, bytes: &[u8]) -> bool {
-        bytes.len() >= self.shortest && self.finder.is_match(bytes)
+        bytes.len() >= self.shortest
+            && self
+                .heads
+                .find(bytes)
+                .is_some_and(|first| self.finder.is_match(Input::new(bytes).range(first.start()..)))
     }
 
     /// How many bytes at the end may be the beginning of something.

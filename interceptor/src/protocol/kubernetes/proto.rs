@@ -440,6 +440,44 @@ mod tests {
         assert_eq!((&read_options["gracePeriodSeconds"], &read_options["dryRun"]), (&json!(0), &json!(["All"])));
     }
 
+    /// Without what is left out where it is a default, and without times, which are told as numbers.
+    fn bare(value: &Value) -> Option<Value> {
+        match value {
+            Value::Object(fields) => {
+                let kept = fields.iter().filter(|(name, _)| {
+                    !name.ends_with("Time")
+                        && !name.ends_with("Timestamp")
+                        && !matches!(name.as_str(), "status" | "fieldsV1")
+                });
+                let kept: Map<_, _> = kept.filter_map(|(name, value)| Some((name.clone(), bare(value)?))).collect();
+                (!kept.is_empty()).then_some(Value::Object(kept))
+            }
+            Value::Array(items) => Some(items.iter().map(|item| bare(item).unwrap_or_default()).collect()),
+            Value::Null | Value::Bool(false) => None,
+            Value::String(text) if text.is_empty() => None,
+            Value::Number(number) if number.as_i64() == Some(0) => None,
+            other => Some(other.clone()),
+        }
+    }
+
+    /// What Kubernetes 1.20 has encoded: a name, its bytes in hexadecimal, and its JSON.
+    #[test]
+    fn what_the_clusters_own_library_writes_is_what_it_says() {
+        let lines: Vec<&str> = include_str!("proto/golden.txt").lines().collect();
+        assert!(lines.len() >= 40);
+        for three in lines.chunks(3) {
+            let byte = |two: &[u8]| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap();
+            let bytes: Vec<u8> = three[1].as_bytes().chunks(2).map(byte).collect();
+            if three[0] == "CronJob" || three[0] == "Eviction" {
+                // Of versions that are no more.
+                assert!(read(&bytes).is_err());
+                continue;
+            }
+            let expected: Value = serde_json::from_str(three[2]).unwrap();
+            assert_eq!(bare(&read(&bytes).unwrap()), bare(&expected), "{}", three[0]);
+        }
+    }
+
     #[test]
     fn what_readers_could_read_in_two_ways_is_not_understood() {
         let twice = |raw: &[u8]| [raw, &message(&[(2, Payload::Bytes(&[]))])].concat();

@@ -6,7 +6,7 @@ use super::BLOT;
 const DEPTH_LIMIT: usize = 128;
 
 /// Blots out every text and number below a key that is to be hidden.
-pub(super) fn blot(text: &mut [u8], hides: &dyn Fn(&str) -> bool) {
+pub fn blot(text: &mut [u8], hides: &dyn Fn(&str) -> bool) {
     let _as_far_as_it_goes = Blotter { text, at: 0, hides }.value(false, 0);
 }
 
