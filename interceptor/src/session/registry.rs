@@ -555,6 +555,16 @@ mod tests {
         SessionId::from_bytes(n.to_be_bytes())
     }
 
+    #[tokio::test]
+    async fn whoever_waits_for_other_policies_learns_of_them_whenever_that_was() {
+        let registry = Registry::default();
+        let before = registry.policies();
+        assert!(futures_util::FutureExt::now_or_never(registry.replaced_since(before)).is_none());
+        registry.replaced();
+        registry.replaced_since(before).await;
+        assert_ne!(registry.policies(), before);
+    }
+
     #[test]
     fn a_session_leaves_when_dropped_and_takes_its_cancel_key_along() {
         #[derive(Debug)]

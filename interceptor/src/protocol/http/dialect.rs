@@ -97,6 +97,11 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
     /// Takes out of a request what is nobody's business, before anybody looks at it.
     fn clean(&self, _head: &mut RequestHead) {}
 
+    /// Whether some fields that say who asks are judged here.
+    fn judges_claims(&self) -> bool {
+        false
+    }
+
     /// What becomes of a field (lower case, with `-` for all else) that says who asks.
     fn claim(&self, _name: &str) -> Claim {
         Claim::Gone

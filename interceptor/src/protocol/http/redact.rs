@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use memchr::memmem;
+use smol_str::SmolStr;
 
 use super::action::digest;
 use super::route;
@@ -43,6 +44,8 @@ const ENDS: &[&str] = &[
     "signingkey",
     "token",
 ];
+/// Bodies that are longer are looked into only where more than the usual names are looked for.
+const LENGTH_LIMIT: usize = 256 * 1024;
 /// Names of secrets that are too short to end others.
 const WHOLE: &[&str] =
     &["assertion", "authorization", "cvc", "cvv", "jwt", "otp", "pass", "passwordconfirmation", "pin", "pwd", "totp"];
@@ -51,7 +54,7 @@ const NONE: &[&str] = &["continu", "cursor", "next", "page", "progress", "resume
 
 /// A field that is a secret, by its name.
 pub(super) fn is_secret(name: &str) -> bool {
-    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    let plain: SmolStr = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     WHOLE.contains(&plain.as_str())
         || (ENDS.iter().any(|end| plain.ends_with(end)) && !NONE.iter().any(|part| plain.contains(part)))
 }
@@ -68,7 +71,7 @@ pub(super) struct Redaction<'a> {
 impl Redaction<'_> {
     /// A body as recordings have it; nothing where that is what it is.
     pub(super) fn body(&self, body: &[u8]) -> Option<Bytes> {
-        if !self.may_be_in(body) {
+        if (body.len() > LENGTH_LIMIT && self.more.is_empty()) || !self.may_be_in(body) {
             return None;
         }
         let mut out = body.to_vec();
@@ -83,11 +86,16 @@ impl Redaction<'_> {
         (out != body).then(|| out.into())
     }
 
-    /// Blots out of a command what people need not see, and binds it to that all the same. `fields` are the values of its body.
-    pub(super) fn command(&self, command: &mut Command) {
+    /// Blots out of a command what people need not see, and binds it to that all the same. `sent` is what was sent with it, and
+    /// `shown` that as recordings have it, where that is another.
+    pub(super) fn command(&self, command: &mut Command, (sent, shown): (&Bytes, Option<&Bytes>)) {
         let values = self.values(command);
-        let hidden: Vec<Option<Bytes>> =
-            command.parameters.iter().map(|parameter| self.parameter(parameter, &values)).collect();
+        let is_sent = |value: &Bytes| value.as_ptr() == sent.as_ptr() && value.len() == sent.len();
+        let hidden = command.parameters.iter().map(|parameter| match &parameter.value {
+            Some(value) if is_sent(value) => shown.cloned(),
+            _ => self.parameter(parameter, &values),
+        });
+        let hidden: Vec<Option<Bytes>> = hidden.collect();
         if hidden.iter().all(Option::is_none) {
             return;
         }

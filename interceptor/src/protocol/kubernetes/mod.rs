@@ -118,6 +118,10 @@ impl Dialect for Kubernetes {
         streams::clean(head);
     }
 
+    fn judges_claims(&self) -> bool {
+        true
+    }
+
     fn claim(&self, name: &str) -> Claim {
         action::claim(name)
     }

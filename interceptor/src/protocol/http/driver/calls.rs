@@ -72,7 +72,7 @@ impl Relay<'_> {
         let mut command = self.served.heard(self.head, self.location, &bytes, read);
         let redaction = self.served.redaction(self.head, self.location);
         let shown = redaction.sent(&bytes, &command);
-        redaction.command(&mut command);
+        redaction.command(&mut command, (&bytes, shown.as_ref()));
         let permit = self.judged(&command).await.map_err(Unsent::Denied)?;
         let (obligations, _recorded) = permit.spend();
         // The answer is masked as the call was permitted.

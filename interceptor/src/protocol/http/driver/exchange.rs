@@ -166,7 +166,7 @@ impl<'a> Exchange<'a> {
         let Meaning { mut command, place, asker } = self.served.meaning(&head, &location, &body);
         let redaction = self.served.redaction(&head, &location);
         sent.shown = redaction.sent(&sent.known, &command);
-        redaction.command(&mut command);
+        redaction.command(&mut command, (&sent.known, sent.shown.as_ref()));
         let told = command.facts.http.as_ref().map_or(0, |http| http.fields.iter().map(String::len).sum());
         held.set(sent.known.len() + told)?;
         self.delivery.asker = asker;

@@ -134,6 +134,9 @@ impl<'a> Served<'a> {
     /// known here.
     pub(super) async fn claimed(&self, head: &mut RequestHead, when: Claim) -> Result<(), Failure> {
         let Settings { claims, log_in, dialect, .. } = &*self.settings;
+        if when == Claim::Judged && !dialect.judges_claims() {
+            return Ok(());
+        }
         let found = claims.asked(&mut head.fields, (log_in, self.logs_in()), |name| dialect.claim(name), when);
         if found.is_empty() {
             return Ok(());

@@ -155,7 +155,7 @@ impl Socket<'_> {
         let served = self.served;
         let is_text = matches!(said, Said::Text(_));
         let mut command = served.message(self.head, self.location, is_text, payload);
-        MESSAGE.command(&mut command);
+        MESSAGE.command(&mut command, (payload, MESSAGE.body(payload).as_ref()));
         Ok(match served.gate.judge(&command).await {
             Ok(Verdict::Permit(permit)) => Ok(permit),
             Ok(Verdict::Ended(denial)) | Err(denial) => Err(denial),

@@ -14,6 +14,7 @@ mod cluster;
 mod cookies;
 mod quiet;
 mod redacted;
+mod routes;
 mod socket;
 mod tools;
 mod two;

@@ -54,11 +54,16 @@ impl Blotter<'_> {
                 b'"' => {
                     let start = self.at;
                     self.string()?;
-                    let key = serde_json::from_slice::<String>(self.text.get(start..self.at)?).ok()?;
+                    let quoted = self.text.get(start..self.at)?;
+                    let is_hidden = match std::str::from_utf8(quoted).ok()?.strip_prefix('"')?.strip_suffix('"')? {
+                        escaped if escaped.contains('\\') => {
+                            (self.hides)(&serde_json::from_slice::<String>(quoted).ok()?)
+                        }
+                        plain => (self.hides)(plain),
+                    };
                     (self.next()? == b':').then_some(())?;
                     self.at += 1;
-                    let hidden = hidden || (self.hides)(&key);
-                    self.value(hidden, depth + 1)?;
+                    self.value(hidden || is_hidden, depth + 1)?;
                 }
                 _ => return None,
             }
