@@ -471,6 +471,7 @@ mod tests {
             ("/%EF%BD%81dmin", &["/admin"]),
             ("/v1%EF%BC%8Fcustomers/me", &of_v1),
             ("/administrators", &[]),
+            ("/V1/", &["/v1/{rest*}"]),
             ("/a/keys", &[]),
             ("/a/Keys/", &[]),
         ] {

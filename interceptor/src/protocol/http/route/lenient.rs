@@ -52,7 +52,7 @@ fn has_ending(segment: &str, step: &str) -> bool {
 fn segment(text: &str) -> String {
     let plain: String = text.chars().map(plain).collect();
     let trimmed = plain.trim_start().trim_end_matches(|c: char| c.is_whitespace() || c == '.');
-    fold(trimmed)
+    fold(if trimmed.is_empty() { &plain } else { trimmed })
 }
 
 /// The ASCII that a character looks like; some servers take it for that ("best fit").
@@ -77,25 +77,28 @@ pub(super) fn is_plain(segments: &[String]) -> bool {
 
 /// What a path may be taken for, folded.
 fn readings(segments: &[String]) -> Vec<Vec<String>> {
-    let read = |segments: &[String]| {
-        // What looks like a slash divides for some.
-        let text: String = segments.join("/").chars().map(plain).collect();
-        let mut all: Vec<String> = text.split(['/', '\\']).map(segment).collect();
-        while all.len() > 1 && all.last().is_some_and(String::is_empty) {
-            all.pop();
-        }
-        all
-    };
-    let mut all = vec![read(segments)];
-    let cut = segments.iter().position(|segment| segment.contains(['?', '#', '\u{ff1f}', '\u{ff03}']));
-    if let Some(at) = cut {
+    const CUTS: [char; 4] = ['?', '#', '\u{ff1f}', '\u{ff03}'];
+    let mut all = vec![segments.to_vec()];
+    if let Some(at) = segments.iter().position(|segment| segment.contains(CUTS)) {
         let mut before: Vec<String> = segments.iter().take(at + 1).cloned().collect();
         if let Some(last) = before.last_mut() {
-            *last = last.split(['?', '#', '\u{ff1f}', '\u{ff03}']).next().unwrap_or_default().to_owned();
+            *last = last.split(CUTS).next().unwrap_or_default().to_owned();
         }
-        all.push(read(&before));
+        all.push(before);
     }
-    all
+    // What looks like a slash divides for some.
+    let divided = |one: &Vec<String>| -> Vec<String> {
+        let text: String = one.join("/").chars().map(plain).collect();
+        text.split(['/', '\\']).map(str::to_owned).collect()
+    };
+    let looks: Vec<Vec<String>> = all.iter().map(divided).filter(|one| !all.contains(one)).collect();
+    all.extend(looks);
+    // A slash at the end is one more step to some, and none to others.
+    let ends = |one: &&Vec<String>| one.len() > 1 && one.last().is_some_and(String::is_empty);
+    let ended: Vec<Vec<String>> =
+        all.iter().filter(ends).map(|one| one.iter().take(one.len() - 1).cloned().collect()).collect();
+    all.extend(ended);
+    all.iter().map(|one| one.iter().map(|text| segment(text)).collect()).collect()
 }
 
 /// The places of patterns that say more than the one that a path is on, and may be taken for it.
