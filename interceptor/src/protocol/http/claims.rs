@@ -3,7 +3,7 @@
 //!
 //! Targets behind a proxy believe such fields, and many look at another log-in first. So fields that say who asks do not pass, nor
 //! do fields that log in where interceptor does, and both are gone before policies see the request: nothing is judged that the target
-//! does not get. Of a query nothing is taken out, since it would then ask for something else: it is refused. The
+//! does not get. What says for whom it acts is refused, since the target would do it with all that the log-in may do; and of a query nothing is taken out, since it would then ask for something else: it is refused. The
 //! configuration may keep names, and add some. Not promised: what bodies say, names that are nobody's but one target's (`more`), and
 //! short values of `token`, `key` and the like, which are any word elsewhere.
 
@@ -46,8 +46,10 @@ impl Claims {
     pub(super) fn check(&self) -> Result<(), Vec<String>> {
         let is_known = |name: &str| {
             let field = names::field(name);
-            names::claim(&field).or_else(|| names::log_in(&field)).is_some()
-                || names::claim(&format!("{field}-")).is_some()
+            let is_one = |name: &str| names::claim(name).or_else(|| names::delegation(name)).is_some();
+            is_one(&field)
+                || names::log_in(&field).is_some()
+                || is_one(&format!("{field}-"))
                 || names::is_parameter(&names::parameter(name))
         };
         let keep = self.keep.iter().filter(|name| !is_known(name) || names::field(name) == "authorization");
@@ -85,13 +87,27 @@ impl Claims {
         if field.name == "authorization" {
             return None;
         }
-        let known = names::claim(&name).or_else(|| names::log_in(&name).filter(|_| logs_in));
+        let known = names::claim(&name).or_else(|| names::delegation(&name));
+        let known = known.or_else(|| names::log_in(&name).filter(|_| logs_in));
         let own = logs_in && log_in.field().is_some_and(|own| names::field(own) == name);
         match known {
             Some(known) if !own && !self.keeps(&name) => Some(known.to_owned()),
             // Ours takes its place, in whatever spelling it came.
             _ => (own && *field.name != *name).then(|| name.into_owned()),
         }
+    }
+
+    /// A field by which whoever asks acts for somebody else.
+    pub(super) fn delegation(&self, fields: &Fields, log_in: &LogIn, claim: impl Fn(&str) -> Claim) -> Option<String> {
+        let own = log_in.field().map(names::field);
+        let is = |field: &&Field| {
+            let name = names::field(&field.name);
+            names::delegation(&name).is_some()
+                && own.as_ref() != Some(&name)
+                && !self.keeps(&name)
+                && claim(&name) == Claim::Gone
+        };
+        fields.0.iter().find(is).map(|field| field.name.to_string())
     }
 
     /// A parameter of a query that logs in beside what is put in, or names somebody else.

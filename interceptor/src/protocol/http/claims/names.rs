@@ -8,24 +8,16 @@ use crate::mask::fold;
 /// Fields by which a server believes who asks, for whom, or from where: proxies in front of it set them.
 const CLAIMS: &[&str] = &[
     "auth-user",
-    "callerobjectid",
     "cf-connecting-ip",
     "cf-connecting-ipv6",
     "client-cert",
     "client-cert-chain",
     "client-ip",
-    "es-security-runas-user",
     "fastly-client-ip",
     "forwarded",
     "forwarded-for",
-    "mscrmcallerid",
-    "on-behalf-of",
     "proxy-user",
-    "run-as",
-    "sudo",
     "true-client-ip",
-    "x-act-as",
-    "x-acting-user",
     "x-anonymous-consumer",
     "x-apigateway-api-userinfo",
     "x-arr-clientcert",
@@ -60,7 +52,6 @@ const CLAIMS: &[&str] = &[
     "x-jwt-assertion",
     "x-jwt-claims",
     "x-jwt-payload",
-    "x-on-behalf-of",
     "x-original-forwarded-for",
     "x-original-user",
     "x-originating-ip",
@@ -70,9 +61,7 @@ const CLAIMS: &[&str] = &[
     "x-proxyuser-ip",
     "x-real-ip",
     "x-roles",
-    "x-run-as",
     "x-ssl-cert",
-    "x-sudo",
     "x-trino-original-user",
     "x-trino-user",
     "x-true-client-ip",
@@ -91,7 +80,6 @@ const CLAIMS: &[&str] = &[
 /// What other such fields begin with.
 const FAMILIES: &[&str] = &[
     "cf-access-",
-    "impersonate-",
     "oidc-",
     "remote-",
     "ssl-client-",
@@ -107,8 +95,6 @@ const FAMILIES: &[&str] = &[
     "x-forwarded-user-",
     "x-goog-authenticated-user-",
     "x-goog-iap-",
-    "x-hasura-",
-    "x-impersonate-",
     "x-ms-client-principal",
     "x-ms-token-",
     "x-openidc-",
@@ -119,6 +105,25 @@ const FAMILIES: &[&str] = &[
     "x-vouch-",
     "x-webauth-",
 ];
+
+/// Fields by which whoever has logged in acts for somebody else, who may do less: without them, a request would be done with all that
+/// the log-in may do.
+const DELEGATIONS: &[&str] = &[
+    "callerobjectid",
+    "es-security-runas-user",
+    "mscrmcallerid",
+    "on-behalf-of",
+    "run-as",
+    "sudo",
+    "x-act-as",
+    "x-acting-user",
+    "x-on-behalf-of",
+    "x-run-as",
+    "x-sudo",
+];
+
+/// What other such fields begin with.
+const DELEGATING: &[&str] = &["impersonate-", "x-hasura-", "x-impersonate-"];
 
 /// Fields that log in, beside those that all of HTTP knows. `X-Subject-Token` is none: it is what OpenStack is asked about.
 const LOG_INS: &[&str] = &[
@@ -268,10 +273,12 @@ fn once(bytes: &[u8]) -> Vec<u8> {
 
 /// The name, or the beginning of names, by which this field (as [`field`] has it) says who asks.
 pub(super) fn claim(name: &str) -> Option<&'static str> {
-    listed(CLAIMS, name).or_else(|| {
-        let at = FAMILIES.partition_point(|family| *family <= name);
-        FAMILIES.get(at.checked_sub(1)?).copied().filter(|family| name.starts_with(family))
-    })
+    listed(CLAIMS, name).or_else(|| of_family(FAMILIES, name))
+}
+
+/// The same of a field by which whoever asks acts for somebody else.
+pub(super) fn delegation(name: &str) -> Option<&'static str> {
+    listed(DELEGATIONS, name).or_else(|| of_family(DELEGATING, name))
 }
 
 /// The same of a field that logs in.
@@ -306,6 +313,11 @@ fn looks_secret(value: &str) -> bool {
         && value.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
+fn of_family(families: &[&'static str], name: &str) -> Option<&'static str> {
+    let at = families.partition_point(|family| *family <= name);
+    families.get(at.checked_sub(1)?).copied().filter(|family| name.starts_with(family))
+}
+
 fn listed(list: &[&'static str], name: &str) -> Option<&'static str> {
     list.binary_search(&name).ok().and_then(|at| list.get(at).copied())
 }
@@ -316,13 +328,15 @@ mod tests {
 
     #[test]
     fn lists_are_in_order_and_in_the_form_that_is_looked_for() {
-        for list in [CLAIMS, FAMILIES, LOG_INS, PARAMETERS, PERHAPS] {
+        for list in [CLAIMS, FAMILIES, DELEGATIONS, DELEGATING, LOG_INS, PARAMETERS, PERHAPS] {
             assert!(list.is_sorted(), "{list:?}");
         }
-        assert!([CLAIMS, LOG_INS].concat().iter().all(|name| field(name) == *name));
+        assert!([CLAIMS, DELEGATIONS, LOG_INS].concat().iter().all(|name| field(name) == *name));
         assert!(PARAMETERS.iter().all(|name| parameter(name) == *name));
         // The one that is found is the only one that can be.
-        assert!(FAMILIES.windows(2).all(|two| !two[1].starts_with(two[0])));
+        assert!(
+            [FAMILIES, DELEGATING].iter().all(|families| families.windows(2).all(|two| !two[1].starts_with(two[0])))
+        );
     }
 
     #[test]

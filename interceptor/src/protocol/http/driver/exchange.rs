@@ -152,6 +152,9 @@ impl<'a> Exchange<'a> {
     async fn permit(&mut self, mut head: RequestHead) -> Result<Result<Permitted<'a>, Denial>, Failure> {
         self.served.settings.dialect.clean(&mut head);
         self.served.settings.log_in.clean(&mut head);
+        if let Err(denial) = self.served.check_delegation(&head) {
+            return Ok(Err(denial));
+        }
         self.served.claimed(&mut head, Claim::Gone).await?;
         let location = match self.served.checked(&head) {
             Ok(location) => location,

@@ -179,6 +179,18 @@ impl<'a> Served<'a> {
         Ok(location)
     }
 
+    /// Whether nobody else is to be acted for by the log-in.
+    pub(super) fn check_delegation(&self, head: &RequestHead) -> Result<(), Denial> {
+        let Settings { claims, log_in, dialect, .. } = &*self.settings;
+        let found = claims.delegation(&head.fields, log_in, |name| dialect.claim(name)).filter(|_| self.logs_in());
+        let Some(name) = found else { return Ok(()) };
+        let path = head.target.split('?').next().unwrap_or_default();
+        let why = format!("`{name:.100}` asks to act for somebody else by the log-in of interceptor");
+        let remedy = "leave it out; whoever runs interceptor can let it pass (http.claims.keep)";
+        let what = format!("{} {path:.200}", head.method);
+        Err(Denial { remedy: Some(remedy.to_owned()), ..self.agents_fault(&what, &why) })
+    }
+
     /// Whether nothing in the query logs in beside what is put in.
     fn check_query(&self, head: &RequestHead, location: &Location) -> Result<(), Denial> {
         if location.query.is_empty() || !self.logs_in() {
