@@ -303,14 +303,22 @@ pub(super) fn log_in_among<'a>(pairs: &[(Cow<'a, str>, &str)]) -> Option<Cow<'a,
     pairs.iter().find(is).map(|(name, _)| name.clone())
 }
 
-/// Whether that looks like what nobody thinks out: long, without blanks, of letters and digits.
+/// Whether that looks like what nobody thinks out: long, without blanks, of letters and digits; what could be a path or a time is
+/// none.
 fn looks_secret(value: &str) -> bool {
     const SHORTEST: usize = 20;
+    const LETTERS: usize = 4;
+    let has = |is: fn(&u8) -> bool| value.bytes().any(|byte| is(&byte));
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=:".contains(&byte);
+    let is_base64 = || {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
+        value.bytes().all(fits) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase)
+    };
     value.len() >= SHORTEST
         && value.bytes().all(fits)
-        && value.bytes().any(|byte| byte.is_ascii_digit())
-        && value.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && has(u8::is_ascii_digit)
+        && value.bytes().filter(u8::is_ascii_alphabetic).count() >= LETTERS
+        && (!value.contains('/') || is_base64())
 }
 
 fn of_family(families: &[&'static str], name: &str) -> Option<&'static str> {
@@ -368,6 +376,8 @@ mod tests {
         }
         for (name, value) in [
             ("key", "customers/7"),
+            ("key", "reports/2025/11/summary-0001.csv"),
+            ("key", "2025-11-28T05:06:10Z"),
             ("token", "next"),
             ("code", "DE"),
             ("password_hint", "x"),
@@ -378,6 +388,7 @@ mod tests {
         for (name, value) in [
             ("key", "AIzaSyD-1234567890abcdefgh"),
             ("token", "0f8fad5b-d9cb-469f-a165-70867728950e"),
+            ("code", "Q0d3X0/xTz91Lm+4bN8vKpR2sTuVwXyZ=="),
             ("sudo", "1"),
             ("doAs", "x"),
         ] {
