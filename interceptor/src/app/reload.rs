@@ -88,6 +88,7 @@ pub(super) fn reloader(
             let digest = loaded.policies.digest().to_owned();
             house.approvals.reconfigure(config.approval.clone());
             house.loaded.store(Arc::new(loaded));
+            house.registry.replaced();
             // Only then are new sessions led to the targets as they are now.
             runtime.block_on(house.resolve());
             let notes = changes.iter().map(|text| Event::Note { text: text.clone() });

@@ -518,6 +518,8 @@ pub struct KubernetesFacts {
     pub secrets: BTreeSet<String>,
     /// Something is asked for that leads out of a container; `privileges` says what.
     pub privileged: bool,
+    /// A token is made: of a service account (`TokenRequest`, a Secret of that type), or one to join the cluster.
+    pub makes_token: bool,
     /// `privileged`, `hostNetwork`, `hostPath=/`, `capability=SYS_ADMIN` ...
     pub privileges: BTreeSet<String>,
     /// Container of a pod, where one is named.

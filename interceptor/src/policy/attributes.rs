@@ -169,6 +169,7 @@ fn cluster_request(k8s: &KubernetesFacts) -> Value {
         ("service_accounts", texts(&k8s.service_accounts)),
         ("secrets", texts(&k8s.secrets)),
         ("privileged", Value::new_bool(k8s.privileged)),
+        ("makes_token", Value::new_bool(k8s.makes_token)),
         ("privileges", texts(&k8s.privileges)),
         ("stdin", Value::new_bool(k8s.stdin)),
         ("tty", Value::new_bool(k8s.tty)),

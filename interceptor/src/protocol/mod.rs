@@ -233,6 +233,16 @@ pub trait Gate: fmt::Debug + Send + Sync {
         Box::pin(std::future::pending())
     }
 
+    /// Which policies are in force: a number that is another once they are replaced.
+    fn policies(&self) -> u64 {
+        0
+    }
+
+    /// Resolves once others are in force than those.
+    fn replaced(&self, _policies: u64) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     /// Makes this session's commands cancellable by whoever presents `key` under the same identity. Withdrawn with
     /// the session.
     fn publish_cancel(&self, key: Bytes, cancel: Arc<dyn Cancel>);

@@ -123,6 +123,14 @@ impl Gate for SessionGate {
         })
     }
 
+    fn policies(&self) -> u64 {
+        self.house.registry.policies()
+    }
+
+    fn replaced(&self, policies: u64) -> BoxFuture<'_, ()> {
+        Box::pin(self.house.registry.replaced_since(policies))
+    }
+
     fn publish_cancel(&self, key: Bytes, cancel: Arc<dyn Cancel>) {
         self.house.registry.publish_cancel(self.live.id, key, cancel);
     }

@@ -286,6 +286,8 @@ pub struct Registry {
     cancels: Mutex<HashMap<Bytes, Cancellable>>,
     held: Arc<AtomicUsize>,
     refusals: Arc<AtomicUsize>,
+    /// How often policies were replaced.
+    policies: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -386,6 +388,25 @@ impl Registry {
         });
         sessions.by_id.insert(id, Arc::clone(&session));
         Ok(Enrolled { registry: Arc::clone(self), live: session })
+    }
+
+    /// Says that other policies are in force than before.
+    pub fn replaced(&self) {
+        self.policies.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// How often that was said.
+    #[must_use]
+    pub fn policies(&self) -> u64 {
+        *self.policies.borrow()
+    }
+
+    /// Resolves once it was said more often than this.
+    pub async fn replaced_since(&self, count: u64) {
+        let mut policies = self.policies.subscribe();
+        if policies.wait_for(|now| *now != count).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// A place to refuse an agent natively, where there is one.
@@ -532,6 +553,16 @@ mod tests {
 
     fn id(n: u128) -> SessionId {
         SessionId::from_bytes(n.to_be_bytes())
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_other_policies_learns_of_them_whenever_that_was() {
+        let registry = Registry::default();
+        let before = registry.policies();
+        assert!(futures_util::FutureExt::now_or_never(registry.replaced_since(before)).is_none());
+        registry.replaced();
+        registry.replaced_since(before).await;
+        assert_ne!(registry.policies(), before);
     }
 
     #[test]

@@ -30,7 +30,7 @@ func main() {
 		fail(err)
 	}
 	commands := map[string]func(*rest.Config, *kubernetes.Clientset, []string) error{
-		"secrets": secrets, "watch": watch, "inform": inform, "delete": remove, "exec": execute,
+		"secrets": secrets, "watch": watch, "inform": inform, "create": create, "delete": remove, "exec": execute,
 	}
 	command, known := commands[os.Args[2]]
 	if !known {
@@ -116,6 +116,24 @@ func inform(_ *rest.Config, clients *kubernetes.Clientset, arguments []string) e
 			return fmt.Errorf("never informed")
 		}
 	}
+}
+
+// Makes a config map of this name; with `privileged` behind it, a pod that is root on its node.
+func create(_ *rest.Config, clients *kubernetes.Clientset, arguments []string) error {
+	meta := metav1.ObjectMeta{Name: arguments[0], Labels: map[string]string{"made-by": "go"}}
+	if len(arguments) == 1 {
+		made := &corev1.ConfigMap{ObjectMeta: meta, Data: map[string]string{"x": "y"}}
+		_, err := clients.CoreV1().ConfigMaps(namespace).Create(context.TODO(), made, metav1.CreateOptions{})
+		if err == nil {
+			fmt.Println("made", arguments[0])
+		}
+		return err
+	}
+	root := true
+	container := corev1.Container{Name: "box", Image: "box", SecurityContext: &corev1.SecurityContext{Privileged: &root}}
+	pod := &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{Containers: []corev1.Container{container}}}
+	_, err := clients.CoreV1().Pods(namespace).Create(context.TODO(), pod, metav1.CreateOptions{})
+	return err
 }
 
 func remove(_ *rest.Config, clients *kubernetes.Clientset, arguments []string) error {

@@ -57,6 +57,11 @@ pub(crate) fn go_is_an_agent_as_well(scene: &Scene) {
         run.join().unwrap().1
     });
     assert!(told.contains("error \"NotFound\""), "{told}");
+    // What it sends in Protocol Buffers is read: nobody has to approve of it for that.
+    let (code, told) = run(scene, go(scene, &["create", "by-go"]), "");
+    assert!(code == 0 && told.contains("made by-go"), "{told}");
+    let (code, told) = run(scene, go(scene, &["create", "by-go", "privileged"]), "");
+    assert!(code == 1 && told.contains("error \"Forbidden\"") && told.contains("no-privileged-pods"), "{told}");
     // As controllers do, until what is made later is there.
     let told = std::thread::scope(|scope| {
         let run = scope.spawn(|| run(scene, go(scene, &["inform", "for-go"]), ""));

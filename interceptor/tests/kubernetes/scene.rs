@@ -30,7 +30,7 @@ permit (
   resource in Namespace::"kube/default"
 );
 
-// Bodies in Protocol Buffers, as Go's clients send them: held by the baseline.
+// What cannot be read: held by the baseline.
 @id("works-unread")
 permit (principal in Group::"finance", action == Action::"k8s:opaque", resource in Target::"kube");
 

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use sha2::Digest as _;
 
+use super::claims;
 use super::codec::{Field, RequestHead, is_alike};
 use super::content::{self, Content};
 use super::dialect::Asked;
 use super::grpc::{self, Called};
-use super::route::{self, Location, Routes};
+use super::route::{self, Location, Route, Routes};
 use crate::policy::{Action, ActionName, Command, Facts, GrpcFacts, HttpFacts, Parameter, Resource, ResourceKind};
 
 /// What is known of the body when its request is judged.
@@ -27,30 +28,35 @@ pub(in crate::protocol) enum Body {
 
 /// Fields by which some servers take another method than the one that stands there.
 const OVERRIDES: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
+/// Parameters that do the same, as the most lenient server reads them.
+const OVERRIDING: &[&str] = &["_method", "x_http_method", "x_http_method_override", "x_method_override"];
+/// Fields of a form by which servers take whoever sends it for somebody (RFC 6750, section 2.2).
+const LOG_INS: &[&str] = &["access_token", "private_token"];
 /// Fields by which some servers take another path or another host than those that stand there.
 const DETOURS: &[&str] = &[
     "forwarded",
+    "x-envoy-original-host",
+    "x-envoy-original-path",
     "x-forwarded-host",
+    "x-forwarded-path",
     "x-forwarded-prefix",
     "x-forwarded-server",
     "x-forwarded-uri",
     "x-host",
+    "x-http-host-override",
+    "x-middleware-rewrite",
+    "x-middleware-subrequest",
     "x-original-host",
     "x-original-uri",
     "x-original-url",
     "x-override-url",
+    "x-proxy-url",
     "x-rewrite-url",
+    "x-unencoded-url",
+    "x-waws-unencoded-url",
 ];
 /// Fields whose values are secrets: policies, people and recordings do not see them.
-const SECRET: &[&str] = &[
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "set-cookie",
-    "x-api-key",
-    "x-auth-token",
-    "x-amz-security-token",
-];
+const SECRET: &[&str] = &["authorization", "proxy-authorization", "cookie", "set-cookie"];
 
 impl Body {
     /// How long it is; as long as can be where nobody knows.
@@ -82,7 +88,8 @@ pub(in crate::protocol) fn is_encoded(head: &RequestHead) -> bool {
 
 /// What in the head may lead elsewhere than it says.
 pub(in crate::protocol) fn doubts(head: &RequestHead) -> impl Iterator<Item = String> {
-    let asked = |names: &'static [&'static str]| names.iter().find(|name| head.fields.get(name).is_some());
+    let named: Vec<_> = head.fields.0.iter().map(|field| claims::field(&field.name)).collect();
+    let asked = |names: &'static [&'static str]| names.iter().find(|name| named.iter().any(|other| other == *name));
     let method = asked(OVERRIDES).map(|name| format!("`{name}` asks for another method"));
     let detour = asked(DETOURS).map(|name| format!("`{name}` may lead to another path or host"));
     method.into_iter().chain(detour)
@@ -121,9 +128,13 @@ pub(super) fn command(asked: &Asked<'_>) -> Command {
         ));
     }
     opaque.extend(doubts(head));
-    let asked = |pairs: &[(String, String)]| pairs.iter().any(|(name, _)| name == "_method");
-    if asked(&location.query) || fields.iter().any(|field| field.starts_with("_method=")) {
-        opaque.push("`_method` asks for another method".to_owned());
+    let mut asked = location.query.iter().map(|(name, _)| name).chain(&names);
+    if let Some(name) = asked.find(|name| OVERRIDING.contains(&&*claims::parameter(name))) {
+        opaque.push(format!("`{name:.100}` asks for another method"));
+    }
+    let is_form = kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("application/x-www-form-urlencoded"));
+    if let Some(name) = names.iter().find(|name| is_form && LOG_INS.contains(&&*claims::parameter(name))) {
+        opaque.push(format!("`{name:.100}` in its form is a log-in of its own to some servers"));
     }
     let name = ActionName::http(&head.method);
     if name.is_none() {
@@ -187,18 +198,28 @@ fn built(
     (head, location, names_method): (&RequestHead, &Location, bool),
     said: Said,
 ) -> Command {
-    let act = |name, note: Option<String>| Action {
+    let act = |name, route: Option<&Route>, note: Option<String>| Action {
         name,
-        resource: resource(target, routes, location),
+        resource: resource(target, route),
         columns: BTreeSet::new(),
         tags: Arc::default(),
         note: note.map(Into::into),
     };
+    let beside = routes.beside(&location.segments);
     let actions = match name {
-        Some(name) if opaque.is_empty() => routes.plain(name, &location.segments, || act(name, None)),
+        Some(name) if opaque.is_empty() && beside.is_empty() => {
+            routes.plain(name, &location.segments, || act(name, routes.find(&location.segments), None))
+        }
         name => {
-            let opaque = act(ActionName::HTTP_OPAQUE, Some(opaque.join("; ")));
-            name.map(|name| act(name, None)).into_iter().chain([opaque]).collect()
+            let opaque = (!opaque.is_empty()).then(|| opaque.join("; "));
+            let asked = |on| {
+                let opaque = opaque.clone().map(|why| act(ActionName::HTTP_OPAQUE, on, Some(why)));
+                name.map(|name| act(name, on, None)).into_iter().chain(opaque)
+            };
+            std::iter::once(routes.find(&location.segments))
+                .chain(beside.into_iter().map(Some))
+                .flat_map(asked)
+                .collect()
         }
     };
     let mut http = facts(head, location, said.fields, said.size);
@@ -237,8 +258,8 @@ fn method(location: &Location) -> Option<GrpcFacts> {
 }
 
 /// The route, or the target as a whole where none was configured that it is on.
-fn resource(target: &Arc<str>, routes: &Routes, location: &Location) -> Resource {
-    match routes.find(&location.segments) {
+fn resource(target: &Arc<str>, route: Option<&Route>) -> Resource {
+    match route {
         None => Resource { kind: ResourceKind::Target, path: vec![Arc::clone(target)] },
         Some(route) => {
             let steps = route.parts().map(Arc::from);
@@ -273,7 +294,7 @@ pub(in crate::protocol) fn statement(head: &RequestHead) -> String {
 }
 
 pub(super) fn is_secret(name: &str) -> bool {
-    SECRET.iter().any(|secret| is_alike(name, secret))
+    SECRET.iter().any(|secret| is_alike(name, secret)) || claims::is_log_in(name)
 }
 
 /// What stands for the agent's own secrets, so that a grant is for these and no others.
@@ -283,7 +304,7 @@ fn sealed(head: &RequestHead) -> impl Iterator<Item = String> {
 }
 
 /// So many bytes of a digest, in hexadecimal.
-fn digest(bytes: &[u8], length: usize) -> String {
+pub(super) fn digest(bytes: &[u8], length: usize) -> String {
     sha2::Sha256::digest(bytes).iter().take(length).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -324,7 +345,7 @@ pub(in crate::protocol) fn parameters(body: &Body) -> Arc<[Parameter]> {
 }
 
 /// The message of a call: its bytes, and what people can read of it.
-fn called_with(body: &Body, fields: &[String]) -> Arc<[Parameter]> {
+pub(in crate::protocol) fn called_with(body: &Body, fields: &[String]) -> Arc<[Parameter]> {
     /// The rest stands in the bytes.
     const SHOWN_LIMIT: usize = 12 * 1024;
     let mut text = String::new();

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::action::{self, Body};
+use super::claims::Claim;
 use super::codec::{RequestHead, ResponseHead};
 use super::denial;
 use super::driver::{Next, Opened, socket};
@@ -83,6 +84,11 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Names of fields of a body sent there that are secrets, beside those that are everywhere.
+    fn secrets(&self, _location: &Location) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Where the answer to a request that has failed may tell of what was there, as paths into JSON.
     fn words_of_failure(&self, _head: &RequestHead) -> &'static [&'static str] {
         &[]
@@ -90,6 +96,16 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
 
     /// Takes out of a request what is nobody's business, before anybody looks at it.
     fn clean(&self, _head: &mut RequestHead) {}
+
+    /// Whether some fields that say who asks are judged here.
+    fn judges_claims(&self) -> bool {
+        false
+    }
+
+    /// What becomes of a field (lower case, with `-` for all else) that says who asks.
+    fn claim(&self, _name: &str) -> Claim {
+        Claim::Gone
+    }
 
     /// Whether what is answered there says nothing of anybody's data, and so is never masked.
     fn is_open(&self, _head: &RequestHead, _location: &Location) -> bool {
@@ -139,6 +155,15 @@ impl Dialect for Web {
 
     fn place(&self, routes: &Routes, location: &Location) -> Option<String> {
         routes.find(&location.segments).map(ToString::to_string)
+    }
+
+    fn meaning(&self, asked: &Asked<'_>) -> Meaning {
+        let place = if asked.routes.beside(&asked.location.segments).is_empty() {
+            Place::At(self.place(asked.routes, asked.location))
+        } else {
+            Place::Anywhere
+        };
+        Meaning { command: self.command(asked), place, asker: Asker::default() }
     }
 
     fn refusal(&self, denial: &Denial) -> (ResponseHead, Bytes) {

@@ -10,6 +10,7 @@
 
 mod agent;
 mod answer;
+mod basis;
 mod calls;
 mod exchange;
 pub(in crate::protocol) mod leg;
@@ -35,7 +36,7 @@ use tokio::time::timeout;
 use super::action::{self, Body};
 use super::codec::frames::PREFACE;
 use super::codec::{self, RequestHead, ResponseHead};
-use super::dialect::Asked;
+use super::dialect::{Asked, Place};
 use super::grpc::{self, Called};
 use super::rewrite::Plan;
 use super::route::Location;
@@ -67,7 +68,7 @@ pub(in crate::protocol) struct Opened<'a> {
     /// What was asked for, and where.
     pub(in crate::protocol) asked: (&'a RequestHead, &'a Location),
     /// Where what the target says comes from.
-    pub(in crate::protocol) place: Option<String>,
+    pub(in crate::protocol) place: Place,
     /// What is masked of it.
     pub(in crate::protocol) plan: Plan,
     /// How the target has agreed.

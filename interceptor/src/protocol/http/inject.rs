@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use serde::Deserialize;
 
+use super::claims;
 use super::codec::{self, Field, Fields, RequestHead};
 use super::route;
 use crate::clock::Timestamp;
@@ -40,6 +41,32 @@ impl LogIn {
             Self::Query(name) if name.is_empty() => Err("http.log_in: the parameter has no name".to_owned()),
             Self::Sigv4(scope) => scope.check(),
             _ => Ok(()),
+        }
+    }
+
+    /// The field of its own that it stands in.
+    pub(super) fn field(&self) -> Option<&str> {
+        match self {
+            Self::Header(name) => Some(name),
+            Self::Bearer | Self::Basic | Self::Query(_) | Self::Sigv4(_) => None,
+        }
+    }
+
+    /// Whether a parameter of the agent's (as [`claims::parameter`] has it) goes for it.
+    pub(super) fn replaces(&self, name: &str) -> bool {
+        match self {
+            Self::Query(own) => claims::parameter(own) == name,
+            Self::Sigv4(_) => name.starts_with("x_amz_"),
+            Self::Bearer | Self::Basic | Self::Header(_) => false,
+        }
+    }
+
+    /// Takes the agent's own out of the query, before anybody looks at it.
+    pub(super) fn clean(&self, head: &mut RequestHead) {
+        if let Self::Query(name) = self
+            && head.target.contains('?')
+        {
+            head.target = replaced(&head.target, name, None);
         }
     }
 
@@ -113,10 +140,13 @@ fn set(fields: &mut Fields, name: &str, value: Option<Vec<u8>>) -> Result<(), St
     Ok(())
 }
 
-/// The target with this parameter, and no other of its name however that is written.
+/// The target with this parameter, and no other that a server could take for it, however that is written.
 fn replaced(target: &str, name: &str, value: Option<&[u8]>) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let is_it = |part: &str| route::pairs(part).is_ok_and(|pairs| pairs.iter().any(|(found, _)| found == name));
+    let own = claims::parameter(name);
+    let is_it = |part: &str| {
+        route::pairs(part).is_ok_and(|pairs| pairs.iter().any(|(found, _)| claims::parameter(found) == own))
+    };
     let mut parts: Vec<String> =
         query.split('&').filter(|part| !part.is_empty() && !is_it(part)).map(str::to_owned).collect();
     if let Some(value) = value {

@@ -24,7 +24,7 @@
 //! Every request is judged: `action` makes `http:GET` on a route of the target of it (`/v1/customers/{id}`), with the host,
 //! path, query, fields and, where it is JSON or a form, the body as context. A body that is too long or cannot be read is
 //! `http:opaque` as well. `driver` reads, asks the gate, and passes on; `inject` puts the credential in the place of whatever
-//! the agent has, and `cookies` takes away what stands for a log-in beside; `scrub` takes it out of answers that echo it; `rewrite` undoes codings and masks what passes; `denial` words
+//! the agent has, `cookies` takes away what stands for a log-in beside, and `claims` what says who asks; `scrub` takes it out of answers that echo it; `rewrite` undoes codings and masks what passes; `redact` keeps secrets of bodies out of recordings; `denial` words
 //! refusals as problem documents (RFC 9457), or as a status of gRPC; `transcript` is how it is recorded.
 //!
 //! Not promised: HTTP/1.0, upgrades (WebSocket), CONNECT, TRACE, pushes: they are refused. Trailers of requests, and those of
@@ -39,6 +39,7 @@
 //! - <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>: gRPC
 
 pub(super) mod action;
+pub(super) mod claims;
 pub mod codec;
 pub(super) mod content;
 mod cookies;
@@ -47,6 +48,7 @@ pub(super) mod dialect;
 pub(super) mod driver;
 pub mod grpc;
 mod inject;
+pub mod redact;
 pub(super) mod replay;
 pub mod rewrite;
 pub mod route;
@@ -94,6 +96,8 @@ pub struct Config {
     pub scrub: bool,
     /// Whether cookies pass, of the target and of the agent.
     pub cookies: cookies::Cookies,
+    /// What may be said of who asks, beside the log-in.
+    pub claims: claims::Claims,
     /// What is known of the messages of its calls.
     pub grpc: grpc::Config,
 }
@@ -105,6 +109,7 @@ impl Default for Config {
             log_in: inject::LogIn::default(),
             scrub: true,
             cookies: cookies::Cookies::default(),
+            claims: claims::Claims::default(),
             grpc: grpc::Config::default(),
         }
     }
@@ -118,7 +123,10 @@ pub struct Settings {
     log_in: inject::LogIn,
     /// Answers are not looked through for the credential.
     unscrubbed: bool,
+    /// What looks for it.
+    spellings: scrub::Kept,
     cookies: cookies::Cookies,
+    claims: claims::Claims,
     /// What the target may be called in `Host`.
     names: Vec<Name>,
     /// Its methods of gRPC, and their messages.
@@ -132,7 +140,9 @@ impl Default for Settings {
             routes: route::Routes::default(),
             log_in: inject::LogIn::default(),
             unscrubbed: false,
+            spellings: scrub::Kept::default(),
             cookies: cookies::Cookies::default(),
+            claims: claims::Claims::default(),
             names: Vec::new(),
             calls: None,
         }
@@ -160,8 +170,17 @@ impl Config {
         }
         let routes = route::Routes::parse(&self.routes)?;
         self.log_in.check().map_err(|why| vec![why])?;
-        let (log_in, unscrubbed, cookies) = (self.log_in.clone(), !self.scrub, self.cookies);
-        Ok(Settings { dialect, routes, log_in, unscrubbed, cookies, names, calls: None })
+        self.claims.check()?;
+        Ok(Settings {
+            dialect,
+            routes,
+            log_in: self.log_in.clone(),
+            unscrubbed: !self.scrub,
+            cookies: self.cookies,
+            claims: self.claims.clone(),
+            names,
+            ..Settings::default()
+        })
     }
 }
 

@@ -185,9 +185,11 @@ pub fn conceal(fields: &mut Fields) {
     ["etag", "content-length"].into_iter().chain(VOUCHERS).for_each(|name| fields.remove(name));
 }
 
-/// Asks for an answer as a whole. Conditions on what is hidden would be questions about it.
+/// Asks for an answer as a whole, also not for how it differs from another (RFC 3229). Conditions on what is hidden would be questions about it.
 pub(in crate::protocol) fn whole(fields: &mut Fields) {
-    ["range", "if-range", "if-match", "if-none-match"].into_iter().for_each(|name| fields.remove(name));
+    let parts = ["range", "if-range", "if-match", "if-none-match", "request-range", "a-im"];
+    let digests = ["want-digest", "want-content-digest", "want-repr-digest"];
+    parts.into_iter().chain(digests).for_each(|name| fields.remove(name));
 }
 
 /// Rewrites the body of one answer.
@@ -515,6 +517,23 @@ fn essence(media: &str) -> Option<String> {
     let mut charsets = parts.filter_map(|part| part.split_once('=')).filter(|(name, _)| name.trim() == "charset");
     let fits = |charset: &str| matches!(charset.trim(), "utf-8" | "\"utf-8\"" | "utf8" | "us-ascii" | "\"us-ascii\"");
     charsets.all(|(_, charset)| fits(charset)).then_some(kind)
+}
+
+/// Whether an answer is a stream of events or documents, which may pause for as long as it likes.
+#[must_use]
+pub(super) fn is_stream(fields: &Fields) -> bool {
+    const STREAMS: &[&str] = &[
+        "application/json-seq",
+        "application/jsonl",
+        "application/ndjson",
+        "application/stream+json",
+        "application/x-json-stream",
+        "application/x-ndjson",
+        "multipart/x-mixed-replace",
+        "text/event-stream",
+    ];
+    let kind = fields.text("content-type").unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    STREAMS.iter().any(|stream| kind.eq_ignore_ascii_case(stream))
 }
 
 fn is_json(kind: &str) -> bool {

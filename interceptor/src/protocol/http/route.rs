@@ -3,6 +3,8 @@
 //! Servers differ in whether they resolve dots, join slashes, decode twice, take a backslash for a slash or cut at a
 //! semicolon. Whatever depends on that is refused, so that a rule about `/v1/customers/7` cannot be walked around.
 
+mod lenient;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -73,7 +75,7 @@ impl Location {
                 return Err(Ambiguous::Cut);
             }
             let is_last = parts.peek().is_none();
-            if segment == "." || segment == ".." || (segment.is_empty() && !is_last) {
+            if lenient::leads_up(&segment) || (segment.is_empty() && !is_last) {
                 return Err(Ambiguous::Step);
             }
             segments.push(segment);
@@ -238,6 +240,9 @@ impl fmt::Display for Route {
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     all: Vec<Route>,
+    /// The same as lenient servers may read them.
+    patterns: Vec<lenient::Pattern>,
+    are_plain: bool,
     known: Arc<RwLock<Known>>,
 }
 
@@ -261,13 +266,27 @@ impl Routes {
             }
         }
         routes.sort_by(|one, other| one.steps.cmp(&other.steps));
-        if wrong.is_empty() { Ok(Self { all: routes, known: Arc::default() }) } else { Err(wrong) }
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let (patterns, are_plain) = (routes.iter().map(lenient::Pattern::of).collect(), lenient::are_plain(&routes));
+        Ok(Self { all: routes, patterns, are_plain, known: Arc::default() })
     }
 
     /// The route of a path: step by step, what is written out goes before what stands for anything.
     #[must_use]
     pub fn find(&self, segments: &[String]) -> Option<&Route> {
         self.all.get(self.position(segments)?)
+    }
+
+    /// Others that some server could take the path for: it is judged on them as well.
+    #[must_use]
+    pub fn beside(&self, segments: &[String]) -> Vec<&Route> {
+        if self.all.is_empty() || (self.are_plain && lenient::is_plain(segments)) {
+            return Vec::new();
+        }
+        let found = lenient::beside(&self.patterns, self.position(segments), segments);
+        found.into_iter().filter_map(|at| self.all.get(at)).collect()
     }
 
     /// What a request there asks for that asks for this alone: one and the same list for all of them, so that whoever has seen
@@ -335,6 +354,12 @@ mod tests {
             ("/a/./b", Step),
             ("/a/%2e%2E/b", Step),
             ("/..", Step),
+            ("/a/..%20/b", Step),
+            ("/a/%20../b", Step),
+            ("/a/%20/b", Step),
+            ("/a/%EF%BC%8E%EF%BC%8E/b", Step),
+            ("/a/x%EF%BC%8F..%EF%BC%8Fb", Step),
+            ("/a%E2%88%95../b", Step),
             ("//b", Step),
             ("/a//b", Step),
             ("/a%2Fb", Slash),
@@ -417,6 +442,44 @@ mod tests {
         }
         let same = Routes::parse(&["/a/{x}".to_owned(), "/a/{y}".to_owned()]).unwrap_err();
         assert!(same[0].contains("are the same"), "{same:?}");
+    }
+
+    #[test]
+    fn a_path_is_on_every_route_that_some_server_could_take_it_for() {
+        let texts =
+            ["/v1/{rest*}", "/v1/customers/{id}", "/v1/customers/me", "/v1/customers", "/admin", "/a/Keys/", "/a/keys"];
+        let routes = Routes::parse(&texts.map(str::to_owned)).unwrap();
+        let of_v1 = ["/v1/customers/me", "/v1/customers/{id}", "/v1/{rest*}"];
+        for (target, beside) in [
+            ("/v1/customers/me", &[][..]),
+            ("/v1/customers/7", &[]),
+            ("/v1/customers/ada.l@x.example", &[]),
+            ("/v1/Orders/7", &[]),
+            ("/v1/customers/Me", &["/v1/customers/me"]),
+            ("/v1/customers/me/", &["/v1/customers/me", "/v1/customers/{id}"]),
+            ("/v1/customers/", &["/v1/customers"]),
+            ("/v1/customers/7/", &["/v1/customers/{id}"]),
+            ("/v1/CUSTOMERS/7", &["/v1/customers/{id}"]),
+            ("/V1/customers/me", &of_v1),
+            ("/ADMIN", &["/admin"]),
+            ("/admin/", &["/admin"]),
+            ("/admin.", &["/admin"]),
+            ("/admin.json", &["/admin"]),
+            ("/admin%20", &["/admin"]),
+            ("/admin%3fx", &["/admin"]),
+            ("/admin%23/x", &["/admin"]),
+            ("/%EF%BD%81dmin", &["/admin"]),
+            ("/v1%EF%BC%8Fcustomers/me", &of_v1),
+            ("/administrators", &[]),
+            ("/V1/", &["/v1/{rest*}"]),
+            ("/a/keys", &[]),
+            ("/a/Keys/", &[]),
+        ] {
+            let location = Location::read(target).unwrap();
+            let found: Vec<String> = routes.beside(&location.segments).into_iter().map(ToString::to_string).collect();
+            assert_eq!(found, beside, "{target}");
+        }
+        assert!(Routes::default().beside(&["ADMIN".to_owned()]).is_empty());
     }
 
     proptest! {

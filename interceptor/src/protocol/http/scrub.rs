@@ -1,21 +1,22 @@
 //! What a target echoes of the credential that was put into a request: found, in the ways in which programs write such
 //! things out, and blotted out, however the bytes come. Lengths stay as they are.
 //!
-//! Looked for are the secret as it is, in base64 (both alphabets, at whatever place within a longer text), in hexadecimal,
-//! percent-encoded, and as JSON, HTML and gRPC's statuses escape it. Not promised: any other transformation, a secret of less than
+//! Looked for are the secret as it is, in base64 (both alphabets, at whatever place within a longer text, also over two lines), in
+//! hexadecimal, percent-encoded, quoted-printable, and as JSON, HTML and gRPC's statuses escape it, or each of its characters.
+//! Not promised: any other transformation, a secret of less than
 //! [`SHORTEST`] bytes, and a target that can be made to say a few bytes of it at a time (`Range`).
 
-use std::collections::BTreeSet;
+mod spelt;
 
-use aho_corasick::{AhoCorasick, MatchKind};
-use base64::Engine as _;
-use base64::alphabet::{STANDARD, URL_SAFE};
-use base64::engine::GeneralPurpose;
-use base64::engine::general_purpose::NO_PAD;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, Match, MatchKind};
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use super::codec::{Fields, ResponseHead};
-use super::denial::escaped;
+use crate::secret::Secret;
 
 /// Secrets that are shorter are not looked for: they would be found everywhere.
 pub(super) const SHORTEST: usize = 6;
@@ -25,8 +26,13 @@ const BLOT: u8 = b'*';
 /// How a secret may be written.
 #[derive(Debug)]
 pub struct Spellings {
+    /// What they begin with, as many bytes as the shortest may have: few and short, and so found fast.
+    heads: AhoCorasick,
     finder: AhoCorasick,
+    /// In order.
     all: Vec<Vec<u8>>,
+    /// What they begin with.
+    first: [bool; 256],
     shortest: usize,
     longest: usize,
 }
@@ -42,35 +48,49 @@ impl Spellings {
     pub(in crate::protocol) fn of_all<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
         let mut all = BTreeSet::new();
         for secret in secrets.into_iter().filter(|secret| secret.len() >= SHORTEST) {
-            all.extend([secret.to_vec(), escaped_percent(secret, true), escaped_percent(secret, false)]);
-            all.extend([
-                hexadecimal(secret, false),
-                hexadecimal(secret, true),
-                html(secret),
-                escaped(secret).into_bytes(),
-            ]);
-            all.extend(std::str::from_utf8(secret).ok().map(json));
-            for alphabet in [&STANDARD, &URL_SAFE] {
-                let engine = GeneralPurpose::new(alphabet, NO_PAD);
-                all.extend((0..3).map(|offset| within_base64(&engine, secret, offset)));
-            }
+            all.extend(spelt::all(secret));
         }
         let all: Vec<Vec<u8>> = all.into_iter().filter(|one| one.len() >= SHORTEST).collect();
-        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&all).ok()?;
         let lengths = || all.iter().map(Vec::len);
+        let heads: BTreeSet<&[u8]> = all.iter().filter_map(|one| one.get(..SHORTEST)).collect();
+        let heads = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(heads).ok()?;
+        // It takes little memory, and runs where a head was found.
+        let kind = Some(AhoCorasickKind::ContiguousNFA);
+        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).kind(kind).build(&all).ok()?;
         let (shortest, longest) = (lengths().min()?, lengths().max()?);
-        Some(Self { finder, all, shortest, longest })
+        let mut first = [false; 256];
+        for byte in all.iter().filter_map(|one| one.first()) {
+            if let Some(begins) = first.get_mut(usize::from(*byte)) {
+                *begins = true;
+            }
+        }
+        Some(Self { heads, finder, all, first, shortest, longest })
     }
 
     /// Blots out all that is found. Whether anything was.
     pub(in crate::protocol) fn blot(&self, bytes: &mut [u8]) -> bool {
-        let found: Vec<_> = self.finder.find_iter(&*bytes).map(|found| found.range()).collect();
+        let end = bytes.len();
+        self.blot_before(bytes, end)
+    }
+
+    /// The same of what begins before there.
+    fn blot_before(&self, bytes: &mut [u8], end: usize) -> bool {
+        let Some(first) = self.heads.find(&*bytes) else { return false };
+        let found = self.finder.find_iter(Input::new(&*bytes).range(first.start()..));
+        let found: Vec<_> = found.map(|found: Match| found.range()).filter(|range| range.start < end).collect();
         for range in &found {
             if let Some(part) = bytes.get_mut(range.clone()) {
                 part.fill(BLOT);
             }
         }
         !found.is_empty()
+    }
+
+    /// The same of what more may follow: how many bytes are ready to pass, and whether anything was found in them. What may be
+    /// a part of something longer waits with it.
+    pub(in crate::protocol) fn settle(&self, bytes: &mut [u8]) -> (usize, bool) {
+        let ready = bytes.len() - self.begun(bytes);
+        (ready, self.blot_before(bytes, ready))
     }
 
     /// The same of a head.
@@ -96,17 +116,50 @@ impl Spellings {
     }
 
     fn is_in(&self, bytes: &[u8]) -> bool {
-        bytes.len() >= self.shortest && self.finder.is_match(bytes)
+        bytes.len() >= self.shortest
+            && self
+                .heads
+                .find(bytes)
+                .is_some_and(|first| self.finder.is_match(Input::new(bytes).range(first.start()..)))
     }
 
     /// How many bytes at the end may be the beginning of something.
-    pub(in crate::protocol) fn begun(&self, bytes: &[u8]) -> usize {
+    fn begun(&self, bytes: &[u8]) -> usize {
         let most = bytes.len().min(self.longest - 1);
         let begins = |count: &usize| {
             let end = bytes.get(bytes.len() - count..).unwrap_or_default();
-            self.all.iter().any(|one| one.len() > end.len() && one.starts_with(end))
+            let may = end.first().and_then(|byte| self.first.get(usize::from(*byte))).is_some_and(|begins| *begins);
+            // Whatever is longer and begins so stands right behind it.
+            may && {
+                let at = self.all.partition_point(|one| one.as_slice() <= end);
+                self.all.get(at).is_some_and(|one| one.starts_with(end))
+            }
         };
         (1..=most).rev().find(begins).unwrap_or(0)
+    }
+}
+
+/// The spellings of what a target was shown last, for all sessions that show it the same: to make them takes time and memory.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Mutex<Option<(Vec<Secret>, Arc<Spellings>)>>);
+
+impl Kept {
+    /// Those of these secrets.
+    pub(super) fn of(&self, secrets: &[&Secret]) -> Option<Arc<Spellings>> {
+        if secrets.iter().all(|secret| secret.expose().len() < SHORTEST) {
+            return None;
+        }
+        let is_same = |kept: &[Secret]| {
+            kept.len() == secrets.len() && kept.iter().zip(secrets).all(|(kept, secret)| kept.matches(secret.expose()))
+        };
+        let known = self.0.lock().as_ref().filter(|(kept, _)| is_same(kept)).map(|(_, known)| Arc::clone(known));
+        if known.is_some() {
+            return known;
+        }
+        let made = Arc::new(Spellings::of_all(secrets.iter().map(|secret| secret.expose()))?);
+        let kept = secrets.iter().map(|secret| (*secret).clone()).collect();
+        *self.0.lock() = Some((kept, Arc::clone(&made)));
+        Some(made)
     }
 }
 
@@ -139,59 +192,23 @@ impl<'a> Scrub<'a> {
     /// What can be passed on, now that this has come.
     pub(super) fn push(&mut self, piece: &[u8]) -> Bytes {
         self.waiting.extend_from_slice(piece);
-        self.found |= self.spellings.blot(&mut self.waiting);
-        let ready = self.waiting.len() - self.spellings.begun(&self.waiting);
+        let (ready, found) = self.spellings.settle(&mut self.waiting);
+        self.found |= found;
         self.waiting.split_to(ready).freeze()
     }
 
     /// The rest.
     pub(super) fn finish(&mut self) -> Bytes {
+        self.found |= self.spellings.blot(&mut self.waiting);
         self.waiting.split().freeze()
     }
 }
 
-/// The characters that a secret has in the base64 of any text in which it stands so many bytes behind a multiple of three.
-fn within_base64(engine: &GeneralPurpose, secret: &[u8], offset: usize) -> Vec<u8> {
-    let mut text = vec![0; offset];
-    text.extend_from_slice(secret);
-    let coded = engine.encode(&text).into_bytes();
-    // Characters that depend on what stands before or behind it say nothing of it for certain.
-    let first = (offset * 8).div_ceil(6);
-    let last = text.len() * 8 / 6;
-    coded.get(first..last).unwrap_or_default().to_vec()
-}
-
-fn hexadecimal(bytes: &[u8], upper: bool) -> Vec<u8> {
-    let digits = |byte: &u8| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") };
-    bytes.iter().flat_map(|byte| digits(byte).into_bytes()).collect()
-}
-
-fn escaped_percent(bytes: &[u8], upper: bool) -> Vec<u8> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let escape = |byte: u8| if upper { format!("%{byte:02X}") } else { format!("%{byte:02x}") };
-    bytes.iter().flat_map(|byte| if plain(*byte) { vec![*byte] } else { escape(*byte).into_bytes() }).collect()
-}
-
-fn json(text: &str) -> Vec<u8> {
-    let quoted = serde_json::Value::String(text.to_owned()).to_string().into_bytes();
-    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_vec()
-}
-
-fn html(bytes: &[u8]) -> Vec<u8> {
-    let escape = |byte: &u8| match byte {
-        b'&' => b"&amp;".to_vec(),
-        b'<' => b"&lt;".to_vec(),
-        b'>' => b"&gt;".to_vec(),
-        b'"' => b"&quot;".to_vec(),
-        b'\'' => b"&#39;".to_vec(),
-        other => vec![*other],
-    };
-    bytes.iter().flat_map(escape).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use base64::engine::GeneralPurposeConfig;
+    use base64::Engine as _;
+    use base64::alphabet::{STANDARD, URL_SAFE};
+    use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
     use proptest::prelude::*;
 
     use super::*;
@@ -218,8 +235,13 @@ mod tests {
             "s3cr&quot;et&amp;+/value".to_owned(),
             "s3cr%22et%26%2B%2Fvalue".to_owned(),
             "s3cr%22et%26%2b%2fvalue".to_owned(),
-            String::from_utf8(hexadecimal(SECRET.as_bytes(), true)).unwrap(),
-            String::from_utf8(hexadecimal(SECRET.as_bytes(), false)).unwrap(),
+            SECRET.bytes().map(|byte| format!("{byte:02X}")).collect(),
+            SECRET.bytes().map(|byte| format!("{byte:02x}")).collect(),
+            SECRET.bytes().map(|byte| format!("\\u{byte:04x}")).collect(),
+            SECRET.bytes().map(|byte| format!("&#{byte};")).collect(),
+            SECRET.bytes().map(|byte| format!("={byte:02X}")).collect(),
+            SECRET.replace('"', "\\u0022").replace('&', "\\u0026"),
+            SECRET.replace('/', "\\/").replace('"', "\\\""),
         ];
         for before in ["", "u", "us", "Bearer ", "svc:"] {
             for behind in ["", "x", "xy", "xyz"] {
@@ -253,6 +275,31 @@ mod tests {
         assert_eq!((scrub.push(b"ends with s3c"), scrub.finish()), ("ends with ".into(), "s3c".into()));
         assert!(!scrub.found);
         assert!(Spellings::of(b"short").is_none());
+    }
+
+    #[test]
+    fn sessions_that_show_the_same_share_what_looks_for_it() {
+        let kept = Kept::default();
+        let (one, other) = (Secret::from("first-secret"), Secret::from("second-secret"));
+        let first = kept.of(&[&one]).unwrap();
+        assert!(Arc::ptr_eq(&first, &kept.of(&[&Secret::from("first-secret")]).unwrap()));
+        let both = kept.of(&[&one, &other]).unwrap();
+        assert!(!Arc::ptr_eq(&first, &both) && both.is_in(b"a second-secret") && !first.is_in(b"a second-secret"));
+        assert!(kept.of(&[]).is_none() && kept.of(&[&Secret::from("short")]).is_none());
+    }
+
+    #[test]
+    fn base64_over_two_lines_shows_less_than_a_third() {
+        let secret = "0123456789abcdefghijABCDEFGHIJ.-_~xyz!";
+        let spellings = Spellings::of(secret.as_bytes()).unwrap();
+        let coded = engine(&STANDARD, true).encode(format!("authorization: Bearer {secret}, and more behind it"));
+        for (width, end) in [(64, "\n"), (76, "\r\n"), (60, "\n ")] {
+            let text: Vec<&str> =
+                coded.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+            let (out, found) = scrubbed(&spellings, text.join(end).as_bytes(), 7);
+            let blots = out.iter().filter(|byte| **byte == BLOT).count();
+            assert!(found && 3 * blots >= 2 * secret.len() * 4 / 3, "{width}: {}", String::from_utf8_lossy(&out));
+        }
     }
 
     #[test]

@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::object::{self, Found, Patch};
 use super::resource::{self, CORE, Named, Request, Verb};
-use super::yaml;
+use super::{proto, yaml};
 use crate::policy::{Action, ActionName, Command, Facts, KubernetesFacts, Resource, ResourceKind};
 use crate::protocol::http::action as http;
+use crate::protocol::http::claims::Claim;
 use crate::protocol::http::codec::RequestHead;
 use crate::protocol::http::content::{self, Limits};
 use crate::protocol::http::dialect::Asked;
@@ -25,6 +26,15 @@ pub(super) const BREAKING: &str = "ignoreStoreReadErrorWithClusterBreakingPotent
 const REMOTE: &str = "x-remote-";
 /// Fields by which whoever asks wants to be taken for somebody else.
 const IMPERSONATE: &str = "impersonate-";
+
+/// What becomes of a field that says who asks: such are judged here, and none but those of impersonation are the agent's.
+pub(super) fn claim(name: &str) -> Claim {
+    match name {
+        own if own.starts_with(IMPERSONATE) => Claim::Passes,
+        remote if remote.starts_with(REMOTE) => Claim::Judged,
+        _ => Claim::Gone,
+    }
+}
 
 /// The command of a request.
 pub(super) fn command(asked: &Asked<'_>) -> Command {
@@ -58,6 +68,10 @@ pub(super) fn command(asked: &Asked<'_>) -> Command {
         Named::Resource(request) => reading.request(&request, asked, (&mut k8s, &found, patch), unread),
     }
     reading.impersonations(head);
+    // People read the fields, and not the bytes.
+    let is_binary =
+        asked.head.fields.text("content-type").is_some_and(|kind| essence(kind).eq_ignore_ascii_case(proto::MEDIA));
+    let parameters = if is_binary { http::called_with(body, &fields) } else { http::parameters(body) };
     let facts = Facts {
         has_where: true,
         statements: 1,
@@ -71,7 +85,7 @@ pub(super) fn command(asked: &Asked<'_>) -> Command {
     Command {
         analysis: http::number(),
         statement: statement(head).into(),
-        parameters: http::parameters(body),
+        parameters,
         actions: reading.actions(),
         facts: Arc::new(facts),
         in_transaction: false,
@@ -139,6 +153,9 @@ impl Reading<'_> {
             k8s.privileged = true;
             k8s.privileges.insert("unknown".to_owned());
         }
+        k8s.makes_token |=
+            changes && whole_is(&whole, "serviceaccounts") && request.subresource.as_deref() == Some("token");
+        k8s.makes_token |= changes && unread && touches_secrets(&whole);
         self.changes_secret = changes && request.verb != Verb::Create && touches_secrets(&whole);
         let own = self.object(request, true, name);
         match request.verb {
@@ -291,8 +308,13 @@ fn is_own(group: &str) -> bool {
 }
 
 fn touches_secrets(resource: &Resource) -> bool {
+    whole_is(resource, "secrets")
+}
+
+/// Whether that is one of a kind of the group without a name.
+fn whole_is(resource: &Resource, kind: &str) -> bool {
     let [_, _, group, resource, ..] = resource.path.as_slice() else { return false };
-    group.as_ref() == CORE && resource.as_ref() == "secrets"
+    group.as_ref() == CORE && resource.as_ref() == kind
 }
 
 fn subject(namespace: &str, group: &str, resource: &str) -> Request {
@@ -318,6 +340,9 @@ fn read_body(asked: &Asked<'_>, patch: Option<Patch>) -> Result<Option<Body>, St
     }
     let kind = asked.head.fields.text("content-type").unwrap_or_default();
     // Clients write what is YAML by its name also as JSON, which is YAML.
+    if essence(kind).eq_ignore_ascii_case(proto::MEDIA) {
+        return read_proto(http::is_encoded(asked.head), bytes).map(Some);
+    }
     if patch == Some(Patch::Apply) || essence(kind) == "application/yaml" {
         return read_yaml(kind, http::is_encoded(asked.head), bytes).map(Some);
     }
@@ -326,6 +351,17 @@ fn read_body(asked: &Asked<'_>, patch: Option<Patch>) -> Result<Option<Body>, St
     let content = content::read(Some(kind), http::is_encoded(asked.head), bytes, LIMITS)?;
     let value = serde_json::from_slice(bytes).map_err(|error| format!("its JSON cannot be read: {error}"))?;
     Ok(Some((content.values, value)))
+}
+
+/// The same of Protocol Buffers.
+fn read_proto(encoded: bool, bytes: &[u8]) -> Result<Body, String> {
+    if encoded {
+        return Err("its body is compressed".to_owned());
+    }
+    let value = proto::read(bytes)?;
+    let json = serde_json::to_vec(&value).map_err(|error| format!("it is no JSON: {error}"))?;
+    let content = content::read(Some("application/json"), false, &json, LIMITS)?;
+    Ok((content.values, value))
 }
 
 /// The same of YAML, as the JSON that it would be.

@@ -15,6 +15,9 @@ const FORMS: [&str; 5] = ["$", "$.items[*]", "$.object", "$.rows[*].object", "$.
 pub(super) const APART: [&str; 9] =
     ["attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "scale", "token"];
 
+/// Names by which requests say what stands in a Secret: an object's, and those of a patch and of what was applied last.
+pub(super) const SAID: [&str; 4] = ["data", "stringData", "value", "kubectl.kubernetes.io/last-applied-configuration"];
+
 /// Where a `Status` says what is wrong, and of which value.
 pub(super) const FAILURE: [&str; 2] = ["$.message", "$.details.causes[*].message"];
 

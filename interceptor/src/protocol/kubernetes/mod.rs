@@ -17,14 +17,14 @@
 //! # What is done with it
 //!
 //! HTTP is the house's own (`protocol::http`): its driver frames, holds, passes on and records. `resource` reads paths,
-//! `object` bodies (`yaml` those that are no JSON), `action` makes verbs on objects of both; `masks` are what is secret by its kind; `denial` words refusals;
+//! `object` bodies (`yaml` and `proto` those that are no JSON), `action` makes verbs on objects of both; `masks` are what is secret by its kind; `denial` words refusals;
 //! Credentials are put in as for any other web service: the agent's kubeconfig stays as it is.
 //!
 //! Answers that have to be masked are asked for as JSON: a client that also takes Protocol Buffers gets JSON, one that takes
 //! nothing else is told by the cluster that there is no such answer.
 //!
-//! Not promised: watches and logs over WebSockets are refused; what Protocol Buffers in a request say is not read, nor YAML that
-//! readers could read in more than one way: it is `k8s:opaque`.
+//! Not promised: watches and logs over WebSockets are refused; Protocol Buffers of kinds that are not built in are not read, nor
+//! YAML that readers could read in more than one way: it is `k8s:opaque`.
 //!
 //! # Specification
 //!
@@ -36,6 +36,7 @@ mod action;
 mod denial;
 pub mod masks;
 mod object;
+pub mod proto;
 mod replay;
 mod resource;
 pub mod spdy;
@@ -47,6 +48,7 @@ pub mod yaml;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::http::claims::Claim;
 use super::http::codec::{RequestHead, ResponseHead};
 use super::http::dialect::{Asked, Dialect, Upgrade};
 use super::http::driver::{Next, Opened};
@@ -102,6 +104,11 @@ impl Dialect for Kubernetes {
         Some(format!("/{}/{}{subresource}", request.group, request.resource))
     }
 
+    fn secrets(&self, location: &Location) -> &'static [&'static str] {
+        let Named::Resource(request) = resource::named("POST", location) else { return &[] };
+        if request.group == resource::CORE && request.resource == "secrets" { &masks::SAID } else { &[] }
+    }
+
     fn words_of_failure(&self, head: &RequestHead) -> &'static [&'static str] {
         // It prints what a change would have made of an object, or how that differs.
         if matches!(head.method.as_str(), "PATCH" | "PUT") { &masks::FAILURE } else { &[] }
@@ -109,6 +116,14 @@ impl Dialect for Kubernetes {
 
     fn clean(&self, head: &mut RequestHead) {
         streams::clean(head);
+    }
+
+    fn judges_claims(&self) -> bool {
+        true
+    }
+
+    fn claim(&self, name: &str) -> Claim {
+        action::claim(name)
     }
 
     fn is_open(&self, head: &RequestHead, location: &Location) -> bool {

@@ -76,6 +76,9 @@ const HARMLESS: &[&str] = &[
 /// Types of SELinux that a container may have likewise.
 const HARMLESS_TYPES: &[&str] = &["container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
+/// Types of Secrets that a cluster fills with a token, or takes for one.
+const TOKENS: &[&str] = &["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token"];
+
 /// Verbs of a role by which whoever has it makes himself master of what it is about, or of the cluster.
 const MASTERS: &[&str] = &["*", "escalate", "bind", "impersonate"];
 
@@ -242,6 +245,7 @@ fn walk(value: &Value, facts: &mut KubernetesFacts) {
 /// One field, by its name in lower case.
 fn look(name: &str, value: &Value, facts: &mut KubernetesFacts) {
     let named = |value: &Value| field(value, "name").and_then(text);
+    facts.makes_token |= name == "type" && value.as_str().is_some_and(|kind| TOKENS.contains(&kind));
     match name {
         "image" | "reference" => facts.images.extend(text(value)),
         "serviceaccountname" | "serviceaccount" => facts.service_accounts.extend(text(value)),
@@ -405,6 +409,18 @@ mod tests {
         assert_eq!(privileges(members), ["subjects"]);
         let harmless = json!({"containers": [{"securityContext": {"privileged": false, "capabilities": {"add": ["CHOWN"], "drop": ["ALL"]}}}]});
         assert!(privileges(pod(harmless)).is_empty());
+    }
+
+    #[test]
+    fn a_secret_that_is_filled_with_a_token_is_told() {
+        for (kind, is) in
+            [("kubernetes.io/service-account-token", true), ("bootstrap.kubernetes.io/token", true), ("Opaque", false)]
+        {
+            assert_eq!(facts(&json!({"kind": "Secret", "type": kind}), None).0.makes_token, is, "{kind}");
+            assert_eq!(facts(&json!({"items": [{"Type": kind}]}), None).0.makes_token, is, "{kind}");
+            let patch = json!([{"op": "replace", "path": "/type", "value": kind}]);
+            assert_eq!(facts(&patch, Some(Patch::Json)).0.makes_token, is, "{kind}");
+        }
     }
 
     #[test]

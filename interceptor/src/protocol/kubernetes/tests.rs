@@ -293,3 +293,39 @@ fn places_are_kinds() {
     }
     assert_eq!(place("/version"), None);
 }
+
+#[test]
+fn tokens_that_a_cluster_makes_are_told() {
+    let token = |head: &str, body: &str| asked(head, body).facts.k8s.clone().unwrap().makes_token;
+    let path = "/api/v1/namespaces/shop/serviceaccounts/robot/token HTTP/1.1\ncontent-type: application/json";
+    assert!(token(&format!("POST {path}"), r#"{"kind":"TokenRequest"}"#));
+    let secrets = "/api/v1/namespaces/shop/secrets HTTP/1.1\ncontent-type: application/json";
+    assert!(token(&format!("POST {secrets}"), r#"{"type":"kubernetes.io/service-account-token"}"#));
+    // What cannot be read may be one.
+    assert!(token(&format!("POST {secrets}; charset=utf-7"), r#"{"type":"Opaque"}"#));
+    assert!(!token(&format!("POST {secrets}"), r#"{"type":"Opaque"}"#));
+    assert!(!token("POST /api/v1/namespaces/shop/serviceaccounts HTTP/1.1\ncontent-type: application/json", "{}"));
+}
+
+#[test]
+fn protocol_buffers_are_read_as_what_they_say() {
+    let head = "POST /api/v1/namespaces/shop/secrets HTTP/1.1\ncontent-type: application/vnd.kubernetes.protobuf";
+    // kind and version; then data and type of a Secret, by their numbers.
+    let raw = "\x12\x09\x0a\x01p\x12\x04s3cr\x1a\x23kubernetes.io/service-account-token";
+    let body =
+        format!("k8s\0\x0a\x0c\x0a\x02v1\x12\x06Secret\x12{}{raw}", char::from(u8::try_from(raw.len()).unwrap()));
+    let command = asked(head, &body);
+    assert_eq!(actions(head, &body), ["k8s:create prod/shop/core/secrets"]);
+    assert!(command.facts.k8s.clone().unwrap().makes_token);
+    let shown = command.parameters[1].value.clone().unwrap();
+    assert!(String::from_utf8_lossy(&shown).contains("data.p=czNjcg==\n"), "{shown:?}");
+    let broken = actions(head, &body.replace("Secret", "Secrex"));
+    assert_eq!(broken, ["k8s:create prod/shop/core/secrets", "k8s:opaque prod/shop/core/secrets"]);
+}
+
+#[test]
+fn what_is_put_into_a_secret_is_one() {
+    let hidden = |target: &str| !Kubernetes.secrets(&Location::read(target).unwrap()).is_empty();
+    assert!(hidden("/api/v1/namespaces/shop/secrets") && hidden("/api/v1/namespaces/shop/secrets/db"));
+    assert!(!hidden("/api/v1/namespaces/shop/configmaps/db") && !hidden("/apis/x.example/v1/namespaces/shop/secrets"));
+}

@@ -121,6 +121,17 @@ impl<'a> Delivery<'a> {
         Ok(Next::Open)
     }
 
+    /// Ends what is under way, as it is not permitted any more.
+    pub(super) async fn withdraw(&mut self, denial: Denial) -> Result<Next, Failure> {
+        self.closes = true;
+        if !(self.out.begun && self.socket) {
+            return self.refuse_call(denial).await;
+        }
+        self.served.observe(Observation::Denied(denial.clone())).await?;
+        self.tell(&denial).await;
+        Ok(Next::Shut)
+    }
+
     /// The same, once the upgrade was agreed to that it belongs to.
     pub(super) async fn refuse_upgraded(
         &mut self,
@@ -225,6 +236,7 @@ impl<'a> Delivery<'a> {
             Err(why) => return self.fail(&why).await,
         };
         let bodiless = !self.with_body || matches!(head.status, 204 | 304);
+        self.endless |= rewrite::is_stream(&head.fields);
         let ends = head.fields.lists("connection", "close") || hearing.ends_with_close();
         self.clean(&mut head).await?;
         let spellings = self.spellings();
@@ -341,6 +353,7 @@ impl<'a> Delivery<'a> {
                 if ends && let Err(why) = rewriter.finish(&mut rest) {
                     return Ok(Err(why.to_string()));
                 }
+                self.note(&mut rewriter, &mut echoed).await?;
                 let whole = ends.then_some(clean.len() + rest.len());
                 if whole.is_some() || !clean.is_empty() {
                     self.begin(&mut waits, whole);

@@ -49,8 +49,8 @@ impl Relay<'_> {
             loop {
                 let next = frames.take().map_err(|why| self.broken(&why.to_string()))?;
                 let Some(frame) = next else { break };
-                let bytes = self.permitted(&frame, &mut held).await?;
-                self.record(transcript.piece(&bytes)).await?;
+                let (bytes, shown) = self.permitted(&frame, &mut held).await?;
+                self.record(transcript.piece(shown.as_ref().unwrap_or(&bytes))).await?;
                 sending.piece(bytes).await.map_err(Unsent::Target)?;
             }
             held.set(frames.held()).map_err(Unsent::Agent)?;
@@ -64,19 +64,22 @@ impl Relay<'_> {
         sending.end().await.map_err(Unsent::Target)
     }
 
-    /// What may pass of a message.
-    async fn permitted(&self, frame: &Frame, held: &mut Holding<'_>) -> Result<Bytes, Unsent> {
+    /// What may pass of a message, and what recordings have of it where that is another.
+    async fn permitted(&self, frame: &Frame, held: &mut Holding<'_>) -> Result<(Bytes, Option<Bytes>), Unsent> {
         let (bytes, read) = self.call.one(frame);
         let told = read.as_ref().map_or(0, |content| content.values.iter().map(String::len).sum());
         held.set(frame.whole.len() + bytes.len() + told).map_err(Unsent::Agent)?;
-        let command = self.served.heard(self.head, self.location, &bytes, read);
+        let mut command = self.served.heard(self.head, self.location, &bytes, read);
+        let redaction = self.served.redaction(self.head, self.location);
+        let shown = redaction.sent(&bytes, &command);
+        redaction.command(&mut command, (&bytes, shown.as_ref()));
         let permit = self.judged(&command).await.map_err(Unsent::Denied)?;
         let (obligations, _recorded) = permit.spend();
         // The answer is masked as the call was permitted.
         if !self.plan.is_for(&obligations) {
             return Err(self.broken("what may be seen of its answer is other than when it was begun: call again"));
         }
-        Ok(bytes)
+        Ok((bytes, shown))
     }
 
     async fn judged(&self, command: &Command) -> Result<Permit, Denial> {

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::agent::{Answering, Asking};
 use super::answer::Delivery;
+use super::basis::Basis;
 use super::calls::Relay;
 use super::leg::LegError;
 use super::served::{Holding, Served};
@@ -15,9 +16,10 @@ use super::upstream::{Hearing, Sending, Way, again};
 use super::{Opened, agent_failed};
 use crate::clock::{Clock as _, SystemClock};
 use crate::mask::Masker;
-use crate::policy::{Command, Denial, Fault, Permit};
+use crate::policy::{Command, Denial, Fault, Obligations, Permit};
 use crate::protocol::http::BODY_LIMIT;
 use crate::protocol::http::action::Body;
+use crate::protocol::http::claims::Claim;
 use crate::protocol::http::codec::{Length, RequestHead};
 use crate::protocol::http::dialect::{Meaning, Place, Upgrade};
 use crate::protocol::http::grpc::{self, Form};
@@ -56,11 +58,24 @@ struct Permitted<'a> {
     /// Where its answer comes from.
     place: Place,
     held: Holding<'a>,
+    basis: Basis,
+}
+
+/// A request whose permit is spent.
+struct Spent<'a> {
+    head: RequestHead,
+    location: Location,
+    sent: Sent,
+    obligations: Obligations,
+    place: Place,
+    held: Holding<'a>,
 }
 
 /// What is known of a request's body.
 struct Sent {
     known: Bytes,
+    /// The same as recordings have it, where that is another.
+    shown: Option<Bytes>,
     /// How long all of it is, where its head said so.
     length: Option<u64>,
     /// The agent waits to be asked for it.
@@ -136,20 +151,32 @@ impl<'a> Exchange<'a> {
     /// Reads the request, and has it judged.
     async fn permit(&mut self, mut head: RequestHead) -> Result<Result<Permitted<'a>, Denial>, Failure> {
         self.served.settings.dialect.clean(&mut head);
+        self.served.settings.log_in.clean(&mut head);
+        if let Err(denial) = self.served.check_delegation(&head) {
+            return Ok(Err(denial));
+        }
+        self.served.claimed(&mut head, Claim::Gone).await?;
         let location = match self.served.checked(&head) {
             Ok(location) => location,
             Err(denial) => return Ok(Err(denial)),
         };
         let mut held = self.served.holding();
-        let (body, sent) = match self.read_body(&head, &mut held).await? {
+        let (body, mut sent) = match self.read_body(&head, &mut held).await? {
             Ok(read) => read,
             Err(denial) => return Ok(Err(denial)),
         };
-        let Meaning { command, place, asker } = self.served.meaning(&head, &location, &body);
+        let policies = self.served.gate.policies();
+        let Meaning { mut command, place, asker } = self.served.meaning(&head, &location, &body);
+        let redaction = self.served.redaction(&head, &location);
+        sent.shown = redaction.sent(&sent.known, &command);
+        redaction.command(&mut command, (&sent.known, sent.shown.as_ref()));
         let told = command.facts.http.as_ref().map_or(0, |http| http.fields.iter().map(String::len).sum());
         held.set(sent.known.len() + told)?;
         self.delivery.asker = asker;
-        Ok(self.judged(&command).await?.map(|permit| Permitted { head, location, sent, permit, place, held }))
+        Ok(self.judged(&command).await?.map(|(permit, was_held)| {
+            let basis = Basis::new(command, policies, was_held);
+            Permitted { head, location, sent, permit, place, held, basis }
+        }))
     }
 
     /// As much of the body as is looked into.
@@ -163,7 +190,7 @@ impl<'a> Exchange<'a> {
             Length::Known(length) => Some(length),
             Length::Chunked | Length::UntilClose => None,
         };
-        let unread = |expects| Sent { known: Bytes::new(), length, expects, on_record: false };
+        let unread = |expects| Sent { known: Bytes::new(), shown: None, length, expects, on_record: false };
         let call = self.served.call(head);
         let is_stream = match call {
             Some(call) => call.is_stream(),
@@ -185,7 +212,7 @@ impl<'a> Exchange<'a> {
                 let known = if whole && let Some(call) = call { call.plain(known) } else { known };
                 let body = if whole { Body::Whole(known.clone()) } else { Body::Long(None) };
                 let length = if whole { Some(known.len() as u64) } else { length };
-                Ok(Ok((body, Sent { known, length, expects: false, on_record: false })))
+                Ok(Ok((body, Sent { known, shown: None, length, expects: false, on_record: false })))
             }
             Err(error @ (LegError::Malformed(_) | LegError::Stalled(_))) => {
                 Ok(Err(self.served.agents_fault("the request", &error.to_string())))
@@ -212,15 +239,15 @@ impl<'a> Exchange<'a> {
     }
 
     /// The verdict. An agent that leaves meanwhile takes its request along; one that is held stays, for the next time.
-    async fn judged(&mut self, command: &Command) -> Result<Result<Permit, Denial>, Failure> {
+    async fn judged(&mut self, command: &Command) -> Result<Result<(Permit, bool), Denial>, Failure> {
         let gate = self.served.gate;
         Ok(match gate.judge(command).await {
-            Ok(Verdict::Permit(permit)) => Ok(permit),
+            Ok(Verdict::Permit(permit)) => Ok((permit, false)),
             Ok(Verdict::Ended(denial)) | Err(denial) => Err(denial),
             Ok(Verdict::Hold(held)) => {
                 let left = || Failure::Agent("it left while its request was held".to_owned());
                 tokio::select! {
-                    answered = gate.hold(command, held, Impact::default()) => answered,
+                    answered = gate.hold(command, held, Impact::default()) => answered.map(|permit| (permit, true)),
                     () = self.asking.gone() => return Err(left()),
                     () = self.delivery.out.answering.reset() => return Err(left()),
                 }
@@ -228,15 +255,26 @@ impl<'a> Exchange<'a> {
         })
     }
 
-    /// Sends what is permitted, and passes the answer on.
+    /// Sends what is permitted, and passes the answer on, for as long as it is permitted.
     async fn forward(&mut self, permitted: Permitted<'_>) -> Result<Next, Failure> {
-        let Permitted { mut head, location, sent, permit, place, held } = permitted;
+        let Permitted { head, location, sent, permit, place, held, mut basis } = permitted;
+        let (obligations, _recorded) = permit.spend();
+        basis.obligations = obligations.clone();
+        let served = self.served;
+        tokio::select! {
+            biased;
+            done = self.pass(Spent { head, location, sent, obligations, place, held }) => done,
+            denial = basis.outdated(served) => self.delivery.withdraw(denial).await,
+        }
+    }
+
+    async fn pass(&mut self, spent: Spent<'_>) -> Result<Next, Failure> {
+        let Spent { mut head, location, sent, obligations, place, held } = spent;
         let served = self.served;
         self.delivery.endless = served.settings.dialect.is_endless(&head, &location);
         let upgrade = served.settings.dialect.upgrade(&head, &location).ok().flatten();
         let asked = upgrade.map(|upgrade| (upgrade, head.clone()));
         let plan = {
-            let (obligations, _recorded) = permit.spend();
             let masker = Masker::new(Arc::clone(&served.rules), &obligations);
             if served.settings.dialect.is_open(&head, &location) {
                 Plan::open()
@@ -256,6 +294,7 @@ impl<'a> Exchange<'a> {
             Ok(way) => way,
             Err(why) => return self.refuse(served.upstream_fault(&why)).await,
         };
+        served.claimed(&mut head, Claim::Judged).await?;
         if let Err(why) = self.prepare(&mut head, (&sent, upgrade), &way, plan.masks()) {
             let denial = Denial { fault: Fault::Operator, ..served.agents_fault("the log-in at the target", &why) };
             return self.refuse(denial).await;
@@ -275,7 +314,6 @@ impl<'a> Exchange<'a> {
         }
         match asked {
             Some((upgrade, asked)) => {
-                let place = if let Place::At(place) = place { place } else { None };
                 // Seldom, and large.
                 Box::pin(self.upgraded((upgrade, &asked, &location), (sending, hearing), (plan, place))).await
             }
@@ -300,7 +338,7 @@ impl<'a> Exchange<'a> {
         self.transcript.put_request(&mut recorded, head, &self.served.settings.log_in, over);
         sent.on_record = self.asking.is_over() && sent.known.len() <= TOGETHER;
         if sent.on_record && !over {
-            self.transcript.put_piece(&mut recorded, &sent.known);
+            self.transcript.put_piece(&mut recorded, sent.shown.as_ref().unwrap_or(&sent.known));
             self.transcript.put_end(&mut recorded, None);
         }
         self.served.observe(Observation::Data(Direction::FromAgent, recorded.into())).await?;
@@ -312,7 +350,7 @@ impl<'a> Exchange<'a> {
         &mut self,
         (upgrade, head, location): (Upgrade, &RequestHead, &Location),
         (mut sending, mut hearing): (Sending, Hearing<'_>),
-        (plan, place): (Plan, Option<String>),
+        (plan, place): (Plan, Place),
     ) -> Result<Next, Failure> {
         if let Err(error) = sending.flush().await {
             return self.refuse(self.served.upstream_fault(&error.to_string())).await;
@@ -489,7 +527,7 @@ async fn send_rest(
     sending: &mut Sending,
     (transcript, sent, held, over): (Transcript, Sent, Holding<'_>, bool),
 ) -> Result<(), Unsent> {
-    let Sent { known, length, on_record, .. } = sent;
+    let Sent { known, shown, length, on_record, .. } = sent;
     let mut count = known.len() as u64;
     // Of what is longer or shorter than its head has said, the target would take the rest for another request.
     let counts = |count: u64, ends: bool| match length {
@@ -509,7 +547,7 @@ async fn send_rest(
     };
     counts(count, false)?;
     if !known.is_empty() {
-        record(transcript.piece(&known)).await?;
+        record(transcript.piece(shown.as_ref().unwrap_or(&known))).await?;
         sending.piece(known).await.map_err(Unsent::Target)?;
         drop(held);
     }

@@ -1,19 +1,23 @@
 //! What the exchanges of one session share, one after the other or at once.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::split_host;
 use super::upstream::Upstreams;
 use crate::mask::Rules;
 use crate::policy::{Command, Denial, Fault, Retry};
+use crate::protocol::http::claims::Claim;
 use crate::protocol::http::codec::RequestHead;
 use crate::protocol::http::content::Content;
 use crate::protocol::http::dialect::{Asked, Meaning};
 use crate::protocol::http::grpc::{Call, Called};
+use crate::protocol::http::redact::Redaction;
 use crate::protocol::http::route::Location;
 use crate::protocol::http::scrub::Spellings;
 use crate::protocol::http::{Settings, action};
@@ -45,6 +49,8 @@ pub(in crate::protocol) struct Served<'a> {
     asked_name: Option<String>,
     /// A `Host` that was found to be the target's, as it stood: most requests of a session have the same.
     good_host: OnceLock<Bytes>,
+    /// Names that say who asks, of which the recording says that they do not pass.
+    claims: Mutex<BTreeSet<String>>,
     /// Bytes that exchanges hold together.
     held: AtomicUsize,
     end: watch::Sender<Option<Denial>>,
@@ -65,6 +71,7 @@ impl<'a> Served<'a> {
             who: OnceLock::new(),
             asked_name: agent.asked_name().map(str::to_owned),
             good_host: OnceLock::new(),
+            claims: Mutex::default(),
             held: AtomicUsize::new(0),
             end: watch::Sender::new(None),
         };
@@ -84,8 +91,8 @@ impl<'a> Served<'a> {
         let presented = self.gate.wants_token().then(|| presented(head)).flatten();
         let admitted = self.gate.attest(presented).await?;
         let secrets = [&admitted.login.password, &admitted.login.session].into_iter().flatten();
-        let secrets = secrets.filter(|_| !self.settings.unscrubbed).map(Secret::expose);
-        let spellings = Spellings::of_all(secrets).map(Arc::new);
+        let secrets: Vec<&Secret> = secrets.filter(|_| !self.settings.unscrubbed).collect();
+        let spellings = self.settings.spellings.of(&secrets);
         let _only_once = self.who.set(Who { admitted, spellings });
         Ok(())
     }
@@ -117,6 +124,37 @@ impl<'a> Served<'a> {
         self.gate.observe(event).await.map_err(Failure::Denied)
     }
 
+    /// Whether something is put in that logs in.
+    fn logs_in(&self) -> bool {
+        let shown = self.who().is_some_and(|who| who.admitted.login.password.is_some());
+        shown || self.target.upstream_tls.has_certificate()
+    }
+
+    /// Takes out of a request what says who asks, and puts on record that it does not pass: once a session for each name that is
+    /// known here.
+    pub(super) async fn claimed(&self, head: &mut RequestHead, when: Claim) -> Result<(), Failure> {
+        let Settings { claims, log_in, dialect, .. } = &*self.settings;
+        if when == Claim::Judged && !dialect.judges_claims() {
+            return Ok(());
+        }
+        let found = claims.asked(&mut head.fields, (log_in, self.logs_in()), |name| dialect.claim(name), when);
+        if found.is_empty() {
+            return Ok(());
+        }
+        let new = self.new_claims(found);
+        if new.is_empty() {
+            return Ok(());
+        }
+        let text = format!("{} is not told what the agent says of who asks: {}", self.target.name, new.join(", "));
+        self.observe(Observation::Note(text)).await
+    }
+
+    /// Those that the recording does not yet tell of.
+    fn new_claims(&self, found: Vec<String>) -> Vec<String> {
+        let mut noted = self.claims.lock();
+        found.into_iter().filter(|name| noted.insert(name.clone())).collect()
+    }
+
     /// Whether the request means one thing, to whoever reads it.
     pub(super) fn checked(&self, head: &RequestHead) -> Result<Location, Denial> {
         let refused = |why: &str| self.agents_fault(&format!("{} {:.200}", head.method, head.target), why);
@@ -136,8 +174,34 @@ impl<'a> Served<'a> {
             let _the_first = self.good_host.set(Bytes::copy_from_slice(host));
         }
         let location = Location::read(&head.target).map_err(|why| refused(&why.to_string()))?;
+        self.check_query(head, &location)?;
         self.settings.dialect.upgrade(head, &location).map_err(refused)?;
         Ok(location)
+    }
+
+    /// Whether nobody else is to be acted for by the log-in.
+    pub(super) fn check_delegation(&self, head: &RequestHead) -> Result<(), Denial> {
+        let Settings { claims, log_in, dialect, .. } = &*self.settings;
+        let found = claims.delegation(&head.fields, log_in, |name| dialect.claim(name)).filter(|_| self.logs_in());
+        let Some(name) = found else { return Ok(()) };
+        let path = head.target.split('?').next().unwrap_or_default();
+        let why = format!("`{name:.100}` asks to act for somebody else by the log-in of interceptor");
+        let remedy = "leave it out; whoever runs interceptor can let it pass (http.claims.keep)";
+        let what = format!("{} {path:.200}", head.method);
+        Err(Denial { remedy: Some(remedy.to_owned()), ..self.agents_fault(&what, &why) })
+    }
+
+    /// Whether nothing in the query logs in beside what is put in.
+    fn check_query(&self, head: &RequestHead, location: &Location) -> Result<(), Denial> {
+        if location.query.is_empty() || !self.logs_in() {
+            return Ok(());
+        }
+        let Some(name) = self.settings.claims.log_in_of(&location.query, &self.settings.log_in) else { return Ok(()) };
+        // Its value is a secret.
+        let what = format!("{} {:.200}", head.method, location.path());
+        let why = format!("`{name:.100}` in its query is a log-in, or a name to act for, beside that of interceptor");
+        let remedy = "leave it out; where it is neither, whoever runs interceptor can let it pass (http.claims.keep)";
+        Err(Denial { remedy: Some(remedy.to_owned()), ..self.agents_fault(&what, &why) })
     }
 
     /// Whether that is the target, where the agent has connected to it.
@@ -163,6 +227,11 @@ impl<'a> Served<'a> {
         let (target, routes) = (&self.target.name, &self.settings.routes);
         let called = self.called(head, location);
         self.settings.dialect.meaning(&Asked { target, routes, head, location, body, called })
+    }
+
+    /// What recordings do not show of a request.
+    pub(super) fn redaction<'h>(&self, head: &'h RequestHead, location: &Location) -> Redaction<'h> {
+        Redaction { more: self.settings.dialect.secrets(location), kind: head.fields.text("content-type") }
     }
 
     /// What a request calls, if anything.

@@ -18,6 +18,8 @@ use crate::mask::Masker;
 use crate::policy::{Denial, Permit};
 use crate::protocol::http::codec::RequestHead;
 use crate::protocol::http::codec::socket::{Broken, Messages, Said};
+use crate::protocol::http::dialect::Place;
+use crate::protocol::http::redact::Redaction;
 use crate::protocol::http::rewrite::{Counts, Plan, Refused};
 use crate::protocol::http::route::Location;
 use crate::protocol::http::{BODY_LIMIT, MASK_LIMIT};
@@ -25,16 +27,18 @@ use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
 
 /// Different masks that may apply on one socket: which it is depends on what was permitted on it.
 const MASKS_LIMIT: usize = 16;
+/// What recordings do not show of what an agent says.
+const MESSAGE: Redaction<'_> = Redaction { more: &[], kind: None };
 /// The longest reason that a farewell can have, in bytes.
 const REASON_LIMIT: usize = 123;
 
 /// Passes messages on until either side ends it.
 pub(in crate::protocol) async fn relay(opened: Opened<'_>) -> Result<Next, Failure> {
-    let Opened { served, asked: (head, location), place: route, plan, agent: (agent, to_agent), target, .. } = opened;
+    let Opened { served, asked: (head, location), place, plan, agent: (agent, to_agent), target, .. } = opened;
     let (mut from_target, to_target) = target;
     let masks = Kept::new(vec![plan]);
     let (to_agent, to_target) = (Mutex::new(to_agent), Mutex::new(to_target));
-    Socket { served, head, location, route, masks, to_agent, to_target }.relay(agent, &mut from_target).await
+    Socket { served, head, location, place, masks, to_agent, to_target }.relay(agent, &mut from_target).await
 }
 
 /// A socket between an agent and a target.
@@ -43,8 +47,8 @@ struct Socket<'a> {
     /// What was asked for, and where.
     head: &'a RequestHead,
     location: &'a Location,
-    /// The route of the target that it is on.
-    route: Option<String>,
+    /// Where what the target says comes from.
+    place: Place,
     masks: Kept<Vec<Plan>>,
     to_agent: Mutex<&'a mut Writer>,
     to_target: Mutex<Writer>,
@@ -150,7 +154,8 @@ impl Socket<'_> {
     ) -> Result<Result<Permit, Denial>, Failure> {
         let served = self.served;
         let is_text = matches!(said, Said::Text(_));
-        let command = served.message(self.head, self.location, is_text, payload);
+        let mut command = served.message(self.head, self.location, is_text, payload);
+        MESSAGE.command(&mut command, (payload, MESSAGE.body(payload).as_ref()));
         Ok(match served.gate.judge(&command).await {
             Ok(Verdict::Permit(permit)) => Ok(permit),
             Ok(Verdict::Ended(denial)) | Err(denial) => Err(denial),
@@ -178,14 +183,18 @@ impl Socket<'_> {
             return Err(self.served.agents_fault("a WebSocket", &why));
         }
         let masker = Masker::new(Arc::clone(&self.served.rules), &obligations);
-        masks.push(Plan::new(masker, &self.served.target.name, self.route.as_deref()));
+        masks.push(Plan::of(masker, &self.served.target.name, &self.place, false));
         Ok(())
     }
 
     /// Sends a message to the target; the inner error is the target's.
     async fn pass(&self, said: &Said) -> Result<Result<(), LegError>, Failure> {
         let mut recorded = Vec::new();
-        said.write(&mut recorded, None);
+        let shown = match said {
+            Said::Text(text) => MESSAGE.body(text).map(Said::Text),
+            _ => None,
+        };
+        shown.as_ref().unwrap_or(said).write(&mut recorded, None);
         self.served.observe(Observation::Data(Direction::FromAgent, recorded.into())).await?;
         let mut bytes = Vec::new();
         said.write(&mut bytes, Some(key()?));

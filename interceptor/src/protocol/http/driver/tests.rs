@@ -9,8 +9,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::Notify;
 
 mod answers;
+mod claims;
 mod cluster;
 mod cookies;
+mod quiet;
+mod redacted;
+mod routes;
 mod socket;
 mod tools;
 mod two;
@@ -47,6 +51,7 @@ struct Script {
     room: usize,
     token: Option<&'static [u8]>,
     end: Notify,
+    policies: tokio::sync::watch::Sender<u64>,
 }
 
 fn denial(what: &str) -> Denial {
@@ -122,6 +127,15 @@ impl Gate for Script {
             self.end.notified().await;
             denial("this session")
         })
+    }
+
+    fn policies(&self) -> u64 {
+        *self.policies.borrow()
+    }
+
+    fn replaced(&self, policies: u64) -> BoxFuture<'_, ()> {
+        let mut seen = self.policies.subscribe();
+        Box::pin(async move { drop(seen.wait_for(|now| *now != policies).await.unwrap()) })
     }
 
     fn publish_cancel(&self, _: Bytes, _: Arc<dyn Cancel>) {}
@@ -217,6 +231,7 @@ fn script(answer: Answer) -> Script {
         room: usize::MAX,
         token: None,
         end: Notify::new(),
+        policies: tokio::sync::watch::Sender::new(0),
     }
 }
 
@@ -437,7 +452,12 @@ async fn what_cannot_be_read_is_opaque() {
         ("X-Forwarded-Host: other.test", "", true),
         ("X_Original_URL: /admin", "", true),
         ("X_HTTP_Method_Override: DELETE", "", true),
+        ("X.HTTP.Method-Override: DELETE", "", true),
+        ("X-Middleware-Subrequest: middleware", "", true),
         ("X-Request-Id: 7", "", false),
+        ("Content-Type: application/json", "{\"access_token\":\"x\"}", false),
+        ("Content-Type: application/x-www-form-urlencoded", "a=1&access_token=x", true),
+        ("Content-Type: application/x-www-form-urlencoded", "_Method%5B%5D=DELETE", true),
         ("Content-Type: application/x-www-form-urlencoded", "_method=DELETE", true),
         ("Content-Type: application/x-www-form-urlencoded", "a=1", false),
         ("Content-Type: application/x-www-form-urlencoded", "currency=EUR&currency=USD", true),

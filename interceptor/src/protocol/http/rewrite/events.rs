@@ -2,7 +2,7 @@
 //!
 //! What an event says stands in lines `data: ...`, which belong together: as JSON where they are, as text where not. All
 //! other lines (`event`, `id`, `retry`, comments) are looked at by detectors one by one, and pass at once where no data
-//! stands before them. Where data is masked, it is written as new lines in the place of its first one.
+//! stands before them. Where values are masked by path, those that could hold a document do not pass. Where data is masked, it is written as new lines in the place of its first one.
 //!
 //! Not promised: a value that a target spreads over several events (a model that answers word by word) is not found.
 
@@ -148,13 +148,15 @@ impl Events {
 
     fn other(&mut self, line: &[u8], end: Option<u8>, out: &mut Vec<u8>) {
         self.rewritten.clear();
+        let hides = self.by_path && !is_short(line);
         let outcome = self.masker.apply(&self.scan, Carrier::Text { max_chars: None }, line, &mut self.rewritten);
         let shown: &[u8] = match outcome {
+            _ if hides => &[],
             Outcome::Unchanged => line,
             Outcome::Replaced => &self.rewritten,
             Outcome::Null => &[],
         };
-        self.found += u64::from(outcome != Outcome::Unchanged);
+        self.found += u64::from(hides || outcome != Outcome::Unchanged);
         // A line without anything would end the event.
         let shown = if shown.is_empty() { b":" } else { shown };
         if self.data.is_none() {
@@ -206,6 +208,20 @@ impl Events {
         let outcome = self.masker.apply(&self.scan, Carrier::Text { max_chars: None }, data, &mut self.rewritten);
         self.found += u64::from(outcome != Outcome::Unchanged);
         outcome != Outcome::Unchanged
+    }
+}
+
+/// Whether a line without data says what such lines are for, and has no room for a document: paths look into data alone.
+fn is_short(line: &[u8]) -> bool {
+    const LONGEST: usize = 256;
+    let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+    let (name, value) = line.split_at_checked(colon).unwrap_or((line, &[]));
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b" :._-/=+~,|#".contains(byte);
+    match name {
+        // A comment keeps a connection alive.
+        b"" => value.len() <= 32 && value.iter().all(plain),
+        b"event" | b"id" | b"retry" => line.len() <= LONGEST && value.iter().all(plain),
+        _ => value.is_empty(),
     }
 }
 

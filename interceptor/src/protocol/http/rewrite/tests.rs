@@ -285,10 +285,16 @@ fn events_are_masked_one_by_one_and_pass_at_once() {
         ("data: email=ada\n\n", "data: [masked]\n\n"),
         ("data: {\"email\":\"a\n\ndata: da\"}\n\n", "data: [masked]\n\ndata: [masked]\n\n"),
         (": 4111111111111111\rid: 4111111111111111\r\r", ": [masked:x]\rid: [masked:x]\r\r"),
-        ("data: 1\nx: 4111111111111111\n\n", "data: 1\nx: [masked:x]\n\n"),
+        ("data: 1\nx: 4111111111111111\n\n", "data: 1\n:\n\n"),
+        (": {\"email\":\"ada\"}\nid: ada@x.example\n\n", ":\n:\n\n"),
+        ("event: {\"email\":\"ada\"}\nDATA: {\"email\":\"ada\"}\ndata : x\n\n", ":\n:\n:\n\n"),
+        (
+            ": keep-alive 12:30\nevent: order.paid\nid: 1764306370-0\nretry: 5\n\n",
+            ": keep-alive 12:30\nevent: order.paid\nid: 1764306370-0\nretry: 5\n\n",
+        ),
         (
             "data: {\"email\":\"a\"}\nx: 4111111111111111\r\n\r\ndata: 2",
-            "data: {\"email\":\"[masked:x]\"}\nx: [masked:x]\r\n\r\ndata: 2",
+            "data: {\"email\":\"[masked:x]\"}\n:\r\n\r\ndata: 2",
         ),
         ("data: {\"email\":\"a\"}", "data: {\"email\":\"[masked:x]\"}\n"),
         ("\n\n:\n\n", "\n\n:\n\n"),
@@ -300,6 +306,8 @@ fn events_are_masked_one_by_one_and_pass_at_once() {
         }
     }
     let text = &*CARDS;
+    let (out, _) = through(text, "text/event-stream", "", b"x: {4111111111111111}\n\n", 9).unwrap();
+    assert_eq!(out, "x: {[masked:x]}\n\n");
     let (out, counts) =
         through(text, "text/event-stream", "", b"data: hi 4111 1111\ndata: 1111 1111 there\n\n", 9).unwrap();
     assert_eq!((out.as_str(), counts), ("data: hi [masked:x] there\n\n", vec![("body".to_owned(), 1)]));

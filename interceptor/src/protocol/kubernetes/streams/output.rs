@@ -106,9 +106,12 @@ impl Output {
         }
         let Some(spellings) = &self.spellings else { return Ok(masked.to_vec()) };
         self.waiting.extend_from_slice(masked);
-        self.echoed |= spellings.blot(&mut self.waiting);
-        let begun = spellings.begun(&self.waiting);
-        let ready = self.waiting.len() - if begun <= shown { 0 } else { begun };
+        let (mut ready, found) = spellings.settle(&mut self.waiting);
+        self.echoed |= found;
+        if self.waiting.len() - ready <= shown {
+            self.echoed |= spellings.blot(&mut self.waiting);
+            ready = self.waiting.len();
+        }
         Ok(self.waiting.split_to(ready).to_vec())
     }
 }

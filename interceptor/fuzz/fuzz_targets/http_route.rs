@@ -1,0 +1,30 @@
+//! Paths and routes: no input panics; what is read says the same again; and whatever route a server takes a path for that sees no
+//! difference in case, or between a slash at its end and none, is one that the path is judged on, or says less than that.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use interceptor::protocol::http::route::{Location, Routes};
+
+static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
+    let texts = ["/", "/a", "/a/{x}", "/a/b", "/a/B/{x}", "/A/{x}/c", "/admin", "/a/{rest*}", "/c/d/", "/c.json"];
+    Routes::parse(&texts.map(str::to_owned)).expect("they are routes")
+});
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(location) = Location::read(text) else { return };
+    for segment in &location.segments {
+        assert!(segment != "." && segment != ".." && !segment.contains(['/', '\\', ';']));
+    }
+    let on = ROUTES.find(&location.segments);
+    let judged: Vec<String> =
+        on.into_iter().chain(ROUTES.beside(&location.segments)).map(ToString::to_string).collect();
+    let path = text.split('?').next().unwrap_or_default();
+    for other in [path.to_ascii_lowercase(), path.to_ascii_uppercase(), path.trim_end_matches('/').to_owned()] {
+        let Ok(other) = Location::read(&other) else { continue };
+        if let Some(route) = ROUTES.find(&other.segments) {
+            assert!(on.is_some() || judged.contains(&route.to_string()), "{text}: {route} is not in {judged:?}");
+        }
+    }
+});

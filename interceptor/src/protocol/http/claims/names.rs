@@ -1,0 +1,399 @@
+//! Names by which targets take whoever asks for somebody, and how they are compared: as the most lenient of servers reads them.
+//! All lists are in order, and in the form that [`field`] and [`parameter`] give.
+
+use std::borrow::Cow;
+
+use crate::mask::fold;
+
+/// Fields by which a server believes who asks, for whom, or from where: proxies in front of it set them.
+const CLAIMS: &[&str] = &[
+    "auth-user",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "client-cert",
+    "client-cert-chain",
+    "client-ip",
+    "fastly-client-ip",
+    "forwarded",
+    "forwarded-for",
+    "proxy-user",
+    "true-client-ip",
+    "x-anonymous-consumer",
+    "x-apigateway-api-userinfo",
+    "x-arr-clientcert",
+    "x-auth-groups",
+    "x-auth-user",
+    "x-auth-username",
+    "x-azure-clientip",
+    "x-clickhouse-user",
+    "x-client-cert",
+    "x-client-dn",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-current-user",
+    "x-email",
+    "x-endpoint-api-userinfo",
+    "x-envoy-external-address",
+    "x-forwarded",
+    "x-forwarded-access-token",
+    "x-forwarded-by",
+    "x-forwarded-client-cert",
+    "x-forwarded-email",
+    "x-forwarded-for",
+    "x-forwarded-groups",
+    "x-forwarded-id-token",
+    "x-forwarded-preferred-username",
+    "x-forwarded-roles",
+    "x-forwarded-tls-client-cert",
+    "x-forwarded-tls-client-cert-info",
+    "x-forwarded-user",
+    "x-forwarded-username",
+    "x-groups",
+    "x-jwt-assertion",
+    "x-jwt-claims",
+    "x-jwt-payload",
+    "x-original-forwarded-for",
+    "x-original-user",
+    "x-originating-ip",
+    "x-presto-user",
+    "x-principal",
+    "x-proxy-user",
+    "x-proxyuser-ip",
+    "x-real-ip",
+    "x-roles",
+    "x-ssl-cert",
+    "x-trino-original-user",
+    "x-trino-user",
+    "x-true-client-ip",
+    "x-user",
+    "x-user-email",
+    "x-user-groups",
+    "x-user-id",
+    "x-user-name",
+    "x-user-role",
+    "x-user-roles",
+    "x-userid",
+    "x-userinfo",
+    "x-username",
+];
+
+/// What other such fields begin with.
+const FAMILIES: &[&str] = &[
+    "cf-access-",
+    "oidc-",
+    "remote-",
+    "ssl-client-",
+    "tailscale-user-",
+    "x-amzn-mtls-",
+    "x-amzn-oidc-",
+    "x-appengine-user-",
+    "x-auth-request-",
+    "x-authenticated-",
+    "x-authentik-",
+    "x-consumer-",
+    "x-credential-",
+    "x-forwarded-user-",
+    "x-goog-authenticated-user-",
+    "x-goog-iap-",
+    "x-ms-client-principal",
+    "x-ms-token-",
+    "x-openidc-",
+    "x-pomerium-",
+    "x-remote-",
+    "x-ssl-client-",
+    "x-verified-",
+    "x-vouch-",
+    "x-webauth-",
+];
+
+/// Fields by which whoever has logged in acts for somebody else, who may do less: without them, a request would be done with all that
+/// the log-in may do.
+const DELEGATIONS: &[&str] = &[
+    "callerobjectid",
+    "es-security-runas-user",
+    "mscrmcallerid",
+    "on-behalf-of",
+    "run-as",
+    "sudo",
+    "x-act-as",
+    "x-acting-user",
+    "x-on-behalf-of",
+    "x-run-as",
+    "x-sudo",
+];
+
+/// What other such fields begin with.
+const DELEGATING: &[&str] = &["impersonate-", "x-hasura-", "x-impersonate-"];
+
+/// Fields that log in, beside those that all of HTTP knows. `X-Subject-Token` is none: it is what OpenStack is asked about.
+const LOG_INS: &[&str] = &[
+    "api-key",
+    "apikey",
+    "authentication",
+    "authorization",
+    "circle-token",
+    "dd-api-key",
+    "dd-application-key",
+    "deploy-token",
+    "es-client-authentication",
+    "es-secondary-authorization",
+    "job-token",
+    "ocp-apim-subscription-key",
+    "private-token",
+    "x-access-token",
+    "x-amz-security-token",
+    "x-api-key",
+    "x-api-secret",
+    "x-api-token",
+    "x-apikey",
+    "x-auth-email",
+    "x-auth-key",
+    "x-auth-token",
+    "x-auth-user-service-key",
+    "x-authorization",
+    "x-clickhouse-key",
+    "x-consul-token",
+    "x-figma-token",
+    "x-forwarded-authorization",
+    "x-functions-key",
+    "x-gitlab-token",
+    "x-goog-api-key",
+    "x-goog-iam-authorization-token",
+    "x-id-token",
+    "x-jfrog-art-api",
+    "x-ms-authorization-auxiliary",
+    "x-nomad-token",
+    "x-nuget-apikey",
+    "x-original-authorization",
+    "x-parse-master-key",
+    "x-parse-session-token",
+    "x-redmine-api-key",
+    "x-session-token",
+    "x-shopify-access-token",
+    "x-token",
+    "x-user-token",
+    "x-vault-token",
+];
+
+/// Parameters of a query that log in, or name somebody else.
+const PARAMETERS: &[&str] = &[
+    "access_token",
+    "api_key",
+    "api_token",
+    "apikey",
+    "auth_token",
+    "authorization",
+    "bearer_token",
+    "client_secret",
+    "doas",
+    "id_token",
+    "job_token",
+    "oauth_token",
+    "os_password",
+    "private_token",
+    "subscription_key",
+    "sudo",
+    "x_amz_credential",
+    "x_amz_security_token",
+    "x_amz_signature",
+    "x_api_key",
+    "x_auth_token",
+    "x_goog_credential",
+    "x_goog_signature",
+];
+
+/// Those that do where they stand together: presigned addresses.
+const TOGETHER: &[[&str; 2]] = &[
+    ["sig", "sv"],
+    ["sig", "se"],
+    ["signature", "awsaccesskeyid"],
+    ["signature", "googleaccessid"],
+    ["signature", "key_pair_id"],
+    ["u", "p"],
+];
+
+/// Those that do at some targets, and are any word at others: which it is, their value tells.
+const PERHAPS: &[&str] = &["auth", "code", "key", "password", "sig", "signature", "token"];
+
+/// A name of a field as servers read it that see no difference in case, nor in what is neither letter nor digit: some make
+/// variables of them, some undo escapes.
+pub(super) fn field(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+    {
+        return Cow::Borrowed(name);
+    }
+    let plain = unescaped(name.as_bytes());
+    let folded: String = plain
+        .iter()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte.to_ascii_lowercase()) } else { '-' })
+        .collect();
+    Cow::Owned(folded.trim_matches('-').to_owned())
+}
+
+/// A name of a parameter, which was decoded once, likewise: some cut it at a bracket or a zero byte, some decode it again, and
+/// some make names of variables of it.
+pub(super) fn parameter(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_') {
+        return Cow::Borrowed(name);
+    }
+    let plain = String::from_utf8_lossy(&unescaped(name.as_bytes())).into_owned();
+    let plain = plain.split(['[', '\0']).find(|part| !part.trim().is_empty()).unwrap_or_default();
+    let plain = plain.trim_matches(|c: char| c.is_whitespace() || c.is_control() || c == '+');
+    Cow::Owned(fold(plain).chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect())
+}
+
+/// Undoes escapes, however often they are escaped again.
+fn unescaped(name: &[u8]) -> Vec<u8> {
+    let mut bytes = name.to_vec();
+    for _ in 0..ESCAPES_LIMIT {
+        let before = bytes.len();
+        bytes = once(&bytes);
+        if bytes.len() == before {
+            break;
+        }
+    }
+    bytes
+}
+
+/// How often a name may be escaped again.
+const ESCAPES_LIMIT: usize = 4;
+
+fn once(bytes: &[u8]) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::with_capacity(bytes.len()), bytes);
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.first_chunk::<2>().filter(|two| *first == b'%' && two.iter().all(u8::is_ascii_hexdigit));
+        let byte = digits.and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
+        out.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    out
+}
+
+/// The name, or the beginning of names, by which this field (as [`field`] has it) says who asks.
+pub(super) fn claim(name: &str) -> Option<&'static str> {
+    listed(CLAIMS, name).or_else(|| of_family(FAMILIES, name))
+}
+
+/// The same of a field by which whoever asks acts for somebody else.
+pub(super) fn delegation(name: &str) -> Option<&'static str> {
+    listed(DELEGATIONS, name).or_else(|| of_family(DELEGATING, name))
+}
+
+/// The same of a field that logs in.
+pub(super) fn log_in(name: &str) -> Option<&'static str> {
+    listed(LOG_INS, name)
+}
+
+/// Whether a parameter (as [`parameter`] has it) may log in, whatever its value.
+pub(super) fn is_parameter(name: &str) -> bool {
+    listed(PARAMETERS, name).is_some()
+        || listed(PERHAPS, name).is_some()
+        || TOGETHER.iter().flatten().any(|one| *one == name)
+}
+
+/// The parameter of those that logs in.
+pub(super) fn log_in_among<'a>(pairs: &[(Cow<'a, str>, &str)]) -> Option<Cow<'a, str>> {
+    let has = |name: &str| pairs.iter().any(|(other, _)| other == name);
+    let together = |name: &str| TOGETHER.iter().any(|[one, other]| *one == name && has(other));
+    let is = |(name, value): &&(Cow<'a, str>, &str)| {
+        listed(PARAMETERS, name).is_some() || together(name) || (listed(PERHAPS, name).is_some() && looks_secret(value))
+    };
+    pairs.iter().find(is).map(|(name, _)| name.clone())
+}
+
+/// Whether that looks like what nobody thinks out: long, without blanks, of letters and digits; what could be a path or a time is
+/// none.
+fn looks_secret(value: &str) -> bool {
+    const SHORTEST: usize = 20;
+    const LETTERS: usize = 4;
+    let has = |is: fn(&u8) -> bool| value.bytes().any(|byte| is(&byte));
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=:".contains(&byte);
+    let is_base64 = || {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
+        value.bytes().all(fits) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase)
+    };
+    value.len() >= SHORTEST
+        && value.bytes().all(fits)
+        && has(u8::is_ascii_digit)
+        && value.bytes().filter(u8::is_ascii_alphabetic).count() >= LETTERS
+        && (!value.contains('/') || is_base64())
+}
+
+fn of_family(families: &[&'static str], name: &str) -> Option<&'static str> {
+    let at = families.partition_point(|family| *family <= name);
+    families.get(at.checked_sub(1)?).copied().filter(|family| name.starts_with(family))
+}
+
+fn listed(list: &[&'static str], name: &str) -> Option<&'static str> {
+    list.binary_search(&name).ok().and_then(|at| list.get(at).copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_in_order_and_in_the_form_that_is_looked_for() {
+        for list in [CLAIMS, FAMILIES, DELEGATIONS, DELEGATING, LOG_INS, PARAMETERS, PERHAPS] {
+            assert!(list.is_sorted(), "{list:?}");
+        }
+        assert!([CLAIMS, DELEGATIONS, LOG_INS].concat().iter().all(|name| field(name) == *name));
+        assert!(PARAMETERS.iter().all(|name| parameter(name) == *name));
+        // The one that is found is the only one that can be.
+        assert!(
+            [FAMILIES, DELEGATING].iter().all(|families| families.windows(2).all(|two| !two[1].starts_with(two[0])))
+        );
+    }
+
+    #[test]
+    fn names_are_what_the_most_lenient_server_reads() {
+        for name in ["X-User", "x_user", "X.User", "x-user%20", "x%2duser", "x%252Duser", "-x-user", "x~user_"] {
+            assert_eq!(field(name), "x-user", "{name}");
+        }
+        for name in
+            ["api_key", "API_KEY", "api_key[]", "api_key\0x", " api_key ", "api.key", "api%5Fkey", "api%255Fkey"]
+        {
+            assert_eq!(parameter(name), "api_key", "{name}");
+        }
+        assert_eq!(parameter("[api_key]"), "api_key_");
+        assert_eq!(parameter("to\u{212a}en"), "token");
+    }
+
+    #[test]
+    fn ordinary_names_are_none() {
+        for name in [
+            "x-user-agent",
+            "x-amzn-trace-id",
+            "x-request-id",
+            "x-subject-token",
+            "accept",
+            "traceparent",
+            "x-goog-api-client",
+        ] {
+            assert!(claim(name).is_none() && log_in(name).is_none(), "{name}");
+        }
+        for (name, value) in [
+            ("key", "customers/7"),
+            ("key", "reports/2025/11/summary-0001.csv"),
+            ("key", "2025-11-28T05:06:10Z"),
+            ("token", "next"),
+            ("code", "DE"),
+            ("password_hint", "x"),
+            ("page_token", "abcdefghijklmnop1234567"),
+        ] {
+            assert!(log_in_among(&[(parameter(name), value)]).is_none(), "{name}");
+        }
+        for (name, value) in [
+            ("key", "AIzaSyD-1234567890abcdefgh"),
+            ("token", "0f8fad5b-d9cb-469f-a165-70867728950e"),
+            ("code", "Q0d3X0/xTz91Lm+4bN8vKpR2sTuVwXyZ=="),
+            ("sudo", "1"),
+            ("doAs", "x"),
+        ] {
+            assert!(log_in_among(&[(parameter(name), value)]).is_some(), "{name}");
+        }
+        assert!(log_in_among(&[("sv".into(), "1"), ("sig".into(), "x")]).is_some());
+    }
+}

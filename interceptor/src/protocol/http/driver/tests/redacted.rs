@@ -1,0 +1,39 @@
+//! Secrets that agents say in bodies: they reach the target and policies, and neither recordings nor approvers.
+
+use super::*;
+
+fn post(kind: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST /v1/login HTTP/1.1\r\nHost: api.test\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[tokio::test]
+async fn what_an_agent_logs_in_with_is_not_on_record() {
+    for (kind, body) in [
+        ("application/json", r#"{"user":"ada","password":"hunter-2"}"#),
+        ("application/x-www-form-urlencoded", "user=ada&client_secret=hunter-2&grant_type=password"),
+    ] {
+        let mut scene = Scene::new(Answer::Permit(&[]), OK);
+        assert_eq!(scene.ask(post(kind, body)).await.0.status, 200);
+        assert!(scene.reached().ends_with(body) && scene.recorded().contains("********"), "{}", scene.recorded());
+        let recorded = scene.recorded();
+        assert!(!recorded.contains("hunter-2") && recorded.contains("ada"), "{recorded}");
+        let judged = scene.gate.judged.lock()[0].clone();
+        let shown = judged.parameters[0].value.clone().unwrap();
+        assert!(!String::from_utf8_lossy(&shown).contains("hunter-2") && judged.statement.contains("\nbody: sha256 "));
+        // Policies see what is said, and a grant is for that.
+        let http = judged.facts.http.clone().unwrap();
+        assert!(http.fields.iter().any(|field| field.ends_with("=hunter-2")), "{:?}", http.fields);
+        let mut other = Scene::new(Answer::Permit(&[]), OK);
+        other.ask(post(kind, &body.replace("hunter-2", "hunter-3"))).await;
+        let other = other.gate.judged.lock()[0].clone();
+        assert_eq!(other.parameters[0].value.clone().unwrap(), shown);
+        assert_ne!(other.statement, judged.statement);
+    }
+    let mut scene = Scene::new(Answer::Permit(&[]), OK);
+    scene.ask(post("application/json", r#"{"pageToken":"x","name":"ada"}"#)).await;
+    assert!(scene.recorded().contains(r#"{"pageToken":"x","name":"ada"}"#));
+    assert!(!scene.gate.judged.lock()[0].statement.contains("body: "));
+}
