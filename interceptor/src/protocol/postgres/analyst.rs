@@ -360,7 +360,7 @@ impl Analyst for SessionAnalyst {
     }
 
     fn runs_code(&self, type_oid: u32) -> bool {
-        analysis::runs_code(&self.catalog, type_oid)
+        analysis::runs_code(&self.catalog, &self.names, type_oid)
     }
 
     fn setting(&mut self, name: &[u8], value: &[u8]) {

@@ -22,6 +22,11 @@ impl<'a> Walker<'a> {
     /// Any statement of this kind; `false` for one that is not known.
     pub(super) fn define(&mut self, node: &NodeEnum) -> bool {
         self.resync.catalog = true;
+        if self.catalog().has_event_triggers() {
+            // What they say about it may hold anything.
+            let all = self.scope.tags.all();
+            self.saw(&all);
+        }
         match node {
             NodeEnum::CreateStmt(create) => {
                 let range = create.relation.as_ref();
@@ -451,6 +456,7 @@ impl<'a> Walker<'a> {
             if let Some(spec) = &create.partspec {
                 for node in &spec.part_params {
                     if let Some(NodeEnum::PartitionElem(element)) = &node.node {
+                        walker.operator_class(&element.opclass);
                         walker.maybe(element.expr.as_deref());
                     }
                 }
@@ -562,13 +568,28 @@ impl<'a> Walker<'a> {
             self.add(ActionName::SQL_ALTER, resource, Some("referred to by a foreign key"), &[], None);
         }
         for node in &constraint.exclusions {
-            if let Some(NodeEnum::List(pair)) = &node.node
-                && let Some(element) = pair.items.first()
-            {
-                deciding = union(&deciding, &self.index_element(element, relation));
-            }
+            deciding = union(&deciding, &self.exclusion(node, relation));
         }
         self.filter(&deciding);
+    }
+
+    /// `element WITH operator` of an exclusion constraint.
+    fn exclusion(&mut self, node: &Node, relation: Option<&'a Relation>) -> TagSet {
+        let Some(NodeEnum::List(pair)) = &node.node else {
+            self.opaque("an exclusion that is not known");
+            return self.scope.tags.all();
+        };
+        match pair.items.get(1).and_then(|operator| operator.node.as_ref()) {
+            Some(NodeEnum::List(name)) => match qualified_name(&name.items) {
+                Some((schema, name)) => self.order(schema, name),
+                None => self.opaque("an operator that is not known"),
+            },
+            _ => self.opaque("an operator that is not known"),
+        }
+        match pair.items.first() {
+            Some(element) => self.index_element(element, relation),
+            None => self.no_tags(),
+        }
     }
 
     /// Tags of what an index is of.
@@ -577,6 +598,7 @@ impl<'a> Walker<'a> {
             self.opaque("an index that is not known");
             return self.scope.tags.all();
         };
+        self.operator_class(&element.opclass);
         let own = relation.map_or_else(|| self.no_tags(), |relation| self.tags_of(relation, &element.name));
         union(&own, &self.maybe(element.expr.as_deref()))
     }

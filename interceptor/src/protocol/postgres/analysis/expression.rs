@@ -357,9 +357,8 @@ impl Walker<'_> {
         let names = self.names;
         match self.catalog().type_named(names, schema, text) {
             Some(known) => {
-                for function in self.catalog().code_of_type(known.oid) {
-                    self.hidden(function, "called by a cast or a domain");
-                }
+                let functions = self.catalog().code_of_types(self.scope.names, [known.oid]);
+                self.run(&functions, "called by a cast or a domain");
             }
             None if schema == Some("pg_catalog") && is_grammar_type(text) => {}
             None => {

@@ -180,54 +180,6 @@ impl<'a> Walker<'a> {
         Columns { list, rest }
     }
 
-    /// Code that writing a table, or keeping it in order, can set off in the other tables of its tree.
-    pub(super) fn code_of_tree(&mut self, relation: &Relation) {
-        self.foreign_below(relation);
-        self.code_of(relation);
-        let catalog = self.catalog();
-        for other in catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid)) {
-            self.code_of(other);
-        }
-    }
-
-    /// Code of every table: of which one it is about is not known.
-    pub(super) fn code_anywhere(&mut self) {
-        for relation in self.catalog().relations() {
-            for function in &relation.code {
-                self.hidden(*function, "called by a default, check, index or row policy");
-            }
-        }
-    }
-
-    /// Whether a write of a table can set off triggers: its own, and those of its partitions.
-    pub(super) fn has_triggers(&self, relation: &Relation) -> bool {
-        let catalog = self.catalog();
-        let mut tree = catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid));
-        relation.triggers || tree.any(|other| other.triggers)
-    }
-
-    /// Another server, or a program, answers for the foreign tables of a tree: what that does, nobody knows here.
-    pub(super) fn foreign_below(&mut self, relation: &Relation) {
-        let catalog = self.catalog();
-        let tree = catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid));
-        for foreign in tree.chain([relation]).filter(|other| other.kind == RelationKind::Foreign) {
-            let resource = self.table(foreign);
-            self.opaque_on(resource, "a foreign table: something beyond this database answers for it");
-        }
-    }
-
-    /// Code that reading or writing a table can set off unseen.
-    fn code_of(&mut self, relation: &Relation) {
-        for function in &relation.code {
-            self.hidden(*function, "called by a default, check, index or row policy");
-        }
-        for column in &relation.columns {
-            for function in self.catalog().code_of_type(column.type_oid) {
-                self.hidden(function, "called by a cast or domain of a column's type");
-            }
-        }
-    }
-
     /// What a view's definition yields. Its reads are reads of whoever selects from the view.
     fn view(&mut self, relation: &'a Relation) -> Option<Rc<[Col]>> {
         let definition = relation.definition.as_ref()?;

@@ -82,21 +82,11 @@ impl<'a> Walker<'a> {
             [schema, name] | [_, schema, name] => (Some(*schema), *name),
             _ => return,
         };
-        let (names, catalog, scope) = (self.names, self.catalog(), self.scope);
+        let (names, catalog) = (self.names, self.catalog());
         let Some(relation) = catalog.resolve(names, schema, name) else { return };
-        let of = |member: &Relation, column: &str| {
-            scope.tags.tags(scope.target, scope.database, &member.schema, &member.name, column)
-        };
-        let others: Vec<&Relation> =
-            catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid)).collect();
         for column in &relation.columns {
-            let mut same =
-                others.iter().filter(|other| other.columns.iter().any(|known| known.name == column.name)).peekable();
-            if same.peek().is_some() {
-                let kept = same.fold(self.no_tags(), |tags, other| union(&tags, &of(other, &column.name)));
-                let lost: TagSet = Arc::new(of(relation, &column.name).difference(&kept).cloned().collect());
-                self.leak(&lost, "no longer tagged as the child's");
-            }
+            let lost = self.tags_of_itself(relation, &column.name);
+            self.leak(&lost, "no longer tagged as the child's");
         }
     }
 
@@ -108,7 +98,7 @@ impl<'a> Walker<'a> {
                 relation
                     .columns
                     .iter()
-                    .fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of(relation, &column.name)))
+                    .fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of_others(relation, &column.name)))
             },
         );
         self.leak(&tags, "no longer tagged as the parent's");

@@ -13,6 +13,7 @@ mod copy;
 mod define;
 mod expression;
 mod fails;
+mod family;
 mod from;
 mod function;
 mod lineage;

@@ -317,7 +317,7 @@ impl Walker<'_> {
             if let Some(NodeEnum::SortBy(sort)) = &node.node {
                 if let Some(operator) = sort.use_op.last().and_then(string) {
                     let schema = sort.use_op.iter().rev().nth(1).and_then(string);
-                    self.operator(schema, operator);
+                    self.order(schema, operator);
                 }
                 if let Some(node) = &sort.node {
                     self.sort_key(node, columns);
@@ -361,7 +361,7 @@ impl Walker<'_> {
             if let Some(NodeEnum::SortBy(sort)) = &node.node {
                 if let Some(operator) = sort.use_op.last().and_then(string) {
                     let schema = sort.use_op.iter().rev().nth(1).and_then(string);
-                    self.operator(schema, operator);
+                    self.order(schema, operator);
                 }
                 tags = union(&tags, &self.maybe(sort.node.as_deref()));
             } else {

@@ -302,14 +302,6 @@ impl<'a> Walker<'a> {
         self.saw(&tags);
     }
 
-    /// Tags of all columns, and of all that its children and partitions have.
-    pub(super) fn row_tags(&self, relation: &Relation) -> TagSet {
-        let family = self.catalog().family(relation.oid).iter().filter_map(|oid| self.catalog().relation(*oid));
-        family.chain([relation]).fold(self.no_tags(), |tags, member| {
-            member.columns.iter().fold(tags, |tags, column| union(&tags, &self.tags_of(member, &column.name)))
-        })
-    }
-
     /// A write to a view is one to the table under it.
     fn write_through(&mut self, action: ActionName, view: &'a Relation, columns: &[Arc<str>], depth: usize) {
         self.columns_of(view);
@@ -400,7 +392,7 @@ impl<'a> Walker<'a> {
     }
 
     fn relation_of(&self, oid: u32) -> Option<&'a Relation> {
-        let (catalog, names) = (self.scope.catalog, self.names);
+        let (catalog, names) = (self.scope.catalog, self.scope.names);
         catalog.relation(oid).or_else(|| names.temporary.iter().find(|relation| relation.oid == oid))
     }
 
