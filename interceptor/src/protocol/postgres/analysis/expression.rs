@@ -351,7 +351,10 @@ impl Walker<'_> {
             self.opaque("a type that is taken from a column");
             return;
         }
-        if self.names_in_doubt && schema != Some("pg_catalog") {
+        if self.made_type(schema, text) {
+            return;
+        }
+        if (self.names_in_doubt || self.changes.named(text)) && schema != Some("pg_catalog") {
             self.opaque(&format!("what {text} means is decided by an earlier statement of the same text"));
         }
         let names = self.names;

@@ -28,6 +28,12 @@ impl<'a> Walker<'a> {
         Rc::clone(trees.entry(relation.oid).or_insert_with(find))
     }
 
+    /// The relation, and the others of its tree.
+    pub(super) fn tree_oids(&self, relation: &Relation) -> Vec<u32> {
+        let tree = self.tree(relation);
+        tree.below.iter().chain(&tree.above).copied().chain([relation]).map(|member| member.oid).collect()
+    }
+
     /// Tags that rules give a column of this very table.
     fn named_tags(&self, relation: &Relation, column: &str) -> TagSet {
         let scope = self.scope;

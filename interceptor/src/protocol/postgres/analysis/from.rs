@@ -124,12 +124,12 @@ impl<'a> Walker<'a> {
 
     /// The relation that a name means; one that is not known is opaque.
     pub(super) fn relation(&mut self, range: &RangeVar) -> Option<&'a Relation> {
-        if self.names_in_doubt {
-            self.opaque(&format!("what {} means is decided by an earlier statement of the same text", range.relname));
-        }
         let schema = (!range.schemaname.is_empty()).then_some(range.schemaname.as_str());
         let names = self.names;
         let found = self.catalog().resolve(names, schema, &range.relname);
+        if self.names_in_doubt || self.changes.shadow(schema, &range.relname, found) {
+            self.opaque(&format!("what {} means is decided by an earlier statement of the same text", range.relname));
+        }
         if found.is_none() {
             let shown = shown(schema, &range.relname);
             self.missing("42P01", || format!("relation \"{shown}\" does not exist"));
@@ -143,6 +143,9 @@ impl<'a> Walker<'a> {
 
     /// Columns of a relation, with their tags; those of a view with what its definition adds.
     pub(super) fn columns_of(&mut self, relation: &'a Relation) -> Columns {
+        if self.changes.is_altered(relation) {
+            self.opaque(&format!("an earlier statement of the same text has changed {}", relation.name));
+        }
         let base = Rc::new(self.table(relation));
         let lineage = self.view(relation);
         let mut rest = None;

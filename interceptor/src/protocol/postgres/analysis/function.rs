@@ -10,6 +10,7 @@ use pg_query::protobuf::{Node, a_const};
 
 use super::from::shown;
 use super::lineage::{qualified_name, string};
+use super::made::Defined;
 use super::table::Walker;
 use crate::policy::{ActionName, Resource, ResourceKind, TagSet};
 use crate::protocol::postgres::catalog::{Catalog, FIRST_NORMAL_OID, Function, Names, Type, Volatility};
@@ -38,7 +39,7 @@ enum Effect {
 impl Walker<'_> {
     /// A call by name. `tags` are those of its arguments.
     pub(super) fn function(&mut self, schema: Option<&str>, name: &str, args: &[Node], tags: &TagSet) {
-        if self.names_in_doubt && schema != Some("pg_catalog") {
+        if (self.names_in_doubt || self.changes.named(name)) && schema != Some("pg_catalog") {
             self.opaque(&format!("what {name} means is decided by an earlier statement of the same text"));
         }
         self.builtin_casts();
@@ -277,10 +278,12 @@ impl Walker<'_> {
             relname: name,
             ..Default::default()
         };
-        if let Some(sequence) = self.relation(&range) {
-            let resource = self.table(sequence);
-            self.act(ActionName::SQL_UPDATE, resource);
-        }
+        let resource = match self.defined(&range) {
+            Defined::Known(sequence) => self.table(sequence),
+            Defined::Made(made) => self.made_resource(&made),
+            Defined::Unknown => return,
+        };
+        self.act(ActionName::SQL_UPDATE, resource);
     }
 
     fn large_objects(&mut self, action: ActionName) {

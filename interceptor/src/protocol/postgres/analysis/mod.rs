@@ -8,7 +8,9 @@
 //! an unqualified name counts for whatever lies behind it on the path, too, and the machine passes no computed column
 //! that was judged under another catalog. Nor whether a plain write breaks a constraint of the table, which tells a bit.
 
+mod alter;
 mod bounds;
+mod constraint;
 mod copy;
 mod define;
 mod expression;
@@ -18,6 +20,7 @@ mod from;
 mod function;
 mod lineage;
 mod lost;
+mod made;
 mod maintain;
 mod query;
 mod statement;

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::family::Families;
 use super::lineage::{Col, Cte, Frame};
+use super::made::Changes;
 use super::{Missing, Scope};
 use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, TagSet};
 use crate::protocol::postgres::catalog::{Catalog, Names, Relation};
@@ -63,6 +64,8 @@ pub(super) struct Walker<'a> {
     none: TagSet,
     /// Inheritance trees that were looked at.
     pub(super) families: Families<'a>,
+    /// What earlier statements of the text did to names.
+    pub(super) changes: Changes,
 }
 
 impl<'a> Walker<'a> {
@@ -94,6 +97,7 @@ impl<'a> Walker<'a> {
             overflow: false,
             none: TagSet::default(),
             families: Families::default(),
+            changes: Changes::default(),
         }
     }
 

@@ -134,6 +134,24 @@ impl Catalog {
         found
     }
 
+    /// A type, and all that are made of it: domains over it, arrays, ranges and composites.
+    #[must_use]
+    pub fn types_made_of(&self, oid: u32) -> BTreeSet<u32> {
+        let mut users: HashMap<u32, Vec<u32>> = HashMap::new();
+        for known in self.types.values() {
+            let fields = self.relations.get(&known.relation).into_iter().flat_map(|relation| &relation.columns);
+            for part in fields.map(|column| column.type_oid).chain([known.base]).chain(known.code.types.iter().copied())
+            {
+                users.entry(part).or_default().push(known.oid);
+            }
+        }
+        let (mut found, mut waiting) = (BTreeSet::from([oid]), vec![oid]);
+        while let Some(part) = waiting.pop() {
+            waiting.extend(users.get(&part).into_iter().flatten().copied().filter(|user| found.insert(*user)));
+        }
+        found
+    }
+
     fn take(&self, code: &Code, found: &mut Functions, waiting: &mut Vec<u32>) {
         found.known.extend(&code.functions);
         waiting.extend(&code.types);

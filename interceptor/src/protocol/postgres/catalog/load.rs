@@ -123,6 +123,7 @@ impl Loader {
                     name: self.name(text(row, 2)?),
                     type_oid: number(row, 3)?,
                     primary: flag(row, 4)?,
+                    partitions: flag(row, 5)?,
                     generated_from: Vec::new(),
                 };
                 // A relation made between the two queries is not known yet: it is unknown until the next load.
@@ -312,7 +313,8 @@ impl Names {
                     number: text(row, 2)?.parse().ok()?,
                     name: text(row, 3)?.into(),
                     type_oid: number(row, 4)?,
-                    primary: cell(row, 5)? == Some("p"),
+                    primary: cell(row, 5)?.is_some_and(|flags| flags.contains('p')),
+                    partitions: cell(row, 5)?.is_some_and(|flags| flags.contains('k')),
                     generated_from: Vec::new(),
                 });
             }

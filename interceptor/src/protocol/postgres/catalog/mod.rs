@@ -95,6 +95,8 @@ pub struct Column {
     pub type_oid: u32,
     /// Whether it is of the primary key.
     pub primary: bool,
+    /// Whether its table is partitioned by it.
+    pub partitions: bool,
     /// Columns of its table that it is generated from: stored, or when it is read.
     pub generated_from: Vec<i16>,
 }

@@ -126,12 +126,14 @@ pub const QUERIES: &[&str] = &[
             AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()) AS held ON held.view = c.oid \
          WHERE c.relkind IN ('r','p','v','m','f','S','c') AND n.nspname !~ '^pg_(temp|toast)'"
     ),
-    // 2: columns, and whether they are of the primary key
+    // 2: columns, whether they are of the primary key, and whether their table is partitioned by them
     "SELECT a.attrelid::text, a.attnum::text, a.attname::text, a.atttypid::text, \
-     COALESCE(a.attnum = ANY (pk.indkey), false)::text \
+     COALESCE(a.attnum = ANY (pk.indkey), false)::text, \
+     COALESCE(y.partexprs IS NOT NULL OR a.attnum = ANY (y.partattrs), false)::text \
      FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      LEFT JOIN pg_catalog.pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary \
+     LEFT JOIN pg_catalog.pg_partitioned_table y ON y.partrelid = c.oid \
      WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r','p','v','m','f','S','c') \
      AND n.nspname !~ '^pg_(temp|toast)' ORDER BY a.attrelid, a.attnum",
     // 3: functions
@@ -208,9 +210,11 @@ pub const SESSION_QUERY: &str = concat!(
        FROM pg_catalog.pg_range g WHERE g.rngtypid = t.oid), 0)::text ELSE t.typelem::text END, t.typrelid::text, 0 \
       FROM pg_catalog.pg_type t WHERE t.typnamespace = pg_catalog.pg_my_temp_schema() \
      UNION ALL SELECT 4, 'column', a.attrelid::text, a.attnum::text, a.attname::text, a.atttypid::text, \
-      CASE WHEN a.attnum = ANY (pk.indkey) THEN 'p' END, a.attnum \
+      CASE WHEN a.attnum = ANY (pk.indkey) THEN 'p' ELSE '' END || CASE WHEN y.partrelid IS NOT NULL \
+       AND (y.partexprs IS NOT NULL OR a.attnum = ANY (y.partattrs)) THEN 'k' ELSE '' END, a.attnum \
       FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
       LEFT JOIN pg_catalog.pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary \
+      LEFT JOIN pg_catalog.pg_partitioned_table y ON y.partrelid = c.oid \
       WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','v','m','f','S','c') \
       AND a.attnum > 0 AND NOT a.attisdropped \
      UNION ALL SELECT 5, 'heir', i.inhrelid::text, i.inhparent::text, NULL, NULL, NULL, 0 \

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::*;
 
 /// Rules that name single columns: schema, table, column, tag.
-struct Named(&'static [[&'static str; 4]]);
+pub(super) struct Named(pub(super) &'static [[&'static str; 4]]);
 
 impl ColumnTags for Named {
     fn tags(&self, _: &str, _: &str, schema: &str, table: &str, column: &str) -> TagSet {
@@ -19,7 +19,7 @@ impl ColumnTags for Named {
 }
 
 /// The fixture's catalog, with more rows to some of the questions; cells are parted by spaces, `-` is none.
-fn catalog(more: &[(usize, &str)]) -> Catalog {
+pub(super) fn catalog(more: &[(usize, &str)]) -> Catalog {
     let mut queries: Vec<Vec<Vec<Option<String>>>> =
         serde_json::from_str(include_str!("../../testdata/catalog.json")).unwrap();
     for (query, rows) in more {
@@ -36,12 +36,12 @@ fn cells(row: &str) -> Vec<Option<String>> {
     row.split_whitespace().map(|cell| (cell != "-").then(|| cell.to_owned())).collect()
 }
 
-fn session(more: &str) -> Names {
+pub(super) fn session(more: &str) -> Names {
     let base = "path pg_temp_3 - - - -\npath pg_catalog - - - -\npath public - - - -\nuser agent agent - - -\ntext on UTF8 - - -\n";
     Names::from_rows(&(base.to_owned() + more).lines().map(cells).collect::<Vec<_>>()).unwrap()
 }
 
-fn read(text: &str, catalog: &Catalog, names: &Names, tags: &dyn ColumnTags) -> Analysis {
+pub(super) fn read(text: &str, catalog: &Catalog, names: &Names, tags: &dyn ColumnTags) -> Analysis {
     let scope = Scope { target: "db", database: "shop", catalog, names, tags, known: &NothingKnown, parsed: None };
     analyze(text, &scope)
 }
@@ -57,7 +57,10 @@ const TWO_PARENTS: &[(usize, &str)] = &[
         "20001 public first r - false false - - -\n20002 public second r - false false - - -\n\
          20003 public merged r - true false - - -\n20004 public other r - false false - - -",
     ),
-    (2, "20001 1 x 25 false\n20002 1 x 25 false\n20003 1 x 25 false\n20003 2 y 25 false\n20004 1 x 25 false"),
+    (
+        2,
+        "20001 1 x 25 false false\n20002 1 x 25 false false\n20003 1 x 25 false false\n20003 2 y 25 false false\n20004 1 x 25 false false",
+    ),
     (7, "20003 20001\n20003 20002\n20004 20001"),
 ];
 
@@ -94,7 +97,7 @@ fn code_of_a_child_is_that_of_a_read_of_its_parents() {
     let wipe = CATALOG.functions(&Names::standard("agent"), None, "wipe").next().unwrap().oid;
     let rows = format!("20005 public checked r - false false {wipe} - -");
     let mut more = TWO_PARENTS.to_vec();
-    more.extend([(1, rows.as_str()), (2, "20005 1 x 25 false"), (7, "20005 20001")]);
+    more.extend([(1, rows.as_str()), (2, "20005 1 x 25 false false"), (7, "20005 20001")]);
     let (catalog, names) = (catalog(&more), Names::standard("agent"));
     assert!(actions(&read("SELECT x FROM first", &catalog, &names, &Named(&[]))).contains("opaque public.wipe"));
     assert!(
@@ -143,7 +146,10 @@ fn a_generated_column_of_a_temporary_table_has_the_tags_of_its_sources() {
 fn what_a_child_generates_otherwise_is_what_its_parent_shows() {
     let more = [
         (1, "20001 public first r - false false - - -\n20002 public child r - false false - - -"),
-        (2, "20001 1 x 25 false\n20001 2 loud 25 false\n20002 1 x 25 false\n20002 2 loud 25 false\n20002 3 y 25 false"),
+        (
+            2,
+            "20001 1 x 25 false false\n20001 2 loud 25 false false\n20002 1 x 25 false false\n20002 2 loud 25 false false\n20002 3 y 25 false false",
+        ),
         (7, "20002 20001"),
         (8, "20001 2 1\n20002 2 3"),
     ];
@@ -164,7 +170,7 @@ fn temporary_types_are_found_and_their_code_runs() {
     );
     assert!(!opaque("SELECT 'a'::pg_temp_3.plain") && !opaque("SELECT 'a'::public.short_text"));
     // One of another session is not known.
-    let of_another = [(2, "16453 3 odd 39999 false")];
+    let of_another = [(2, "16453 3 odd 39999 false false")];
     assert!(read("SELECT id FROM audit", &catalog(&of_another), &names, &Named(&[])).opaque);
 }
 
@@ -183,7 +189,7 @@ fn a_large_tree_is_looked_through_once() {
     for number in 0..4000 {
         let oid = 40_000 + number;
         writeln!(relations, "{oid} public part{number} r - false false - - -").unwrap();
-        (1..=10).for_each(|at| writeln!(columns, "{oid} {at} c{at} 25 false").unwrap());
+        (1..=10).for_each(|at| writeln!(columns, "{oid} {at} c{at} 25 false false").unwrap());
         if number > 0 {
             writeln!(edges, "{oid} {}", if number < 2000 { oid - 1 } else { 40_000 }).unwrap();
         }
