@@ -183,6 +183,7 @@ const CATALOGS: &[(&[u32], usize)] = &[
     (&[2602, 2603, OPERATOR], 9),
     (&[2616, NAMESPACE], 10),
     (&[3466], 11),
+    (&[CONSTRAINT, INDEX, DEPEND], 12),
     (&[INHERITS, CONSTRAINT, TRIGGER, DEPEND, POLICY, ATTRIBUTE, TYPE, 3466], QUERIES.len()),
 ];
 

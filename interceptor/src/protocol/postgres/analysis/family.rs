@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::table::{LOCKED, Walker, union};
 use crate::policy::TagSet;
-use crate::protocol::postgres::catalog::{Code, Functions, Relation, RelationKind, Tree};
+use crate::protocol::postgres::catalog::{Code, Column, Functions, Relation, RelationKind, Tree};
 
 /// Trees that one analysis has looked at, by relation: each is looked for once.
 #[derive(Default)]
@@ -43,7 +43,9 @@ impl<'a> Walker<'a> {
     /// Tags of a column: by the rules that name it in any table of the tree, and those of what it is generated from.
     pub(super) fn tags_of(&self, relation: &Relation, column: &str) -> TagSet {
         let all = self.scope.tags.all();
-        if &*relation.schema == "pg_catalog" && holds_samples(&relation.name, column) {
+        if (&*relation.schema == "pg_catalog" && holds_samples(&relation.name, column))
+            || (&*relation.name == "pg_stat_statements" && column == "query")
+        {
             return all;
         }
         let tree = self.tree(relation);
@@ -79,6 +81,13 @@ impl<'a> Walker<'a> {
             tags = union(&tags, &self.named_tags(column.0, &column.1.name));
         }
         tags
+    }
+
+    /// Whether the partition that a row goes to, or whether there is one, depends on that column.
+    pub(super) fn is_partitioned_by(&self, relation: &Relation, column: &str) -> bool {
+        let tree = self.tree(relation);
+        let key = |known: &Column| known.partitions && &*known.name == column;
+        tree.below.iter().chain(&tree.above).copied().chain([relation]).any(|member| member.columns.iter().any(key))
     }
 
     /// Tags of a column that it has by others of its tree alone, were it to leave these.
@@ -183,8 +192,8 @@ fn sources<'r>(relation: &'r Relation, column: &str) -> impl Iterator<Item = &'r
     numbers.filter_map(|number| relation.columns.iter().find(|known| known.number == *number)).map(|known| &*known.name)
 }
 
-/// Columns of the system's statistics that hold values of other tables, or tell their size, number and order. How many are
-/// NULL stays visible.
+/// Columns of the system's tables that hold values of other tables, or tell their size, number and order, or other
+/// sessions' statements. How many are NULL stays visible.
 fn holds_samples(table: &str, column: &str) -> bool {
     let names = ["schemaname", "tablename", "attname", "inherited", "null_frac"];
     match table {
@@ -196,6 +205,8 @@ fn holds_samples(table: &str, column: &str) -> bool {
             ["stavalues", "stanumbers", "stawidth", "stadistinct"].iter().any(|start| column.starts_with(start))
         }
         "pg_stats_ext" => column.starts_with("most_common_") || matches!(column, "n_distinct" | "dependencies"),
+        "pg_stat_activity" => column == "query",
+        "pg_attribute" => column == "attmissingval",
         "pg_statistic_ext_data" => column.starts_with("stxd") && column != "stxdinherit",
         _ => false,
     }

@@ -65,7 +65,7 @@ impl<'a> Walker<'a> {
                     tags = union(&tags, &self.maybe(path.string.as_deref()));
                 }
                 let mut names = Vec::new();
-                self.json_columns(&table.columns, &mut names, 0);
+                tags = union(&tags, &self.json_columns(&table.columns, &mut names, 0));
                 tags = union(&tags, &self.json_behavior(table.on_error.as_deref()));
                 self.filter(&tags);
                 self.set_lateral(false);
@@ -335,24 +335,26 @@ impl<'a> Walker<'a> {
         made(table.alias.as_ref(), "xmltable", names, &tags)
     }
 
-    fn json_columns(&mut self, nodes: &[Node], names: &mut Vec<String>, depth: usize) {
+    fn json_columns(&mut self, nodes: &[Node], names: &mut Vec<String>, depth: usize) -> TagSet {
+        let mut tags = self.no_tags();
         for node in nodes {
             let Some(NodeEnum::JsonTableColumn(column)) = &node.node else {
                 self.opaque("a FROM item that is not known");
                 continue;
             };
             self.type_name(column.type_name.as_ref());
-            self.json_behavior(column.on_empty.as_deref());
-            self.json_behavior(column.on_error.as_deref());
+            tags = union(&tags, &self.json_behavior(column.on_empty.as_deref()));
+            tags = union(&tags, &self.json_behavior(column.on_error.as_deref()));
             if !column.name.is_empty() {
                 names.push(column.name.clone());
             }
             if depth < MAX_VIEWS {
-                self.json_columns(&column.columns, names, depth + 1);
+                tags = union(&tags, &self.json_columns(&column.columns, names, depth + 1));
             } else if !column.columns.is_empty() {
                 self.opaque("a FROM item that nests deeper than is analysed");
             }
         }
+        tags
     }
 
     /// `TABLESAMPLE method(...)`: the method is a function.

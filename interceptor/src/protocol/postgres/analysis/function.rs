@@ -407,6 +407,11 @@ fn only_computes(function: &Function) -> bool {
     trusted(function) || (function.extension.is_some() && inner && !function.security_definer)
 }
 
+/// Whether a call by that name shows what other sessions run.
+pub(super) fn shows_statements(name: &str) -> bool {
+    matches!(name, "pg_stat_get_activity" | "pg_stat_get_backend_activity" | "pg_stat_statements")
+}
+
 /// Functions of the system that give as many rows as their arguments say.
 const SETS: &[&str] = &["generate_series", "generate_subscripts", "unnest", "string_to_table", "jsonb_path_query_tz"];
 

@@ -32,7 +32,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::catalog::{Catalog, Names};
+use super::catalog::{Catalog, Names, Relation};
 use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, Tag, TagSet};
 
 pub use bounds::{LONG_TEXT, MAX_DEPTH, MAX_TEXT, MAX_TOKENS, Parsed};
@@ -361,6 +361,12 @@ pub enum SessionEffect {
 #[must_use]
 pub fn analyze(text: &str, scope: &Scope<'_>) -> Analysis {
     statement::analyze(text, scope)
+}
+
+/// Tags of a column of a relation, with all that its tree gives it.
+#[must_use]
+pub fn tags_of_column(scope: &Scope<'_>, relation: &Relation, column: &str) -> TagSet {
+    table::Walker::new(scope).tags_of(relation, column)
 }
 
 /// An analysis that says only that nothing is known, and why: for text that never gets as far as [`analyze`].

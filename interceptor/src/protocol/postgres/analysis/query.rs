@@ -19,6 +19,7 @@ const MAX_ROUNDS: usize = 8;
 impl Walker<'_> {
     /// A sub-query in its own name space.
     pub(super) fn sub_query(&mut self, node: Option<&Node>) -> Columns {
+        self.sub_queries += 1;
         match node.and_then(|node| node.node.as_ref()) {
             Some(NodeEnum::SelectStmt(select)) => self.select(select),
             _ => {

@@ -39,6 +39,12 @@ pub(super) struct Walker<'a> {
     pub(super) functions: BTreeSet<Arc<str>>,
     /// Calls so far that do more than compute.
     pub(super) calls: usize,
+    /// Computations so far that can fail.
+    pub(super) failing: usize,
+    /// Sub-queries so far.
+    pub(super) sub_queries: usize,
+    /// What is stored is what the agent has given itself.
+    pub(super) given: bool,
     pub(super) filters_on_masked: bool,
     pub(super) unrestricted: bool,
     /// References to columns so far.
@@ -78,6 +84,9 @@ impl<'a> Walker<'a> {
             opaques: 0,
             functions: BTreeSet::new(),
             calls: 0,
+            failing: 0,
+            sub_queries: 0,
+            given: false,
             filters_on_masked: false,
             unrestricted: false,
             references: 0,

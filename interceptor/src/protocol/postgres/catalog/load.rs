@@ -124,6 +124,8 @@ impl Loader {
                     type_oid: number(row, 3)?,
                     primary: flag(row, 4)?,
                     partitions: flag(row, 5)?,
+                    typmod: text(row, 6)?.parse().ok()?,
+                    bound: false,
                     generated_from: Vec::new(),
                 };
                 // A relation made between the two queries is not known yet: it is unknown until the next load.
@@ -148,6 +150,9 @@ impl Loader {
                 if let Some(known) = known {
                     known.generated_from.push(source);
                 }
+                if let Some(relation) = self.catalog.relations.get_mut(&number(row, 0)?) {
+                    relation.bind(source);
+                }
             }
             9 => {
                 let name = cell(row, 4)?.map(|name| self.name(name));
@@ -166,6 +171,12 @@ impl Loader {
                 self.catalog.classes.insert(number(row, 0)?, class);
             }
             11 => self.catalog.event_triggers = true,
+            12 => {
+                let column: i16 = text(row, 1)?.parse().ok()?;
+                if let Some(relation) = self.catalog.relations.get_mut(&number(row, 0)?) {
+                    relation.bind(column);
+                }
+            }
             _ => return None,
         }
         Some(())
@@ -305,22 +316,39 @@ impl Names {
                 let (column, source): (i16, i16) = (text(row, 2)?.parse().ok()?, text(row, 3)?.parse().ok()?);
                 let relation = self.temporary.iter_mut().find(|known| known.oid == oid)?;
                 relation.columns.iter_mut().find(|known| known.number == column)?.generated_from.push(source);
+                relation.bind(source);
+            }
+            "bound" => {
+                let (oid, column): (u32, i16) = (number(row, 1)?, text(row, 2)?.parse().ok()?);
+                let relation = self.temporary.iter_mut().find(|known| known.oid == oid)?;
+                relation.bind(column);
             }
             "column" => {
                 let oid = number(row, 1)?;
+                let (flags, typmod) = cell(row, 5)?.and_then(|flags| flags.split_once(':')).unwrap_or(("", "-1"));
                 let relation = self.temporary.iter_mut().find(|known| known.oid == oid)?;
                 relation.columns.push(Column {
                     number: text(row, 2)?.parse().ok()?,
                     name: text(row, 3)?.into(),
                     type_oid: number(row, 4)?,
-                    primary: cell(row, 5)?.is_some_and(|flags| flags.contains('p')),
-                    partitions: cell(row, 5)?.is_some_and(|flags| flags.contains('k')),
+                    primary: flags.contains('p'),
+                    partitions: flags.contains('k'),
+                    typmod: typmod.parse().ok()?,
+                    bound: false,
                     generated_from: Vec::new(),
                 });
             }
             _ => return None,
         }
         Some(0)
+    }
+}
+
+impl Relation {
+    fn bind(&mut self, number: i16) {
+        for column in self.columns.iter_mut().filter(|column| column.number == number) {
+            column.bound = true;
+        }
     }
 }
 

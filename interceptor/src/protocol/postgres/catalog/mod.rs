@@ -93,6 +93,10 @@ pub struct Column {
     pub name: Arc<str>,
     /// `pg_attribute.atttypid`.
     pub type_oid: u32,
+    /// `pg_attribute.atttypmod`: its length, where it has one.
+    pub typmod: i32,
+    /// Whether a value can be refused for what it is: by a key, a check, an index of an expression, what is generated from it.
+    pub bound: bool,
     /// Whether it is of the primary key.
     pub primary: bool,
     /// Whether its table is partitioned by it.

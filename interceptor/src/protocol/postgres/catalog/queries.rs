@@ -76,6 +76,23 @@ macro_rules! class {
     };
 }
 
+/// Columns in constraints, but those against NULL, and in indexes that can refuse a value or compute with it.
+macro_rules! bound {
+    ($is:literal) => {
+        concat!(
+            "SELECT k.conrelid::text AS a, u.number::text AS b FROM pg_catalog.pg_constraint k \
+             CROSS JOIN LATERAL pg_catalog.unnest(k.conkey) AS u(number) WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') \
+              AND k.conrelid",
+            $is,
+            " UNION SELECT i.indrelid::text, d.refobjsubid::text FROM pg_catalog.pg_index i \
+             JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = i.indexrelid \
+              AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = i.indrelid AND d.refobjsubid > 0 \
+             WHERE (i.indisunique OR i.indisexclusion OR i.indexprs IS NOT NULL OR i.indpred IS NOT NULL) AND i.indrelid",
+            $is
+        )
+    };
+}
+
 /// All of it by owner, as lists.
 macro_rules! code_by_owner {
     ($objects:expr) => {
@@ -126,10 +143,10 @@ pub const QUERIES: &[&str] = &[
             AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()) AS held ON held.view = c.oid \
          WHERE c.relkind IN ('r','p','v','m','f','S','c') AND n.nspname !~ '^pg_(temp|toast)'"
     ),
-    // 2: columns, whether they are of the primary key, and whether their table is partitioned by them
+    // 2: columns, their length, whether they are of the primary key, and whether their table is partitioned by them
     "SELECT a.attrelid::text, a.attnum::text, a.attname::text, a.atttypid::text, \
      COALESCE(a.attnum = ANY (pk.indkey), false)::text, \
-     COALESCE(y.partexprs IS NOT NULL OR a.attnum = ANY (y.partattrs), false)::text \
+     COALESCE(y.partexprs IS NOT NULL OR a.attnum = ANY (y.partattrs), false)::text, a.atttypmod::text \
      FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      LEFT JOIN pg_catalog.pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary \
@@ -188,6 +205,8 @@ pub const QUERIES: &[&str] = &[
      JOIN pg_catalog.pg_am m ON m.oid = k.opcmethod WHERE k.oid >= 16384",
     // 11: event triggers
     "SELECT evtname::text FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'",
+    // 12: columns of which a value can be refused
+    concat!(bound!(" <> 0"), " ORDER BY 1, 2"),
 ];
 
 /// State of one session that decides what names mean; read its rows with [`super::Names::from_rows`].
@@ -211,7 +230,7 @@ pub const SESSION_QUERY: &str = concat!(
       FROM pg_catalog.pg_type t WHERE t.typnamespace = pg_catalog.pg_my_temp_schema() \
      UNION ALL SELECT 4, 'column', a.attrelid::text, a.attnum::text, a.attname::text, a.atttypid::text, \
       CASE WHEN a.attnum = ANY (pk.indkey) THEN 'p' ELSE '' END || CASE WHEN y.partrelid IS NOT NULL \
-       AND (y.partexprs IS NOT NULL OR a.attnum = ANY (y.partattrs)) THEN 'k' ELSE '' END, a.attnum \
+       AND (y.partexprs IS NOT NULL OR a.attnum = ANY (y.partattrs)) THEN 'k' ELSE '' END || ':' || a.atttypmod::text, a.attnum \
       FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
       LEFT JOIN pg_catalog.pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary \
       LEFT JOIN pg_catalog.pg_partitioned_table y ON y.partrelid = c.oid \
@@ -220,6 +239,9 @@ pub const SESSION_QUERY: &str = concat!(
      UNION ALL SELECT 5, 'heir', i.inhrelid::text, i.inhparent::text, NULL, NULL, NULL, 0 \
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid \
       WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
+     UNION ALL SELECT 5, 'bound', r.a, r.b, NULL, NULL, NULL, 0 FROM pg_catalog.pg_class c CROSS JOIN LATERAL (",
+    bound!(" = c.oid"),
+    ") AS r WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
      UNION ALL SELECT 5, 'generated', a.attrelid::text, a.attnum::text, d.refobjsubid::text, NULL, NULL, 0 \
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid \
       JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum \

@@ -59,7 +59,7 @@ const TWO_PARENTS: &[(usize, &str)] = &[
     ),
     (
         2,
-        "20001 1 x 25 false false\n20002 1 x 25 false false\n20003 1 x 25 false false\n20003 2 y 25 false false\n20004 1 x 25 false false",
+        "20001 1 x 25 false false -1\n20002 1 x 25 false false -1\n20003 1 x 25 false false -1\n20003 2 y 25 false false -1\n20004 1 x 25 false false -1",
     ),
     (7, "20003 20001\n20003 20002\n20004 20001"),
 ];
@@ -97,7 +97,7 @@ fn code_of_a_child_is_that_of_a_read_of_its_parents() {
     let wipe = CATALOG.functions(&Names::standard("agent"), None, "wipe").next().unwrap().oid;
     let rows = format!("20005 public checked r - false false {wipe} - -");
     let mut more = TWO_PARENTS.to_vec();
-    more.extend([(1, rows.as_str()), (2, "20005 1 x 25 false false"), (7, "20005 20001")]);
+    more.extend([(1, rows.as_str()), (2, "20005 1 x 25 false false -1"), (7, "20005 20001")]);
     let (catalog, names) = (catalog(&more), Names::standard("agent"));
     assert!(actions(&read("SELECT x FROM first", &catalog, &names, &Named(&[]))).contains("opaque public.wipe"));
     assert!(
@@ -148,7 +148,7 @@ fn what_a_child_generates_otherwise_is_what_its_parent_shows() {
         (1, "20001 public first r - false false - - -\n20002 public child r - false false - - -"),
         (
             2,
-            "20001 1 x 25 false false\n20001 2 loud 25 false false\n20002 1 x 25 false false\n20002 2 loud 25 false false\n20002 3 y 25 false false",
+            "20001 1 x 25 false false -1\n20001 2 loud 25 false false -1\n20002 1 x 25 false false -1\n20002 2 loud 25 false false -1\n20002 3 y 25 false false -1",
         ),
         (7, "20002 20001"),
         (8, "20001 2 1\n20002 2 3"),
@@ -170,7 +170,7 @@ fn temporary_types_are_found_and_their_code_runs() {
     );
     assert!(!opaque("SELECT 'a'::pg_temp_3.plain") && !opaque("SELECT 'a'::public.short_text"));
     // One of another session is not known.
-    let of_another = [(2, "16453 3 odd 39999 false false")];
+    let of_another = [(2, "16453 3 odd 39999 false false -1")];
     assert!(read("SELECT id FROM audit", &catalog(&of_another), &names, &Named(&[])).opaque);
 }
 
@@ -189,7 +189,7 @@ fn a_large_tree_is_looked_through_once() {
     for number in 0..4000 {
         let oid = 40_000 + number;
         writeln!(relations, "{oid} public part{number} r - false false - - -").unwrap();
-        (1..=10).for_each(|at| writeln!(columns, "{oid} {at} c{at} 25 false false").unwrap());
+        (1..=10).for_each(|at| writeln!(columns, "{oid} {at} c{at} 25 false false -1").unwrap());
         if number > 0 {
             writeln!(edges, "{oid} {}", if number < 2000 { oid - 1 } else { 40_000 }).unwrap();
         }

@@ -46,17 +46,17 @@ fn whether_a_value_is_there_can_be_asked_by_a_foreign_key() {
 fn definitions_that_ask_all_rows_count_as_filters() {
     let more = [
         (1, "20001 public folk r - false false - - -"),
-        (2, "20001 1 secret 20002 false false\n20001 2 open 20004 false false"),
+        (2, "20001 1 secret 20002 false false -1\n20001 2 open 20004 false false -1"),
         (5, "20002 public hush d 25 0 - - -\n20003 public _hush b 20002 0 - - -\n20004 public said d 25 0 - - -"),
         (1, "20011 public logs p - false false - - -\n20012 public old r - false false - - -"),
         (
             2,
-            "20011 1 ssn 25 false true\n20011 2 day 25 false false\n20012 1 ssn 25 false false\n20012 2 day 25 false false",
+            "20011 1 ssn 25 false true -1\n20011 2 day 25 false false -1\n20012 1 ssn 25 false false -1\n20012 2 day 25 false false -1",
         ),
         (1, "20021 public days p - false false - - -\n20022 public first r - false false - - -"),
         (
             2,
-            "20021 1 ssn 25 false false\n20021 2 day 25 false true\n20022 1 ssn 25 false false\n20022 2 day 25 false false",
+            "20021 1 ssn 25 false false -1\n20021 2 day 25 false true -1\n20022 1 ssn 25 false false -1\n20022 2 day 25 false false -1",
         ),
     ];
     let (catalog, names) = (catalog(&more), Names::standard("agent"));
@@ -197,4 +197,112 @@ fn what_a_text_has_made_or_changed_is_not_read_by_it() {
     assert!(read(text, &catalog(&[(11, "told")]), &Names::standard("agent"), &Tags).opaque);
     let found = judge("ALTER TABLE users ADD COLUMN x int; SELECT id FROM orders; CREATE INDEX ON users (name)");
     assert!(!found.opaque, "{:?}", actions(&found));
+}
+
+/// What the agent makes itself may be made to refuse values, so that each tells a bit.
+#[test]
+fn a_value_that_is_stored_where_it_can_be_refused_counts_as_a_filter() {
+    let more = [
+        (
+            1,
+            "20001 public mine r - false false - - -\n20002 public free r - false false - - -\n\
+             20003 public parts p - false false - - -\n20004 public part r - false false - - -",
+        ),
+        (
+            2,
+            "20001 1 ssn 25 false false -1\n20001 2 id 23 false false -1\n20002 1 ssn 25 false false -1\n\
+             20002 2 id 23 false false -1\n20002 3 email 1043 false false 9\n20003 1 ssn 25 false true -1\n\
+             20004 1 ssn 25 false false -1",
+        ),
+        (7, "20004 20003"),
+        (12, "20001 1"),
+    ];
+    let (catalog, names) = (catalog(&more), Names::standard("agent"));
+    struct BySsn;
+    impl ColumnTags for BySsn {
+        fn tags(&self, _: &str, _: &str, _: &str, _: &str, column: &str) -> TagSet {
+            set(if matches!(column, "ssn" | "email") { &["pii"] } else { &[] })
+        }
+        fn all(&self) -> TagSet {
+            set(&["pii"])
+        }
+        fn hides_all(&self, _tag: &crate::policy::Tag) -> bool {
+            true
+        }
+    }
+    let filters = |text: &str| read(text, &catalog, &names, &BySsn).facts.filters_on_masked;
+    for text in [
+        "INSERT INTO mine (ssn) SELECT ssn FROM users",
+        "UPDATE mine SET ssn = u.ssn FROM users u WHERE u.id = mine.id",
+        "INSERT INTO free (email) SELECT email FROM users",
+        "INSERT INTO part SELECT ssn FROM users",
+        "INSERT INTO parts SELECT ssn FROM users",
+        "INSERT INTO mine (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET ssn = (SELECT ssn FROM users LIMIT 1)",
+        "MERGE INTO mine m USING users u ON m.id = u.id WHEN NOT MATCHED THEN INSERT (ssn) VALUES (u.ssn)",
+    ] {
+        assert!(filters(text), "{text}");
+    }
+    for text in [
+        "INSERT INTO free (ssn) SELECT ssn FROM users WHERE id = 1",
+        "INSERT INTO free (ssn) SELECT upper(ssn) FROM users WHERE id = 1",
+        "INSERT INTO mine (id, ssn) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET ssn = excluded.ssn",
+        "INSERT INTO mine AS m (id, ssn) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET ssn = COALESCE(excluded.ssn, m.ssn)",
+        "UPDATE mine SET ssn = $1 WHERE id = 2",
+        "INSERT INTO parts VALUES ($1)",
+    ] {
+        assert!(!filters(text), "{text}");
+    }
+}
+
+#[test]
+fn what_is_computed_only_for_some_values_and_can_fail_counts_as_a_filter() {
+    for text in [
+        "SELECT CASE WHEN ssn < 'm' THEN 1 / (id - id) ELSE 1 END FROM users",
+        "SELECT CASE ssn WHEN 'x' THEN name::int END FROM users",
+        "SELECT COALESCE(NULLIF(ssn, 'x'), (1 / (id - id))::text) FROM users",
+        "SELECT ssn = 'x' AND 1 / (id - id) = 1 FROM users",
+        "SELECT ssn BETWEEN 'a' AND (1 / (id - id))::text FROM users",
+        "SELECT ssn IN (name, (1 / (id - id))::text) FROM users",
+        "SELECT (ssn, 1) < ('m', 1 / (id - id)) FROM users",
+        "SELECT ssn = ANY (SELECT (1 / (id - id))::text FROM orders) FROM users",
+        "SELECT format('%*s', ssn, 'x') FROM users",
+        "SELECT json_array_length(to_json(ssn)) FROM users",
+    ] {
+        assert!(filters(text), "{text}");
+    }
+    for text in [
+        "SELECT CASE WHEN ssn IS NULL THEN round(id / 2.0, 2) END, COALESCE(ssn, id::text), COALESCE(email, '1'::int::text) FROM users",
+        "SELECT CASE WHEN ssn LIKE '%x' THEN 'one' ELSE lower(name) END, format('%s %s', ssn, id) FROM users",
+        "SELECT (SELECT email FROM users WHERE id = $1::int), id + 1, created::date FROM users WHERE id IN (SELECT user_id + 1 FROM orders)",
+        "SELECT ssn IN ('a', 'b'), (ssn, 1) = ('x', 2) FROM users",
+    ] {
+        assert!(!filters(text), "{text}");
+    }
+    for text in [
+        "SELECT (ssn, 1) < ('m', nextval('counter')) FROM users",
+        "SELECT ssn BETWEEN 'a' AND nextval('counter')::text FROM users",
+        "SELECT ssn IN (name, nextval('counter')::text) FROM users",
+        "SELECT ssn IN (SELECT nextval('counter')::text FROM orders) FROM users",
+    ] {
+        assert!(actions(&judge(text)).contains("unmask pii"), "{text}");
+    }
+}
+
+#[test]
+fn a_star_of_merge_is_the_source_and_then_the_target() {
+    let found = judge(
+        "MERGE INTO orders o USING (SELECT id, upper(ssn) AS s FROM users) u ON o.id = u.id \
+         WHEN MATCHED THEN UPDATE SET note = 'x' RETURNING *",
+    );
+    assert_eq!(output(&found.statements[0].output).unwrap(), "id ~s!pii id user_id total note");
+    let found = judge(
+        "MERGE INTO users u USING orders o ON o.id = u.id WHEN MATCHED THEN DELETE RETURNING old.ssn, u.ssn, o.note",
+    );
+    assert_eq!(output(&found.statements[0].output).unwrap(), "ssn!pii ssn!pii note");
+}
+
+#[test]
+fn what_other_sessions_run_is_shown_as_a_secret() {
+    let found = judge("SELECT * FROM pg_stat_get_activity(NULL)");
+    assert_eq!(output(&found.statements[0].output).unwrap(), "?!card!pii");
 }
