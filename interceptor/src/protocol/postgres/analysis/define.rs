@@ -450,8 +450,17 @@ impl<'a> Walker<'a> {
         let into = create.into.as_deref();
         self.create_relation(into.and_then(|into| into.rel.as_ref()));
         // A materialised view keeps its definition, so that its columns can be traced.
-        if create.objtype != ObjectType::ObjectMatview as i32 {
+        if create.objtype == ObjectType::ObjectMatview as i32 {
+            self.materialised(columns);
+        } else {
             self.leak(&all_tags(columns), "copied into a new table");
+        }
+    }
+
+    /// What a materialised view keeps is there for other sessions, which do not know this one's temporary heirs.
+    pub(super) fn materialised(&mut self, columns: &Columns) {
+        if !self.scope.names.heirs.is_empty() {
+            self.leak(&all_tags(columns), "kept of temporary tables");
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::table::{LOCKED, Walker, union};
+use super::table::{LOCKED, Walker, names_of_views, union};
 use crate::policy::TagSet;
 use crate::protocol::postgres::catalog::{Code, Column, Functions, Relation, RelationKind, Tree};
 
@@ -48,7 +48,12 @@ impl<'a> Walker<'a> {
         {
             return all;
         }
-        let tree = self.tree(relation);
+        self.tags_in(&self.tree(relation), relation, column)
+    }
+
+    /// The same in that tree.
+    fn tags_in(&self, tree: &Tree<'_>, relation: &Relation, column: &str) -> TagSet {
+        let all = self.scope.tags.all();
         let seen = || tree.below.iter().copied().chain([relation]);
         let mut names = BTreeSet::from([column]);
         names.extend(seen().flat_map(|member| sources(member, column)));
@@ -99,15 +104,29 @@ impl<'a> Walker<'a> {
         Arc::new(self.tags_of(relation, column).difference(&own).cloned().collect())
     }
 
-    /// Tags of a column that none of the others of its tree has: those that go with the table.
-    pub(super) fn tags_of_itself(&self, relation: &Relation, column: &str) -> TagSet {
-        let tree = self.tree(relation);
-        let mut same = tree.below.iter().chain(&tree.above).filter(|other| has(other, column)).peekable();
-        if same.peek().is_none() {
-            return self.no_tags();
+    /// Tags that columns of others have through a relation alone, which is to leave them: of what was copied there, too.
+    pub(super) fn tags_given_to_others(&self, relation: &Relation) -> TagSet {
+        let (tree, mut lost) = (self.tree(relation), self.no_tags());
+        for other in &tree.above {
+            let rest = self.scope.catalog.tree_without(self.scope.names, other.oid, Some(relation.oid));
+            for column in relation.columns.iter().filter(|column| has(other, &column.name)) {
+                let before = self.tags_of(other, &column.name);
+                if !before.is_subset(&lost) {
+                    let after = self.tags_in(&rest, other, &column.name);
+                    lost = union(&lost, &Arc::new(before.difference(&after).cloned().collect()));
+                }
+            }
         }
-        let kept = same.fold(self.no_tags(), |tags, other| union(&tags, &self.named_tags(other, column)));
-        Arc::new(self.named_tags(relation, column).difference(&kept).cloned().collect())
+        lost
+    }
+
+    /// Tags that a column of the database has for every session: temporary heirs give theirs to their own session alone.
+    pub(super) fn lasting_tags_of(&self, relation: &Relation, column: &str) -> TagSet {
+        let names = self.scope.names;
+        if names.heirs.is_empty() || names.temporary.iter().any(|known| known.oid == relation.oid) {
+            return self.tags_of(relation, column);
+        }
+        self.tags_in(&self.scope.catalog.tree(names_of_views(), relation.oid), relation, column)
     }
 
     /// Code that reading, writing or keeping a table in order can set off in its tree.

@@ -84,10 +84,8 @@ impl<'a> Walker<'a> {
         };
         let (names, catalog) = (self.names, self.catalog());
         let Some(relation) = catalog.resolve(names, schema, name) else { return };
-        for column in &relation.columns {
-            let lost = self.tags_of_itself(relation, &column.name);
-            self.leak(&lost, "no longer tagged as the child's");
-        }
+        let lost = self.tags_given_to_others(relation);
+        self.leak(&lost, "no longer tagged as the child's");
     }
 
     /// A table that leaves its parent: columns that are tagged as the parent's no longer are.
@@ -95,10 +93,9 @@ impl<'a> Walker<'a> {
         let tags = relation.map_or_else(
             || self.scope.tags.all(),
             |relation| {
-                relation
-                    .columns
-                    .iter()
-                    .fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of_others(relation, &column.name)))
+                let given = self.tags_given_to_others(relation);
+                let columns = relation.columns.iter();
+                columns.fold(given, |tags, column| union(&tags, &self.tags_of_others(relation, &column.name)))
             },
         );
         self.leak(&tags, "no longer tagged as the parent's");

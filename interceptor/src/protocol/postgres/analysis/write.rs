@@ -426,7 +426,7 @@ impl<'a> Walker<'a> {
 
     /// Tags by which a column is masked wherever it is read: of a view's column those of the table's that it stands for.
     fn tags_of_stored(&mut self, relation: &'a Relation, column: &str, depth: usize) -> TagSet {
-        let own = self.tags_of(relation, column);
+        let own = self.lasting_tags_of(relation, column);
         // What triggers store where is the design of the view's owner.
         if relation.kind != RelationKind::View || self.has_triggers(relation) {
             return own;

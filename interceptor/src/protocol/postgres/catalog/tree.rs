@@ -44,12 +44,18 @@ impl Catalog {
     /// The tree around a relation, with the session's temporary heirs.
     #[must_use]
     pub fn tree<'a>(&'a self, names: &'a Names, oid: u32) -> Tree<'a> {
+        self.tree_without(names, oid, None)
+    }
+
+    /// The same once another relation is gone.
+    #[must_use]
+    pub fn tree_without<'a>(&'a self, names: &'a Names, oid: u32, gone: Option<u32>) -> Tree<'a> {
         if !self.edges.has(oid) && !names.heirs.has(oid) {
             return Tree::default();
         }
         let both = [&self.edges, &names.heirs];
-        let below = reach([oid].into(), &both.map(|edges| &edges.children));
-        let above = reach(below.clone(), &both.map(|edges| &edges.parents));
+        let below = reach([oid].into(), &both.map(|edges| &edges.children), gone);
+        let above = reach(below.clone(), &both.map(|edges| &edges.parents), gone);
         let mut tree = Tree::default();
         for member in &above {
             match self.any_relation(names, *member) {
@@ -69,12 +75,12 @@ impl Catalog {
 }
 
 /// All that can be reached, with what it starts from.
-fn reach(from: BTreeSet<u32>, edges: &[&HashMap<u32, Vec<u32>>; 2]) -> BTreeSet<u32> {
+fn reach(from: BTreeSet<u32>, edges: &[&HashMap<u32, Vec<u32>>; 2], gone: Option<u32>) -> BTreeSet<u32> {
     let mut waiting: Vec<u32> = from.iter().copied().collect();
     let mut found = from;
     while let Some(oid) = waiting.pop() {
         let next = edges.iter().filter_map(|edges| edges.get(&oid)).flatten();
-        waiting.extend(next.copied().filter(|next| found.insert(*next)));
+        waiting.extend(next.copied().filter(|next| Some(*next) != gone && found.insert(*next)));
     }
     found
 }
