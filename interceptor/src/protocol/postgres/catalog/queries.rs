@@ -42,7 +42,8 @@ macro_rules! objects_of_types {
              FROM pg_catalog.pg_constraint k WHERE k.contypid",
             $is,
             " UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, y.oid, y.oid FROM pg_catalog.pg_type y \
-             WHERE y.typtype IN ('b','d','r','m') AND y.oid",
+             WHERE y.typtype IN ('b','d','r','m') AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_type e \
+              WHERE e.oid = y.typelem AND e.typarray = y.oid) AND y.oid",
             $is
         )
     };
@@ -80,11 +81,11 @@ macro_rules! class {
 macro_rules! bound {
     ($is:literal) => {
         concat!(
-            "SELECT k.conrelid::text AS a, u.number::text AS b FROM pg_catalog.pg_constraint k \
+            "SELECT k.conrelid AS a, u.number::int4 AS b FROM pg_catalog.pg_constraint k \
              CROSS JOIN LATERAL pg_catalog.unnest(k.conkey) AS u(number) WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') \
               AND k.conrelid",
             $is,
-            " UNION SELECT i.indrelid::text, d.refobjsubid::text FROM pg_catalog.pg_index i \
+            " UNION SELECT i.indrelid, d.refobjsubid FROM pg_catalog.pg_index i \
              JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = i.indexrelid \
               AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = i.indrelid AND d.refobjsubid > 0 \
              WHERE (i.indisunique OR i.indisexclusion OR i.indexprs IS NOT NULL OR i.indpred IS NOT NULL) AND i.indrelid",
@@ -206,7 +207,12 @@ pub const QUERIES: &[&str] = &[
     // 11: event triggers
     "SELECT evtname::text FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'",
     // 12: columns of which a value can be refused
-    concat!(bound!(" <> 0"), " ORDER BY 1, 2"),
+    concat!(
+        "SELECT r.a::text, r.b::text FROM (",
+        bound!(" <> 0"),
+        ") AS r JOIN pg_catalog.pg_class c ON c.oid = r.a JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname !~ '^pg_(temp|toast)'"
+    ),
 ];
 
 /// State of one session that decides what names mean; read its rows with [`super::Names::from_rows`].
@@ -239,7 +245,7 @@ pub const SESSION_QUERY: &str = concat!(
      UNION ALL SELECT 5, 'heir', i.inhrelid::text, i.inhparent::text, NULL, NULL, NULL, 0 \
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid \
       WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
-     UNION ALL SELECT 5, 'bound', r.a, r.b, NULL, NULL, NULL, 0 FROM pg_catalog.pg_class c CROSS JOIN LATERAL (",
+     UNION ALL SELECT 5, 'bound', r.a::text, r.b::text, NULL, NULL, NULL, 0 FROM pg_catalog.pg_class c CROSS JOIN LATERAL (",
     bound!(" = c.oid"),
     ") AS r WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
      UNION ALL SELECT 5, 'generated', a.attrelid::text, a.attnum::text, d.refobjsubid::text, NULL, NULL, 0 \
