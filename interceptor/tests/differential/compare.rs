@@ -170,6 +170,7 @@ impl Case<'_> {
             RelationKind::Materialized => "m",
             RelationKind::Foreign => "f",
             RelationKind::Sequence => "S",
+            RelationKind::Composite => "c",
         };
         Some(Named { schema: relation.schema.to_string(), name: relation.name.to_string(), kind: kind.to_owned() })
     }

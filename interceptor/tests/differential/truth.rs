@@ -178,14 +178,18 @@ pub(crate) fn look(session: &mut Session) -> io::Result<Seen> {
 /// For each query of the catalog, and for [`EDGES`], the system catalogs that its rows come from.
 const CATALOGS: &[(&[u32], usize)] = &[
     (&[NAMESPACE], 0),
-    (&[CLASS, NAMESPACE, REWRITE, DEPEND, 2604, CONSTRAINT, POLICY, 2610, ATTRIBUTE], 1),
-    (&[CLASS, NAMESPACE, ATTRIBUTE], 2),
+    (&[CLASS, NAMESPACE, REWRITE, DEPEND, 2604, CONSTRAINT, POLICY, INDEX, ATTRIBUTE, 3350, 3381, OPERATOR], 1),
+    (&[CLASS, NAMESPACE, ATTRIBUTE, INDEX], 2),
     (&[1255, NAMESPACE, 2612, 3079], 3),
-    (&[2617, NAMESPACE], 4),
-    (&[TYPE, NAMESPACE, CONSTRAINT, DEPEND], 5),
+    (&[OPERATOR, NAMESPACE], 4),
+    (&[TYPE, NAMESPACE, CONSTRAINT, DEPEND, 3541, OPERATOR], 5),
     (&[2605], 6),
-    (&[INHERITS, CLASS], 7),
-    (&[CLASS, ATTRIBUTE, DEPEND, 2604], 8),
+    (&[INHERITS, CLASS, NAMESPACE], 7),
+    (&[CLASS, NAMESPACE, ATTRIBUTE, DEPEND, 2604], 8),
+    (&[2602, 2603, OPERATOR], 9),
+    (&[2616, NAMESPACE], 10),
+    (&[3466], 11),
+    (&[CONSTRAINT, INDEX, DEPEND], 12),
     (&[INHERITS, CONSTRAINT, TRIGGER, DEPEND, POLICY, ATTRIBUTE, TYPE, 3466], QUERIES.len()),
 ];
 
@@ -197,6 +201,8 @@ const CONSTRAINT: u32 = 2606;
 const POLICY: u32 = 3256;
 const ATTRIBUTE: u32 = 1249;
 const INHERITS: u32 = 2611;
+const INDEX: u32 = 2610;
+const OPERATOR: u32 = 2617;
 const TRIGGER: u32 = 2620;
 const TYPE: u32 = 1247;
 

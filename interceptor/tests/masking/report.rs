@@ -102,7 +102,7 @@ baseline, which has to hold or deny each.\n";
 const LIMITS: &str = "\n## Known limits\n\n\
 - Whether a value is NULL stays visible; under `keep_last` the last characters and the length, under `token` equality.\n\
 - Whoever may filter on masked columns (an approval, or the group `masked-filters`) can ask for values bit by bit.\n\
-- Whether a constraint of the table's owner is broken (a unique key, a check) shows by the SQLSTATE of a plain write.\n\
+- Whether a constraint of the table's owner is broken (a unique key, a check) shows by the SQLSTATE of a plain write of what the agent gives itself.\n\
 - How long a statement takes, and how large a table is after a computed value was written into a column of the same tag.\n\
 - Whether the elements of tagged arrays fit together in an array expression, and whether a result fits into memory.\n\
 - The order of rows that nothing asks for, where statistics make the planner choose another plan.\n\

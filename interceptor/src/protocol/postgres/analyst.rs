@@ -207,17 +207,20 @@ impl SessionAnalyst {
         self.shapes.clear();
     }
 
-    fn analyze(&self, text: &str, known: &dyn Known) -> Analysis {
-        let scope = Scope {
+    fn scope<'a>(&'a self, known: &'a dyn Known, tags: &'a dyn ColumnTags) -> Scope<'a> {
+        Scope {
             target: &self.target,
             database: &self.database,
             catalog: &self.catalog,
             names: &self.names,
-            tags: &Tags(&self.rules),
+            tags,
             known,
             parsed: self.parsed.as_ref(),
-        };
-        let analysis = analysis::analyze(text, &scope);
+        }
+    }
+
+    fn analyze(&self, text: &str, known: &dyn Known) -> Analysis {
+        let analysis = analysis::analyze(text, &self.scope(known, &Tags(&self.rules)));
         let names_nothing =
             || analysis.statements.iter().all(|statement| matches!(statement.effect, SessionEffect::Transaction(_)));
         if self.blind && !names_nothing() {
@@ -346,7 +349,8 @@ impl Analyst for SessionAnalyst {
         if !column.generated_from.is_empty() && !traced {
             return None;
         }
-        Some(self.rules.tags(&self.target, &self.database, &relation.schema, &relation.name, &column.name))
+        let tags = &Tags(&self.rules);
+        Some(analysis::tags_of_column(&self.scope(&analysis::NothingKnown, tags), relation, &column.name))
     }
 
     fn column_type(&self, table: u32, column: i16) -> Option<u32> {
@@ -360,7 +364,7 @@ impl Analyst for SessionAnalyst {
     }
 
     fn runs_code(&self, type_oid: u32) -> bool {
-        analysis::runs_code(&self.catalog, type_oid)
+        analysis::runs_code(&self.catalog, &self.names, type_oid)
     }
 
     fn setting(&mut self, name: &[u8], value: &[u8]) {

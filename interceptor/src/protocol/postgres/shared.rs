@@ -34,10 +34,12 @@ struct Meaning {
 impl Meaning {
     /// Taken apart, so that nothing that decides what a name means can be forgotten here.
     fn is(&self, catalog: &Arc<Catalog>, rules: &Arc<Rules>, names: &Names) -> bool {
-        let Names { search_path, user, session_user, temporary, plain_text, settled } = names;
+        let Names { search_path, user, session_user, temporary, types, heirs, plain_text, settled } = names;
         Arc::ptr_eq(&self.catalog, catalog)
             && Arc::ptr_eq(&self.rules, rules)
             && temporary.is_empty()
+            && types.is_empty()
+            && heirs.is_empty()
             && self.names.temporary.is_empty()
             && self.names.search_path == *search_path
             && self.names.user == *user
@@ -69,7 +71,7 @@ impl Shared {
         names: &Names,
         (shape, reading): (&[u8], &Arc<Reading>),
     ) {
-        if !names.temporary.is_empty() || !reading.analysis.is_of_shape() {
+        if !names.temporary.is_empty() || !names.types.is_empty() || !reading.analysis.is_of_shape() {
             return;
         }
         let mut meanings = self.0.lock();
@@ -90,7 +92,7 @@ impl Shared {
 mod tests {
     use super::super::analysis::NothingKnown;
     use super::super::analyst::SessionAnalyst;
-    use super::super::catalog::{Loader, Relation, RelationKind};
+    use super::super::catalog::{Code, Loader, Relation, RelationKind};
     use super::super::driver::Shelf;
     use super::super::statement::Analyst as _;
     use super::*;
@@ -157,7 +159,7 @@ mod tests {
             definition: None,
             triggers: false,
             rules: false,
-            code: Vec::new(),
+            code: Code::default(),
         };
         let standard = || Names::standard("a");
         let others = [

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    AlterTableCmd, AlterTableStmt, AlterTableType, ConstrType, Constraint, CreateStmt, CreateTableAsStmt, DropBehavior,
-    DropStmt, GrantStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar,
+    CreateTableAsStmt, DropBehavior, DropStmt, GrantStmt, IntoClause, Node, ObjectType, RangeVar,
 };
 
-use super::from::item;
-use super::lineage::{Columns, Frame, Rte, qualified_name, string};
+use super::lineage::{Columns, qualified_name, string};
+use super::made::Defined;
 use super::query::all_tags;
-use super::table::{Walker, union};
-use crate::policy::{ActionName, Resource, ResourceKind, TagSet};
+use super::table::Walker;
+use crate::policy::{ActionName, Resource, ResourceKind};
 use crate::protocol::postgres::catalog::Relation;
 
 /// What a made thing may hold that runs later.
@@ -22,6 +21,11 @@ impl<'a> Walker<'a> {
     /// Any statement of this kind; `false` for one that is not known.
     pub(super) fn define(&mut self, node: &NodeEnum) -> bool {
         self.resync.catalog = true;
+        if self.catalog().has_event_triggers() {
+            // What they say about it may hold anything.
+            let all = self.scope.tags.all();
+            self.saw(&all);
+        }
         match node {
             NodeEnum::CreateStmt(create) => {
                 let range = create.relation.as_ref();
@@ -73,8 +77,14 @@ impl<'a> Walker<'a> {
                 }
                 self.resync.names = true;
             }
-            NodeEnum::CreateSeqStmt(create) => self.create_relation(create.sequence.as_ref()),
-            NodeEnum::AlterSeqStmt(alter) => self.alter_relation(alter.sequence.as_ref(), alter.missing_ok),
+            NodeEnum::CreateSeqStmt(create) => {
+                self.create_relation(create.sequence.as_ref());
+                self.made_sequence(create.sequence.as_ref());
+            }
+            NodeEnum::AlterSeqStmt(alter) => {
+                self.alter_relation(alter.sequence.as_ref(), alter.missing_ok);
+                self.changes_only(None);
+            }
             NodeEnum::GrantStmt(grant) => self.grant(grant),
             NodeEnum::LockStmt(lock) => {
                 for relation in self.relations(&lock.relations) {
@@ -85,6 +95,7 @@ impl<'a> Walker<'a> {
                 self.resync.catalog = false;
             }
             NodeEnum::CommentStmt(comment) => {
+                self.changes_only(None);
                 let name = comment.object.as_deref().and_then(name_in);
                 match (is_relation(comment.objtype) || comment.objtype == ObjectType::ObjectColumn as i32, name) {
                     (true, Some(name)) => {
@@ -225,7 +236,10 @@ impl<'a> Walker<'a> {
             NodeEnum::CompositeTypeStmt(create) => {
                 (A::SQL_CREATE, "type", create.typevar.as_ref().map(|range| range.relname.clone()).unwrap_or_default())
             }
-            NodeEnum::CreateEnumStmt(create) => (A::SQL_CREATE, "type", joined(&create.type_name)),
+            NodeEnum::CreateEnumStmt(create) => {
+                self.made_enum(&create.type_name);
+                (A::SQL_CREATE, "type", joined(&create.type_name))
+            }
             NodeEnum::AlterEnumStmt(alter) => (A::SQL_ALTER, "type", joined(&alter.type_name)),
             NodeEnum::CreateRangeStmt(create) => {
                 let plain = create.params.iter().all(|node| match &node.node {
@@ -246,10 +260,11 @@ impl<'a> Walker<'a> {
             NodeEnum::AlterTypeStmt(alter) => (A::SQL_ALTER, "type", joined(&alter.type_name)),
             NodeEnum::CreateDomainStmt(create) => {
                 self.type_name(create.type_name.as_ref());
-                self.with_own_columns(None, |walker| walker.constraints(&create.constraints, None));
+                self.with_own_columns(None, |walker| walker.constraints(&create.constraints, None, None));
                 (A::SQL_CREATE, "type", joined(&create.domainname))
             }
             NodeEnum::AlterDomainStmt(alter) => {
+                self.domain_tells(alter);
                 if let Some(node) = alter.def.as_deref() {
                     self.with_own_columns(None, |walker| walker.definition_of(node, None));
                 }
@@ -342,7 +357,7 @@ impl<'a> Walker<'a> {
         self.act(action, resource);
     }
 
-    fn relations(&mut self, nodes: &[Node]) -> Vec<&'a Relation> {
+    pub(super) fn relations(&mut self, nodes: &[Node]) -> Vec<&'a Relation> {
         let mut found = Vec::new();
         for node in nodes {
             match &node.node {
@@ -353,13 +368,15 @@ impl<'a> Walker<'a> {
         found
     }
 
-    fn on_relation(&mut self, action: ActionName, range: Option<&RangeVar>) {
+    pub(super) fn on_relation(&mut self, action: ActionName, range: Option<&RangeVar>) {
         match range {
             Some(range) => {
-                if let Some(relation) = self.relation(range) {
-                    let resource = self.table(relation);
-                    self.act(action, resource);
-                }
+                let resource = match self.defined(range) {
+                    Defined::Known(relation) => self.table(relation),
+                    Defined::Made(made) => self.made_resource(&made),
+                    Defined::Unknown => return,
+                };
+                self.act(action, resource);
             }
             None => self.opaque("a table that is not named"),
         }
@@ -383,7 +400,8 @@ impl<'a> Walker<'a> {
         };
         let schema = (!range.schemaname.is_empty()).then_some(range.schemaname.as_str());
         let names = self.names;
-        if missing_ok && !self.names_in_doubt && self.catalog().resolve(names, schema, &range.relname).is_none() {
+        let doubt = self.names_in_doubt || self.changes.named(&range.relname);
+        if missing_ok && !doubt && self.catalog().resolve(names, schema, &range.relname).is_none() {
             let schemas: Vec<&str> =
                 schema.map_or_else(|| names.search_path.iter().map(|name| &**name).collect(), |schema| vec![schema]);
             for schema in schemas {
@@ -432,252 +450,17 @@ impl<'a> Walker<'a> {
         let into = create.into.as_deref();
         self.create_relation(into.and_then(|into| into.rel.as_ref()));
         // A materialised view keeps its definition, so that its columns can be traced.
-        if create.objtype != ObjectType::ObjectMatview as i32 {
+        if create.objtype == ObjectType::ObjectMatview as i32 {
+            self.materialised(columns);
+        } else {
             self.leak(&all_tags(columns), "copied into a new table");
         }
     }
 
-    fn create_table(&mut self, create: &CreateStmt) {
-        self.create_relation(create.relation.as_ref());
-        for relation in self.relations(&create.inh_relations) {
-            let resource = self.table(relation);
-            self.act(ActionName::SQL_ALTER, resource);
-        }
-        self.type_name(create.of_typename.as_ref());
-        self.with_own_columns(None, |walker| {
-            for node in create.table_elts.iter().chain(&create.constraints).chain(&create.nnconstraints) {
-                walker.definition_of(node, None);
-            }
-            if let Some(spec) = &create.partspec {
-                for node in &spec.part_params {
-                    if let Some(NodeEnum::PartitionElem(element)) = &node.node {
-                        walker.maybe(element.expr.as_deref());
-                    }
-                }
-            }
-            if let Some(bound) = &create.partbound {
-                walker.bounds(bound);
-            }
-        });
-    }
-
-    fn bounds(&mut self, bound: &pg_query::protobuf::PartitionBoundSpec) {
-        self.expressions(&bound.listdatums);
-        for node in bound.lowerdatums.iter().chain(&bound.upperdatums) {
-            match &node.node {
-                Some(NodeEnum::PartitionRangeDatum(datum)) => drop(self.maybe(datum.value.as_deref())),
-                // MINVALUE and MAXVALUE look like columns here.
-                Some(NodeEnum::ColumnRef(_)) => {}
-                _ => drop(self.expression(node)),
-            }
-        }
-    }
-
-    /// Reads expressions that name a table's own columns: of one that exists, or one that is being made.
-    fn with_own_columns(&mut self, relation: Option<&'a Relation>, read: impl FnOnce(&mut Self)) {
-        let columns = match relation {
-            Some(relation) => {
-                let mut columns = self.columns_of(relation);
-                // Those that the same statement adds.
-                columns.rest = Some(self.no_tags());
-                columns
-            }
-            None => Columns::unknown(self.no_tags()),
-        };
-        let alias = relation.map_or_else(|| Arc::from(""), |relation| Arc::clone(&relation.name));
-        let rte = Rte { alias, schema: None, columns, table: true };
-        let outer = std::mem::replace(&mut self.frames, vec![Frame { items: vec![item(rte)], lateral: false }]);
-        read(self);
-        self.frames = outer;
-    }
-
-    /// A column or constraint.
-    fn definition_of(&mut self, node: &Node, relation: Option<&'a Relation>) {
-        match &node.node {
-            Some(NodeEnum::ColumnDef(column)) => {
-                self.column_type(column.type_name.as_ref());
-                let tags = self.maybe(column.raw_default.as_deref());
-                let own = relation.map(|relation| self.tags_of(relation, &column.colname)).unwrap_or_default();
-                let lost: TagSet = Arc::new(tags.difference(&own).cloned().collect());
-                self.leak(&lost, "copied into a column");
-                self.constraints(&column.constraints, relation);
-            }
-            Some(NodeEnum::Constraint(constraint)) => self.constraint(constraint, relation),
-            Some(NodeEnum::TableLikeClause(like)) => {
-                if let Some(relation) = like.relation.as_ref().and_then(|range| self.relation(range)) {
-                    self.code_like(relation);
-                }
-            }
-            Some(NodeEnum::PartitionCmd(command)) => {
-                self.on_relation(ActionName::SQL_ALTER, command.name.as_ref());
-                if let Some(bound) = &command.bound {
-                    self.bounds(bound);
-                }
-            }
-            Some(NodeEnum::RangeVar(range)) => self.on_relation(ActionName::SQL_ALTER, Some(range)),
-            Some(NodeEnum::TypeName(name)) => self.type_name(Some(name)),
-            Some(
-                NodeEnum::RoleSpec(_)
-                | NodeEnum::List(_)
-                | NodeEnum::String(_)
-                | NodeEnum::Integer(_)
-                | NodeEnum::ReplicaIdentityStmt(_)
-                | NodeEnum::DefElem(_)
-                | NodeEnum::AtalterConstraint(_),
-            ) => {}
-            Some(_) => drop(self.expression(node)),
-            None => {}
-        }
-    }
-
-    /// LIKE shows the columns of another table.
-    fn code_like(&mut self, relation: &'a Relation) {
-        let resource = self.table(relation);
-        self.act(ActionName::SQL_SELECT, resource);
-        self.columns_of(relation);
-    }
-
-    fn constraints(&mut self, nodes: &[Node], relation: Option<&'a Relation>) {
-        for node in nodes {
-            self.definition_of(node, relation);
-        }
-    }
-
-    fn constraint(&mut self, constraint: &Constraint, relation: Option<&'a Relation>) {
-        let tags = self.maybe(constraint.raw_expr.as_deref());
-        if constraint.contype == ConstrType::ConstrGenerated as i32 {
-            self.leak(&tags, "copied into a generated column");
-        }
-        // Whether the rows that are there fulfil it tells their values.
-        let mut deciding = union(&tags, &self.maybe(constraint.where_clause.as_deref()));
-        for name in constraint.keys.iter().chain(&constraint.fk_attrs).filter_map(string) {
-            deciding =
-                union(&deciding, &relation.map_or_else(|| self.no_tags(), |relation| self.tags_of(relation, name)));
-        }
-        if let Some(range) = &constraint.pktable
-            && let Some(relation) = self.relation(range)
-        {
-            let resource = self.table(relation);
-            // It gets triggers, and its rows can no longer be removed at will.
-            self.add(ActionName::SQL_ALTER, resource, Some("referred to by a foreign key"), &[], None);
-        }
-        for node in &constraint.exclusions {
-            if let Some(NodeEnum::List(pair)) = &node.node
-                && let Some(element) = pair.items.first()
-            {
-                deciding = union(&deciding, &self.index_element(element, relation));
-            }
-        }
-        self.filter(&deciding);
-    }
-
-    /// Tags of what an index is of.
-    pub(super) fn index_element(&mut self, node: &Node, relation: Option<&'a Relation>) -> TagSet {
-        let Some(NodeEnum::IndexElem(element)) = &node.node else {
-            self.opaque("an index that is not known");
-            return self.scope.tags.all();
-        };
-        let own = relation.map_or_else(|| self.no_tags(), |relation| self.tags_of(relation, &element.name));
-        union(&own, &self.maybe(element.expr.as_deref()))
-    }
-
-    fn index(&mut self, index: &IndexStmt) {
-        self.object(ActionName::SQL_CREATE, "index", &index.idxname);
-        let relation = index.relation.as_ref().and_then(|range| self.relation(range));
-        if let Some(relation) = relation {
-            let resource = self.table(relation);
-            self.act(ActionName::SQL_ALTER, resource);
-        }
-        self.with_own_columns(relation, |walker| {
-            for node in &index.index_params {
-                let tags = walker.index_element(node, relation);
-                if index.unique {
-                    walker.filter(&tags);
-                }
-            }
-            // The server counts how many rows are in it.
-            let tags = walker.maybe(index.where_clause.as_deref());
-            walker.filter(&tags);
-        });
-        self.rows_quotable(relation);
-    }
-
-    fn alter_table(&mut self, alter: &AlterTableStmt) {
-        let range = alter.relation.as_ref();
-        if !is_relation(alter.objtype) {
-            self.object(ActionName::SQL_ALTER, "object", range.map_or("", |range| &range.relname));
-        } else {
-            self.alter_relation(range, alter.missing_ok);
-        }
-        let names = self.names;
-        let relation = range.and_then(|range| {
-            let schema = (!range.schemaname.is_empty()).then_some(range.schemaname.as_str());
-            self.catalog().resolve(names, schema, &range.relname)
-        });
-        self.with_own_columns(relation, |walker| {
-            for node in &alter.cmds {
-                match &node.node {
-                    Some(NodeEnum::AlterTableCmd(command)) => walker.alter_command(command, relation),
-                    _ => walker.opaque("an ALTER that is not known"),
-                }
-            }
-        });
-        self.rows_quotable(relation);
-    }
-
-    /// Rows are read, checked or written anew: an error can quote any of them.
-    pub(super) fn rows_quotable(&mut self, relation: Option<&'a Relation>) {
-        let tags = relation.map_or_else(|| self.no_tags(), |relation| self.row_tags(relation));
-        self.saw(&tags);
-    }
-
-    fn alter_command(&mut self, command: &AlterTableCmd, relation: Option<&'a Relation>) {
-        let switches_code = matches!(
-            AlterTableType::try_from(command.subtype),
-            Ok(AlterTableType::AtEnableRule | AlterTableType::AtEnableAlwaysRule | AlterTableType::AtEnableReplicaRule)
-        );
-        if switches_code {
-            self.opaque("a rewrite rule that is switched on");
-        }
-        if matches!(AlterTableType::try_from(command.subtype), Ok(AlterTableType::Undefined) | Err(_)) {
-            self.opaque("an ALTER that is not known");
-        }
-        match AlterTableType::try_from(command.subtype) {
-            Ok(AlterTableType::AtGenericOptions | AlterTableType::AtAlterColumnGenericOptions) => {
-                self.opaque("what another server answers");
-            }
-            Ok(AlterTableType::AtDetachPartition | AlterTableType::AtDetachPartitionFinalize) => {
-                let part = match command.def.as_deref().map(|node| &node.node) {
-                    Some(Some(NodeEnum::PartitionCmd(part))) => part.name.as_ref(),
-                    _ => None,
-                };
-                let relation = part.and_then(|range| self.relation(range));
-                self.orphaned(relation);
-            }
-            Ok(AlterTableType::AtDropInherit) => self.orphaned(relation),
-            _ => {}
-        }
-        match command.def.as_deref().map(|node| (node, &node.node)) {
-            Some((_, Some(NodeEnum::ColumnDef(column)))) if column.colname.is_empty() => {
-                // ALTER COLUMN TYPE: the new value of the column that the command names.
-                self.type_name(column.type_name.as_ref());
-                let tags = self.maybe(column.raw_default.as_deref());
-                let own = relation.map(|relation| self.tags_of(relation, &command.name)).unwrap_or_default();
-                let lost: TagSet = Arc::new(tags.difference(&own).cloned().collect());
-                self.leak(&lost, "copied into a column");
-            }
-            Some((node, _)) => {
-                let tags_before = Arc::clone(&self.reads);
-                self.definition_of(node, relation);
-                if command.subtype == AlterTableType::AtSetExpression as i32 && tags_before != self.reads {
-                    let tags = Arc::clone(&self.reads);
-                    self.leak(&tags, "copied into a generated column");
-                }
-            }
-            None => {}
-        }
-        if command.behavior == DropBehavior::DropCascade as i32 {
-            self.opaque("CASCADE: what depends on it is dropped, too");
+    /// What a materialised view keeps is there for other sessions, which do not know this one's temporary heirs.
+    pub(super) fn materialised(&mut self, columns: &Columns) {
+        if !self.scope.names.heirs.is_empty() {
+            self.leak(&all_tags(columns), "kept of temporary tables");
         }
     }
 

@@ -64,14 +64,22 @@ impl Walker<'_> {
                 self.syntax("merge_action");
                 self.no_tags()
             }
+            NodeEnum::AExpr(expression) if is_lazy(expression) => self.deciding(|walker| {
+                let tags = walker.operation(expression);
+                (Arc::clone(&tags), tags)
+            }),
             NodeEnum::AExpr(expression) => self.operation(expression),
-            NodeEnum::BoolExpr(expression) => self.deciding(|walker| walker.expressions(&expression.args)),
+            NodeEnum::BoolExpr(expression) => self.deciding(|walker| walker.each(&expression.args, tells_null)),
             NodeEnum::NullTest(test) => self.maybe(test.arg.as_deref()),
             NodeEnum::BooleanTest(test) => self.maybe(test.arg.as_deref()),
             NodeEnum::TypeCast(cast) => {
                 self.type_name(cast.type_name.as_ref());
                 let tags = self.maybe(cast.arg.as_deref());
-                self.cast_may_fail(cast.type_name.as_ref(), &tags);
+                // A constant fails, or does not, before anything is computed.
+                let given = |arg: &Node| matches!(arg.node, Some(NodeEnum::AConst(_) | NodeEnum::ParamRef(_)));
+                if !cast.arg.as_deref().is_some_and(given) {
+                    self.cast_may_fail(cast.type_name.as_ref(), &tags);
+                }
                 tags
             }
             NodeEnum::CollateClause(collate) => self.maybe(collate.arg.as_deref()),
@@ -97,19 +105,36 @@ impl Walker<'_> {
             }
             NodeEnum::RowExpr(row) => self.expressions(&row.args),
             NodeEnum::List(list) => self.expressions(&list.items),
+            // Whose rows are asked for one by one, until one is found.
+            NodeEnum::SubLink(link) if link.testexpr.is_some() => self.deciding(|walker| {
+                let tags = walker.sub_link(link);
+                (Arc::clone(&tags), tags)
+            }),
             NodeEnum::SubLink(link) => self.sub_link(link),
             NodeEnum::CaseExpr(case) => self.deciding(|walker| {
                 walker.builtin_casts();
-                let tags = union(&walker.maybe(case.arg.as_deref()), &walker.maybe(case.defresult.as_deref()));
+                let mut deciding = walker.maybe(case.arg.as_deref());
+                let mut tags = union(&deciding, &walker.maybe(case.defresult.as_deref()));
                 if case.arg.is_some() {
                     walker.operator(None, "=");
                 }
-                union(&tags, &walker.expressions(&case.args))
+                for node in &case.args {
+                    let Some(NodeEnum::CaseWhen(when)) = &node.node else {
+                        tags = union(&tags, &walker.expression(node).tags);
+                        continue;
+                    };
+                    let asked = walker.maybe(when.expr.as_deref());
+                    tags = union(&union(&tags, &asked), &walker.maybe(when.result.as_deref()));
+                    if !when.expr.as_deref().is_some_and(tells_null) {
+                        deciding = union(&deciding, &asked);
+                    }
+                }
+                (tags, deciding)
             }),
             NodeEnum::CaseWhen(when) => union(&self.maybe(when.expr.as_deref()), &self.maybe(when.result.as_deref())),
             NodeEnum::CoalesceExpr(coalesce) => self.deciding(|walker| {
                 walker.builtin_casts();
-                walker.expressions(&coalesce.args)
+                walker.each(&coalesce.args, |node| matches!(node.node, Some(NodeEnum::ColumnRef(_))))
             }),
             NodeEnum::MinMaxExpr(many) => {
                 self.builtin_casts();
@@ -138,7 +163,7 @@ impl Walker<'_> {
             other => {
                 let tags = self.json(other);
                 if json_may_fail(other) {
-                    self.filter(&tags);
+                    self.fails_by(&tags);
                 }
                 tags
             }
@@ -146,12 +171,29 @@ impl Walker<'_> {
         Val::made(tags)
     }
 
-    /// An expression of which some part decides whether another is run.
-    fn deciding(&mut self, read: impl FnOnce(&mut Self) -> TagSet) -> TagSet {
-        let calls = self.calls;
-        let tags = read(self);
+    /// Tags of expressions together, and of those that are not `visible`, which tell nothing that is not seen anyway.
+    fn each(&mut self, nodes: &[Node], visible: fn(&Node) -> bool) -> (TagSet, TagSet) {
+        let (mut tags, mut deciding) = (self.no_tags(), self.no_tags());
+        for node in nodes {
+            let more = self.expression(node).tags;
+            tags = union(&tags, &more);
+            if !visible(node) {
+                deciding = union(&deciding, &more);
+            }
+        }
+        (tags, deciding)
+    }
+
+    /// An expression of which some part decides whether another is run: all tags, and those of what decides.
+    fn deciding(&mut self, read: impl FnOnce(&mut Self) -> (TagSet, TagSet)) -> TagSet {
+        let (calls, failing) = (self.calls, self.failing);
+        let (tags, deciding) = read(self);
         if self.calls != calls {
             self.leak(&tags, "decides what is called");
+        }
+        if self.failing != failing {
+            // Whether the statement fails tells whether it got there.
+            self.filter(&deciding);
         }
         tags
     }
@@ -308,6 +350,9 @@ impl Walker<'_> {
                     self.filter(&tags);
                 }
                 self.function(schema, name, &call.args, &tags);
+                if super::function::shows_statements(name) {
+                    tags = union(&tags, &self.scope.tags.all());
+                }
             }
             None => self.opaque("a function that is not known"),
         }
@@ -351,15 +396,17 @@ impl Walker<'_> {
             self.opaque("a type that is taken from a column");
             return;
         }
-        if self.names_in_doubt && schema != Some("pg_catalog") {
+        if self.made_type(schema, text) {
+            return;
+        }
+        if (self.names_in_doubt || self.changes.named(text)) && schema != Some("pg_catalog") {
             self.opaque(&format!("what {text} means is decided by an earlier statement of the same text"));
         }
         let names = self.names;
         match self.catalog().type_named(names, schema, text) {
             Some(known) => {
-                for function in self.catalog().code_of_type(known.oid) {
-                    self.hidden(function, "called by a cast or a domain");
-                }
+                let functions = self.catalog().code_of_types(self.scope.names, [known.oid]);
+                self.run(&functions, "called by a cast or a domain");
             }
             None if schema == Some("pg_catalog") && is_grammar_type(text) => {}
             None => {
@@ -368,6 +415,33 @@ impl Walker<'_> {
             }
         }
     }
+}
+
+/// Whether it only asks which columns are NULL, which everybody sees.
+fn tells_null(node: &Node) -> bool {
+    match &node.node {
+        Some(NodeEnum::NullTest(test)) => {
+            test.arg.as_ref().is_some_and(|arg| matches!(arg.node, Some(NodeEnum::ColumnRef(_))))
+        }
+        Some(NodeEnum::BoolExpr(all)) => all.args.iter().all(tells_null),
+        _ => false,
+    }
+}
+
+/// Whether the server need not compute all of its operands: rows are compared from the left, and lists and bounds one by one.
+fn is_lazy(expression: &AExpr) -> bool {
+    let row = |side: Option<&Node>| {
+        side.is_some_and(|side| matches!(side.node, Some(NodeEnum::RowExpr(_) | NodeEnum::List(_))))
+    };
+    let bounds = matches!(
+        AExprKind::try_from(expression.kind),
+        Ok(AExprKind::AexprIn
+            | AExprKind::AexprBetween
+            | AExprKind::AexprNotBetween
+            | AExprKind::AexprBetweenSym
+            | AExprKind::AexprNotBetweenSym)
+    );
+    bounds || row(expression.lexpr.as_deref()) || row(expression.rexpr.as_deref())
 }
 
 /// The function that an older server takes it for.

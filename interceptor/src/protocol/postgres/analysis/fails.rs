@@ -1,8 +1,9 @@
 //! Computations that fail for some values and not for others: whether a statement fails tells what it computes with, bit by
 //! bit, although its message is withheld. Over a tagged value they count as a filter.
 //!
-//! What is not known to be total counts as able to fail. Not seen: that a whole does not fit into memory, that arrays do not
-//! fit together, that a value is NULL where none may be, and that a constraint of a table is broken.
+//! What is not known to be total counts as able to fail; where a tagged value decides whether it is computed at all, so does
+//! that. Not seen: that a whole does not fit into memory, that arrays do not fit together, that a value is NULL where none may
+//! be. Whether a value is refused where it is stored is looked at there.
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{AExpr, AExprKind, FuncCall, TypeName, XmlExpr, XmlExprOp};
@@ -37,7 +38,6 @@ const TOTAL: &[&str] = &[
     "initcap",
     "isfinite",
     "json_agg",
-    "json_array_length",
     "json_build_array",
     "json_build_object",
     "json_object_agg",
@@ -57,7 +57,6 @@ const TOTAL: &[&str] = &[
     "mode",
     "octet_length",
     "percent_rank",
-    "percentile_disc",
     "pg_typeof",
     "position",
     "quote_ident",
@@ -105,10 +104,22 @@ impl Walker<'_> {
             || (rest.is_empty() && TOTAL_IN_FIRST.contains(&name))
             || (first.is_empty() && TOTAL_BUT_FIRST.contains(&name));
         let tags = union(&first, &rest);
-        if !total {
-            self.filter(&tags);
+        if !total || (name == "format" && !self.is_plain_format(call)) {
+            self.fails_by(&tags);
         }
         tags
+    }
+
+    /// A computation of something with these tags can fail.
+    pub(super) fn fails_by(&mut self, tags: &TagSet) {
+        self.failing += 1;
+        self.filter(tags);
+    }
+
+    /// Whether a format takes no width from its arguments, which has to be a number.
+    fn is_plain_format(&mut self, call: &FuncCall) -> bool {
+        self.uses_constants = true;
+        call.args.first().and_then(constant).is_some_and(|format| !format.contains('*'))
     }
 
     /// An operation, whose operands have these tags.
@@ -127,7 +138,7 @@ impl Walker<'_> {
             Ok(_) => true,
         };
         if !total {
-            self.filter(&union(left, right));
+            self.fails_by(&union(left, right));
         }
     }
 
@@ -142,7 +153,7 @@ impl Walker<'_> {
         let plain = kind.filter(|kind| kind.array_bounds.is_empty() && self.is_plain(kind));
         let total = plain.and_then(|kind| qualified_name(&kind.names)).is_some_and(|(_, name)| TYPES.contains(&name));
         if !total {
-            self.filter(tags);
+            self.fails_by(tags);
         }
     }
 
@@ -152,7 +163,7 @@ impl Walker<'_> {
             XmlExprOp::try_from(xml.op),
             Ok(XmlExprOp::IsXmlparse | XmlExprOp::IsXmlpi | XmlExprOp::Undefined) | Err(_)
         ) {
-            self.filter(tags);
+            self.fails_by(tags);
         }
     }
 }

@@ -65,7 +65,7 @@ impl<'a> Walker<'a> {
                     tags = union(&tags, &self.maybe(path.string.as_deref()));
                 }
                 let mut names = Vec::new();
-                self.json_columns(&table.columns, &mut names, 0);
+                tags = union(&tags, &self.json_columns(&table.columns, &mut names, 0));
                 tags = union(&tags, &self.json_behavior(table.on_error.as_deref()));
                 self.filter(&tags);
                 self.set_lateral(false);
@@ -124,12 +124,12 @@ impl<'a> Walker<'a> {
 
     /// The relation that a name means; one that is not known is opaque.
     pub(super) fn relation(&mut self, range: &RangeVar) -> Option<&'a Relation> {
-        if self.names_in_doubt {
-            self.opaque(&format!("what {} means is decided by an earlier statement of the same text", range.relname));
-        }
         let schema = (!range.schemaname.is_empty()).then_some(range.schemaname.as_str());
         let names = self.names;
         let found = self.catalog().resolve(names, schema, &range.relname);
+        if self.names_in_doubt || self.changes.shadow(schema, &range.relname, found) {
+            self.opaque(&format!("what {} means is decided by an earlier statement of the same text", range.relname));
+        }
         if found.is_none() {
             let shown = shown(schema, &range.relname);
             self.missing("42P01", || format!("relation \"{shown}\" does not exist"));
@@ -143,6 +143,9 @@ impl<'a> Walker<'a> {
 
     /// Columns of a relation, with their tags; those of a view with what its definition adds.
     pub(super) fn columns_of(&mut self, relation: &'a Relation) -> Columns {
+        if self.changes.is_altered(relation) {
+            self.opaque(&format!("an earlier statement of the same text has changed {}", relation.name));
+        }
         let base = Rc::new(self.table(relation));
         let lineage = self.view(relation);
         let mut rest = None;
@@ -178,54 +181,6 @@ impl<'a> Walker<'a> {
             self.code_of(relation);
         }
         Columns { list, rest }
-    }
-
-    /// Code that writing a table, or keeping it in order, can set off in the other tables of its tree.
-    pub(super) fn code_of_tree(&mut self, relation: &Relation) {
-        self.foreign_below(relation);
-        self.code_of(relation);
-        let catalog = self.catalog();
-        for other in catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid)) {
-            self.code_of(other);
-        }
-    }
-
-    /// Code of every table: of which one it is about is not known.
-    pub(super) fn code_anywhere(&mut self) {
-        for relation in self.catalog().relations() {
-            for function in &relation.code {
-                self.hidden(*function, "called by a default, check, index or row policy");
-            }
-        }
-    }
-
-    /// Whether a write of a table can set off triggers: its own, and those of its partitions.
-    pub(super) fn has_triggers(&self, relation: &Relation) -> bool {
-        let catalog = self.catalog();
-        let mut tree = catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid));
-        relation.triggers || tree.any(|other| other.triggers)
-    }
-
-    /// Another server, or a program, answers for the foreign tables of a tree: what that does, nobody knows here.
-    pub(super) fn foreign_below(&mut self, relation: &Relation) {
-        let catalog = self.catalog();
-        let tree = catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid));
-        for foreign in tree.chain([relation]).filter(|other| other.kind == RelationKind::Foreign) {
-            let resource = self.table(foreign);
-            self.opaque_on(resource, "a foreign table: something beyond this database answers for it");
-        }
-    }
-
-    /// Code that reading or writing a table can set off unseen.
-    fn code_of(&mut self, relation: &Relation) {
-        for function in &relation.code {
-            self.hidden(*function, "called by a default, check, index or row policy");
-        }
-        for column in &relation.columns {
-            for function in self.catalog().code_of_type(column.type_oid) {
-                self.hidden(function, "called by a cast or domain of a column's type");
-            }
-        }
     }
 
     /// What a view's definition yields. Its reads are reads of whoever selects from the view.
@@ -380,24 +335,26 @@ impl<'a> Walker<'a> {
         made(table.alias.as_ref(), "xmltable", names, &tags)
     }
 
-    fn json_columns(&mut self, nodes: &[Node], names: &mut Vec<String>, depth: usize) {
+    fn json_columns(&mut self, nodes: &[Node], names: &mut Vec<String>, depth: usize) -> TagSet {
+        let mut tags = self.no_tags();
         for node in nodes {
             let Some(NodeEnum::JsonTableColumn(column)) = &node.node else {
                 self.opaque("a FROM item that is not known");
                 continue;
             };
             self.type_name(column.type_name.as_ref());
-            self.json_behavior(column.on_empty.as_deref());
-            self.json_behavior(column.on_error.as_deref());
+            tags = union(&tags, &self.json_behavior(column.on_empty.as_deref()));
+            tags = union(&tags, &self.json_behavior(column.on_error.as_deref()));
             if !column.name.is_empty() {
                 names.push(column.name.clone());
             }
             if depth < MAX_VIEWS {
-                self.json_columns(&column.columns, names, depth + 1);
+                tags = union(&tags, &self.json_columns(&column.columns, names, depth + 1));
             } else if !column.columns.is_empty() {
                 self.opaque("a FROM item that nests deeper than is analysed");
             }
         }
+        tags
     }
 
     /// `TABLESAMPLE method(...)`: the method is a function.

@@ -2,16 +2,18 @@
 //!
 //! Functions of the system are judged by name: their declared volatility, corrected by lists, since some that are
 //! declared stable run text as SQL. All others are opaque, unless a well-known extension brought them and they are
-//! declared not to be volatile. Where several could be meant, the worst of them counts.
+//! declared not to be volatile. Where several could be meant, the worst of them counts. What calls a function unseen
+//! (an operator, a cast, a type, an index) may call any that an extension brought, if it is of C and not volatile.
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{Node, a_const};
 
 use super::from::shown;
 use super::lineage::{qualified_name, string};
+use super::made::Defined;
 use super::table::Walker;
 use crate::policy::{ActionName, Resource, ResourceKind, TagSet};
-use crate::protocol::postgres::catalog::{Catalog, FIRST_NORMAL_OID, Function, Type, Volatility};
+use crate::protocol::postgres::catalog::{Catalog, FIRST_NORMAL_OID, Function, Names, Type, Volatility};
 
 /// What a function of the system does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +39,7 @@ enum Effect {
 impl Walker<'_> {
     /// A call by name. `tags` are those of its arguments.
     pub(super) fn function(&mut self, schema: Option<&str>, name: &str, args: &[Node], tags: &TagSet) {
-        if self.names_in_doubt && schema != Some("pg_catalog") {
+        if (self.names_in_doubt || self.changes.named(name)) && schema != Some("pg_catalog") {
             self.opaque(&format!("what {name} means is decided by an earlier statement of the same text"));
         }
         self.builtin_casts();
@@ -47,9 +49,8 @@ impl Walker<'_> {
         if candidates.is_empty() {
             if let Some(known) = catalog.type_named(names, schema, name) {
                 // A cast, written as a call.
-                for function in catalog.code_of_type(known.oid) {
-                    self.hidden(function, "called by a cast or a domain");
-                }
+                let functions = catalog.code_of_types(self.scope.names, [known.oid]);
+                self.run(&functions, "called by a cast or a domain");
             } else {
                 let shown = shown(schema, name);
                 self.missing("42883", || format!("function {shown} does not exist"));
@@ -82,10 +83,52 @@ impl Walker<'_> {
         }
         let names = self.names;
         let catalog = self.catalog();
+        let mut known = schema.is_none_or(|schema| schema == "pg_catalog");
         for operator in catalog.operators(names, schema, name) {
+            known = true;
             self.hidden(operator.function, "called by an operator");
         }
+        if !known {
+            // One of a temporary schema, too.
+            self.missing("42883", || format!("operator {} does not exist", shown(schema, name)));
+            self.opaque(&format!("unknown operator {name}"));
+        }
+        for function in catalog.comparisons_of_builtins() {
+            self.hidden(function, "called by an operator");
+        }
         self.builtin_casts();
+    }
+
+    /// An operator that is sorted by: the comparisons of its families run, too.
+    pub(super) fn order(&mut self, schema: Option<&str>, name: &str) {
+        self.operator(schema, name);
+        for function in self.catalog().code_of_order(name) {
+            self.hidden(function, "called to sort");
+        }
+    }
+
+    /// An operator class that is named.
+    pub(super) fn operator_class(&mut self, name: &[Node]) {
+        if name.is_empty() {
+            return;
+        }
+        let Some((schema, text)) = qualified_name(name) else {
+            return self.opaque("an operator class that is not known");
+        };
+        if self.names_in_doubt && schema != Some("pg_catalog") {
+            self.opaque(&format!("what {text} means is decided by an earlier statement of the same text"));
+        }
+        match self.catalog().code_of_class(self.names, schema, text) {
+            Some(functions) => {
+                for function in functions {
+                    self.hidden(function, "called by an operator class");
+                }
+            }
+            None => {
+                self.missing("42704", || format!("operator class \"{}\" does not exist", shown(schema, text)));
+                self.opaque(&format!("unknown operator class {text}"));
+            }
+        }
     }
 
     /// Casts that somebody made between types of the system run wherever such types meet.
@@ -113,7 +156,7 @@ impl Walker<'_> {
                     self.not_known(function, why);
                 }
             }
-            Some(function) if trusted(function) => {}
+            Some(function) if only_computes(function) => {}
             Some(function) => self.not_known(function, why),
             None if oid < FIRST_NORMAL_OID => {}
             None => self.opaque(&format!("an unknown function, {why}")),
@@ -235,10 +278,12 @@ impl Walker<'_> {
             relname: name,
             ..Default::default()
         };
-        if let Some(sequence) = self.relation(&range) {
-            let resource = self.table(sequence);
-            self.act(ActionName::SQL_UPDATE, resource);
-        }
+        let resource = match self.defined(&range) {
+            Defined::Known(sequence) => self.table(sequence),
+            Defined::Made(made) => self.made_resource(&made),
+            Defined::Unknown => return,
+        };
+        self.act(ActionName::SQL_UPDATE, resource);
     }
 
     fn large_objects(&mut self, action: ActionName) {
@@ -261,14 +306,14 @@ impl Walker<'_> {
 
 /// Whether a value of a type sets off functions that are not known: checks of a domain, casts.
 #[must_use]
-pub fn runs_code(catalog: &Catalog, type_oid: u32) -> bool {
+pub fn runs_code(catalog: &Catalog, names: &Names, type_oid: u32) -> bool {
     let known = |oid: u32| match catalog.function(oid) {
         Some(function) if function.builtin() => effect(function) == Effect::None,
-        Some(function) => trusted(function),
+        Some(function) => only_computes(function),
         None => oid < FIRST_NORMAL_OID,
     };
-    type_oid >= FIRST_NORMAL_OID
-        && (catalog.type_of(type_oid).is_none() || !catalog.code_of_type(type_oid).into_iter().all(known))
+    let functions = catalog.code_of_types(names, [type_oid]);
+    functions.others || !functions.known.into_iter().all(known)
 }
 
 /// Text of a string constant.
@@ -348,6 +393,23 @@ fn trusted(function: &Function) -> bool {
                 | (Some("uuid-ossp"), "uuid_generate_v1" | "uuid_generate_v1mc" | "uuid_generate_v4")
         );
     known && harmless && !function.security_definer && matches!(&*function.language, "c" | "internal" | "sql")
+}
+
+/// Whether a function that something calls unseen (an operator, a cast, a type, an index) only computes. That is what
+/// extensions bring functions of C for, and such an operator or cast is there for whatever has the same symbol or type;
+/// called by name, those of well-known extensions alone are trusted.
+fn only_computes(function: &Function) -> bool {
+    let inner = match &*function.language {
+        "c" | "internal" => function.volatility != Volatility::Volatile,
+        "sql" => function.volatility == Volatility::Immutable,
+        _ => false,
+    };
+    trusted(function) || (function.extension.is_some() && inner && !function.security_definer)
+}
+
+/// Whether a call by that name shows what other sessions run.
+pub(super) fn shows_statements(name: &str) -> bool {
+    matches!(name, "pg_stat_get_activity" | "pg_stat_get_backend_activity" | "pg_stat_statements")
 }
 
 /// Functions of the system that give as many rows as their arguments say.

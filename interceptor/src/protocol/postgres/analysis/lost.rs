@@ -82,22 +82,10 @@ impl<'a> Walker<'a> {
             [schema, name] | [_, schema, name] => (Some(*schema), *name),
             _ => return,
         };
-        let (names, catalog, scope) = (self.names, self.catalog(), self.scope);
+        let (names, catalog) = (self.names, self.catalog());
         let Some(relation) = catalog.resolve(names, schema, name) else { return };
-        let of = |member: &Relation, column: &str| {
-            scope.tags.tags(scope.target, scope.database, &member.schema, &member.name, column)
-        };
-        let others: Vec<&Relation> =
-            catalog.family(relation.oid).iter().filter_map(|oid| catalog.relation(*oid)).collect();
-        for column in &relation.columns {
-            let mut same =
-                others.iter().filter(|other| other.columns.iter().any(|known| known.name == column.name)).peekable();
-            if same.peek().is_some() {
-                let kept = same.fold(self.no_tags(), |tags, other| union(&tags, &of(other, &column.name)));
-                let lost: TagSet = Arc::new(of(relation, &column.name).difference(&kept).cloned().collect());
-                self.leak(&lost, "no longer tagged as the child's");
-            }
-        }
+        let lost = self.tags_given_to_others(relation);
+        self.leak(&lost, "no longer tagged as the child's");
     }
 
     /// A table that leaves its parent: columns that are tagged as the parent's no longer are.
@@ -105,10 +93,9 @@ impl<'a> Walker<'a> {
         let tags = relation.map_or_else(
             || self.scope.tags.all(),
             |relation| {
-                relation
-                    .columns
-                    .iter()
-                    .fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of(relation, &column.name)))
+                let given = self.tags_given_to_others(relation);
+                let columns = relation.columns.iter();
+                columns.fold(given, |tags, column| union(&tags, &self.tags_of_others(relation, &column.name)))
             },
         );
         self.leak(&tags, "no longer tagged as the parent's");

@@ -44,9 +44,10 @@ impl Walker<'_> {
             }
             NodeEnum::RefreshMatViewStmt(refresh) => {
                 if let Some(relation) = refresh.relation.as_ref().and_then(|range| self.relation(range)) {
-                    self.columns_of(relation);
+                    let columns = self.columns_of(relation);
                     let resource = self.table(relation);
                     self.act(ActionName::SQL_MAINTAIN, resource);
+                    self.materialised(&columns);
                 }
             }
             _ => return false,

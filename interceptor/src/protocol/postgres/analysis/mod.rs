@@ -8,15 +8,19 @@
 //! an unqualified name counts for whatever lies behind it on the path, too, and the machine passes no computed column
 //! that was judged under another catalog. Nor whether a plain write breaks a constraint of the table, which tells a bit.
 
+mod alter;
 mod bounds;
+mod constraint;
 mod copy;
 mod define;
 mod expression;
 mod fails;
+mod family;
 mod from;
 mod function;
 mod lineage;
 mod lost;
+mod made;
 mod maintain;
 mod query;
 mod statement;
@@ -28,7 +32,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::catalog::{Catalog, Names};
+use super::catalog::{Catalog, Names, Relation};
 use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, Tag, TagSet};
 
 pub use bounds::{LONG_TEXT, MAX_DEPTH, MAX_TEXT, MAX_TOKENS, Parsed};
@@ -357,6 +361,12 @@ pub enum SessionEffect {
 #[must_use]
 pub fn analyze(text: &str, scope: &Scope<'_>) -> Analysis {
     statement::analyze(text, scope)
+}
+
+/// Tags of a column of a relation, with all that its tree gives it.
+#[must_use]
+pub fn tags_of_column(scope: &Scope<'_>, relation: &Relation, column: &str) -> TagSet {
+    table::Walker::new(scope).tags_of(relation, column)
 }
 
 /// An analysis that says only that nothing is known, and why: for text that never gets as far as [`analyze`].

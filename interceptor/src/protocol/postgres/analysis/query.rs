@@ -19,6 +19,7 @@ const MAX_ROUNDS: usize = 8;
 impl Walker<'_> {
     /// A sub-query in its own name space.
     pub(super) fn sub_query(&mut self, node: Option<&Node>) -> Columns {
+        self.sub_queries += 1;
         match node.and_then(|node| node.node.as_ref()) {
             Some(NodeEnum::SelectStmt(select)) => self.select(select),
             _ => {
@@ -317,7 +318,7 @@ impl Walker<'_> {
             if let Some(NodeEnum::SortBy(sort)) = &node.node {
                 if let Some(operator) = sort.use_op.last().and_then(string) {
                     let schema = sort.use_op.iter().rev().nth(1).and_then(string);
-                    self.operator(schema, operator);
+                    self.order(schema, operator);
                 }
                 if let Some(node) = &sort.node {
                     self.sort_key(node, columns);
@@ -361,7 +362,7 @@ impl Walker<'_> {
             if let Some(NodeEnum::SortBy(sort)) = &node.node {
                 if let Some(operator) = sort.use_op.last().and_then(string) {
                     let schema = sort.use_op.iter().rev().nth(1).and_then(string);
-                    self.operator(schema, operator);
+                    self.order(schema, operator);
                 }
                 tags = union(&tags, &self.maybe(sort.node.as_deref()));
             } else {

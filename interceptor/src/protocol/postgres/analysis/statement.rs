@@ -108,8 +108,12 @@ fn of_tree(text: &str, scope: &Scope<'_>, tree: &ParseResult) -> Analysis {
                 Transaction::Commit { .. } | Transaction::Rollback { .. } | Transaction::RollbackTo(_)
             )
         );
-        reader.walker.names_in_doubt |= info.resync.names
-            || info.resync.catalog
+        let undone = matches!(
+            info.effect,
+            SessionEffect::Transaction(Transaction::Rollback { .. } | Transaction::RollbackTo(_))
+        );
+        reader.walker.names_in_doubt |= ((info.resync.names || info.resync.catalog) && !reader.walker.changes.only)
+            || (undone && !reader.walker.changes.is_empty())
             || (ends && !scope.names.settled)
             || info.effect == SessionEffect::DiscardAll;
         statements.push(info);
@@ -182,6 +186,7 @@ impl Reader<'_, '_> {
         let range = range_of(raw, self.text.len());
         self.walker.reads = TagSet::default();
         self.walker.resync = Resync::default();
+        self.walker.changes.only = false;
         let before = self.walker.count();
         let (opaque_before, kind) = (self.walker.opaques(), raw.stmt.as_ref().map_or("Unparsed", |node| kind_of(node)));
         let (output, effect) = match raw.stmt.as_deref() {
@@ -195,6 +200,7 @@ impl Reader<'_, '_> {
         if self.walker.opaques() != opaque_before {
             // Whatever it was, it may have changed what names mean.
             self.walker.resync = Resync { names: true, catalog: true };
+            self.walker.changes.only = false;
         }
         StatementInfo {
             kind,

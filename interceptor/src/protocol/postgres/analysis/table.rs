@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
+use super::family::Families;
 use super::lineage::{Col, Cte, Frame};
+use super::made::Changes;
 use super::{Missing, Scope};
 use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, TagSet};
 use crate::protocol::postgres::catalog::{Catalog, Names, Relation};
@@ -37,6 +39,12 @@ pub(super) struct Walker<'a> {
     pub(super) functions: BTreeSet<Arc<str>>,
     /// Calls so far that do more than compute.
     pub(super) calls: usize,
+    /// Computations so far that can fail.
+    pub(super) failing: usize,
+    /// Sub-queries so far.
+    pub(super) sub_queries: usize,
+    /// What is stored is what the agent has given itself.
+    pub(super) given: bool,
     pub(super) filters_on_masked: bool,
     pub(super) unrestricted: bool,
     /// References to columns so far.
@@ -60,6 +68,10 @@ pub(super) struct Walker<'a> {
     beside: usize,
     overflow: bool,
     none: TagSet,
+    /// Inheritance trees that were looked at.
+    pub(super) families: Families<'a>,
+    /// What earlier statements of the text did to names.
+    pub(super) changes: Changes,
 }
 
 impl<'a> Walker<'a> {
@@ -72,6 +84,9 @@ impl<'a> Walker<'a> {
             opaques: 0,
             functions: BTreeSet::new(),
             calls: 0,
+            failing: 0,
+            sub_queries: 0,
+            given: false,
             filters_on_masked: false,
             unrestricted: false,
             references: 0,
@@ -90,6 +105,8 @@ impl<'a> Walker<'a> {
             beside: 0,
             overflow: false,
             none: TagSet::default(),
+            families: Families::default(),
+            changes: Changes::default(),
         }
     }
 
@@ -219,38 +236,12 @@ impl<'a> Walker<'a> {
     }
 
     /// The schema as policy names it: every session's temporary one is `pg_temp`.
-    fn schema_of<'r>(&self, relation: &'r Relation) -> &'r str {
+    pub(super) fn schema_of<'r>(&self, relation: &'r Relation) -> &'r str {
         if self.names.is_temp(&relation.schema) || self.scope.names.is_temp(&relation.schema) {
             "pg_temp"
         } else {
             &relation.schema
         }
-    }
-
-    /// Tags of a column: its own, and those of what it is generated from.
-    pub(super) fn tags_of(&self, relation: &Relation, column: &str) -> TagSet {
-        let known = relation.columns.iter().find(|known| &*known.name == column);
-        let sources = known.into_iter().flat_map(|known| &known.generated_from);
-        let sources = sources.filter_map(|number| relation.columns.iter().find(|source| source.number == *number));
-        sources.fold(self.own_tags_of(relation, column), |tags, source| {
-            union(&tags, &self.own_tags_of(relation, &source.name))
-        })
-    }
-
-    /// Tags of a column itself, and of the same column above and below in its inheritance tree.
-    fn own_tags_of(&self, relation: &Relation, column: &str) -> TagSet {
-        let scope = self.scope;
-        let of = |schema: &str, table: &str| scope.tags.tags(scope.target, scope.database, schema, table, column);
-        let mut tags = of(self.schema_of(relation), &relation.name);
-        for oid in self.catalog().family(relation.oid) {
-            if let Some(other) = self.catalog().relation(*oid) {
-                tags = union(&tags, &of(&other.schema, &other.name));
-            }
-        }
-        if &*relation.schema == "pg_catalog" && holds_samples(&relation.name, column) {
-            tags = union(&tags, &scope.tags.all());
-        }
-        tags
     }
 
     /// Everything found, as the seam wants it.
@@ -322,24 +313,6 @@ impl<'a> Walker<'a> {
 
     pub(super) fn overflowed(&self) -> bool {
         self.overflow
-    }
-}
-
-/// Columns of the system's statistics that hold values of other tables, or tell their size, number and order. How many are
-/// NULL stays visible.
-fn holds_samples(table: &str, column: &str) -> bool {
-    let names = ["schemaname", "tablename", "attname", "inherited", "null_frac"];
-    match table {
-        "pg_stats" => !names.contains(&column),
-        "pg_stats_ext_exprs" => {
-            !names.contains(&column) && !column.starts_with("statistics_") && !matches!(column, "expr" | "tableid")
-        }
-        "pg_statistic" => {
-            ["stavalues", "stanumbers", "stawidth", "stadistinct"].iter().any(|start| column.starts_with(start))
-        }
-        "pg_stats_ext" => column.starts_with("most_common_") || matches!(column, "n_distinct" | "dependencies"),
-        "pg_statistic_ext_data" => column.starts_with("stxd") && column != "stxdinherit",
-        _ => false,
     }
 }
 

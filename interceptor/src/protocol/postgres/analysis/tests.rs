@@ -1,5 +1,8 @@
 //! Tests of the analysis against the corpus in `testdata/`, and of what no corpus can show: bounds, sessions, silence.
 
+mod family;
+mod keys;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 

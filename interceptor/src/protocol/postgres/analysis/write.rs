@@ -9,13 +9,20 @@ use pg_query::protobuf::{
     UpdateStmt,
 };
 
-use super::Resync;
 use super::from::item;
 use super::lineage::{Col, Columns, Frame, Item, Rte, Val, string};
 use super::query::all_tags;
 use super::table::{MAX_VIEWS, Walker, union};
+use super::{Resync, Source};
 use crate::policy::{ActionName, Tag, TagSet};
 use crate::protocol::postgres::catalog::{Relation, RelationKind};
+
+/// `text` and `varchar`.
+const TEXT: u32 = 25;
+const VARCHAR: u32 = 1043;
+
+/// A value that is stored: its tags, whether it is made from columns, and the one column that it is.
+type Arriving<'v> = (&'v TagSet, bool, Option<&'v Source>);
 
 impl<'a> Walker<'a> {
     pub(super) fn insert(&mut self, insert: &InsertStmt) -> Columns {
@@ -46,9 +53,13 @@ impl<'a> Walker<'a> {
         self.frames.push(Frame { items: vec![target.clone()], lateral: false });
         if let Some(conflict) = &insert.on_conflict_clause {
             self.conflicts(conflict, relation, &written);
+            // What was given is no secret of the table's, though it has the tags of the column.
+            let plain = source.as_ref().is_none_or(|source| all_tags(source).is_empty());
+            let given = std::mem::replace(&mut self.given, plain);
             self.on_conflict(conflict, relation, &target);
+            self.given = given;
         }
-        let columns = self.returning(insert.returning_clause.as_ref());
+        let columns = self.returning(insert.returning_clause.as_ref(), 0);
         self.frames.pop();
         self.ctes.truncate(outside);
         columns
@@ -104,7 +115,7 @@ impl<'a> Walker<'a> {
         self.add_from(&update.from_clause);
         self.condition(update.where_clause.as_deref());
         self.assign(ActionName::SQL_UPDATE, relation, &update.target_list);
-        let columns = self.returning(update.returning_clause.as_ref());
+        let columns = self.returning(update.returning_clause.as_ref(), 0);
         self.frames.pop();
         self.ctes.truncate(outside);
         columns
@@ -122,7 +133,7 @@ impl<'a> Walker<'a> {
         self.frames.push(Frame { items: vec![Item { lateral_only: true, ..target }], lateral: false });
         self.add_from(&delete.using_clause);
         self.condition(delete.where_clause.as_deref());
-        let columns = self.returning(delete.returning_clause.as_ref());
+        let columns = self.returning(delete.returning_clause.as_ref(), 0);
         self.frames.pop();
         self.ctes.truncate(outside);
         columns
@@ -153,7 +164,12 @@ impl<'a> Walker<'a> {
             // It is locked as for a write, whatever comes of it.
             self.write(ActionName::SQL_UPDATE, relation, &[]);
         }
-        let columns = self.returning(merge.returning_clause.as_ref());
+        // Of MERGE a star is the source's columns, then the target's.
+        if let Some(frame) = self.frames.last_mut().filter(|_| merge.returning_clause.is_some()) {
+            frame.items.rotate_left(1);
+        }
+        let at = self.frames.last().map_or(0, |frame| frame.items.len().saturating_sub(1));
+        let columns = self.returning(merge.returning_clause.as_ref(), at);
         self.frames.pop();
         self.ctes.truncate(outside);
         columns
@@ -236,12 +252,16 @@ impl<'a> Walker<'a> {
                 continue;
             };
             let name = self.assigned(node, relation);
+            let queries = self.sub_queries;
             let value = match &target.val {
                 Some(value) => self.expression(value),
                 None => Val::made(self.no_tags()),
             };
             if let (Some(relation), Some(name)) = (relation, name) {
-                self.arrive(relation, &name, &value.tags, value.computed);
+                let given = self.given;
+                self.given &= self.sub_queries == queries;
+                self.arrive(relation, &name, (&value.tags, value.computed, value.source.as_ref()));
+                self.given = given;
                 columns.push(name);
             }
         }
@@ -259,7 +279,7 @@ impl<'a> Walker<'a> {
         let scripts = target.indirection.iter().filter(|node| string(node).is_none());
         let tags = scripts.fold(self.no_tags(), |tags, node| union(&tags, &self.expression(node).tags));
         if let Some(relation) = relation {
-            self.arrive(relation, &target.name, &tags, true);
+            self.arrive(relation, &target.name, (&tags, true, None));
         }
         Some(target.name.as_str().into())
     }
@@ -300,14 +320,6 @@ impl<'a> Walker<'a> {
     fn quotable(&mut self, relation: &Relation) {
         let tags = if self.has_triggers(relation) { self.scope.tags.all() } else { self.row_tags(relation) };
         self.saw(&tags);
-    }
-
-    /// Tags of all columns, and of all that its children and partitions have.
-    pub(super) fn row_tags(&self, relation: &Relation) -> TagSet {
-        let family = self.catalog().family(relation.oid).iter().filter_map(|oid| self.catalog().relation(*oid));
-        family.chain([relation]).fold(self.no_tags(), |tags, member| {
-            member.columns.iter().fold(tags, |tags, column| union(&tags, &self.tags_of(member, &column.name)))
-        })
     }
 
     /// A write to a view is one to the table under it.
@@ -359,17 +371,17 @@ impl<'a> Walker<'a> {
         if source.rest.is_some() {
             let tags = all_tags(source);
             for column in columns {
-                self.arrive(relation, column, &tags, true);
+                self.arrive(relation, column, (&tags, true, None));
             }
             return;
         }
         for (column, value) in columns.iter().zip(source.list.iter()) {
-            self.arrive(relation, column, &value.tags, value.computed);
+            self.arrive(relation, column, (&value.tags, value.computed, value.source.as_ref()));
         }
     }
 
     /// A value with these tags is stored in that column.
-    fn arrive(&mut self, relation: &'a Relation, column: &str, tags: &TagSet, computed: bool) {
+    fn arrive(&mut self, relation: &'a Relation, column: &str, (tags, computed, source): Arriving<'_>) {
         if tags.is_empty() {
             return;
         }
@@ -380,11 +392,41 @@ impl<'a> Walker<'a> {
         self.leak(&shown, &format!("a piece of it, into {}.{column}, which is shown in part", relation.name));
         let lost: TagSet = Arc::new(tags.difference(&own).cloned().collect());
         self.leak(&lost, &format!("copied into {}.{column}", relation.name));
+        if !self.given && !self.takes_all(relation, column, source, 0) {
+            // Whether it is refused tells what it is.
+            self.filter(tags);
+        }
+    }
+
+    /// Whether a column takes whatever value another one holds; without one, whatever was computed.
+    fn takes_all(&mut self, relation: &'a Relation, column: &str, source: Option<&Source>, depth: usize) -> bool {
+        let Some(known) = relation.columns.iter().find(|known| *known.name == *column) else { return false };
+        if relation.kind == RelationKind::View {
+            self.columns_of(relation);
+            let at = relation.columns.iter().position(|known| *known.name == *column);
+            let origin = self.views.get(&relation.oid).and_then(|list| list.get(at?)?.source.clone());
+            let below = origin.as_ref().and_then(|origin| self.relation_of(origin.relation));
+            return match (origin, below) {
+                (Some(origin), Some(below)) if depth < MAX_VIEWS => {
+                    self.takes_all(below, &origin.column, source, depth + 1)
+                }
+                _ => false,
+            };
+        }
+        if known.bound || self.is_partitioned_by(relation, column) {
+            return false;
+        }
+        let from = source.and_then(|source| {
+            let from = self.relation_of(source.relation)?;
+            from.columns.iter().find(|known| known.number == source.attribute)
+        });
+        (matches!(known.type_oid, TEXT | VARCHAR) && known.typmod == -1)
+            || from.is_some_and(|from| (from.type_oid, from.typmod) == (known.type_oid, known.typmod))
     }
 
     /// Tags by which a column is masked wherever it is read: of a view's column those of the table's that it stands for.
     fn tags_of_stored(&mut self, relation: &'a Relation, column: &str, depth: usize) -> TagSet {
-        let own = self.tags_of(relation, column);
+        let own = self.lasting_tags_of(relation, column);
         // What triggers store where is the design of the view's owner.
         if relation.kind != RelationKind::View || self.has_triggers(relation) {
             return own;
@@ -400,17 +442,18 @@ impl<'a> Walker<'a> {
     }
 
     fn relation_of(&self, oid: u32) -> Option<&'a Relation> {
-        let (catalog, names) = (self.scope.catalog, self.names);
+        let (catalog, names) = (self.scope.catalog, self.scope.names);
         catalog.relation(oid).or_else(|| names.temporary.iter().find(|relation| relation.oid == oid))
     }
 
-    fn returning(&mut self, clause: Option<&ReturningClause>) -> Columns {
+    /// What goes out again; the target is the item at that place.
+    fn returning(&mut self, clause: Option<&ReturningClause>, target: usize) -> Columns {
         let Some(clause) = clause else { return Columns::of(Vec::new()) };
         let mut added = 0;
         for node in &clause.options {
             // WITH (OLD AS o, NEW AS n): other names of the same table.
             if let Some(NodeEnum::ReturningOption(option)) = &node.node {
-                self.alias_of_target(&option.value);
+                self.alias_of_target(&option.value, target);
                 added += 1;
             } else {
                 self.opaque("a RETURNING that is not known");
@@ -418,7 +461,7 @@ impl<'a> Walker<'a> {
         }
         for name in ["old", "new"] {
             if self.find_table(None, name).is_none() {
-                self.alias_of_target(name);
+                self.alias_of_target(name, target);
                 added += 1;
             }
         }
@@ -430,9 +473,9 @@ impl<'a> Walker<'a> {
         columns
     }
 
-    fn alias_of_target(&mut self, alias: &str) {
+    fn alias_of_target(&mut self, alias: &str, at: usize) {
         if let Some(frame) = self.frames.last_mut()
-            && let Some(target) = frame.items.first()
+            && let Some(target) = frame.items.get(at)
         {
             let rte =
                 Rte { alias: alias.into(), schema: None, columns: target.rte.columns.clone(), table: target.rte.table };

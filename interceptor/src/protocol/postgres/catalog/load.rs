@@ -1,132 +1,21 @@
-//! The queries that describe a database (PostgreSQL 13 to 18), and the reading of their rows.
+//! The reading of the rows that [`QUERIES`] and [`super::SESSION_QUERY`] give.
 //!
 //! Runs nothing itself: feed every row of every query, in order, to a [`Loader`]. Rows and cells are bounded; anything
 //! unexpected is an error, since a catalog with gaps would resolve names wrongly.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, LazyLock};
 
-use super::{Catalog, Column, Function, MAX_FAMILY, Names, Operator, Relation, RelationKind, Type, Volatility};
+use super::code::{Class, Member};
+use super::queries::QUERIES;
+use super::{Catalog, Code, Column, Function, Names, Operator, Relation, RelationKind, Type, Volatility};
 
 /// Rows of one query, at most.
 pub const MAX_ROWS: usize = 500_000;
 
 /// Bytes of one cell (a view's definition), at most.
 pub const MAX_CELL: usize = 1 << 20;
-
-/// To be run first on the connection that loads: view definitions then name everything in full, and nothing is compiled
-/// for queries that run once. Nor does the server go on with what nobody waits for any more: whoever holds a lock for long
-/// would have it collect connections of ours until it has no room.
-pub const SETUP: &str = "SELECT pg_catalog.set_config('search_path', '', false), \
-     pg_catalog.set_config('jit', 'off', false), pg_catalog.set_config('lock_timeout', '2000', false), \
-     pg_catalog.set_config('statement_timeout', '45000', false)";
-
-/// The queries, in the order in which a [`Loader`] takes their rows. All columns are text.
-pub const QUERIES: &[&str] = &[
-    // 0: schemas
-    "SELECT nspname::text FROM pg_catalog.pg_namespace",
-    // 1: relations; what a server is asked for each of thousands of rows takes longer than one join. The definition of a
-    // view is read under a lock on what it reads: where somebody holds another, it is empty, and so cannot be understood.
-    "SELECT c.oid::text, n.nspname::text, c.relname::text, c.relkind::text, \
-     CASE WHEN c.relkind IN ('v','m') AND c.oid >= 16384 THEN CASE WHEN held.view IS NOT NULL THEN '' \
-       ELSE COALESCE(pg_catalog.pg_get_viewdef(c.oid), '') END END, \
-     c.relhastriggers::text, \
-     (EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1'))::text, x.code \
-     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-     LEFT JOIN (SELECT o.relation, pg_catalog.string_agg(d.refobjid::text, ',' ORDER BY d.refobjid) AS code FROM ( \
-       SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass AS kind, a.oid AS object, a.adrelid AS relation \
-        FROM pg_catalog.pg_attrdef a \
-       UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, k.conrelid \
-        FROM pg_catalog.pg_constraint k WHERE k.conrelid <> 0 \
-       UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid, p.polrelid FROM pg_catalog.pg_policy p \
-       UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, i.indrelid FROM pg_catalog.pg_index i) AS o \
-      JOIN pg_catalog.pg_depend d ON d.classid = o.kind AND d.objid = o.object \
-       AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass GROUP BY o.relation) AS x ON x.relation = c.oid \
-     LEFT JOIN (SELECT DISTINCT r.ev_class AS view FROM pg_catalog.pg_locks l \
-       JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = l.relation \
-       JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid \
-       WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' \
-        AND l.database IN (0, (SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname = pg_catalog.current_database())) \
-        AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()) AS held ON held.view = c.oid \
-     WHERE c.relkind IN ('r','p','v','m','f','S','c') AND n.nspname !~ '^pg_(temp|toast)'",
-    // 2: columns
-    "SELECT a.attrelid::text, a.attnum::text, a.attname::text, a.atttypid::text \
-     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
-     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-     WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r','p','v','m','f','S','c') \
-     AND n.nspname !~ '^pg_(temp|toast)' ORDER BY a.attrelid, a.attnum",
-    // 3: functions
-    "SELECT p.oid::text, n.nspname::text, p.proname::text, p.provolatile::text, p.prosecdef::text, l.lanname::text, \
-     e.name FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
-     JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
-     LEFT JOIN (SELECT d.objid, pg_catalog.min(e.extname::text) AS name FROM pg_catalog.pg_depend d \
-       JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass \
-       AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e' GROUP BY d.objid) AS e \
-      ON e.objid = p.oid",
-    // 4: operators not of the system
-    "SELECT n.nspname::text, o.oprname::text, o.oprcode::oid::text \
-     FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace WHERE o.oid >= 16384",
-    // 5: types
-    "SELECT t.oid::text, n.nspname::text, t.typname::text, t.typtype::text, \
-     CASE WHEN t.typtype = 'd' THEN t.typbasetype::text ELSE t.typelem::text END, t.typrelid::text, x.code \
-     FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
-     LEFT JOIN (SELECT o.type, pg_catalog.string_agg(d.refobjid::text, ',' ORDER BY d.refobjid) AS code FROM ( \
-       SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass AS kind, k.oid AS object, k.contypid AS type \
-        FROM pg_catalog.pg_constraint k WHERE k.contypid <> 0 \
-       UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, y.oid, y.oid FROM pg_catalog.pg_type y \
-        WHERE y.typtype = 'd') AS o \
-      JOIN pg_catalog.pg_depend d ON d.classid = o.kind AND d.objid = o.object \
-       AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass GROUP BY o.type) AS x ON x.type = t.oid",
-    // 6: casts not of the system, by function
-    "SELECT castsource::text, casttarget::text, castfunc::text FROM pg_catalog.pg_cast \
-     WHERE oid >= 16384 AND castfunc <> 0",
-    // 7: inheritance and partitions
-    "SELECT inhrelid::text, inhparent::text FROM pg_catalog.pg_inherits i \
-     JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relkind IN ('r','p','f')",
-    // 8: what columns are generated from; which object depends on it is another one since version 15
-    "SELECT a.attrelid::text, a.attnum::text, d.refobjsubid::text FROM pg_catalog.pg_attribute a \
-     JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum \
-     JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
-      AND d.refobjid = a.attrelid AND d.refobjsubid > 0 AND d.refobjsubid <> a.attnum \
-     WHERE a.attgenerated <> '' AND NOT a.attisdropped AND ( \
-      (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid) OR \
-      (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = a.attrelid AND d.objsubid = a.attnum))",
-];
-
-/// State of one session that decides what names mean; read its rows with [`Names::from_rows`].
-pub const SESSION_QUERY: &str = "SELECT kind, a, b, c, d, e FROM ( \
-     SELECT 0 AS part, 'path' AS kind, x.name::text AS a, NULL::text AS b, NULL::text AS c, NULL::text AS d, \
-      NULL::text AS e, x.place AS place \
-      FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) WITH ORDINALITY AS x(name, place) \
-     UNION ALL SELECT 1, 'user', current_user::text, session_user::text, NULL, NULL, NULL, 0 \
-     UNION ALL SELECT 2, 'text', pg_catalog.current_setting('standard_conforming_strings'), \
-      pg_catalog.current_setting('client_encoding'), NULL, NULL, NULL, 0 \
-     UNION ALL SELECT 3, 'relation', c.oid::text, n.nspname::text, c.relname::text, \
-      c.relkind::text || CASE WHEN c.relhastriggers THEN 't' ELSE '' END || CASE WHEN EXISTS (SELECT 1 \
-       FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1') THEN 'r' ELSE '' END, \
-      CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END, 0 \
-      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-      WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','v','m','f','S') \
-     UNION ALL SELECT 5, 'code', a.adrelid::text, d.refobjid::text, NULL, NULL, NULL, 0 \
-      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attrdef a ON a.adrelid = c.oid \
-      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = a.oid \
-      WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() \
-      AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass \
-     UNION ALL SELECT 5, 'code', k.conrelid::text, d.refobjid::text, NULL, NULL, NULL, 0 \
-      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid \
-      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid \
-      WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() \
-      AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass \
-     UNION ALL SELECT 5, 'code', i.indrelid::text, d.refobjid::text, NULL, NULL, NULL, 0 \
-      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_index i ON i.indrelid = c.oid \
-      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = i.indexrelid \
-      WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() \
-      AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass \
-     UNION ALL SELECT 4, 'column', a.attrelid::text, a.attnum::text, a.attname::text, a.atttypid::text, NULL, a.attnum \
-      FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
-      WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','v','m','f','S') \
-      AND a.attnum > 0 AND NOT a.attisdropped) AS state ORDER BY part, place";
 
 /// Why a catalog could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,7 +42,6 @@ pub struct Loader {
     catalog: Catalog,
     names: HashMap<String, Arc<str>>,
     casts: Vec<[u32; 3]>,
-    edges: Vec<[u32; 2]>,
     next: usize,
     /// Rows of the next query so far.
     taken: usize,
@@ -218,7 +106,7 @@ impl Loader {
                 }
             }
         }
-        self.catalog.family = families(&self.edges);
+        self.catalog.sort_members();
         Ok(self.catalog)
     }
 
@@ -234,6 +122,10 @@ impl Loader {
                     number: text(row, 1)?.parse().ok()?,
                     name: self.name(text(row, 2)?),
                     type_oid: number(row, 3)?,
+                    primary: flag(row, 4)?,
+                    partitions: flag(row, 5)?,
+                    typmod: text(row, 6)?.parse().ok()?,
+                    bound: false,
                     generated_from: Vec::new(),
                 };
                 // A relation made between the two queries is not known yet: it is unknown until the next load.
@@ -250,13 +142,39 @@ impl Loader {
             }
             5 => self.type_row(row)?,
             6 => self.casts.push([number(row, 0)?, number(row, 1)?, number(row, 2)?]),
-            7 => self.edges.push([number(row, 0)?, number(row, 1)?]),
+            7 => self.catalog.edges.add(number(row, 0)?, number(row, 1)?),
             8 => {
                 let (column, source): (i16, i16) = (text(row, 1)?.parse().ok()?, text(row, 2)?.parse().ok()?);
                 let relation = self.catalog.relations.get_mut(&number(row, 0)?);
                 let known = relation.and_then(|found| found.columns.iter_mut().find(|known| known.number == column));
                 if let Some(known) = known {
                     known.generated_from.push(source);
+                }
+                if let Some(relation) = self.catalog.relations.get_mut(&number(row, 0)?) {
+                    relation.bind(source);
+                }
+            }
+            9 => {
+                let name = cell(row, 4)?.map(|name| self.name(name));
+                let (family, function) = (number(row, 0)?, number(row, 3)?);
+                let types = [number(row, 1)?, number(row, 2)?];
+                self.catalog.members.push(Member { family, types, function, name });
+            }
+            10 => {
+                let class = Class {
+                    schema: self.name(text(row, 1)?),
+                    name: self.name(text(row, 2)?),
+                    family: number(row, 3)?,
+                    of: number(row, 4)?,
+                    default: flag(row, 5)?,
+                };
+                self.catalog.classes.insert(number(row, 0)?, class);
+            }
+            11 => self.catalog.event_triggers = true,
+            12 => {
+                let column: i16 = text(row, 1)?.parse().ok()?;
+                if let Some(relation) = self.catalog.relations.get_mut(&number(row, 0)?) {
+                    relation.bind(column);
                 }
             }
             _ => return None,
@@ -270,12 +188,12 @@ impl Loader {
             oid: number(row, 0)?,
             schema: self.name(text(row, 1)?),
             name: self.name(text(row, 2)?),
-            kind: if kind == "c" { RelationKind::Table } else { relation_kind(kind)? },
+            kind: relation_kind(kind)?,
             columns: Vec::new(),
             definition: cell(row, 4)?.map(Into::into),
             triggers: flag(row, 5)?,
             rules: flag(row, 6)?,
-            code: oids(cell(row, 7)?)?,
+            code: code(row, 7)?,
         };
         // A composite type has columns, but no name that a FROM could use.
         if kind != "c" {
@@ -314,7 +232,7 @@ impl Loader {
             kind: text(row, 3)?.chars().next()?,
             base: number(row, 4)?,
             relation: number(row, 5)?,
-            code: oids(cell(row, 6)?)?,
+            code: code(row, 6)?,
         };
         self.catalog.types_by_name.entry(Arc::clone(&found.name)).or_default().push(found.oid);
         self.catalog.types.insert(found.oid, found);
@@ -372,20 +290,51 @@ impl Names {
                 // Flags stand after the kind.
                 triggers: text(row, 4)?.get(1..)?.contains('t'),
                 rules: text(row, 4)?.get(1..)?.contains('r'),
-                code: Vec::new(),
+                code: Code::default(),
+            }),
+            "type" => self.types.push(Type {
+                oid: number(row, 1)?,
+                schema: "pg_temp".into(),
+                name: text(row, 2)?.into(),
+                kind: text(row, 3)?.chars().next()?,
+                base: number(row, 4)?,
+                relation: number(row, 5)?,
+                code: Code::default(),
             }),
             "code" => {
                 let oid = number(row, 1)?;
                 let relation = self.temporary.iter_mut().find(|known| known.oid == oid)?;
-                relation.code.push(number(row, 2)?);
+                one_of(&mut relation.code, row)?;
+            }
+            "inner" => {
+                let oid = number(row, 1)?;
+                one_of(&mut self.types.iter_mut().find(|known| known.oid == oid)?.code, row)?;
+            }
+            "heir" => self.heirs.add(number(row, 1)?, number(row, 2)?),
+            "generated" => {
+                let oid = number(row, 1)?;
+                let (column, source): (i16, i16) = (text(row, 2)?.parse().ok()?, text(row, 3)?.parse().ok()?);
+                let relation = self.temporary.iter_mut().find(|known| known.oid == oid)?;
+                relation.columns.iter_mut().find(|known| known.number == column)?.generated_from.push(source);
+                relation.bind(source);
+            }
+            "bound" => {
+                let (oid, column): (u32, i16) = (number(row, 1)?, text(row, 2)?.parse().ok()?);
+                let relation = self.temporary.iter_mut().find(|known| known.oid == oid)?;
+                relation.bind(column);
             }
             "column" => {
                 let oid = number(row, 1)?;
+                let (flags, typmod) = cell(row, 5)?.and_then(|flags| flags.split_once(':')).unwrap_or(("", "-1"));
                 let relation = self.temporary.iter_mut().find(|known| known.oid == oid)?;
                 relation.columns.push(Column {
                     number: text(row, 2)?.parse().ok()?,
                     name: text(row, 3)?.into(),
                     type_oid: number(row, 4)?,
+                    primary: flags.contains('p'),
+                    partitions: flags.contains('k'),
+                    typmod: typmod.parse().ok()?,
+                    bound: false,
                     generated_from: Vec::new(),
                 });
             }
@@ -395,29 +344,30 @@ impl Names {
     }
 }
 
-/// For each relation of an inheritance tree all the others of it that lie above or below.
-fn families(edges: &[[u32; 2]]) -> HashMap<u32, Vec<u32>> {
-    let mut up: HashMap<u32, Vec<u32>> = HashMap::new();
-    let mut down: HashMap<u32, Vec<u32>> = HashMap::new();
-    for [child, parent] in edges {
-        up.entry(*child).or_default().push(*parent);
-        down.entry(*parent).or_default().push(*child);
-    }
-    let members: BTreeSet<u32> = edges.iter().flatten().copied().collect();
-    members.into_iter().map(|oid| (oid, reach(oid, &up).into_iter().chain(reach(oid, &down)).collect())).collect()
-}
-
-fn reach(from: u32, edges: &HashMap<u32, Vec<u32>>) -> BTreeSet<u32> {
-    let mut found = BTreeSet::new();
-    let mut waiting = vec![from];
-    while let Some(oid) = waiting.pop() {
-        for next in edges.get(&oid).into_iter().flatten() {
-            if *next != from && found.len() < MAX_FAMILY && found.insert(*next) {
-                waiting.push(*next);
-            }
+impl Relation {
+    fn bind(&mut self, number: i16) {
+        for column in self.columns.iter_mut().filter(|column| column.number == number) {
+            column.bound = true;
         }
     }
-    found
+}
+
+/// The one function, type or operator class of a row of the session's.
+fn one_of(code: &mut Code, row: Cells<'_>) -> Option<()> {
+    let take = |at| cell(row, at)?.map_or(Some(None), |oid| oid.parse::<u32>().ok().map(Some));
+    code.functions.extend(take(2)?);
+    code.types.extend(take(3)?);
+    code.classes.extend(take(4)?);
+    Some(())
+}
+
+/// The same as lists, from that cell on.
+fn code(row: Cells<'_>, at: usize) -> Option<Code> {
+    Some(Code {
+        functions: oids(cell(row, at)?)?,
+        types: oids(cell(row, at + 1)?)?,
+        classes: oids(cell(row, at + 2)?)?,
+    })
 }
 
 fn relation_kind(text: &str) -> Option<RelationKind> {
@@ -428,6 +378,7 @@ fn relation_kind(text: &str) -> Option<RelationKind> {
         "m" => RelationKind::Materialized,
         "f" => RelationKind::Foreign,
         "S" => RelationKind::Sequence,
+        "c" => RelationKind::Composite,
         _ => return None,
     })
 }

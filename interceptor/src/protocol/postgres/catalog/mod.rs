@@ -4,15 +4,19 @@
 //! Pure data. It does not talk to a server (`load` has the queries and reads their rows), does not know privileges, and
 //! does not promise to be fresh: whoever loads it reloads after DDL. A name that is absent is unknown, never harmless.
 
+mod code;
 mod load;
+mod queries;
+mod tree;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub use load::{LoadError, Loader, MAX_CELL, MAX_ROWS, QUERIES, SESSION_QUERY, SETUP};
-
-/// Relations of one inheritance tree that are followed, at most; a larger tree is treated as wholly related.
-const MAX_FAMILY: usize = 65_536;
+use code::{Class, Comparisons, Member};
+pub use code::{Code, Functions};
+pub use load::{LoadError, Loader, MAX_CELL, MAX_ROWS};
+pub use queries::{QUERIES, SESSION_QUERY, SETUP};
+pub use tree::{Edges, Tree};
 
 /// First OID that is given to objects made after `initdb`.
 pub const FIRST_NORMAL_OID: u32 = 16_384;
@@ -29,7 +33,11 @@ pub struct Catalog {
     types_by_name: HashMap<Arc<str>, Vec<u32>>,
     casts: HashMap<u32, Vec<u32>>,
     builtin_cast_functions: Vec<u32>,
-    family: HashMap<u32, Vec<u32>>,
+    members: Vec<Member>,
+    classes: HashMap<u32, Class>,
+    comparisons: Comparisons,
+    event_triggers: bool,
+    edges: Edges,
     schemas: BTreeSet<Arc<str>>,
     fingerprint: u64,
 }
@@ -49,6 +57,8 @@ pub enum RelationKind {
     Foreign,
     /// A sequence (`S`).
     Sequence,
+    /// A composite type (`c`), which no FROM can name.
+    Composite,
 }
 
 /// A relation with columns.
@@ -70,8 +80,8 @@ pub struct Relation {
     pub triggers: bool,
     /// Whether it has rewrite rules beyond a view's own.
     pub rules: bool,
-    /// Functions, not of the system, that its defaults, checks, index expressions or policies call.
-    pub code: Vec<u32>,
+    /// What its defaults, checks, indexes, statistics, partition key or policies call.
+    pub code: Code,
 }
 
 /// A column.
@@ -83,6 +93,14 @@ pub struct Column {
     pub name: Arc<str>,
     /// `pg_attribute.atttypid`.
     pub type_oid: u32,
+    /// `pg_attribute.atttypmod`: its length, where it has one.
+    pub typmod: i32,
+    /// Whether a value can be refused for what it is: by a key, a check, an index of an expression, what is generated from it.
+    pub bound: bool,
+    /// Whether it is of the primary key.
+    pub primary: bool,
+    /// Whether its table is partitioned by it.
+    pub partitions: bool,
     /// Columns of its table that it is generated from: stored, or when it is read.
     pub generated_from: Vec<i16>,
 }
@@ -147,12 +165,12 @@ pub struct Type {
     pub name: Arc<str>,
     /// `pg_type.typtype`: b, c, d, e, m, p, r.
     pub kind: char,
-    /// The type under a domain, or of an array's elements; 0 for none.
+    /// The type under a domain, of an array's elements, of a range's bounds; 0 for none.
     pub base: u32,
     /// The relation of a composite type; 0 for none.
     pub relation: u32,
-    /// Functions, not of the system, that a domain's checks call.
-    pub code: Vec<u32>,
+    /// What its checks, its default, its input and output or its comparisons call.
+    pub code: Code,
 }
 
 impl Catalog {
@@ -231,8 +249,11 @@ impl Catalog {
 
     /// What a type's name means to a session.
     #[must_use]
-    pub fn type_named(&self, names: &Names, schema: Option<&str>, name: &str) -> Option<&Type> {
+    pub fn type_named<'a>(&'a self, names: &'a Names, schema: Option<&str>, name: &str) -> Option<&'a Type> {
         let find = |schema: &str| {
+            if names.is_temp(schema) {
+                return names.types.iter().find(|found| &*found.name == name);
+            }
             let candidates = self.types_by_name.get(name)?;
             candidates.iter().filter_map(|oid| self.types.get(oid)).find(|found| &*found.schema == schema)
         };
@@ -248,39 +269,16 @@ impl Catalog {
         self.types.get(&oid)
     }
 
-    /// Functions, not of the system, that a value of this type can set off: checks of its domains, casts from and to it,
-    /// for the type itself, what it is made of, and the columns of a composite.
-    #[must_use]
-    pub fn code_of_type(&self, oid: u32) -> Vec<u32> {
-        let mut found = Vec::new();
-        let mut seen = BTreeSet::new();
-        let mut waiting = vec![oid];
-        while let Some(oid) = waiting.pop() {
-            if !seen.insert(oid) || seen.len() > MAX_FAMILY {
-                continue;
-            }
-            found.extend(self.casts.get(&oid).into_iter().flatten());
-            if let Some(known) = self.types.get(&oid) {
-                found.extend(&known.code);
-                waiting.push(known.base);
-                if let Some(relation) = self.relations.get(&known.relation) {
-                    waiting.extend(relation.columns.iter().map(|column| column.type_oid));
-                }
-            }
-        }
-        found
-    }
-
     /// Functions of casts that somebody made between two types of the system: they can run anywhere, unseen.
     #[must_use]
     pub fn casts_between_builtins(&self) -> &[u32] {
         &self.builtin_cast_functions
     }
 
-    /// Parents and children of a relation by inheritance or partitioning, at any distance, without itself.
+    /// Whether changes of definitions set off functions of somebody's.
     #[must_use]
-    pub fn family(&self, oid: u32) -> &[u32] {
-        self.family.get(&oid).map_or(&[], Vec::as_slice)
+    pub const fn has_event_triggers(&self) -> bool {
+        self.event_triggers
     }
 
     /// Equal for catalogs that were loaded from the same rows by this process, whatever their order.
@@ -308,6 +306,10 @@ pub struct Names {
     pub session_user: Arc<str>,
     /// Relations of the session's temporary schema.
     pub temporary: Vec<Relation>,
+    /// Types of the session's temporary schema.
+    pub types: Vec<Type>,
+    /// Temporary tables that inherit, from what is temporary or not.
+    pub heirs: Edges,
     /// `standard_conforming_strings` is on and `client_encoding` is UTF8 (or SQL_ASCII): text means what it seems to.
     pub plain_text: bool,
     /// Nothing in the open transaction, if there is one, may have changed what names mean: its end changes nothing
@@ -324,13 +326,15 @@ impl Names {
             user: user.into(),
             session_user: user.into(),
             temporary: Vec::new(),
+            types: Vec::new(),
+            heirs: Edges::default(),
             plain_text: true,
             settled: true,
         }
     }
 
     fn temp(&self, name: &str) -> Option<&Relation> {
-        self.temporary.iter().find(|found| &*found.name == name)
+        self.temporary.iter().find(|found| &*found.name == name && found.kind != RelationKind::Composite)
     }
 
     /// Whether this schema is the session's temporary one. Those of other sessions are never looked into.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Catalog, LoadError, Loader, Names, QUERIES, RelationKind};
+use super::{Catalog, LoadError, Loader, Names, QUERIES, Relation, RelationKind};
 
 fn load() -> Catalog {
     let queries: Vec<Vec<Vec<Option<String>>>> =
@@ -34,7 +34,10 @@ fn inheritance_goes_both_ways() {
     let names = Names::standard("agent");
     let parent = catalog.resolve(&names, None, "events").unwrap().oid;
     let child = catalog.resolve(&names, None, "events_2024").unwrap().oid;
-    assert_eq!((catalog.family(parent), catalog.family(child)), (&[child][..], &[parent][..]));
+    let oids = |relations: &[&Relation]| relations.iter().map(|relation| relation.oid).collect::<Vec<_>>();
+    let (of_parent, of_child) = (catalog.tree(&names, parent), catalog.tree(&names, child));
+    assert_eq!((oids(&of_parent.below), oids(&of_parent.above)), (vec![child], vec![]));
+    assert_eq!((oids(&of_child.below), oids(&of_child.above)), (vec![], vec![parent]));
 }
 
 #[test]
@@ -47,6 +50,6 @@ fn what_cannot_be_read_is_an_error() {
     assert_eq!(Loader::new().rows(&row(&[&"x".repeat(super::MAX_CELL + 1)])), Err(LoadError::TooMuch(0)));
     assert!(Names::from_rows(&row(&["path", "public"])).is_err());
     assert!(Names::from_rows(&row(&["user", "a", "b", "x"])).is_err());
-    assert_eq!(QUERIES.len(), 9);
+    assert_eq!(QUERIES.len(), 13);
     assert_eq!(Names::standard("a").search_path.first(), Some(&Arc::from("pg_catalog")));
 }

@@ -5,6 +5,7 @@ mod fake;
 mod fire;
 mod handshake;
 mod honest;
+mod implicit;
 mod newest;
 mod real;
 mod regress;

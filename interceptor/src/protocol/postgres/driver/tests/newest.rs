@@ -29,6 +29,11 @@ const STATEMENTS: &[(&str, &str)] = &[
          RETURNING merge_action(), OLD.email, p.shout, p.id",
         "UPDATE|",
     ),
+    (
+        "MERGE INTO docs d USING (SELECT id, upper(email) AS e FROM people) s ON d.id = s.id \
+         WHEN MATCHED THEN UPDATE SET id = d.id RETURNING *",
+        "1|[masked:pii]|1|",
+    ),
     ("SELECT j.n FROM docs, JSON_TABLE(doc, '$.n[*]' COLUMNS (n int PATH '$')) j", "1\n2"),
     ("SELECT j.x FROM people, JSON_TABLE(to_jsonb(email), '$' COLUMNS (x text PATH '$')) j", ""),
     ("SELECT JSON_VALUE(to_jsonb(email), '$'), JSON_QUERY(to_jsonb(card), '$') FROM people", ""),

@@ -1,0 +1,232 @@
+//! A table with those that it has to do with through inheritance: their tags, their code, their triggers.
+//!
+//! Whoever reads or writes a table does so with the tables below it, and rows of a table are seen through those above it,
+//! and through whatever else is above those below: what holds for a column, a row or a write is asked of all of them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::table::{LOCKED, Walker, names_of_views, union};
+use crate::policy::TagSet;
+use crate::protocol::postgres::catalog::{Code, Column, Functions, Relation, RelationKind, Tree};
+
+/// Trees that one analysis has looked at, by relation: each is looked for once.
+#[derive(Default)]
+pub(super) struct Families<'a> {
+    trees: RefCell<HashMap<u32, Rc<Tree<'a>>>>,
+    code: HashMap<u32, Rc<Functions>>,
+}
+
+impl<'a> Walker<'a> {
+    /// The others of a relation's tree.
+    fn tree(&self, relation: &Relation) -> Rc<Tree<'a>> {
+        let mut trees = self.families.trees.borrow_mut();
+        // The session's heirs are there inside of views, too.
+        let find = || Rc::new(self.scope.catalog.tree(self.scope.names, relation.oid));
+        Rc::clone(trees.entry(relation.oid).or_insert_with(find))
+    }
+
+    /// The relation, and the others of its tree.
+    pub(super) fn tree_oids(&self, relation: &Relation) -> Vec<u32> {
+        let tree = self.tree(relation);
+        tree.below.iter().chain(&tree.above).copied().chain([relation]).map(|member| member.oid).collect()
+    }
+
+    /// Tags that rules give a column of this very table.
+    fn named_tags(&self, relation: &Relation, column: &str) -> TagSet {
+        let scope = self.scope;
+        scope.tags.tags(scope.target, scope.database, self.schema_of(relation), &relation.name, column)
+    }
+
+    /// Tags of a column: by the rules that name it in any table of the tree, and those of what it is generated from.
+    pub(super) fn tags_of(&self, relation: &Relation, column: &str) -> TagSet {
+        let all = self.scope.tags.all();
+        if (&*relation.schema == "pg_catalog" && holds_samples(&relation.name, column))
+            || (&*relation.name == "pg_stat_statements" && column == "query")
+        {
+            return all;
+        }
+        self.tags_in(&self.tree(relation), relation, column)
+    }
+
+    /// The same in that tree.
+    fn tags_in(&self, tree: &Tree<'_>, relation: &Relation, column: &str) -> TagSet {
+        let all = self.scope.tags.all();
+        let seen = || tree.below.iter().copied().chain([relation]);
+        let mut names = BTreeSet::from([column]);
+        names.extend(seen().flat_map(|member| sources(member, column)));
+        let mut tags = self.no_tags();
+        for member in seen().chain(tree.above.iter().copied()) {
+            if tags.len() == all.len() {
+                break;
+            }
+            tags = names.iter().fold(tags, |tags, name| union(&tags, &self.named_tags(member, name)));
+        }
+        tags
+    }
+
+    /// Tags of all columns, and of all that the tables of its tree have.
+    pub(super) fn row_tags(&self, relation: &Relation) -> TagSet {
+        let (all, tree) = (self.scope.tags.all(), self.tree(relation));
+        let mut tags = relation
+            .columns
+            .iter()
+            .fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of(relation, &column.name)));
+        for column in tree
+            .below
+            .iter()
+            .chain(&tree.above)
+            .flat_map(|member| member.columns.iter().map(move |column| (member, column)))
+        {
+            if tags.len() == all.len() {
+                break;
+            }
+            tags = union(&tags, &self.named_tags(column.0, &column.1.name));
+        }
+        tags
+    }
+
+    /// Whether the partition that a row goes to, or whether there is one, depends on that column.
+    pub(super) fn is_partitioned_by(&self, relation: &Relation, column: &str) -> bool {
+        let tree = self.tree(relation);
+        let key = |known: &Column| known.partitions && &*known.name == column;
+        tree.below.iter().chain(&tree.above).copied().chain([relation]).any(|member| member.columns.iter().any(key))
+    }
+
+    /// Tags of a column that it has by others of its tree alone, were it to leave these.
+    pub(super) fn tags_of_others(&self, relation: &Relation, column: &str) -> TagSet {
+        let mut own = self.named_tags(relation, column);
+        for source in sources(relation, column) {
+            own = union(&own, &self.named_tags(relation, source));
+        }
+        Arc::new(self.tags_of(relation, column).difference(&own).cloned().collect())
+    }
+
+    /// Tags that columns of others have through a relation alone, which is to leave them: of what was copied there, too.
+    pub(super) fn tags_given_to_others(&self, relation: &Relation) -> TagSet {
+        let (tree, mut lost) = (self.tree(relation), self.no_tags());
+        for other in &tree.above {
+            let rest = self.scope.catalog.tree_without(self.scope.names, other.oid, Some(relation.oid));
+            for column in relation.columns.iter().filter(|column| has(other, &column.name)) {
+                let before = self.tags_of(other, &column.name);
+                if !before.is_subset(&lost) {
+                    let after = self.tags_in(&rest, other, &column.name);
+                    lost = union(&lost, &Arc::new(before.difference(&after).cloned().collect()));
+                }
+            }
+        }
+        lost
+    }
+
+    /// Tags that a column of the database has for every session: temporary heirs give theirs to their own session alone.
+    pub(super) fn lasting_tags_of(&self, relation: &Relation, column: &str) -> TagSet {
+        let names = self.scope.names;
+        if names.heirs.is_empty() || names.temporary.iter().any(|known| known.oid == relation.oid) {
+            return self.tags_of(relation, column);
+        }
+        self.tags_in(&self.scope.catalog.tree(names_of_views(), relation.oid), relation, column)
+    }
+
+    /// Code that reading, writing or keeping a table in order can set off in its tree.
+    pub(super) fn code_of(&mut self, relation: &Relation) {
+        let functions = match self.families.code.get(&relation.oid) {
+            Some(known) => Rc::clone(known),
+            None => {
+                let found = Rc::new(self.find_code(relation));
+                self.families.code.insert(relation.oid, Rc::clone(&found));
+                found
+            }
+        };
+        self.run(&functions, "called by a default, check, index or row policy, or by a column's type");
+        if self.tree(relation).others {
+            self.missing(LOCKED, || format!("tables that inherit with \"{}\" are not known yet", relation.name));
+            self.opaque("a table of its tree that is not known");
+        }
+    }
+
+    fn find_code(&self, relation: &Relation) -> Functions {
+        let tree = self.tree(relation);
+        let members = || tree.below.iter().chain(&tree.above).copied().chain([relation]);
+        let types: BTreeSet<u32> = members().flat_map(|member| &member.columns).map(|column| column.type_oid).collect();
+        let types = Code { types: types.into_iter().collect(), ..Code::default() };
+        self.scope.catalog.code_of(self.scope.names, members().map(|member| &member.code).chain([&types]))
+    }
+
+    /// Functions that something sets off.
+    pub(super) fn run(&mut self, functions: &Functions, why: &str) {
+        for function in &functions.known {
+            self.hidden(*function, why);
+        }
+        if functions.others {
+            self.opaque(&format!("a type or operator class that is not known, {why}"));
+        }
+    }
+
+    /// The same before a write, which can reach foreign tables below.
+    pub(super) fn code_of_tree(&mut self, relation: &Relation) {
+        self.foreign_below(relation);
+        self.code_of(relation);
+    }
+
+    /// Code of every table: of which one it is about is not known.
+    pub(super) fn code_anywhere(&mut self) {
+        let stored = |relation: &&Relation| !matches!(relation.kind, RelationKind::View | RelationKind::Composite);
+        let catalog = self.catalog();
+        let stored: Vec<&Relation> = catalog.relations().chain(&self.scope.names.temporary).filter(stored).collect();
+        let types: BTreeSet<u32> =
+            stored.iter().flat_map(|relation| &relation.columns).map(|column| column.type_oid).collect();
+        let types = Code { types: types.into_iter().collect(), ..Code::default() };
+        let code = stored.iter().map(|relation| &relation.code).chain([&types]);
+        let functions = catalog.code_of(self.scope.names, code);
+        self.run(&functions, "called by a default, check, index or row policy, or by a column's type");
+    }
+
+    /// Whether a write of a table can set off triggers: its own, and those of its tree.
+    pub(super) fn has_triggers(&self, relation: &Relation) -> bool {
+        let tree = self.tree(relation);
+        relation.triggers || tree.below.iter().chain(&tree.above).any(|other| other.triggers)
+    }
+
+    /// Another server, or a program, answers for the foreign tables of a tree: what that does, nobody knows here.
+    pub(super) fn foreign_below(&mut self, relation: &Relation) {
+        let tree = self.tree(relation);
+        let foreign = tree.below.iter().copied().chain([relation]).filter(|other| other.kind == RelationKind::Foreign);
+        for foreign in foreign.collect::<Vec<_>>() {
+            let resource = self.table(foreign);
+            self.opaque_on(resource, "a foreign table: something beyond this database answers for it");
+        }
+    }
+}
+
+fn has(relation: &Relation, column: &str) -> bool {
+    relation.columns.iter().any(|known| &*known.name == column)
+}
+
+/// Columns of a table that one of it is generated from.
+fn sources<'r>(relation: &'r Relation, column: &str) -> impl Iterator<Item = &'r str> {
+    let generated = relation.columns.iter().find(|known| &*known.name == column);
+    let numbers = generated.into_iter().flat_map(|known| &known.generated_from);
+    numbers.filter_map(|number| relation.columns.iter().find(|known| known.number == *number)).map(|known| &*known.name)
+}
+
+/// Columns of the system's tables that hold values of other tables, or tell their size, number and order, or other
+/// sessions' statements. How many are NULL stays visible.
+fn holds_samples(table: &str, column: &str) -> bool {
+    let names = ["schemaname", "tablename", "attname", "inherited", "null_frac"];
+    match table {
+        "pg_stats" => !names.contains(&column),
+        "pg_stats_ext_exprs" => {
+            !names.contains(&column) && !column.starts_with("statistics_") && !matches!(column, "expr" | "tableid")
+        }
+        "pg_statistic" => {
+            ["stavalues", "stanumbers", "stawidth", "stadistinct"].iter().any(|start| column.starts_with(start))
+        }
+        "pg_stats_ext" => column.starts_with("most_common_") || matches!(column, "n_distinct" | "dependencies"),
+        "pg_stat_activity" => column == "query",
+        "pg_attribute" => column == "attmissingval",
+        "pg_statistic_ext_data" => column.starts_with("stxd") && column != "stxdinherit",
+        _ => false,
+    }
+}
