@@ -46,7 +46,8 @@ fn without(value: &Value, hidden: Hides) -> Value {
         }
         Value::Number(number) if hidden > Hides::Nothing => {
             let text = number.to_string();
-            let mut digits = text.bytes().filter(u8::is_ascii_digit);
+            // What stands behind `e` is how it is printed here.
+            let mut digits = text.bytes().take_while(|byte| *byte != b'e').filter(u8::is_ascii_digit);
             assert!(digits.all(|digit| matches!(digit, b'0' | b'1')) && number.as_f64() != Some(0.0), "{text}");
             Value::Null
         }

@@ -5,7 +5,7 @@
 //! They are known by the names of their fields: of JSON, of forms, of lines of YAML, and of messages of gRPC whose schema is known. A name hides
 //! texts and numbers right under it, and lists of those; what has names of its own below is told by these, so that people see which Secret a
 //! pod gets. Messages whose secrets are not found in their bytes are blotted out as a whole. Not promised: secrets under other names, in bodies that
-//! are not looked into, in documents of JSON behind the first, and in YAML that is written with braces.
+//! are not looked into, and in YAML that is written with braces.
 
 pub mod json;
 
@@ -20,8 +20,8 @@ use memchr::memmem;
 use smol_str::SmolStr;
 
 use super::route;
-use json::Hides;
 use crate::policy::{Command, Parameter};
+use json::Hides;
 
 /// What stands in the place of each byte.
 const BLOT: u8 = b'*';
@@ -69,6 +69,13 @@ const NONE: &[&str] = &[
 ];
 /// Words that are secrets where one of them ends a name of several.
 const WORDS: &[&str] = &["pass", "pwd", "pin", "otp"];
+
+/// Whether that begins as JSON does, of one document or several.
+fn is_json(body: &[u8]) -> bool {
+    let body = body.strip_prefix(json::BOM).unwrap_or(body);
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace() && **byte != json::SEPARATOR);
+    matches!(first, Some(b'{' | b'['))
+}
 
 /// A field that is a secret, by its name.
 pub(super) fn is_secret(name: &str) -> bool {
@@ -121,7 +128,7 @@ impl Redaction<'_> {
         let kind = self.kind.unwrap_or_default().to_ascii_lowercase();
         if kind.starts_with("application/x-www-form-urlencoded") {
             self.form(&mut out);
-        } else if matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')) {
+        } else if is_json(body) {
             json::blot(&mut out, &|name| self.hides(name));
         } else if kind.contains("yaml") {
             self.lines(&mut out);
@@ -278,7 +285,8 @@ impl Redaction<'_> {
             }
             return;
         };
-        let name = String::from_utf8_lossy(text.get(..at).unwrap_or_default()).trim_matches(['"', '\'', ' ']).to_owned();
+        let name =
+            String::from_utf8_lossy(text.get(..at).unwrap_or_default()).trim_matches(['"', '\'', ' ']).to_owned();
         let rest = text.get_mut(at + 1..).unwrap_or_default();
         let said = String::from_utf8_lossy(rest).trim().trim_matches(['"', '\'']).to_owned();
         let mut hides = self.hides(&name);
@@ -457,6 +465,11 @@ mod tests {
                 r#" {"p\u0061ssword" : "*", "password": "" , "n": 1}"#,
             ),
             ("application/json", r#"{"password":"x"#, r#"{"password":"*"#),
+            (
+                "application/x-ndjson",
+                "\u{feff}{\"a\":1}\n\u{1e}{\"password\":\"x\"}\n{no\n{\"token\":\"y\"}",
+                "\u{feff}{\"a\":1}\n\u{1e}{\"password\":\"*\"}\n{no\n{\"token\":\"*\"}",
+            ),
             ("application/json", r#"{"maxTokens":5,"nextToken":"abc"}"#, r#"{"maxTokens":5,"nextToken":"abc"}"#),
             (
                 "application/x-www-form-urlencoded",
@@ -486,13 +499,17 @@ mod tests {
 
     #[test]
     fn what_is_not_found_in_a_message_hides_all_of_it() {
-        let redaction = Redaction { more: &["data", "last.applied/x"], kind: Some("application/vnd.kubernetes.Protobuf") };
+        let redaction =
+            Redaction { more: &["data", "last.applied/x"], kind: Some("application/vnd.kubernetes.Protobuf") };
         let blotted = |bytes: &[u8], fields: &[&str]| {
             blotted(bytes, &redaction.secrets(fields.iter().copied())).map(|bytes| bytes.to_vec())
         };
         assert_eq!(blotted(b"..hunter-2..", &["password=hunter-2"]).unwrap(), b"..********..");
         assert_eq!(blotted(b"..hunter-2..", &["data.a.b=aHVudGVyLTI="]).unwrap(), b"..********..");
-        assert_eq!(blotted(b"..hunter-2..", &["metadata.annotations.last.applied/x=hunter-2"]).unwrap(), b"..********..");
+        assert_eq!(
+            blotted(b"..hunter-2..", &["metadata.annotations.last.applied/x=hunter-2"]).unwrap(),
+            b"..********.."
+        );
         // Numbers, short values, and what is coded once more.
         for field in ["pin=1234", "password=abc", "token=elsewhere"] {
             assert_eq!(blotted(b"..abc..", &[field]).unwrap(), b"*******");

@@ -1,4 +1,4 @@
-//! JSON whose secrets are blotted out in place. Whatever is no JSON is left where it stops to be any.
+//! JSON whose secrets are blotted out in place. Whatever is no JSON is left, to the end of its line.
 
 use super::BLOT;
 
@@ -13,12 +13,24 @@ pub enum Hides {
     All,
 }
 
+/// What some write before a text.
+pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
+/// What may stand before each of several documents (RFC 7464).
+pub(super) const SEPARATOR: u8 = 0x1e;
 /// The deepest that is looked into.
 const DEPTH_LIMIT: usize = 128;
 
 /// Blots out every text and number under a key that is to be hidden, and what stands as `value` beside a `name` that would be.
 pub fn blot(text: &mut [u8], hides: &dyn Fn(&str) -> Hides) {
-    let _as_far_as_it_goes = Blotter { text, at: 0, hides }.value(Hides::Nothing, 0);
+    let at = if text.starts_with(BOM) { BOM.len() } else { 0 };
+    let mut blotter = Blotter { text, at, hides };
+    // One document may stand behind another. What is none ends with its line.
+    while blotter.at < blotter.text.len() {
+        if blotter.value(Hides::Nothing, 0).is_none() {
+            let rest = blotter.text.get(blotter.at..).unwrap_or_default();
+            blotter.at += memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+        }
+    }
 }
 
 struct Blotter<'a> {
@@ -29,7 +41,7 @@ struct Blotter<'a> {
 
 impl Blotter<'_> {
     fn next(&mut self) -> Option<u8> {
-        while self.text.get(self.at).is_some_and(u8::is_ascii_whitespace) {
+        while self.text.get(self.at).is_some_and(|byte| byte.is_ascii_whitespace() || *byte == SEPARATOR) {
             self.at += 1;
         }
         self.text.get(self.at).copied()
