@@ -26,9 +26,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         if let Some(route) = ROUTES.find(&other.segments) {
             // A route that has the other path as well says more than what is found for it.
             let lower = |text: &str| text.trim_end_matches('/').to_ascii_lowercase();
-            let has_both = on.and_then(|on| Route::parse(&lower(&on.to_string())).ok()).is_some_and(|own| {
-                Location::read(&lower(path)).is_ok_and(|lower| own.is_match(&lower.segments))
-            });
+            let has_both = on
+                .and_then(|on| Route::parse(&lower(&on.to_string())).ok())
+                .is_some_and(|own| Location::read(&lower(path)).is_ok_and(|lower| own.is_match(&lower.segments)));
             assert!(has_both || judged.contains(&route.to_string()), "{text}: {route} is not in {judged:?}");
         }
     }
