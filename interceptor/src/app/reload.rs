@@ -87,8 +87,11 @@ pub(super) fn reloader(
             let changes = changes.map_err(|error| vec![whole(&path, format!("[capture] cgroups: {error}"))])?;
             let digest = loaded.policies.digest().to_owned();
             house.approvals.reconfigure(config.approval.clone());
+            let is_same = house.loaded.load().policies.digest() == digest;
             house.loaded.store(Arc::new(loaded));
-            house.registry.replaced();
+            if !is_same {
+                house.registry.replaced();
+            }
             // Only then are new sessions led to the targets as they are now.
             runtime.block_on(house.resolve());
             let notes = changes.iter().map(|text| Event::Note { text: text.clone() });

@@ -17,7 +17,7 @@ pub enum Decision {
 }
 
 /// A yes, that becomes a [`Permit`] when it is on record. Made by `evaluate` and by [`Held::approve`] only.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permitted {
     pub(super) rules: Arc<[String]>,
     pub(super) obligations: Obligations,
@@ -49,7 +49,7 @@ impl Permitted {
 }
 
 /// A yes that waits for a human.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// Groups that may approve, from `@approval`; never empty. A member of any one of them may: where several policies
     /// hold, these are the groups that all of them name.

@@ -208,6 +208,11 @@ pub trait Gate: fmt::Debug + Send + Sync {
     /// Judges a command against policy.
     fn judge<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Verdict, Denial>>;
 
+    /// Judges a command again that was permitted, and is under way: it counts as none.
+    fn rejudge<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Verdict, Denial>> {
+        self.judge(command)
+    }
+
     /// Waits for a human. The request outlives this future: dropping it (the agent left) keeps the request open.
     fn hold<'a>(&'a self, command: &'a Command, held: Held, impact: Impact) -> BoxFuture<'a, Result<Permit, Denial>>;
 

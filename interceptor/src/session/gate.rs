@@ -68,6 +68,10 @@ impl Gate for SessionGate {
         Box::pin(self.decide(command))
     }
 
+    fn rejudge<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Verdict, Denial>> {
+        Box::pin(self.decide_anew(command))
+    }
+
     fn hold<'a>(&'a self, command: &'a Command, held: Held, impact: Impact) -> BoxFuture<'a, Result<Permit, Denial>> {
         Box::pin(self.wait_for_human(command, held, impact))
     }
@@ -222,21 +226,8 @@ impl SessionGate {
         if let Some(why) = self.live.end_reason() {
             return Ok(Verdict::Ended(why));
         }
-        let attested = self.attested()?;
         let number = self.live.counters.commands.fetch_add(1, Ordering::Relaxed);
-        let now = self.house.clock.now();
-        let loaded = self.house.loaded.load();
-        let tags = self.rules.known_tags();
-        let request = Request {
-            principal: attested,
-            target: &self.live.target,
-            command,
-            session: SessionFacts { commands: number, age_seconds: now.since(self.live.opened_at).as_secs() },
-            now,
-            tags: &tags,
-        };
-        let decision = self.house.decisions.decide(&loaded.policies, &request);
-        drop(loaded);
+        let decision = self.decision(command, number)?;
         self.live.remember(&command.statement);
         let recorded = self.append(Event::command(command, recorded_verdict(&decision))).await?;
         if let Some(why) = self.live.end_reason() {
@@ -253,6 +244,39 @@ impl SessionGate {
                 Err(self.denied(denied))
             }
         }
+    }
+
+    /// The same of what is under way. It is no command of its own: neither counted, nor shown to people as one.
+    async fn decide_anew(&self, command: &Command) -> Result<Verdict, Denial> {
+        let number = self.live.counters.commands.load(Ordering::Relaxed);
+        let decision = self.decision(command, number)?;
+        let found = match &decision {
+            Decision::Permit(_) => "is permitted",
+            Decision::Hold(_) => "wants an approval",
+            Decision::Deny(_) => "is denied",
+        };
+        let text = format!("judged anew, as policies were replaced: {found} now: {:.200}", command.statement);
+        let recorded = self.append(Event::Note { text }).await?;
+        match decision {
+            Decision::Permit(permitted) => Ok(Verdict::Permit(permitted.into_permit(recorded))),
+            Decision::Hold(held) => Ok(Verdict::Hold(held)),
+            Decision::Deny(denied) => Err(self.denied(denied)),
+        }
+    }
+
+    fn decision(&self, command: &Command, number: u64) -> Result<Decision, Denial> {
+        let now = self.house.clock.now();
+        let loaded = self.house.loaded.load();
+        let tags = self.rules.known_tags();
+        let request = Request {
+            principal: self.attested()?,
+            target: &self.live.target,
+            command,
+            session: SessionFacts { commands: number, age_seconds: now.since(self.live.opened_at).as_secs() },
+            now,
+            tags: &tags,
+        };
+        Ok(self.house.decisions.decide(&loaded.policies, &request))
     }
 
     async fn wait_for_human(&self, command: &Command, held: Held, impact: Impact) -> Result<Permit, Denial> {

@@ -129,7 +129,7 @@ pub(super) fn command(asked: &Asked<'_>) -> Command {
     }
     opaque.extend(doubts(head));
     let mut asked = location.query.iter().map(|(name, _)| name).chain(&names);
-    if let Some(name) = asked.find(|name| OVERRIDING.contains(&&*claims::parameter(name))) {
+    if let Some(name) = asked.find(|name| OVERRIDING.contains(&&*claims::parameter_as_it_begins(name))) {
         opaque.push(format!("`{name:.100}` asks for another method"));
     }
     let is_form = kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("application/x-www-form-urlencoded"));
@@ -216,10 +216,7 @@ fn built(
                 let opaque = opaque.clone().map(|why| act(ActionName::HTTP_OPAQUE, on, Some(why)));
                 name.map(|name| act(name, on, None)).into_iter().chain(opaque)
             };
-            std::iter::once(routes.find(&location.segments))
-                .chain(beside.into_iter().map(Some))
-                .flat_map(asked)
-                .collect()
+            std::iter::once(routes.find(&location.segments)).chain(beside).flat_map(asked).collect()
         }
     };
     let mut http = facts(head, location, said.fields, said.size);

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::codec::{Field, Fields};
+use super::codec::{self, Field, Fields};
 use super::inject::LogIn;
 
 /// `claims` of `[target.http]`.
@@ -38,6 +38,9 @@ pub(in crate::protocol) enum Claim {
     Passes,
 }
 
+/// A parameter by which Hadoop believes who asks.
+const HADOOP: &str = "user.name";
+
 impl Claims {
     /// Checks the names.
     ///
@@ -51,10 +54,15 @@ impl Claims {
                 || names::log_in(&field).is_some()
                 || is_one(&format!("{field}-"))
                 || names::is_parameter(&names::parameter(name))
+                || name.eq_ignore_ascii_case(HADOOP)
         };
-        let keep = self.keep.iter().filter(|name| !is_known(name) || names::field(name) == "authorization");
+        let keep = self.keep.iter();
+        let keep = keep.filter(|name| !is_known(name) || names::field(name) == "authorization" || !ends_at_star(name));
         let keep = keep.map(|name| format!("http.claims.keep: `{name}` passes, or never does"));
-        let more = self.more.iter().filter(|name| names::field(name).is_empty());
+        let more = self.more.iter().filter(|name| {
+            let field = names::field(name);
+            field.is_empty() || !ends_at_star(name) || codec::is_reserved(&field)
+        });
         let more = more.map(|name| format!("http.claims.more: `{name}` is no name of a field"));
         let wrong: Vec<String> = keep.chain(more).collect();
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
@@ -112,11 +120,18 @@ impl Claims {
 
     /// A parameter of a query that logs in beside what is put in, or names somebody else.
     pub(super) fn log_in_of(&self, query: &[(String, String)], log_in: &LogIn) -> Option<String> {
+        let keeps = |name: &str| self.keep.iter().any(|kept| names::parameter(kept) == name);
         let pairs: Vec<_> = query
             .iter()
+            .filter(|(name, _)| !log_in.replaces(name))
             .map(|(name, value)| (names::parameter(name), value.as_str()))
-            .filter(|(name, _)| !log_in.replaces(name) && !self.keep.iter().any(|kept| names::parameter(kept) == *name))
+            .filter(|(name, _)| !keeps(name))
             .collect();
+        // Without the dot it is any word.
+        let user = query.iter().find(|(name, _)| name.eq_ignore_ascii_case(HADOOP));
+        if let Some((name, _)) = user.filter(|(name, _)| !keeps(&names::parameter(name))) {
+            return Some(name.clone());
+        }
         names::log_in_among(&pairs).map(Cow::into_owned)
     }
 
@@ -129,11 +144,17 @@ impl Claims {
 fn fits(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(beginning) => {
+            let is_word = beginning.ends_with(|c: char| !c.is_ascii_alphanumeric());
             let beginning = names::field(beginning);
-            name.strip_prefix(&*beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            name.strip_prefix(&*beginning).is_some_and(|rest| !is_word || rest.is_empty() || rest.starts_with('-'))
         }
         None => names::field(pattern) == name,
     }
+}
+
+/// Whether a `*` stands nowhere but at the end.
+fn ends_at_star(name: &str) -> bool {
+    !name.strip_suffix('*').unwrap_or(name).contains('*')
 }
 
 /// A name of a field as the most lenient of servers reads it.
@@ -144,6 +165,11 @@ pub(super) fn field(name: &str) -> Cow<'_, str> {
 /// A name of a parameter, which was decoded once, as the most lenient of servers reads it.
 pub(super) fn parameter(name: &str) -> Cow<'_, str> {
     names::parameter(name)
+}
+
+/// The same with the lines that it begins with.
+pub(super) fn parameter_as_it_begins(name: &str) -> Cow<'_, str> {
+    names::parameter_as_it_begins(name)
 }
 
 /// Whether a field logs in, so that its value is a secret.
@@ -225,17 +251,27 @@ mod tests {
 
     #[test]
     fn the_configuration_keeps_and_adds_names() {
-        let claims: Claims =
-            toml::from_str("keep = ['X-Forwarded-For', 'cf-access-*', 'key']\nmore = ['X-Acting-For', 'x-corp-*']")
-                .unwrap();
+        let claims: Claims = toml::from_str(
+            "keep = ['X-Forwarded-For', 'cf-access-*', 'key']\nmore = ['X-Acting-For', 'x-corp-*', 'x-acme-u*']",
+        )
+        .unwrap();
         claims.check().unwrap();
-        let names =
-            ["X-Forwarded-For", "Cf-Access-Client-Id", "X-Acting-For", "X_Corp_Who", "X-Corporate", "X-Real-IP"];
+        let names = [
+            "X-Forwarded-For",
+            "Cf-Access-Client-Id",
+            "X-Acting-For",
+            "X_Corp_Who",
+            "X-Corporate",
+            "X-Acme-User",
+            "X-Real-IP",
+        ];
         assert_eq!(left(&claims, true, &names), ["x-forwarded-for", "cf-access-client-id", "x-corporate"]);
         let query = [("key".to_owned(), "AIzaSyD-1234567890abcdefgh".to_owned())];
         assert!(claims.log_in_of(&query, &LogIn::Bearer).is_none());
         assert!(Claims::default().log_in_of(&query, &LogIn::Bearer).is_some());
-        for text in ["keep = ['accept']", "keep = ['authorization']", "more = ['*']"] {
+        for text in
+            ["keep = ['accept']", "keep = ['authorization']", "more = ['*']", "more = ['x-*-user']", "more = ['host']"]
+        {
             assert!(toml::from_str::<Claims>(text).unwrap().check().is_err(), "{text}");
         }
         assert!(toml::from_str::<Claims>("kept = []").is_err());
@@ -255,7 +291,8 @@ mod tests {
         .remove("a")
         .unwrap();
         assert!(Claims::default().log_in_of(&query("X-Amz-Signature"), &sigv4).is_none());
-        for name in ["X-Amz-Signature", "access_token", "Access_Token[]", "api_key\0"] {
+        assert!(Claims::default().log_in_of(&query("X_Amz_Signature"), &sigv4).is_some(), "it is not taken out");
+        for name in ["X-Amz-Signature", "user.name", "accessToken", "access_token", "Access_Token[]", "api_key\0"] {
             assert!(Claims::default().log_in_of(&query(name), &LogIn::Bearer).is_some(), "{name}");
         }
     }

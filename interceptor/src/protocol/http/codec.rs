@@ -175,6 +175,15 @@ fn is_hop_by_hop(name: &str) -> bool {
     HOP_BY_HOP.iter().any(|known| is_alike(name, known))
 }
 
+/// Whether a name, as [`super::claims::field`] has it, means something to all of HTTP.
+pub(super) fn is_reserved(name: &str) -> bool {
+    is_hop_by_hop(name)
+        || (ONCE.contains(&name) && !name.starts_with("x-"))
+        || FRAMING.contains(&name)
+        || name.ends_with("cookie")
+        || name == "cookie2"
+}
+
 /// Whether two names (lower case) are one to some servers: those that hand fields on as variables take `_` for `-`
 /// (RFC 3875, section 4.1.18).
 pub(super) fn is_alike(one: &str, other: &str) -> bool {

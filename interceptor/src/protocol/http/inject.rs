@@ -52,11 +52,11 @@ impl LogIn {
         }
     }
 
-    /// Whether a parameter of the agent's (as [`claims::parameter`] has it) goes for it.
+    /// Whether a parameter of the agent's goes for it.
     pub(super) fn replaces(&self, name: &str) -> bool {
         match self {
-            Self::Query(own) => claims::parameter(own) == name,
-            Self::Sigv4(_) => name.starts_with("x_amz_"),
+            Self::Query(own) => claims::parameter(own) == claims::parameter(name),
+            Self::Sigv4(_) => sigv4::is_presigned(name),
             Self::Bearer | Self::Basic | Self::Header(_) => false,
         }
     }

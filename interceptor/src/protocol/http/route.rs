@@ -279,14 +279,15 @@ impl Routes {
         self.all.get(self.position(segments)?)
     }
 
-    /// Others that some server could take the path for: it is judged on them as well.
+    /// Others that some server could take the path for, or none: it is judged on them as well.
     #[must_use]
-    pub fn beside(&self, segments: &[String]) -> Vec<&Route> {
+    pub fn beside(&self, segments: &[String]) -> Vec<Option<&Route>> {
         if self.all.is_empty() || (self.are_plain && lenient::is_plain(segments)) {
             return Vec::new();
         }
         let found = lenient::beside(&self.patterns, self.position(segments), segments);
-        found.into_iter().filter_map(|at| self.all.get(at)).collect()
+        let routes = found.patterns.iter().filter_map(|at| self.all.get(*at)).map(Some);
+        routes.chain(found.none.then_some(None)).collect()
     }
 
     /// What a request there asks for that asks for this alone: one and the same list for all of them, so that whoever has seen
@@ -444,6 +445,10 @@ mod tests {
         assert!(same[0].contains("are the same"), "{same:?}");
     }
 
+    fn shown(route: Option<&Route>) -> String {
+        route.map_or_else(|| "-".to_owned(), ToString::to_string)
+    }
+
     #[test]
     fn a_path_is_on_every_route_that_some_server_could_take_it_for() {
         let texts =
@@ -476,7 +481,22 @@ mod tests {
             ("/a/Keys/", &[]),
         ] {
             let location = Location::read(target).unwrap();
-            let found: Vec<String> = routes.beside(&location.segments).into_iter().map(ToString::to_string).collect();
+            let found: Vec<String> = routes.beside(&location.segments).into_iter().map(shown).collect();
+            assert_eq!(found, beside, "{target}");
+        }
+        // What is read as another path may be on a route that says less, or on none.
+        let texts = ["/users/{id}", "/users/{id}/keys", "/api/v1/{x}/public", "/api/{v}/{x}", "/files/{name}/open"];
+        let routes = Routes::parse(&texts.map(str::to_owned)).unwrap();
+        for (target, beside) in [
+            ("/users/7%EF%BC%8Fkeys", &["/users/{id}/keys"][..]),
+            ("/api/v1/7%3F/public", &["/api/{v}/{x}"]),
+            ("/files/7%3F/open", &["-"]),
+            ("/files/a.txt/open", &[]),
+            ("/users/7%3F", &[]),
+            ("/users/Ada%20L.", &[]),
+        ] {
+            let location = Location::read(target).unwrap();
+            let found: Vec<String> = routes.beside(&location.segments).into_iter().map(shown).collect();
             assert_eq!(found, beside, "{target}");
         }
         assert!(Routes::default().beside(&["ADMIN".to_owned()]).is_empty());

@@ -1,7 +1,8 @@
 //! What a target echoes of the credential that was put into a request: found, in the ways in which programs write such
 //! things out, and blotted out, however the bytes come. Lengths stay as they are.
 //!
-//! Looked for are the secret as it is, in base64 (both alphabets, at whatever place within a longer text, also over two lines), in
+//! Looked for are the secret as it is, in base64 (both alphabets, at whatever place within a longer text; of secrets of some 30 to 256 bytes that are no tokens of JSON, three quarters
+//! also where a line breaks within), in
 //! hexadecimal, percent-encoded, quoted-printable, and as JSON, HTML and gRPC's statuses escape it, or each of its characters.
 //! Not promised: any other transformation, a secret of less than
 //! [`SHORTEST`] bytes, and a target that can be made to say a few bytes of it at a time (`Range`).
@@ -9,6 +10,7 @@
 mod spelt;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, Match, MatchKind};
@@ -24,7 +26,6 @@ pub(super) const SHORTEST: usize = 6;
 const BLOT: u8 = b'*';
 
 /// How a secret may be written.
-#[derive(Debug)]
 pub struct Spellings {
     /// What they begin with, as many bytes as the shortest may have: few and short, and so found fast.
     heads: AhoCorasick,
@@ -35,6 +36,12 @@ pub struct Spellings {
     first: [bool; 256],
     shortest: usize,
     longest: usize,
+}
+
+impl fmt::Debug for Spellings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} spellings", self.all.len())
+    }
 }
 
 impl Spellings {

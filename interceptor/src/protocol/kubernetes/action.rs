@@ -155,7 +155,8 @@ impl Reading<'_> {
         }
         k8s.makes_token |=
             changes && whole_is(&whole, "serviceaccounts") && request.subresource.as_deref() == Some("token");
-        k8s.makes_token |= changes && unread && touches_secrets(&whole);
+        let lets_in = unread || found.lets_in || name.is_some_and(|name| name.starts_with(object::JOINING));
+        k8s.makes_token |= changes && lets_in && touches_secrets(&whole);
         self.changes_secret = changes && request.verb != Verb::Create && touches_secrets(&whole);
         let own = self.object(request, true, name);
         match request.verb {
@@ -341,7 +342,7 @@ fn read_body(asked: &Asked<'_>, patch: Option<Patch>) -> Result<Option<Body>, St
     let kind = asked.head.fields.text("content-type").unwrap_or_default();
     // Clients write what is YAML by its name also as JSON, which is YAML.
     if essence(kind).eq_ignore_ascii_case(proto::MEDIA) {
-        return read_proto(http::is_encoded(asked.head), bytes).map(Some);
+        return read_proto(asked, bytes).map(Some);
     }
     if patch == Some(Patch::Apply) || essence(kind) == "application/yaml" {
         return read_yaml(kind, http::is_encoded(asked.head), bytes).map(Some);
@@ -353,12 +354,26 @@ fn read_body(asked: &Asked<'_>, patch: Option<Patch>) -> Result<Option<Body>, St
     Ok(Some((content.values, value)))
 }
 
+/// Whether a request may change the status of an object.
+fn counts_status(asked: &Asked<'_>) -> bool {
+    match resource::named(&asked.head.method, asked.location) {
+        Named::Resource(request) => {
+            request.resource == "nodes" || matches!(request.subresource.as_deref(), Some("status" | "approval"))
+        }
+        Named::Discovery | Named::Path => false,
+    }
+}
+
 /// The same of Protocol Buffers.
-fn read_proto(encoded: bool, bytes: &[u8]) -> Result<Body, String> {
-    if encoded {
+fn read_proto(asked: &Asked<'_>, bytes: &[u8]) -> Result<Body, String> {
+    if http::is_encoded(asked.head) {
         return Err("its body is compressed".to_owned());
     }
-    let value = proto::read(bytes)?;
+    let (value, has_status) = proto::read_all(bytes)?;
+    // Elsewhere a server leaves it out.
+    if has_status && counts_status(asked) {
+        return Err("what its Protocol Buffers say of a status is not looked into".to_owned());
+    }
     let json = serde_json::to_vec(&value).map_err(|error| format!("it is no JSON: {error}"))?;
     let content = content::read(Some("application/json"), false, &json, LIMITS)?;
     Ok((content.values, value))

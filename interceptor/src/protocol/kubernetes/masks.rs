@@ -15,8 +15,11 @@ const FORMS: [&str; 5] = ["$", "$.items[*]", "$.object", "$.rows[*].object", "$.
 pub(super) const APART: [&str; 9] =
     ["attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "scale", "token"];
 
-/// Names by which requests say what stands in a Secret: an object's, and those of a patch and of what was applied last.
-pub(super) const SAID: [&str; 4] = ["data", "stringData", "value", "kubectl.kubernetes.io/last-applied-configuration"];
+/// Names by which requests say what stands in a Secret: an object's, and those of a patch. Annotations may have copies.
+pub(super) const SAID: [&str; 5] =
+    ["data", "stringData", "value", "annotations", "kubectl.kubernetes.io/last-applied-configuration"];
+/// Where requests say again what stands in an object of any kind.
+pub(super) const SAID_AGAIN: [&str; 1] = ["kubectl.kubernetes.io/last-applied-configuration"];
 
 /// Where a `Status` says what is wrong, and of which value.
 pub(super) const FAILURE: [&str; 2] = ["$.message", "$.details.causes[*].message"];

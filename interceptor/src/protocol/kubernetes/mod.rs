@@ -106,7 +106,8 @@ impl Dialect for Kubernetes {
 
     fn secrets(&self, location: &Location) -> &'static [&'static str] {
         let Named::Resource(request) = resource::named("POST", location) else { return &[] };
-        if request.group == resource::CORE && request.resource == "secrets" { &masks::SAID } else { &[] }
+        let is_secret = request.group == resource::CORE && request.resource == "secrets";
+        if is_secret { &masks::SAID } else { &masks::SAID_AGAIN }
     }
 
     fn words_of_failure(&self, head: &RequestHead) -> &'static [&'static str] {

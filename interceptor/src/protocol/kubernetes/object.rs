@@ -52,6 +52,8 @@ pub(super) struct Found {
     pub(super) opaque: Option<String>,
     /// `metadata.name`.
     pub(super) name: Option<String>,
+    /// Of a Secret: it is, or becomes, one by which a cluster lets somebody in.
+    pub(super) lets_in: bool,
     /// `dryRun`, as it stands in the body.
     pub(super) dry_run: bool,
 }
@@ -84,7 +86,7 @@ const MASTERS: &[&str] = &["*", "escalate", "bind", "impersonate"];
 
 /// Tells what a body says.
 pub(super) fn read(body: &Value, patch: Option<Patch>, facts: &mut KubernetesFacts) -> Found {
-    let mut found = Found::default();
+    let mut found = Found { lets_in: lets_in(body), ..Found::default() };
     if patch == Some(Patch::Json) {
         operations(body, facts, &mut found);
         facts.privileged = !facts.privileges.is_empty();
@@ -103,6 +105,27 @@ pub(super) fn read(body: &Value, patch: Option<Patch>, facts: &mut KubernetesFac
     facts.privileged = !facts.privileges.is_empty();
     look_for_harm(body, &mut found);
     found
+}
+
+/// What Secrets are called by which nodes join.
+pub(super) const JOINING: &str = "bootstrap-token-";
+
+/// Whether it names an account whose token a cluster would put there, or a token by which nodes join. Of changes, the type need not stand
+/// there.
+fn lets_in(value: &Value) -> bool {
+    const ACCOUNT: &str = "kubernetes.io/service-account.";
+    match value {
+        Value::Array(items) => items.iter().any(lets_in),
+        Value::Object(fields) => fields.iter().any(|(name, value)| {
+            let name = name.to_ascii_lowercase();
+            let said = value.as_str().unwrap_or_default();
+            let is_joining = matches!(name.as_str(), "name" | "generatename" | "value") && said.starts_with(JOINING);
+            // A step of a path of a JSON patch.
+            let is_path = name == "path" && said.to_ascii_lowercase().replace("~1", "/").contains(ACCOUNT);
+            name.starts_with(ACCOUNT) || is_joining || is_path || lets_in(value)
+        }),
+        _ => false,
+    }
 }
 
 /// What nobody wants, wherever it stands: masks that are written back in the place of what they hide, and what breaks a cluster.

@@ -84,6 +84,14 @@ static KNOWN: LazyLock<Schema> = LazyLock::new(|| Schema::parse(SCHEMA));
 /// # Errors
 /// A sentence: another reader may find something else in it, or its kind is not known.
 pub fn read(bytes: &[u8]) -> Result<Value, String> {
+    read_all(bytes).map(|(value, _)| value)
+}
+
+/// The same, and whether it says something of a status, which is not read.
+///
+/// # Errors
+/// The same.
+pub(super) fn read_all(bytes: &[u8]) -> Result<(Value, bool), String> {
     let wrong = |why: &str| format!("its Protocol Buffers are not understood: {why}");
     let envelope = bytes.strip_prefix(MAGIC).ok_or_else(|| wrong("they have no envelope"))?;
     let [types, raw, encoding, media] = parts(envelope).map_err(|why| wrong(&why))?;
@@ -96,10 +104,10 @@ pub fn read(bytes: &[u8]) -> Result<Value, String> {
     let message = known.or_else(|| (kind == "DeleteOptions").then_some(DELETE_OPTIONS));
     let message =
         message.ok_or_else(|| wrong(&format!("nobody knows here what a {kind:.60} of {version:.60} consists of")))?;
-    let mut reading = Reading { left: COUNT_LIMIT };
+    let mut reading = Reading { left: COUNT_LIMIT, has_status: false };
     let mut object = Map::from_iter([("apiVersion".to_owned(), version.into()), ("kind".to_owned(), kind.into())]);
     reading.message(message, raw, DEPTH_LIMIT, &mut object).map_err(|why| wrong(&why))?;
-    Ok(Value::Object(object))
+    Ok((Value::Object(object), reading.has_status))
 }
 
 /// The first four fields of a message of bytes alone.
@@ -125,6 +133,8 @@ fn plain(fields: &Fields<'_>) -> Result<(), String> {
 /// What may still be read.
 struct Reading {
     left: usize,
+    /// A status stood there.
+    has_status: bool,
 }
 
 impl Reading {
@@ -159,7 +169,11 @@ impl Reading {
         out: &mut Map<String, Value>,
     ) -> Result<(), String> {
         match (field.shape, field.kind) {
-            (_, Kind::Status | Kind::Untold) => return Ok(()),
+            (_, Kind::Status) => {
+                self.has_status |= !matches!(payload, Payload::Bytes(b""));
+                return Ok(());
+            }
+            (_, Kind::Untold) => return Ok(()),
             (Shape::One, Kind::Message(inner)) if field.name.is_empty() => {
                 return self.message(inner, length(field, payload)?, depth, out);
             }

@@ -304,6 +304,18 @@ fn tokens_that_a_cluster_makes_are_told() {
     // What cannot be read may be one.
     assert!(token(&format!("POST {secrets}; charset=utf-7"), r#"{"type":"Opaque"}"#));
     assert!(!token(&format!("POST {secrets}"), r#"{"type":"Opaque"}"#));
+    let one = "PATCH /api/v1/namespaces/shop/secrets/db HTTP/1.1\ncontent-type: application";
+    let account = r#"{"metadata":{"annotations":{"kubernetes.io/service-account.name":"robot"}}}"#;
+    assert!(token(&format!("{one}/merge-patch+json"), account));
+    let joining = "PATCH /api/v1/namespaces/kube-system/secrets/bootstrap-token-abcdef HTTP/1.1";
+    assert!(token(&format!("{joining}\ncontent-type: application/merge-patch+json"), r#"{"stringData":{}}"#));
+    assert!(token(&format!("POST {secrets}"), r#"{"metadata":{"name":"bootstrap-token-abcdef"}}"#));
+    let path = "/metadata/annotations/kubernetes.io~1service-account.name";
+    let patch = |path: &str| format!(r#"[{{"op":"add","path":"{path}","value":"robot"}}]"#);
+    assert!(token(&format!("{one}/json-patch+json"), &patch(path)));
+    assert!(!token(&format!("{one}/json-patch+json"), &patch("/metadata/labels/app")));
+    assert!(!token(&format!("{one}/merge-patch+json"), r#"{"stringData":{"password":"x"}}"#));
+    assert!(!token("POST /api/v1/namespaces/shop/pods HTTP/1.1\ncontent-type: application/json", account));
     assert!(!token("POST /api/v1/namespaces/shop/serviceaccounts HTTP/1.1\ncontent-type: application/json", "{}"));
 }
 
@@ -324,8 +336,27 @@ fn protocol_buffers_are_read_as_what_they_say() {
 }
 
 #[test]
+fn a_status_in_protocol_buffers_counts_where_it_is_what_is_changed() {
+    let kind = "HTTP/1.1\ncontent-type: application/vnd.kubernetes.protobuf";
+    let body = |kind: &str, raw: &str| {
+        let end = raw.len() + kind.len() + 10;
+        assert!(end < 128);
+        let kinds = format!("\x0a\x02v1\x12{}{kind}", char::from(u8::try_from(kind.len()).unwrap()));
+        let (types, whole) =
+            (char::from(u8::try_from(kinds.len()).unwrap()), char::from(u8::try_from(raw.len()).unwrap()));
+        format!("k8s\0\x0a{types}{kinds}\x12{whole}{raw}")
+    };
+    let is_opaque = |head: &str, body: &str| actions(head, body).iter().any(|action| action.starts_with("k8s:opaque"));
+    // Of a Pod and a Node, the status has number 3.
+    let (pod, node) = (body("Pod", "\x1a\x02\x0a\x00"), body("Node", "\x1a\x02\x0a\x00"));
+    assert!(!is_opaque(&format!("PUT /api/v1/namespaces/shop/pods/x {kind}"), &pod));
+    assert!(is_opaque(&format!("PUT /api/v1/namespaces/shop/pods/x/status {kind}"), &pod));
+    assert!(is_opaque(&format!("PUT /api/v1/nodes/x {kind}"), &node));
+}
+
+#[test]
 fn what_is_put_into_a_secret_is_one() {
-    let hidden = |target: &str| !Kubernetes.secrets(&Location::read(target).unwrap()).is_empty();
+    let hidden = |target: &str| Kubernetes.secrets(&Location::read(target).unwrap()).contains(&"data");
     assert!(hidden("/api/v1/namespaces/shop/secrets") && hidden("/api/v1/namespaces/shop/secrets/db"));
     assert!(!hidden("/api/v1/namespaces/shop/configmaps/db") && !hidden("/apis/x.example/v1/namespaces/shop/secrets"));
 }

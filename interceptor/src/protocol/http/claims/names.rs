@@ -13,16 +13,44 @@ const CLAIMS: &[&str] = &[
     "client-cert",
     "client-cert-chain",
     "client-ip",
+    "dapr-caller-app-id",
     "fastly-client-ip",
+    "fly-client-ip",
     "forwarded",
     "forwarded-for",
+    "iv-creds",
+    "iv-groups",
+    "iv-user",
+    "l5d-client-id",
+    "oam-remote-user",
+    "proxy-client-ip",
     "proxy-user",
+    "sm-user",
     "true-client-ip",
+    "wl-proxy-client-cert",
+    "wl-proxy-client-ip",
+    "wsai",
+    "wsat",
+    "wscc",
+    "wscs",
+    "wsis",
+    "wspc",
+    "wspr",
+    "wsra",
+    "wsrh",
+    "wsru",
+    "wssc",
+    "wssi",
+    "wssn",
+    "wssp",
     "x-anonymous-consumer",
     "x-apigateway-api-userinfo",
     "x-arr-clientcert",
     "x-auth-groups",
+    "x-auth-roles",
+    "x-auth-subject",
     "x-auth-user",
+    "x-auth-userid",
     "x-auth-username",
     "x-azure-clientip",
     "x-clickhouse-user",
@@ -34,6 +62,7 @@ const CLAIMS: &[&str] = &[
     "x-email",
     "x-endpoint-api-userinfo",
     "x-envoy-external-address",
+    "x-envoy-internal",
     "x-forwarded",
     "x-forwarded-access-token",
     "x-forwarded-by",
@@ -57,6 +86,8 @@ const CLAIMS: &[&str] = &[
     "x-originating-ip",
     "x-presto-user",
     "x-principal",
+    "x-proxiedentitieschain",
+    "x-proxy-roles",
     "x-proxy-user",
     "x-proxyuser-ip",
     "x-real-ip",
@@ -109,17 +140,27 @@ const FAMILIES: &[&str] = &[
 /// Fields by which whoever has logged in acts for somebody else, who may do less: without them, a request would be done with all that
 /// the log-in may do.
 const DELEGATIONS: &[&str] = &[
+    "api-username",
+    "as-user",
+    "assume-user",
     "callerobjectid",
+    "dropbox-api-select-admin",
+    "dropbox-api-select-user",
     "es-security-runas-user",
     "mscrmcallerid",
     "on-behalf-of",
+    "opendistro-security-impersonate-as",
     "run-as",
+    "stripe-account",
     "sudo",
     "x-act-as",
     "x-acting-user",
     "x-on-behalf-of",
+    "x-redmine-switch-user",
     "x-run-as",
+    "x-scope-orgid",
     "x-sudo",
+    "x-trino-role",
 ];
 
 /// What other such fields begin with.
@@ -132,15 +173,18 @@ const LOG_INS: &[&str] = &[
     "authentication",
     "authorization",
     "circle-token",
+    "dapr-api-token",
     "dd-api-key",
     "dd-application-key",
     "deploy-token",
     "es-client-authentication",
     "es-secondary-authorization",
+    "fastly-key",
     "job-token",
     "ocp-apim-subscription-key",
     "private-token",
     "x-access-token",
+    "x-algolia-api-key",
     "x-amz-security-token",
     "x-api-key",
     "x-api-secret",
@@ -162,15 +206,25 @@ const LOG_INS: &[&str] = &[
     "x-id-token",
     "x-jfrog-art-api",
     "x-ms-authorization-auxiliary",
+    "x-ms-copy-source-authorization",
     "x-nomad-token",
     "x-nuget-apikey",
+    "x-octopus-apikey",
     "x-original-authorization",
     "x-parse-master-key",
     "x-parse-session-token",
     "x-redmine-api-key",
+    "x-rundeck-auth-token",
+    "x-sentry-auth",
+    "x-serverless-authorization",
+    "x-service-token",
     "x-session-token",
+    "x-sfdc-session",
     "x-shopify-access-token",
+    "x-sn-apikey",
+    "x-storage-token",
     "x-token",
+    "x-trino-extra-credential",
     "x-user-token",
     "x-vault-token",
 ];
@@ -178,19 +232,29 @@ const LOG_INS: &[&str] = &[
 /// Parameters of a query that log in, or name somebody else.
 const PARAMETERS: &[&str] = &[
     "access_token",
+    "accesstoken",
     "api_key",
     "api_token",
     "apikey",
+    "apitoken",
     "auth_token",
     "authorization",
+    "authtoken",
     "bearer_token",
+    "bearertoken",
     "client_secret",
+    "clientsecret",
     "doas",
+    "feed_token",
     "id_token",
+    "idtoken",
     "job_token",
+    "jwt",
     "oauth_token",
     "os_password",
     "private_token",
+    "privatetoken",
+    "rss_token",
     "subscription_key",
     "sudo",
     "x_amz_credential",
@@ -209,11 +273,13 @@ const TOGETHER: &[[&str; 2]] = &[
     ["signature", "awsaccesskeyid"],
     ["signature", "googleaccessid"],
     ["signature", "key_pair_id"],
+    ["os_username", "os_password"],
     ["u", "p"],
+    ["user", "password"],
 ];
 
 /// Those that do at some targets, and are any word at others: which it is, their value tells.
-const PERHAPS: &[&str] = &["auth", "code", "key", "password", "sig", "signature", "token"];
+const PERHAPS: &[&str] = &["auth", "code", "delegation", "key", "password", "token"];
 
 /// A name of a field as servers read it that see no difference in case, nor in what is neither letter nor digit: some make
 /// variables of them, some undo escapes.
@@ -233,13 +299,28 @@ pub(super) fn field(name: &str) -> Cow<'_, str> {
 }
 
 /// A name of a parameter, which was decoded once, likewise: some cut it at a bracket or a zero byte, some decode it again, and
-/// some make names of variables of it.
+/// some make names of variables of it, of which a line at the beginning may be a bracket that stood there.
 pub(super) fn parameter(name: &str) -> Cow<'_, str> {
+    match parameter_as_it_begins(name) {
+        Cow::Borrowed(name) => Cow::Borrowed(name.trim_start_matches('_')),
+        Cow::Owned(name) => Cow::Owned(name.trim_start_matches('_').to_owned()),
+    }
+}
+
+/// The same with the lines that it begins with.
+pub(super) fn parameter_as_it_begins(name: &str) -> Cow<'_, str> {
     if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_') {
         return Cow::Borrowed(name);
     }
     let plain = String::from_utf8_lossy(&unescaped(name.as_bytes())).into_owned();
-    let plain = plain.split(['[', '\0']).find(|part| !part.trim().is_empty()).unwrap_or_default();
+    let begins = |c: char| c.is_alphanumeric() || c == '_';
+    let plain = plain.trim_start_matches(|c: char| c != '[' && !begins(c));
+    let plain = plain.split('\0').next().unwrap_or_default();
+    // A bracket that nothing closes is any character; one at the very beginning cuts nothing off.
+    let plain = match plain.split_once('[') {
+        Some((before, inner)) if !before.is_empty() && inner.contains(']') => before,
+        _ => plain.trim_start_matches(|c: char| !begins(c)).trim_end_matches(']'),
+    };
     let plain = plain.trim_matches(|c: char| c.is_whitespace() || c.is_control() || c == '+');
     Cow::Owned(fold(plain).chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect())
 }
@@ -296,11 +377,40 @@ pub(super) fn is_parameter(name: &str) -> bool {
 /// The parameter of those that logs in.
 pub(super) fn log_in_among<'a>(pairs: &[(Cow<'a, str>, &str)]) -> Option<Cow<'a, str>> {
     let has = |name: &str| pairs.iter().any(|(other, _)| other == name);
-    let together = |name: &str| TOGETHER.iter().any(|[one, other]| *one == name && has(other));
+    let together = |name: &str| {
+        let is_pair = |[one, other]: &&[&str; 2]| *one == name && has(other);
+        // A page of what somebody has is no password.
+        let is_page = |name: &str| pairs.iter().any(|(other, value)| other == name && is_count(value));
+        TOGETHER.iter().find(is_pair).is_some_and(|[_, other]| *other != "p" || !is_page("p"))
+    };
+    let perhaps = |name: &str, value: &str| {
+        let is_other = match name {
+            // What an authorization server hands out once stands beside its state.
+            "code" => has("state"),
+            "key" => is_uuid(value),
+            // Where a list goes on: JSON in base64, of which a token has three.
+            "token" => value.starts_with("eyJ") && !value.contains('.'),
+            _ => false,
+        };
+        listed(PERHAPS, name).is_some() && looks_secret(value) && !is_other
+    };
     let is = |(name, value): &&(Cow<'a, str>, &str)| {
-        listed(PARAMETERS, name).is_some() || together(name) || (listed(PERHAPS, name).is_some() && looks_secret(value))
+        listed(PARAMETERS, name).is_some() || together(name) || perhaps(name, value)
     };
     pairs.iter().find(is).map(|(name, _)| name.clone())
+}
+
+/// Whether that is a number of a page.
+fn is_count(value: &str) -> bool {
+    const DIGITS: usize = 6;
+    value.len() <= DIGITS && value.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether that is the identity of a thing (RFC 9562).
+fn is_uuid(value: &str) -> bool {
+    const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+    let groups = value.split('-');
+    groups.clone().map(str::len).eq(GROUPS) && groups.flat_map(str::bytes).all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Whether that looks like what nobody thinks out: long, without blanks, of letters and digits; what could be a path or a time is
@@ -357,7 +467,9 @@ mod tests {
         {
             assert_eq!(parameter(name), "api_key", "{name}");
         }
-        assert_eq!(parameter("[api_key]"), "api_key_");
+        for name in ["[api_key]", "_api_key", "?api_key", "api[key", "api_key[a]b", "\0api_key"] {
+            assert_eq!(parameter(name), "api_key", "{name}");
+        }
         assert_eq!(parameter("to\u{212a}en"), "token");
     }
 
@@ -378,6 +490,10 @@ mod tests {
             ("key", "customers/7"),
             ("key", "reports/2025/11/summary-0001.csv"),
             ("key", "2025-11-28T05:06:10Z"),
+            ("key", "0f8fad5b-d9cb-469f-a165-70867728950e"),
+            ("auth", "https://id.example.com/realms/r2"),
+            ("token", "eyJwYWdlIjoyLCJzaXplIjo1MH0"),
+            ("signature", "MEUCIQDx0aBcDeFg1234567890"),
             ("token", "next"),
             ("code", "DE"),
             ("password_hint", "x"),
@@ -394,6 +510,15 @@ mod tests {
         ] {
             assert!(log_in_among(&[(parameter(name), value)]).is_some(), "{name}");
         }
-        assert!(log_in_among(&[("sv".into(), "1"), ("sig".into(), "x")]).is_some());
+        for (pairs, is) in [
+            ([("sv", "1"), ("sig", "x")], true),
+            ([("u", "alice"), ("p", "2")], false),
+            ([("u", "alice"), ("p", "s3cret")], true),
+            ([("user", "alice"), ("password", "x")], true),
+            ([("code", "4/0AX4XfWh1234567890abcdef"), ("state", "x")], false),
+        ] {
+            let pairs = pairs.map(|(name, value)| (Cow::Borrowed(name), value));
+            assert_eq!(log_in_among(&pairs).is_some(), is, "{pairs:?}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use tokio::time::{sleep, timeout};
 
 use super::agent::Answering;
+use super::basis::Progress;
 use super::exchange::Next;
 use super::leg::LegError;
 use super::outbox::Outbox;
@@ -66,6 +67,8 @@ pub(super) struct Delivery<'a> {
     pub(super) heard_all: Arc<AtomicBool>,
     /// The request is in the recording, so that its answer has to be.
     pub(super) on_record: bool,
+    /// How far it has come.
+    pub(super) progress: Progress,
     /// It goes on as a WebSocket, whose farewell can be said.
     socket: bool,
 }
@@ -82,6 +85,7 @@ impl<'a> Delivery<'a> {
             asker: Asker::default(),
             heard_all: Arc::default(),
             on_record: false,
+            progress: Progress::default(),
             socket: false,
         }
     }
@@ -215,6 +219,7 @@ impl<'a> Delivery<'a> {
         head.fields.set("upgrade", upgrade);
         self.send_head(head.clone(), Extent::Bodiless, true);
         self.socket = upgrade == WEBSOCKET;
+        self.progress.streams();
         self.out.flush().await?;
         Ok(head)
     }
@@ -237,6 +242,9 @@ impl<'a> Delivery<'a> {
         };
         let bodiless = !self.with_body || matches!(head.status, 204 | 304);
         self.endless |= rewrite::is_stream(&head.fields);
+        if self.endless {
+            self.progress.streams();
+        }
         let ends = head.fields.lists("connection", "close") || hearing.ends_with_close();
         self.clean(&mut head).await?;
         let spellings = self.spellings();

@@ -99,6 +99,6 @@ impl Relay<'_> {
     }
 
     fn broken(&self, why: &str) -> Unsent {
-        Unsent::Denied(self.served.agents_fault(&format!("a message to {:.200}", self.head.target), why))
+        Unsent::Denied(self.served.agents_fault(&format!("a message to {:.200}", self.location.path()), why))
     }
 }

@@ -16,7 +16,7 @@ use super::upstream::{Hearing, Sending, Way, again};
 use super::{Opened, agent_failed};
 use crate::clock::{Clock as _, SystemClock};
 use crate::mask::Masker;
-use crate::policy::{Command, Denial, Fault, Obligations, Permit};
+use crate::policy::{Command, Denial, Fault, Held, Obligations, Permit};
 use crate::protocol::http::BODY_LIMIT;
 use crate::protocol::http::action::Body;
 use crate::protocol::http::claims::Claim;
@@ -173,8 +173,8 @@ impl<'a> Exchange<'a> {
         let told = command.facts.http.as_ref().map_or(0, |http| http.fields.iter().map(String::len).sum());
         held.set(sent.known.len() + told)?;
         self.delivery.asker = asker;
-        Ok(self.judged(&command).await?.map(|(permit, was_held)| {
-            let basis = Basis::new(command, policies, was_held);
+        Ok(self.judged(&command).await?.map(|(permit, approved)| {
+            let basis = Basis::new(command, policies, approved);
             Permitted { head, location, sent, permit, place, held, basis }
         }))
     }
@@ -239,15 +239,16 @@ impl<'a> Exchange<'a> {
     }
 
     /// The verdict. An agent that leaves meanwhile takes its request along; one that is held stays, for the next time.
-    async fn judged(&mut self, command: &Command) -> Result<Result<(Permit, bool), Denial>, Failure> {
+    async fn judged(&mut self, command: &Command) -> Result<Result<(Permit, Option<Held>), Denial>, Failure> {
         let gate = self.served.gate;
         Ok(match gate.judge(command).await {
-            Ok(Verdict::Permit(permit)) => Ok((permit, false)),
+            Ok(Verdict::Permit(permit)) => Ok((permit, None)),
             Ok(Verdict::Ended(denial)) | Err(denial) => Err(denial),
             Ok(Verdict::Hold(held)) => {
                 let left = || Failure::Agent("it left while its request was held".to_owned());
+                let approved = Some(held.clone());
                 tokio::select! {
-                    answered = gate.hold(command, held, Impact::default()) => answered.map(|permit| (permit, true)),
+                    answered = gate.hold(command, held, Impact::default()) => answered.map(|permit| (permit, approved)),
                     () = self.asking.gone() => return Err(left()),
                     () = self.delivery.out.answering.reset() => return Err(left()),
                 }
@@ -260,11 +261,11 @@ impl<'a> Exchange<'a> {
         let Permitted { head, location, sent, permit, place, held, mut basis } = permitted;
         let (obligations, _recorded) = permit.spend();
         basis.obligations = obligations.clone();
-        let served = self.served;
+        let (served, progress) = (self.served, self.delivery.progress.clone());
         tokio::select! {
             biased;
             done = self.pass(Spent { head, location, sent, obligations, place, held }) => done,
-            denial = basis.outdated(served) => self.delivery.withdraw(denial).await,
+            denial = basis.outdated(served, progress) => self.delivery.withdraw(denial).await,
         }
     }
 
@@ -445,11 +446,16 @@ impl<'a> Exchange<'a> {
         let asked_head = !delivery.with_body;
         let left = || Failure::Agent("it left before the answer".to_owned());
         let sent = {
+            let progress = delivery.progress.clone();
             let rest = async {
-                match &relay {
+                let done = match &relay {
                     Some(relay) => relay.run(asking, &mut sending, (*transcript, held, over)).await,
                     None => send_rest(served, asking, &mut sending, (*transcript, sent, held, over)).await,
+                };
+                if done.is_ok() {
+                    progress.sent();
                 }
+                done
             };
             tokio::pin!(rest);
             tokio::select! {

@@ -12,14 +12,14 @@ use super::split_host;
 use super::upstream::Upstreams;
 use crate::mask::Rules;
 use crate::policy::{Command, Denial, Fault, Retry};
-use crate::protocol::http::claims::Claim;
-use crate::protocol::http::codec::RequestHead;
+use crate::protocol::http::claims::{self, Claim};
+use crate::protocol::http::codec::{self, Fields, RequestHead};
 use crate::protocol::http::content::Content;
 use crate::protocol::http::dialect::{Asked, Meaning};
 use crate::protocol::http::grpc::{Call, Called};
 use crate::protocol::http::redact::Redaction;
 use crate::protocol::http::route::Location;
-use crate::protocol::http::scrub::Spellings;
+use crate::protocol::http::scrub::{self, Spellings};
 use crate::protocol::http::{Settings, action};
 use crate::protocol::{Admitted, Conn, Failure, Gate, Observation, Patience, Target};
 use crate::secret::Secret;
@@ -93,6 +93,11 @@ impl<'a> Served<'a> {
         let secrets = [&admitted.login.password, &admitted.login.session].into_iter().flatten();
         let secrets: Vec<&Secret> = secrets.filter(|_| !self.settings.unscrubbed).collect();
         let spellings = self.settings.spellings.of(&secrets);
+        if spellings.is_none() && secrets.iter().any(|secret| secret.expose().len() >= scrub::SHORTEST) {
+            let why = "the credential is too long to be looked for in answers (http.scrub)";
+            let what = format!("a session at {}", self.target.name);
+            return Err(Denial { fault: Fault::Operator, ..self.agents_fault(&what, why) });
+        }
         let _only_once = self.who.set(Who { admitted, spellings });
         Ok(())
     }
@@ -157,9 +162,17 @@ impl<'a> Served<'a> {
 
     /// Whether the request means one thing, to whoever reads it.
     pub(super) fn checked(&self, head: &RequestHead) -> Result<Location, Denial> {
-        let refused = |why: &str| self.agents_fault(&format!("{} {:.200}", head.method, head.target), why);
+        // What stands behind it may be a secret.
+        let path = head.target.split('?').next().unwrap_or_default();
+        let refused = |why: &str| self.agents_fault(&format!("{} {path:.200}", head.method), why);
         if matches!(head.method.as_str(), "CONNECT" | "TRACE") {
             return Err(refused("this method is not passed on"));
+        }
+        if let Some(field) = head.fields.0.iter().find(|field| is_odd(&field.name)) {
+            return Err(refused(&format!("a server could take the field `{:.100}` for another", field.name)));
+        }
+        if self.logs_in() && offers_token(&head.fields) {
+            return Err(refused("a token in `Sec-WebSocket-Protocol` is a log-in beside that of interceptor"));
         }
         // It would be judged with such a field, and reach the target without.
         if let Some(name) = head.fields.named_by_connection().next() {
@@ -312,6 +325,32 @@ impl Drop for Holding<'_> {
             let _fits = self.set(0);
         }
     }
+}
+
+/// Whether the name of a field has other characters than all servers take alike: some make names of variables of them.
+fn is_odd(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if name.bytes().all(is_plain) {
+        return false;
+    }
+    // Metadata of gRPC, and of objects, have dots.
+    let folded = claims::field(name);
+    !name.bytes().all(|byte| is_plain(byte) || byte == b'.')
+        || codec::is_reserved(&folded)
+        || folded.starts_with("impersonate-")
+        || action::is_secret(&folded)
+}
+
+/// Whether a token stands among the protocols that are offered for a WebSocket, where browsers have no other place for it.
+fn offers_token(fields: &Fields) -> bool {
+    let offered = fields.all("sec-websocket-protocol").flat_map(|value| value.split(|byte| *byte == b','));
+    offered.map(|name| String::from_utf8_lossy(name).trim().to_ascii_lowercase()).any(|name| {
+        matches!(name.as_str(), "bearer" | "authorization" | "access_token" | "access-token" | "token")
+            || name.starts_with("bearer.")
+            || name.starts_with("authorization.")
+            || name.contains(".bearer.")
+            || name.contains("api-key.")
+    })
 }
 
 /// The token that an agent shows in the place of a password.

@@ -42,6 +42,11 @@ const PRESIGNED: [&str; 7] = [
     "X-Amz-SignedHeaders",
 ];
 
+/// Whether an agent's signature stands there, and is taken out.
+pub(super) fn is_presigned(name: &str) -> bool {
+    PRESIGNED.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 impl Scope {
     pub(super) fn check(&self) -> Result<(), String> {
         let is_name = |name: &str| {
@@ -120,7 +125,6 @@ impl Scope {
     fn place(&self, head: &mut RequestHead) -> Result<(String, String), String> {
         let location = Location::read(&head.target).map_err(|why| why.to_string())?;
         let path: String = location.segments.iter().map(|step| format!("/{}", escaped(step.as_bytes()))).collect();
-        let is_presigned = |name: &str| PRESIGNED.iter().any(|known| known.eq_ignore_ascii_case(name));
         let pairs = location.query.iter().filter(|(name, _)| !is_presigned(name));
         let mut pairs: Vec<(String, String)> =
             pairs.map(|(name, value)| (escaped(name.as_bytes()), escaped(value.as_bytes()))).collect();

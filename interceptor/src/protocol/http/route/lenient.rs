@@ -1,8 +1,11 @@
 //! What servers may take a path for that read it less strictly than it stands: without regard to case, to a slash, dots or blanks at
 //! its end, to what looks like another character, to an ending (`.json`), or to what stands behind a `?` that was escaped.
 //!
-//! A request that some server could take for one on another route is judged on that as well. Only routes that say more
-//! than the one that it is on are looked at: whatever it may be taken for beyond is less than what was judged.
+//! A request that some server could take for one on another route is judged on that as well; where that is another path, which is
+//! on no route, on the target as a whole. Of routes that say less than the one that it is on, only the first is looked at, and
+//! that where the path has to be read as another to be on it.
+
+use std::collections::BTreeSet;
 
 use super::{Route, Step};
 use crate::mask::fold;
@@ -76,7 +79,13 @@ pub(super) fn is_plain(segments: &[String]) -> bool {
 }
 
 /// What a path may be taken for, folded.
-fn readings(segments: &[String]) -> Vec<Vec<String>> {
+struct Reading {
+    steps: Vec<String>,
+    /// It is another path, and not the same with a slash less, or in other letters.
+    is_other: bool,
+}
+
+fn readings(segments: &[String]) -> Vec<Reading> {
     const CUTS: [char; 4] = ['?', '#', '\u{ff1f}', '\u{ff03}'];
     let mut all = vec![segments.to_vec()];
     if let Some(at) = segments.iter().position(|segment| segment.contains(CUTS)) {
@@ -91,26 +100,52 @@ fn readings(segments: &[String]) -> Vec<Vec<String>> {
         let text: String = one.join("/").chars().map(plain).collect();
         text.split(['/', '\\']).map(str::to_owned).collect()
     };
-    let looks: Vec<Vec<String>> = all.iter().map(divided).filter(|one| !all.contains(one)).collect();
+    // Other characters may look like some, too: only more steps are another path.
+    let looks: Vec<Vec<String>> = all
+        .iter()
+        .map(|one| (one.len(), divided(one)))
+        .filter(|(count, one)| *count != one.len())
+        .map(|(_, one)| one)
+        .collect();
     all.extend(looks);
-    // A slash at the end is one more step to some, and none to others.
-    let ends = |one: &&Vec<String>| one.len() > 1 && one.last().is_some_and(String::is_empty);
-    let ended: Vec<Vec<String>> =
-        all.iter().filter(ends).map(|one| one.iter().take(one.len() - 1).cloned().collect()).collect();
-    all.extend(ended);
-    all.iter().map(|one| one.iter().map(|text| segment(text)).collect()).collect()
+    let mut readings = Vec::new();
+    for (index, one) in all.iter().enumerate() {
+        // A slash at the end is one more step to some, and none to others.
+        let ends = one.len() > 1 && one.last().is_some_and(String::is_empty);
+        let ended = ends.then(|| one.iter().take(one.len() - 1));
+        let is_other = index > 0;
+        readings.extend(ended.map(|steps| Reading { steps: steps.map(|text| segment(text)).collect(), is_other }));
+        let is_other = is_other && !ends;
+        readings.push(Reading { steps: one.iter().map(|text| segment(text)).collect(), is_other });
+    }
+    readings
 }
 
-/// The places of patterns that say more than the one that a path is on, and may be taken for it.
-pub(super) fn beside(patterns: &[Pattern], on: Option<usize>, segments: &[String]) -> Vec<usize> {
-    let before = on.unwrap_or(patterns.len());
-    if before == 0 {
-        return Vec::new();
-    }
-    let readings = readings(segments);
+/// What else a path may be on than the pattern that it is on.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Beside {
+    /// The places of patterns.
+    pub(super) patterns: BTreeSet<usize>,
+    /// It may be on none.
+    pub(super) none: bool,
+}
+
+/// What a path may be taken for: on a reading that its own pattern has as well, whatever says more than that; on another, the first that
+/// has it, and whatever says more than its own.
+pub(super) fn beside(patterns: &[Pattern], on: Option<usize>, segments: &[String]) -> Beside {
+    let mut found = Beside::default();
     let own = on.and_then(|on| patterns.get(on));
-    let is = |pattern: &Pattern| Some(pattern) != own && readings.iter().any(|reading| pattern.is_match(reading));
-    patterns.iter().take(before).enumerate().filter(|(_, pattern)| is(pattern)).map(|(at, _)| at).collect()
+    for reading in readings(segments) {
+        let mut matching =
+            patterns.iter().enumerate().filter(|(_, pattern)| pattern.is_match(&reading.steps)).peekable();
+        let first = matching.peek().map(|(at, _)| *at);
+        let is_own = own.is_some_and(|own| own.is_match(&reading.steps));
+        found.none |= on.is_some() && reading.is_other && first.is_none();
+        let before = on.unwrap_or(patterns.len());
+        let counts = |at: usize| at < before || (!is_own && first == Some(at));
+        found.patterns.extend(matching.filter(|(at, pattern)| Some(*pattern) != own && counts(*at)).map(|(at, _)| at));
+    }
+    found
 }
 
 /// Whether all servers read the routes alike.

@@ -81,7 +81,7 @@ fn percents(upper: bool) -> impl Fn(u8) -> String {
 
 /// In addresses and forms: libraries differ in what they leave as it is.
 fn percent(secret: &[u8]) -> Vec<Vec<u8>> {
-    const LEFT: [&[u8]; 4] = [b"-._~", b"-._~!*'()", b"-._~!$&'()*+,;=:@/?", b"*-._"];
+    const LEFT: [&[u8]; 5] = [b"-._~", b"-._~/", b"-._~!*'()", b"-._~!$&'()*+,;=:@/?", b"*-._"];
     let mut all = vec![escaped(secret).into_bytes()];
     for (left, upper) in LEFT.into_iter().flat_map(|left| [(left, true), (left, false)]) {
         let written = escape(secret, |byte| byte.is_ascii_alphanumeric() || left.contains(&byte), percents(upper));
@@ -138,15 +138,23 @@ fn within_json(character: char, (escaped, ascii): (&str, bool), upper: bool) -> 
 
 /// As HTML and XML have it, by name or number.
 fn named(secret: &[u8]) -> Vec<Vec<u8>> {
-    const QUOTES: [(&str, &str); 5] =
-        [("&quot;", "&#39;"), ("&#34;", "&#39;"), ("&quot;", "&apos;"), ("&quot;", "&#x27;"), ("&#x22;", "&#x27;")];
-    let of = |(double, single): (&str, &str)| {
+    const QUOTES: [(&str, &str, &str); 7] = [
+        ("&quot;", "&#39;", "+"),
+        ("&#34;", "&#39;", "+"),
+        ("&#34;", "&#39;", "&#43;"),
+        ("&quot;", "&#039;", "+"),
+        ("&quot;", "&apos;", "+"),
+        ("&quot;", "&#x27;", "+"),
+        ("&#x22;", "&#x27;", "+"),
+    ];
+    let of = |(double, single, plus): (&str, &str, &str)| {
         let escape = |byte: &u8| match byte {
             b'&' => "&amp;".to_owned().into_bytes(),
             b'<' => b"&lt;".to_vec(),
             b'>' => b"&gt;".to_vec(),
             b'"' => double.as_bytes().to_vec(),
             b'\'' => single.as_bytes().to_vec(),
+            b'+' => plus.as_bytes().to_vec(),
             other => vec![*other],
         };
         secret.iter().flat_map(escape).collect::<Vec<u8>>()
@@ -205,6 +213,9 @@ mod tests {
             r#"p/w<\\\"é+ '1&="#,
             "p/w&lt;&#34;é+ &#39;1&amp;=",
             "p/w&lt;\"é+ '1&amp;=",
+            "p/w&lt;&#34;é&#43; &#39;1&amp;=",
+            "p/w&lt;&quot;é+ &#039;1&amp;=",
+            "p/w%3C%22%C3%A9%2B%20%271%26%3D",
             "p%2Fw%3C%22%C3%A9%2B+%271%26%3D",
             "p%2fw%3c%22%c3%a9%2b%20%271%26%3d",
             "p%252Fw%253C%2522%25C3%25A9%252B%2520%25271%2526%253D",

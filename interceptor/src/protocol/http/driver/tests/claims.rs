@@ -114,3 +114,37 @@ async fn no_spelling_of_the_parameter_stands_beside_ours() {
         assert_eq!((head.status, scene.reached().as_str()), (403, ""), "{theirs}");
     }
 }
+
+#[tokio::test]
+async fn tokens_beside_ours_and_odd_names_do_not_pass() {
+    for field in [
+        "Sec-WebSocket-Protocol: chat, bearer, of-somebody-else",
+        "Sec-WebSocket-Protocol: openai-insecure-api-key.of-somebody-else",
+        "Impersonate.User: of-somebody-else",
+        "Proxy.Authorization: of-somebody-else",
+        "X-A!b: of-somebody-else",
+    ] {
+        let mut scene = scene("claims = { keep = ['impersonate-user'] }");
+        let asked = format!("GET /v1/orders?a=of-somebody-else HTTP/1.1\r\nHost: api.test\r\n{field}\r\n\r\n");
+        let (head, body) = scene.ask(asked).await;
+        assert_eq!((head.status, scene.reached().as_str()), (403, ""), "{field}");
+        let told = String::from_utf8_lossy(&body).into_owned() + &scene.recorded();
+        assert!(!told.contains("of-somebody-else"), "{field}: {told}");
+    }
+    let mut scene = scene("");
+    let asked = "GET /v1/orders HTTP/1.1\r\nHost: api.test\r\nX-Amz-Meta-a.b: 1\r\nSec-WebSocket-Protocol: chat, v2.bearers\r\n\r\n";
+    assert_eq!(scene.ask(asked).await.0.status, 200);
+    assert!(scene.reached().contains("x-amz-meta-a.b: 1"), "{}", scene.reached());
+}
+
+#[tokio::test]
+async fn what_stands_in_authorization_is_shown_to_no_target() {
+    for (text, keeps) in [("", false), ("claims = { keep = ['x-api-key'] }", true)] {
+        let mut scene = scene(text);
+        let asked =
+            "GET /v1/orders HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer theirs\r\nX-Api-Key: second\r\n\r\n";
+        assert_eq!(scene.ask(asked).await.0.status, 200);
+        let reached = scene.reached();
+        assert!(!reached.contains("theirs") && reached.contains("second") == keeps, "{reached}");
+    }
+}

@@ -110,3 +110,18 @@ async fn what_is_cut_off_is_masked_to_its_last_byte() {
     stream.ends().await;
     assert!(!stream.heard.contains("411111111111"), "{}", stream.heard);
 }
+
+#[tokio::test]
+async fn an_ordinary_answer_goes_to_its_end() {
+    let told = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nabc";
+    let mut stream = Stream::begin(Answer::Permit(&[]), told).await;
+    stream.gate.deny.store(true, Ordering::SeqCst);
+    stream.gate.policies.send_modify(|count| *count += 1);
+    while stream.gate.judged.lock().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    stream.say("defghi").await;
+    stream.hears("defghi").await;
+    let observed = stream.gate.observed.lock();
+    assert!(!observed.iter().any(|event| matches!(event, Observation::Denied(_))), "{observed:?}");
+}

@@ -22,7 +22,7 @@ async fn what_an_agent_logs_in_with_is_not_on_record() {
         assert!(!recorded.contains("hunter-2") && recorded.contains("ada"), "{recorded}");
         let judged = scene.gate.judged.lock()[0].clone();
         let shown = judged.parameters[0].value.clone().unwrap();
-        assert!(!String::from_utf8_lossy(&shown).contains("hunter-2") && judged.statement.contains("\nbody: sha256 "));
+        assert!(!String::from_utf8_lossy(&shown).contains("hunter-2") && judged.statement.contains("\nbody: hmac "));
         // Policies see what is said, and a grant is for that.
         let http = judged.facts.http.clone().unwrap();
         assert!(http.fields.iter().any(|field| field.ends_with("=hunter-2")), "{:?}", http.fields);
