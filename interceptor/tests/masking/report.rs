@@ -106,4 +106,6 @@ const LIMITS: &str = "\n## Known limits\n\n\
 - How long a statement takes, and how large a table is after a computed value was written into a column of the same tag.\n\
 - Whether the elements of tagged arrays fit together in an array expression, and whether a result fits into memory.\n\
 - The order of rows that nothing asks for, where statistics make the planner choose another plan.\n\
-- What owners design: names of partitions, views that filter, triggers, and functions that policy permits to call.\n";
+- What owners design: names of partitions, views that filter, triggers, and functions that policy permits to call.\n\
+- Functions of the system in defaults, checks, policies, domains and indexes (`set_config`, `pg_notify`, `query_to_xml`): servers keep no record of what calls those, so that a statement which sets them off shows none of it. What makes such a default, check or index is judged as it names them.\n\
+- Tags in a tree of tables: a column has those of its name in every table below, in those above it, and above those below. A sibling has none of them: name the parent in rules. Tables with more than 512 below take masked values by the rules that name them alone.\n";

@@ -160,6 +160,7 @@ mod tests {
             triggers: false,
             rules: false,
             code: Code::default(),
+            kept: Code::default(),
         };
         let standard = || Names::standard("a");
         let others = [

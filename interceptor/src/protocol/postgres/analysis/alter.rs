@@ -9,7 +9,7 @@ use pg_query::protobuf::{
 
 use super::define::is_relation;
 use super::lineage::qualified_name;
-use super::made::Defined;
+use super::made::{Defined, makes_key};
 use super::table::{Walker, union};
 use crate::policy::{ActionName, TagSet};
 use crate::protocol::postgres::catalog::Relation;
@@ -69,6 +69,17 @@ impl<'a> Walker<'a> {
                 let relation = part.and_then(|range| self.relation(range));
                 self.orphaned(relation);
             }
+            Ok(AlterTableType::AtDropExpression) => {
+                let all = self.scope.tags.all();
+                let tags = relation.map_or(all, |relation| self.tags_by_sources(relation, &command.name));
+                self.leak(&tags, "no longer tagged as what it was generated from");
+            }
+            Ok(AlterTableType::AtValidateConstraint) => {
+                // Whether all rows fulfil it is said.
+                let all = self.scope.tags.all();
+                let tags = relation.map_or(all, |relation| self.bound_tags(relation));
+                self.filter(&tags);
+            }
             Ok(AlterTableType::AtDropInherit) => self.orphaned(relation),
             Ok(AlterTableType::AtAttachPartition) => self.attached(command, relation),
             _ => {}
@@ -83,14 +94,14 @@ impl<'a> Walker<'a> {
                 self.leak(&lost, "copied into a column");
                 self.conversion_tells(column.type_name.as_ref(), &union(&tags, &own));
             }
-            Some((node, _)) => {
-                let tags_before = Arc::clone(&self.reads);
-                self.definition_of(node, relation);
-                if command.subtype == AlterTableType::AtSetExpression as i32 && tags_before != self.reads {
-                    let tags = Arc::clone(&self.reads);
-                    self.leak(&tags, "copied into a generated column");
-                }
+            Some((node, _)) if command.subtype == AlterTableType::AtSetExpression as i32 => {
+                let tags = self.expression(node).tags;
+                self.leak(&tags, "copied into a generated column");
+                let before =
+                    relation.map_or_else(|| self.scope.tags.all(), |own| self.tags_by_sources(own, &command.name));
+                self.leak(&before, "no longer tagged as what it was generated from");
             }
+            Some((node, _)) => self.definition_of(node, relation),
             None => {}
         }
         if command.behavior == DropBehavior::DropCascade as i32 {
@@ -125,6 +136,13 @@ impl<'a> Walker<'a> {
         if is_relation(alter.objtype) && alter.cmds.iter().all(own) {
             self.changes_only(relation);
         }
+        let keyed = |node: &Node| match &node.node {
+            Some(NodeEnum::AlterTableCmd(command)) => command.def.as_deref().is_some_and(makes_key),
+            _ => false,
+        };
+        if let Some(relation) = relation.filter(|_| alter.cmds.iter().any(keyed)) {
+            self.changes.keyed.insert(relation.oid);
+        }
     }
 
     /// Whether values of a column fit into another type tells something of them. Assigned to a shorter type, they do not.
@@ -144,9 +162,12 @@ impl<'a> Walker<'a> {
         });
         let mut tags = parent.map_or_else(|| self.scope.tags.all(), |parent| self.key_tags(parent));
         if let (Some(parent), Some(child)) = (parent, child) {
-            for column in parent.columns.iter().filter(|column| column.partitions) {
+            for column in parent.columns.iter().filter(|column| column.partitions || column.bound) {
+                // Its indexes and foreign keys get to be the child's.
                 tags = union(&tags, &self.tags_of(child, &column.name));
             }
+            let brought = self.tags_brought(parent, child);
+            self.leak(&brought, "not tagged in other partitions, where its rows can be moved");
             // An error of it quotes no row, but goes over all of them.
             self.rows_quotable(Some(child));
         }

@@ -23,9 +23,12 @@ impl<'a> Walker<'a> {
                 // No row of the default partition may belong into the new one.
                 let tags = self.key_tags(relation);
                 self.filter(&tags);
+                // The bounds are compared as the key says.
+                self.code_of_tree(relation);
             }
         }
         self.type_name(create.of_typename.as_ref());
+        self.making(create);
         self.with_own_columns(None, |walker| {
             for node in create.table_elts.iter().chain(&create.constraints).chain(&create.nnconstraints) {
                 walker.definition_of(node, None);
@@ -42,6 +45,7 @@ impl<'a> Walker<'a> {
                 walker.bounds(bound);
             }
         });
+        self.was_made();
     }
 
     fn bounds(&mut self, bound: &pg_query::protobuf::PartitionBoundSpec) {
@@ -169,9 +173,9 @@ impl<'a> Walker<'a> {
         }
         let Some(range) = &key.pktable else { return tags };
         let mut names = named(&key.pk_attrs);
-        let (resource, found) = match self.defined(range) {
+        let (resource, found) = match self.referred(range) {
             Defined::Known(found) => {
-                if names.is_empty() {
+                if names.is_empty() && !self.changes.keyed.contains(&found.oid) {
                     let primary = found.columns.iter().filter(|column| column.primary);
                     names = primary.map(|column| Arc::clone(&column.name)).collect();
                 }

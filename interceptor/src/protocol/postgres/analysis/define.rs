@@ -21,11 +21,7 @@ impl<'a> Walker<'a> {
     /// Any statement of this kind; `false` for one that is not known.
     pub(super) fn define(&mut self, node: &NodeEnum) -> bool {
         self.resync.catalog = true;
-        if self.catalog().has_event_triggers() {
-            // What they say about it may hold anything.
-            let all = self.scope.tags.all();
-            self.saw(&all);
-        }
+        self.event_triggers_see();
         match node {
             NodeEnum::CreateStmt(create) => {
                 let range = create.relation.as_ref();
@@ -439,14 +435,25 @@ impl<'a> Walker<'a> {
         self.resync.catalog |= !temporary;
     }
 
+    /// Event triggers run with whatever is defined.
+    fn event_triggers_see(&mut self) {
+        if self.catalog().has_event_triggers() {
+            // What they say about it may hold anything.
+            let all = self.scope.tags.all();
+            self.saw(&all);
+        }
+    }
+
     /// SELECT INTO.
     pub(super) fn select_into(&mut self, into: &IntoClause, columns: &Columns) {
+        self.event_triggers_see();
         self.create_relation(into.rel.as_ref());
         self.leak(&all_tags(columns), "copied into a new table");
     }
 
     /// CREATE TABLE AS, CREATE MATERIALIZED VIEW.
     pub(super) fn create_table_as(&mut self, create: &CreateTableAsStmt, columns: &Columns) {
+        self.event_triggers_see();
         let into = create.into.as_deref();
         self.create_relation(into.and_then(|into| into.rel.as_ref()));
         // A materialised view keeps its definition, so that its columns can be traced.

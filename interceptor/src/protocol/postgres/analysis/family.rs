@@ -9,14 +9,28 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::table::{LOCKED, Walker, names_of_views, union};
-use crate::policy::TagSet;
+use crate::policy::{ActionName, TagSet};
 use crate::protocol::postgres::catalog::{Code, Column, Functions, Relation, RelationKind, Tree};
+
+/// Tables below another of which each is asked for its tags; past that, only rules that name the upper one count.
+const MAX_COMPARED: usize = 512;
+
+/// What a table is looked at for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Use {
+    Read,
+    Write,
+    /// Its indexes and statistics are computed anew.
+    Keep,
+}
 
 /// Trees that one analysis has looked at, by relation: each is looked for once.
 #[derive(Default)]
 pub(super) struct Families<'a> {
     trees: RefCell<HashMap<u32, Rc<Tree<'a>>>>,
-    code: HashMap<u32, Rc<Functions>>,
+    code: HashMap<(u32, Use), Rc<Functions>>,
+    tags: RefCell<HashMap<u32, HashMap<Arc<str>, TagSet>>>,
+    rows: RefCell<HashMap<u32, TagSet>>,
 }
 
 impl<'a> Walker<'a> {
@@ -48,7 +62,16 @@ impl<'a> Walker<'a> {
         {
             return all;
         }
-        self.tags_in(&self.tree(relation), relation, column)
+        if let Some(known) = self.families.tags.borrow().get(&relation.oid).and_then(|known| known.get(column)) {
+            return Arc::clone(known);
+        }
+        let tags = self.tags_in(&self.tree(relation), relation, column);
+        // What the text itself has made has no number.
+        if relation.oid != 0 {
+            let mut known = self.families.tags.borrow_mut();
+            known.entry(relation.oid).or_default().insert(column.into(), Arc::clone(&tags));
+        }
+        tags
     }
 
     /// The same in that tree.
@@ -69,6 +92,17 @@ impl<'a> Walker<'a> {
 
     /// Tags of all columns, and of all that the tables of its tree have.
     pub(super) fn row_tags(&self, relation: &Relation) -> TagSet {
+        if let Some(known) = self.families.rows.borrow().get(&relation.oid) {
+            return Arc::clone(known);
+        }
+        let tags = self.find_row_tags(relation);
+        if relation.oid != 0 {
+            self.families.rows.borrow_mut().insert(relation.oid, Arc::clone(&tags));
+        }
+        tags
+    }
+
+    fn find_row_tags(&self, relation: &Relation) -> TagSet {
         let (all, tree) = (self.scope.tags.all(), self.tree(relation));
         let mut tags = relation
             .columns
@@ -122,6 +156,25 @@ impl<'a> Walker<'a> {
 
     /// Tags that a column of the database has for every session: temporary heirs give theirs to their own session alone.
     pub(super) fn lasting_tags_of(&self, relation: &Relation, column: &str) -> TagSet {
+        let (mut tags, tree) = (self.tags_that_last(relation, column), self.tree(relation));
+        // It can be put into any of those below, where not all that the others bring is known.
+        let certain = self.named_tags(relation, column);
+        if tree.below.len() > MAX_COMPARED {
+            return certain;
+        }
+        for member in &tree.below {
+            if tags.is_subset(&certain) {
+                break;
+            }
+            let of = self.tags_that_last(member, column);
+            if !tags.is_subset(&of) {
+                tags = Arc::new(tags.intersection(&of).cloned().collect());
+            }
+        }
+        tags
+    }
+
+    fn tags_that_last(&self, relation: &Relation, column: &str) -> TagSet {
         let names = self.scope.names;
         if names.heirs.is_empty() || names.temporary.iter().any(|known| known.oid == relation.oid) {
             return self.tags_of(relation, column);
@@ -129,13 +182,65 @@ impl<'a> Walker<'a> {
         self.tags_in(&self.scope.catalog.tree(names_of_views(), relation.oid), relation, column)
     }
 
-    /// Code that reading, writing or keeping a table in order can set off in its tree.
+    /// Whether a value of a column can be refused in the table, or in one of those below.
+    pub(super) fn is_bound(&self, relation: &Relation, column: &str) -> bool {
+        let bound = |known: &Column| known.bound && &*known.name == column;
+        self.tree(relation).below.iter().copied().chain([relation]).any(|member| member.columns.iter().any(bound))
+    }
+
+    /// Tags of all such columns.
+    pub(super) fn bound_tags(&self, relation: &Relation) -> TagSet {
+        let bound = relation.columns.iter().filter(|column| self.is_bound(relation, &column.name));
+        bound.fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of(relation, &column.name)))
+    }
+
+    /// Rows that are moved from one partition to another take values along, which may not be tagged there.
+    pub(super) fn moves(&mut self, action: ActionName, relation: &Relation, columns: &[Arc<str>]) {
+        if action != ActionName::SQL_UPDATE || !columns.iter().any(|column| self.is_partitioned_by(relation, column)) {
+            return;
+        }
+        let mut lost = self.no_tags();
+        for column in &relation.columns {
+            let kept = self.lasting_tags_of(relation, &column.name);
+            let more = self.tags_of(relation, &column.name).difference(&kept).cloned().collect();
+            lost = union(&lost, &Arc::new(more));
+        }
+        self.leak(&lost, "moved to where no rule tags it");
+    }
+
+    /// Tags that a column has only for what it is generated from.
+    pub(super) fn tags_by_sources(&self, relation: &Relation, column: &str) -> TagSet {
+        let tree = self.tree(relation);
+        let members = tree.below.iter().chain(&tree.above).copied().chain([relation]);
+        let named = members.fold(self.no_tags(), |tags, member| union(&tags, &self.named_tags(member, column)));
+        Arc::new(self.tags_of(relation, column).difference(&named).cloned().collect())
+    }
+
+    /// Tags that the rows of a partition bring, but no rule gives to whatever part of its parent they are moved to.
+    pub(super) fn tags_brought(&self, parent: &Relation, child: &Relation) -> TagSet {
+        let above = &self.tree(parent).above;
+        let mut brought = self.no_tags();
+        for column in &child.columns {
+            let parents = above.iter().copied().chain([parent]);
+            let named = parents.fold(self.no_tags(), |tags, one| union(&tags, &self.named_tags(one, &column.name)));
+            let more = self.tags_of(child, &column.name).difference(&named).cloned().collect();
+            brought = union(&brought, &Arc::new(more));
+        }
+        brought
+    }
+
+    /// Code that reading a table can set off: its own, and that of those below.
     pub(super) fn code_of(&mut self, relation: &Relation) {
-        let functions = match self.families.code.get(&relation.oid) {
+        self.code_of_members(relation, Use::Read);
+    }
+
+    /// The same for one of those uses.
+    pub(super) fn code_of_members(&mut self, relation: &Relation, used: Use) {
+        let functions = match self.families.code.get(&(relation.oid, used)) {
             Some(known) => Rc::clone(known),
             None => {
-                let found = Rc::new(self.find_code(relation));
-                self.families.code.insert(relation.oid, Rc::clone(&found));
+                let found = Rc::new(self.find_code(relation, used));
+                self.families.code.insert((relation.oid, used), Rc::clone(&found));
                 found
             }
         };
@@ -146,12 +251,15 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn find_code(&self, relation: &Relation) -> Functions {
+    fn find_code(&self, relation: &Relation, used: Use) -> Functions {
         let tree = self.tree(relation);
-        let members = || tree.below.iter().chain(&tree.above).copied().chain([relation]);
+        // Whether a row fits into a partition is computed by the keys of those above.
+        let keys = tree.above.iter().filter(|above| used == Use::Write && above.kind == RelationKind::Partitioned);
+        let members: Vec<&Relation> = tree.below.iter().chain(keys).copied().chain([relation]).collect();
+        let members = || members.iter().copied();
         let types: BTreeSet<u32> = members().flat_map(|member| &member.columns).map(|column| column.type_oid).collect();
         let types = Code { types: types.into_iter().collect(), ..Code::default() };
-        self.scope.catalog.code_of(self.scope.names, members().map(|member| &member.code).chain([&types]))
+        self.scope.catalog.code_of(self.scope.names, members().map(|member| member.code_for(used)).chain([&types]))
     }
 
     /// Functions that something sets off.
@@ -167,10 +275,10 @@ impl<'a> Walker<'a> {
     /// The same before a write, which can reach foreign tables below.
     pub(super) fn code_of_tree(&mut self, relation: &Relation) {
         self.foreign_below(relation);
-        self.code_of(relation);
+        self.code_of_members(relation, Use::Write);
     }
 
-    /// Code of every table: of which one it is about is not known.
+    /// Code of indexes and statistics of every table: of which one it is about is not known.
     pub(super) fn code_anywhere(&mut self) {
         let stored = |relation: &&Relation| !matches!(relation.kind, RelationKind::View | RelationKind::Composite);
         let catalog = self.catalog();
@@ -178,15 +286,15 @@ impl<'a> Walker<'a> {
         let types: BTreeSet<u32> =
             stored.iter().flat_map(|relation| &relation.columns).map(|column| column.type_oid).collect();
         let types = Code { types: types.into_iter().collect(), ..Code::default() };
-        let code = stored.iter().map(|relation| &relation.code).chain([&types]);
+        let code = stored.iter().map(|relation| &relation.kept).chain([&types]);
         let functions = catalog.code_of(self.scope.names, code);
         self.run(&functions, "called by a default, check, index or row policy, or by a column's type");
     }
 
-    /// Whether a write of a table can set off triggers: its own, and those of its tree.
+    /// Whether a write of a table can set off triggers: its own, and those of the tables below.
     pub(super) fn has_triggers(&self, relation: &Relation) -> bool {
         let tree = self.tree(relation);
-        relation.triggers || tree.below.iter().chain(&tree.above).any(|other| other.triggers)
+        relation.triggers || tree.below.iter().any(|other| other.triggers)
     }
 
     /// Another server, or a program, answers for the foreign tables of a tree: what that does, nobody knows here.
@@ -196,6 +304,15 @@ impl<'a> Walker<'a> {
         for foreign in foreign.collect::<Vec<_>>() {
             let resource = self.table(foreign);
             self.opaque_on(resource, "a foreign table: something beyond this database answers for it");
+        }
+    }
+}
+
+impl Relation {
+    const fn code_for(&self, used: Use) -> &Code {
+        match used {
+            Use::Read | Use::Write => &self.code,
+            Use::Keep => &self.kept,
         }
     }
 }

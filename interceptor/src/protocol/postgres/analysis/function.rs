@@ -156,7 +156,7 @@ impl Walker<'_> {
                     self.not_known(function, why);
                 }
             }
-            Some(function) if only_computes(function) => {}
+            Some(function) if only_computes(self.catalog(), function) => {}
             Some(function) => self.not_known(function, why),
             None if oid < FIRST_NORMAL_OID => {}
             None => self.opaque(&format!("an unknown function, {why}")),
@@ -309,7 +309,7 @@ impl Walker<'_> {
 pub fn runs_code(catalog: &Catalog, names: &Names, type_oid: u32) -> bool {
     let known = |oid: u32| match catalog.function(oid) {
         Some(function) if function.builtin() => effect(function) == Effect::None,
-        Some(function) => only_computes(function),
+        Some(function) => only_computes(catalog, function),
         None => oid < FIRST_NORMAL_OID,
     };
     let functions = catalog.code_of_types(names, [type_oid]);
@@ -398,9 +398,10 @@ fn trusted(function: &Function) -> bool {
 /// Whether a function that something calls unseen (an operator, a cast, a type, an index) only computes. That is what
 /// extensions bring functions of C for, and such an operator or cast is there for whatever has the same symbol or type;
 /// called by name, those of well-known extensions alone are trusted.
-fn only_computes(function: &Function) -> bool {
+fn only_computes(catalog: &Catalog, function: &Function) -> bool {
     let inner = match &*function.language {
-        "c" | "internal" => function.volatility != Volatility::Volatile,
+        // Support functions are not declared with care, since nobody looks.
+        "c" | "internal" => function.volatility != Volatility::Volatile || catalog.is_support(function.oid),
         "sql" => function.volatility == Volatility::Immutable,
         _ => false,
     };

@@ -16,7 +16,7 @@ use super::table::Walker;
 use crate::policy::{Resource, ResourceKind};
 use crate::protocol::postgres::catalog::{Code, Relation, RelationKind};
 
-/// Characters of a table's name that are in the names of the sequences and indexes that the server makes for it.
+/// Bytes of a table's name that are in the names of the sequences and indexes that the server makes for it.
 const KEPT: usize = 24;
 
 /// A table or sequence that the text has made.
@@ -40,6 +40,7 @@ impl Made {
             triggers: false,
             rules: false,
             code: Code::default(),
+            kept: Code::default(),
         }
     }
 }
@@ -60,6 +61,10 @@ pub(super) struct Changes {
     /// Other names of relations: indexes.
     taken: BTreeSet<Arc<str>>,
     altered: BTreeSet<u32>,
+    /// Tables that have got another primary key.
+    pub(super) keyed: BTreeSet<u32>,
+    /// The table that the statement makes, as it names it: what it says of itself.
+    making: Option<(RangeVar, Rc<Made>)>,
     /// The statement that is read has done nothing else to names.
     pub(super) only: bool,
     /// Columns are asked for by a definition.
@@ -82,9 +87,12 @@ impl Changes {
     /// Whether a relation of that name, found there, could be something else by now.
     pub(super) fn shadow(&self, schema: Option<&str>, name: &str, found: Option<&Relation>) -> bool {
         let beside = |made: &Made| {
-            let start: String = made.name.chars().take(KEPT).collect();
+            let start = made.name.as_bytes().get(..KEPT).unwrap_or(made.name.as_bytes());
+            // The server cuts before a character that would not fit.
+            let start = std::str::from_utf8(start)
+                .map_or_else(|cut| start.get(..cut.valid_up_to()).unwrap_or(start), |_| start);
             schema.is_none_or(|schema| *schema == *made.schema)
-                && name.starts_with(&start)
+                && name.as_bytes().starts_with(start)
                 && found.is_none_or(|found| found.schema != made.schema)
         };
         self.named(name) || self.tables.values().any(|made| beside(made))
@@ -158,6 +166,44 @@ impl<'a> Walker<'a> {
         self.changes.add(Made { schema, name: range.relname.as_str().into(), primary });
     }
 
+    /// The table that is made, while what it consists of is read.
+    pub(super) fn making(&mut self, create: &CreateStmt) {
+        let primary = create.table_elts.iter().chain(&create.constraints).flat_map(primary_of).collect();
+        self.changes.making = create.relation.as_ref().and_then(|range| {
+            let name = range.relname.as_str();
+            let temporary = range.relpersistence == "t" || self.names.is_temp(&range.schemaname);
+            let first =
+                || self.names.search_path.iter().find(|own| &***own != "pg_catalog" && !self.names.is_temp(own));
+            let schema = match range.schemaname.as_str() {
+                _ if temporary => "pg_temp".into(),
+                "" => Arc::clone(first()?),
+                schema => schema.into(),
+            };
+            // A reference without a schema would find these first.
+            let hidden = self.names.temporary.iter().any(|known| *known.name == *name)
+                || self.catalog().relation_in("pg_catalog", name).is_some();
+            let there = self.catalog().relation_in(&schema, name).is_some();
+            let known = !self.names_in_doubt && !there && (!hidden || !range.schemaname.is_empty());
+            known.then(|| (range.clone(), Rc::new(Made { schema, name: name.into(), primary })))
+        });
+    }
+
+    /// Its definition has been read.
+    pub(super) fn was_made(&mut self) {
+        self.changes.making = None;
+    }
+
+    /// What a foreign key refers to: often to the table itself.
+    pub(super) fn referred(&mut self, range: &RangeVar) -> Defined<'a> {
+        let itself = |(made, _): &&(RangeVar, Rc<Made>)| {
+            (&made.schemaname, &made.relname) == (&range.schemaname, &range.relname)
+        };
+        match self.changes.making.as_ref().filter(itself) {
+            Some((_, made)) => Defined::Made(Rc::clone(made)),
+            None => self.defined(range),
+        }
+    }
+
     /// A sequence is made.
     pub(super) fn made_sequence(&mut self, range: Option<&RangeVar>) {
         let Some(range) = range.filter(|range| range.relpersistence != "t") else { return };
@@ -188,6 +234,15 @@ impl<'a> Walker<'a> {
         if let Some(relation) = relation {
             self.altered(relation);
         }
+    }
+}
+
+/// Whether a column or constraint is a primary key.
+pub(super) fn makes_key(node: &Node) -> bool {
+    match &node.node {
+        Some(NodeEnum::Constraint(constraint)) => constraint.contype == ConstrType::ConstrPrimary as i32,
+        Some(NodeEnum::ColumnDef(column)) => column.constraints.iter().any(makes_key),
+        _ => false,
     }
 }
 

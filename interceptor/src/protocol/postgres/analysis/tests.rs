@@ -2,6 +2,7 @@
 
 mod family;
 mod keys;
+mod laundered;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};

@@ -294,6 +294,7 @@ impl<'a> Walker<'a> {
         }
         let note = self.has_triggers(relation).then_some("triggers of the table run");
         self.add(action, resource.clone(), note, columns, Some(&tags));
+        self.moves(action, relation, columns);
         self.code_of_tree(relation);
         self.redefines(relation);
         self.quotable(relation);
@@ -355,6 +356,7 @@ impl<'a> Walker<'a> {
         let below = self.table(base);
         let note = if self.has_triggers(base) { "through a view; triggers of the table run" } else { "through a view" };
         self.add(action, below.clone(), Some(note), &written, Some(&tags));
+        self.moves(action, base, &written);
         self.code_of_tree(base);
         self.redefines(base);
         self.quotable(base);
@@ -413,7 +415,7 @@ impl<'a> Walker<'a> {
                 _ => false,
             };
         }
-        if known.bound || self.is_partitioned_by(relation, column) {
+        if self.is_bound(relation, column) || self.is_partitioned_by(relation, column) {
             return false;
         }
         let from = source.and_then(|source| {

@@ -49,6 +49,8 @@ pub(super) struct Comparisons {
     by_family: HashMap<u32, Vec<([u32; 2], u32)>>,
     /// By sorting with an operator of that name.
     by_operator: HashMap<Arc<str>, BTreeSet<u32>>,
+    /// Those that an index, a type or a sort calls by its number, never by a symbol: no text can.
+    support: BTreeSet<u32>,
     /// Between types of the system, in families of the system: wherever these meet.
     builtin: BTreeSet<u32>,
 }
@@ -72,6 +74,9 @@ impl Catalog {
             symbols.entry(member.family).or_default().extend(member.name.clone());
             if !normal(member.function) {
                 continue;
+            }
+            if member.name.is_none() {
+                sorted.support.insert(member.function);
             }
             sorted.by_family.entry(member.family).or_default().push((member.types, member.function));
             for end in member.types.into_iter().filter(|end| normal(*end)) {
@@ -188,6 +193,12 @@ impl Catalog {
     /// Functions that sorting by an operator of that name can run.
     pub fn code_of_order(&self, name: &str) -> impl Iterator<Item = u32> + '_ {
         self.comparisons.by_operator.get(name).into_iter().flatten().copied()
+    }
+
+    /// Whether it is there for operator classes or types to call: what these are declared to be, nobody looks at.
+    #[must_use]
+    pub fn is_support(&self, function: u32) -> bool {
+        self.comparisons.support.contains(&function)
     }
 
     /// Comparisons that somebody added between types of the system: they can run wherever such types meet.

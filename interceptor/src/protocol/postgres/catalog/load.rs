@@ -100,10 +100,10 @@ impl Loader {
             if builtin(source) && builtin(target) {
                 self.catalog.builtin_cast_functions.push(function);
             }
-            for end in [source, target] {
-                if !builtin(end) {
-                    self.catalog.casts.entry(end).or_default().push(function);
-                }
+            // From a type that somebody made, only values of that one are cast.
+            let of = if builtin(source) { target } else { source };
+            if !builtin(of) {
+                self.catalog.casts.entry(of).or_default().push(function);
             }
         }
         self.catalog.sort_members();
@@ -177,6 +177,12 @@ impl Loader {
                     relation.bind(column);
                 }
             }
+            13 => {
+                let kept = code(row, 1)?;
+                if let Some(relation) = self.catalog.relations.get_mut(&number(row, 0)?) {
+                    relation.kept = kept;
+                }
+            }
             _ => return None,
         }
         Some(())
@@ -194,6 +200,7 @@ impl Loader {
             triggers: flag(row, 5)?,
             rules: flag(row, 6)?,
             code: code(row, 7)?,
+            kept: Code::default(),
         };
         // A composite type has columns, but no name that a FROM could use.
         if kind != "c" {
@@ -291,6 +298,7 @@ impl Names {
                 triggers: text(row, 4)?.get(1..)?.contains('t'),
                 rules: text(row, 4)?.get(1..)?.contains('r'),
                 code: Code::default(),
+                kept: Code::default(),
             }),
             "type" => self.types.push(Type {
                 oid: number(row, 1)?,
@@ -305,6 +313,8 @@ impl Names {
                 let oid = number(row, 1)?;
                 let relation = self.temporary.iter_mut().find(|known| known.oid == oid)?;
                 one_of(&mut relation.code, row)?;
+                // Which of it keeps its indexes in order is not told.
+                one_of(&mut relation.kept, row)?;
             }
             "inner" => {
                 let oid = number(row, 1)?;

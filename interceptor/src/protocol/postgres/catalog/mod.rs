@@ -82,6 +82,8 @@ pub struct Relation {
     pub rules: bool,
     /// What its defaults, checks, indexes, statistics, partition key or policies call.
     pub code: Code,
+    /// What its indexes and statistics alone call.
+    pub kept: Code,
 }
 
 /// A column.

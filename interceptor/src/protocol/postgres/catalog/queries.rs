@@ -3,6 +3,20 @@
 //! Temporary things of other sessions are left out, so that what they make changes nothing for anybody else; those of
 //! the session itself are in [`SESSION_QUERY`].
 
+/// Those of them that are computed anew where a relation is kept in order.
+macro_rules! objects_in_order {
+    ($is:literal) => {
+        concat!(
+            "SELECT 'pg_catalog.pg_class'::pg_catalog.regclass AS kind, i.indexrelid AS object, i.indrelid AS owner \
+             FROM pg_catalog.pg_index i WHERE i.indrelid",
+            $is,
+            " UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid, s.stxrelid \
+             FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid",
+            $is
+        )
+    };
+}
+
 /// Objects that belong to a relation and hold expressions or operator classes, where the relation is as the text says.
 macro_rules! objects_of_relations {
     ($is:literal) => {
@@ -16,20 +30,23 @@ macro_rules! objects_of_relations {
             " UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid, p.polrelid \
              FROM pg_catalog.pg_policy p WHERE p.polrelid",
             $is,
-            " UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid, p.polrelid FROM pg_catalog.pg_policy p \
-             JOIN pg_catalog.pg_depend v ON v.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND v.objid = p.oid \
-              AND v.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND v.refobjid <> p.polrelid \
-             JOIN pg_catalog.pg_rewrite r ON r.ev_class = v.refobjid AND r.ev_type = '1' WHERE p.polrelid",
+            " UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid, w.owner FROM ( \
+              WITH RECURSIVE views(owner, view) AS ( \
+               SELECT p.polrelid, v.refobjid FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_depend v \
+                ON v.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND v.objid = p.oid \
+                AND v.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND v.refobjid <> p.polrelid WHERE p.polrelid",
             $is,
-            " UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, i.indrelid \
-             FROM pg_catalog.pg_index i WHERE i.indrelid",
-            $is,
+            " UNION SELECT w.owner, d.refobjid FROM views w \
+                JOIN pg_catalog.pg_rewrite r ON r.ev_class = w.view AND r.ev_type = '1' \
+                JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid \
+                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> w.view) \
+              SELECT x.owner, x.view FROM views x) AS w \
+             JOIN pg_catalog.pg_rewrite r ON r.ev_class = w.view AND r.ev_type = '1'",
             " UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, y.partrelid, y.partrelid \
              FROM pg_catalog.pg_partitioned_table y WHERE y.partrelid",
             $is,
-            " UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid, s.stxrelid \
-             FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid",
-            $is
+            " UNION ALL ",
+            objects_in_order!($is)
         )
     };
 }
@@ -193,12 +210,17 @@ pub const QUERIES: &[&str] = &[
       (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid) OR \
       (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = a.attrelid AND d.objsubid = a.attnum))",
     // 9: members of operator families that the system did not make: family, types, function, symbol. Of those of somebody's
-    // own family, all: which of the system's operators it takes for its own decides what sorts by them.
+    // own family, all: which of the system's operators it takes for its own decides what sorts by them. With them, of no
+    // family, what types call to collect statistics and to read what stands behind their names.
     "SELECT a.amprocfamily::text, a.amproclefttype::text, a.amprocrighttype::text, a.amproc::pg_catalog.oid::text, NULL \
      FROM pg_catalog.pg_amproc a WHERE a.amprocfamily >= 16384 OR a.amproc::pg_catalog.oid >= 16384 \
      UNION ALL SELECT a.amopfamily::text, a.amoplefttype::text, a.amoprighttype::text, o.oprcode::pg_catalog.oid::text, \
       o.oprname::text FROM pg_catalog.pg_amop a JOIN pg_catalog.pg_operator o ON o.oid = a.amopopr \
-     WHERE a.amopfamily >= 16384 OR o.oid >= 16384 OR o.oprcode::pg_catalog.oid >= 16384",
+     WHERE a.amopfamily >= 16384 OR o.oid >= 16384 OR o.oprcode::pg_catalog.oid >= 16384 \
+     UNION ALL SELECT '0', t.oid::text, t.oid::text, u.function::text, NULL FROM pg_catalog.pg_type t \
+      CROSS JOIN LATERAL (VALUES (t.typanalyze::pg_catalog.oid), (t.typmodin::pg_catalog.oid), \
+       (t.typmodout::pg_catalog.oid)) AS u(function) WHERE t.oid >= 16384 AND u.function >= 16384 \
+       AND t.typnamespace NOT IN (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname ~ '^pg_(temp|toast)')",
     // 10: operator classes not of the system; only those of these methods sort and group
     "SELECT k.oid::text, n.nspname::text, k.opcname::text, k.opcfamily::text, k.opcintype::text, \
      (k.opcdefault AND m.amname IN ('btree', 'hash'))::text \
@@ -212,6 +234,13 @@ pub const QUERIES: &[&str] = &[
         bound!(" <> 0"),
         ") AS r JOIN pg_catalog.pg_class c ON c.oid = r.a JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname !~ '^pg_(temp|toast)'"
+    ),
+    // 13: what indexes and statistics call
+    concat!(
+        "SELECT c.oid::text, x.code, x.types, x.classes FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN ",
+        code_by_owner!(objects_in_order!(" <> 0")),
+        " ON x.owner = c.oid WHERE n.nspname !~ '^pg_(temp|toast)'"
     ),
 ];
 
@@ -229,31 +258,31 @@ pub const SESSION_QUERY: &str = concat!(
        FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1') THEN 'r' ELSE '' END, \
       CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END, 0 \
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-      WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','v','m','f','S','c') \
+      WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','v','m','f','S','c') \
      UNION ALL SELECT 3, 'type', t.oid::text, t.typname::text, t.typtype::text, \
       CASE t.typtype WHEN 'd' THEN t.typbasetype::text WHEN 'r' THEN COALESCE((SELECT g.rngsubtype \
        FROM pg_catalog.pg_range g WHERE g.rngtypid = t.oid), 0)::text ELSE t.typelem::text END, t.typrelid::text, 0 \
-      FROM pg_catalog.pg_type t WHERE t.typnamespace = pg_catalog.pg_my_temp_schema() \
+      FROM pg_catalog.pg_type t WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND t.typnamespace = pg_catalog.pg_my_temp_schema() \
      UNION ALL SELECT 4, 'column', a.attrelid::text, a.attnum::text, a.attname::text, a.atttypid::text, \
       CASE WHEN a.attnum = ANY (pk.indkey) THEN 'p' ELSE '' END || CASE WHEN y.partrelid IS NOT NULL \
        AND (y.partexprs IS NOT NULL OR a.attnum = ANY (y.partattrs)) THEN 'k' ELSE '' END || ':' || a.atttypmod::text, a.attnum \
       FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
       LEFT JOIN pg_catalog.pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary \
       LEFT JOIN pg_catalog.pg_partitioned_table y ON y.partrelid = c.oid \
-      WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','v','m','f','S','c') \
+      WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','v','m','f','S','c') \
       AND a.attnum > 0 AND NOT a.attisdropped \
      UNION ALL SELECT 5, 'heir', i.inhrelid::text, i.inhparent::text, NULL, NULL, NULL, 0 \
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid \
-      WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
+      WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
      UNION ALL SELECT 5, 'bound', r.a::text, r.b::text, NULL, NULL, NULL, 0 FROM pg_catalog.pg_class c CROSS JOIN LATERAL (",
     bound!(" = c.oid"),
-    ") AS r WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
+    ") AS r WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
      UNION ALL SELECT 5, 'generated', a.attrelid::text, a.attnum::text, d.refobjsubid::text, NULL, NULL, 0 \
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid \
       JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum \
       JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
        AND d.refobjid = a.attrelid AND d.refobjsubid > 0 AND d.refobjsubid <> a.attnum \
-      WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND a.attgenerated <> '' AND NOT a.attisdropped AND ( \
+      WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND c.relnamespace = pg_catalog.pg_my_temp_schema() AND a.attgenerated <> '' AND NOT a.attisdropped AND ( \
        (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid) OR \
        (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = a.attrelid AND d.objsubid = a.attnum)) \
      UNION ALL SELECT 5, 'code', o.owner::text, ",
@@ -266,7 +295,7 @@ pub const SESSION_QUERY: &str = concat!(
     objects_of_relations!(" = c.oid"),
     ") AS o ",
     code!(),
-    " WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','v','m','f','S') \
+    " WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','v','m','f','S') \
      UNION ALL SELECT 5, 'inner', o.owner::text, ",
     function!(),
     ", ",
@@ -277,5 +306,5 @@ pub const SESSION_QUERY: &str = concat!(
     objects_of_types!(" = t.oid"),
     ") AS o ",
     code!(),
-    " WHERE t.typnamespace = pg_catalog.pg_my_temp_schema()) AS state ORDER BY part, place"
+    " WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND t.typnamespace = pg_catalog.pg_my_temp_schema()) AS state ORDER BY part, place"
 );

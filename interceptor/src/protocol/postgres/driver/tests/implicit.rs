@@ -86,7 +86,8 @@ CREATE TABLE by_policy (id int);
 CREATE POLICY p ON by_policy USING (id ~~~ 1);
 CREATE VIEW looks AS SELECT touch(id) AS id FROM plain;
 CREATE TABLE by_policy_view (id int);
-CREATE POLICY p ON by_policy_view USING (id IN (SELECT id FROM looks));
+CREATE VIEW looks_again AS SELECT id FROM looks;
+CREATE POLICY p ON by_policy_view USING (id IN (SELECT id FROM looks_again));
 CREATE TABLE by_statistics (id int, a int);
 CREATE STATISTICS s ON (touch(a)), id FROM by_statistics;
 CREATE TABLE by_partition (id int) PARTITION BY LIST ((touch(id)));
@@ -151,6 +152,19 @@ const TABLES: &[&str] = &[
     "by_type",
 ];
 
+/// Those of them whose code is of defaults, checks, policies and keys of partitions alone.
+const NOT_KEPT: &[&str] = &[
+    "by_operator",
+    "by_default",
+    "by_policy",
+    "by_policy_view",
+    "by_partition",
+    "by_partition_1",
+    "by_generated",
+    "by_domain_in_check",
+    "by_partition_class",
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn functions_that_nobody_names_are_found() {
     let server = Server::start(Options { auth: "trust", ..Options::default() }).unwrap();
@@ -164,8 +178,10 @@ async fn functions_that_nobody_names_are_found() {
             format!("ANALYZE {table}"),
             format!("REINDEX TABLE {table}"),
         ] {
-            if !view.read(&text).opaque {
-                wrong.push(format!("{text} is not opaque"));
+            // What keeps a table in order runs nothing of these.
+            let runs = text.starts_with("INSERT") || !NOT_KEPT.contains(table);
+            if view.read(&text).opaque != runs {
+                wrong.push(format!("{text} is {}opaque", if runs { "not " } else { "" }));
             }
         }
     }
