@@ -220,7 +220,7 @@ impl Redaction<'_> {
         let is_below = |more: &&str| folded.contains(&format!(".{}.", more.to_ascii_lowercase()));
         let is_place = |step: &&str| step.is_empty() || step.bytes().any(|byte| !byte.is_ascii_digit());
         let last = path.rsplit('.').find(is_place).unwrap_or_default();
-        is_secret(last) || self.more.iter().any(|more| is_below(more))
+        is_secret(last) || self.more.iter().any(is_below)
     }
 
     /// Whether it is worth to be looked into. An escape may hide a name; whoever hides his own secret so shows it.
