@@ -248,7 +248,8 @@ impl SessionGate {
 
     /// The same of what is under way. It is no command of its own: neither counted, nor shown to people as one.
     async fn decide_anew(&self, command: &Command) -> Result<Verdict, Denial> {
-        let number = self.live.counters.commands.load(Ordering::Relaxed);
+        // It was counted itself.
+        let number = self.live.counters.commands.load(Ordering::Relaxed).saturating_sub(1);
         let decision = self.decision(command, number)?;
         let found = match &decision {
             Decision::Permit(_) => "is permitted",

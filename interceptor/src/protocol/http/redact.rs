@@ -180,7 +180,7 @@ impl Redaction<'_> {
         let secret = fields.filter_map(|field| field.split_once('=')).filter(|(name, _)| self.hides_path(name));
         // Bytes are told in base64.
         let both = |(_, value): (&str, &str)| Secret { told: value.into(), bytes: BASE64.decode(value).ok() };
-        secret.filter(|(_, value)| !value.is_empty()).map(both).collect()
+        secret.filter(|(_, value)| !is_word(value)).map(both).collect()
     }
 
     fn parameter(&self, parameter: &Parameter, values: &[Secret]) -> Option<Bytes> {
@@ -197,8 +197,9 @@ impl Redaction<'_> {
         for line in out.split_mut(|byte| *byte == b'\n') {
             let Some(at) = memchr::memchr(b'=', line) else { continue };
             let name = String::from_utf8_lossy(line.get(..at).unwrap_or_default()).into_owned();
-            if self.hides_path(&name) {
-                line.get_mut(at + 1..).unwrap_or_default().fill(BLOT);
+            let said = line.get_mut(at + 1..).unwrap_or_default();
+            if self.hides_path(&name) && !std::str::from_utf8(said).is_ok_and(is_word) {
+                said.fill(BLOT);
             }
         }
         (out != text).then(|| out.into())
@@ -216,6 +217,8 @@ impl Redaction<'_> {
 
     /// The same of a name with all that it stands in: `items.0.password`. Keys may have dots themselves.
     fn hides_path(&self, path: &str) -> bool {
+        // Keys that have dots stand in quotes.
+        let path = path.replace('"', "");
         let folded = format!(".{}.", path.to_ascii_lowercase());
         let is_below = |more: &&str| folded.contains(&format!(".{}.", more.to_ascii_lowercase()));
         let is_place = |step: &&str| step.is_empty() || step.bytes().any(|byte| !byte.is_ascii_digit());
@@ -225,7 +228,7 @@ impl Redaction<'_> {
 
     /// Whether it is worth to be looked into. An escape may hide a name; whoever hides his own secret so shows it.
     fn may_be_in(&self, body: &[u8]) -> bool {
-        const STEMS: [&str; 14] = [
+        const STEMS: [&str; 16] = [
             "pass",
             "secret",
             "token",
@@ -234,7 +237,9 @@ impl Redaction<'_> {
             "assertion",
             "authorization",
             "verifier",
-            "samlresponse",
+            "saml",
+            "code",
+            "signature",
             "cv",
             "jwt",
             "otp",
@@ -295,7 +300,7 @@ impl Redaction<'_> {
         } else if name == "value" && lines.named == Some(indent) {
             hides = hides.max(Hides::Value);
         }
-        if hides == Hides::Nothing && lines.all.is_none() {
+        if lines.all.is_none() && (hides == Hides::Nothing || (!said.is_empty() && is_word(&said))) {
             return;
         }
         let is_block = matches!(said.chars().next(), Some('|' | '>'));
@@ -312,6 +317,11 @@ impl Redaction<'_> {
             blot(rest);
         }
     }
+}
+
+/// What no secret is: `automountServiceAccountToken: false`.
+fn is_word(value: &str) -> bool {
+    matches!(value, "" | "true" | "false" | "null")
 }
 
 /// Below which columns of YAML something is hidden.

@@ -536,6 +536,20 @@ pub(super) fn is_stream(fields: &Fields) -> bool {
     STREAMS.iter().any(|stream| kind.eq_ignore_ascii_case(stream))
 }
 
+/// Whether an answer is of a kind that may go on for as long as it likes, though it is not said to: calls, events, logs.
+pub(super) fn may_go_on(fields: &Fields) -> bool {
+    const STARTS: &[&str] = &[
+        "application/connect+",
+        "application/grpc",
+        "application/jsonlines",
+        "application/vnd.amazon.eventstream",
+        "application/vnd.docker.",
+        "application/x-jsonl",
+    ];
+    let kind = fields.text("content-type").unwrap_or_default().trim().to_ascii_lowercase();
+    fields.text("content-length").is_none() && STARTS.iter().any(|start| kind.starts_with(start))
+}
+
 fn is_json(kind: &str) -> bool {
     const LISTED: &[&str] = &[
         "application/json",

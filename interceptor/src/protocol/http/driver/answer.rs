@@ -242,7 +242,7 @@ impl<'a> Delivery<'a> {
         };
         let bodiless = !self.with_body || matches!(head.status, 204 | 304);
         self.endless |= rewrite::is_stream(&head.fields);
-        if self.endless {
+        if self.endless || rewrite::may_go_on(&head.fields) {
             self.progress.streams();
         }
         let ends = head.fields.lists("connection", "close") || hearing.ends_with_close();

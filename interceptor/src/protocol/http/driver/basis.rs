@@ -82,8 +82,11 @@ impl Basis {
             served.gate.replaced(self.policies).await;
             self.policies = served.gate.policies();
             if let Some(denial) = self.judged(served).await {
-                progress.can_end().await;
-                return denial;
+                tokio::select! {
+                    () = progress.can_end() => return denial,
+                    // What comes next may permit it again.
+                    () = served.gate.replaced(self.policies) => {}
+                }
             }
         }
     }

@@ -327,10 +327,14 @@ impl Drop for Holding<'_> {
     }
 }
 
+const EXTRA: &str = "impersonate-extra-";
+
 /// Whether the name of a field has other characters than all servers take alike: some make names of variables of them.
 fn is_odd(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    if name.bytes().all(is_plain) {
+    // Extras are named by domains, in percent escapes (Kubernetes): what they say is judged as that, or refused as a claim.
+    let is_extra = name.get(..EXTRA.len()).is_some_and(|start| start.eq_ignore_ascii_case(EXTRA));
+    if is_extra || name.bytes().all(is_plain) {
         return false;
     }
     // Metadata of gRPC, and of objects, have dots.

@@ -70,14 +70,15 @@ impl<'a> Walker<'a> {
                 self.orphaned(relation);
             }
             Ok(AlterTableType::AtDropExpression) => {
-                let all = self.scope.tags.all();
-                let tags = relation.map_or(all, |relation| self.tags_by_sources(relation, &command.name));
+                // One that the same text has made holds nothing yet.
+                let none = self.no_tags();
+                let tags = relation.map_or(none, |relation| self.tags_by_sources(relation, &command.name));
                 self.leak(&tags, "no longer tagged as what it was generated from");
             }
             Ok(AlterTableType::AtValidateConstraint) => {
                 // Whether all rows fulfil it is said.
-                let all = self.scope.tags.all();
-                let tags = relation.map_or(all, |relation| self.bound_tags(relation));
+                let none = self.no_tags();
+                let tags = relation.map_or(none, |relation| self.bound_tags(relation));
                 self.filter(&tags);
             }
             Ok(AlterTableType::AtDropInherit) => self.orphaned(relation),
@@ -97,8 +98,8 @@ impl<'a> Walker<'a> {
             Some((node, _)) if command.subtype == AlterTableType::AtSetExpression as i32 => {
                 let tags = self.expression(node).tags;
                 self.leak(&tags, "copied into a generated column");
-                let before =
-                    relation.map_or_else(|| self.scope.tags.all(), |own| self.tags_by_sources(own, &command.name));
+                let none = self.no_tags();
+                let before = relation.map_or(none, |own| self.tags_by_sources(own, &command.name));
                 self.leak(&before, "no longer tagged as what it was generated from");
             }
             Some((node, _)) => self.definition_of(node, relation),
@@ -161,6 +162,12 @@ impl<'a> Walker<'a> {
             Defined::Made(_) | Defined::Unknown => None,
         });
         let mut tags = parent.map_or_else(|| self.scope.tags.all(), |parent| self.key_tags(parent));
+        if let (None, Some(child)) = (parent, child) {
+            // Its new parent has no tags yet, nor have the partitions that come after it.
+            let columns = child.columns.iter();
+            let brought = columns.fold(self.no_tags(), |all, column| union(&all, &self.tags_of(child, &column.name)));
+            self.leak(&brought, "not tagged in other partitions, where its rows can be moved");
+        }
         if let (Some(parent), Some(child)) = (parent, child) {
             for column in parent.columns.iter().filter(|column| column.partitions || column.bound) {
                 // Its indexes and foreign keys get to be the child's.

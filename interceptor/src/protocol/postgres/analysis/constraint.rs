@@ -24,7 +24,7 @@ impl<'a> Walker<'a> {
                 let tags = self.key_tags(relation);
                 self.filter(&tags);
                 // The bounds are compared as the key says.
-                self.code_of_tree(relation);
+                self.code_of(relation);
             }
         }
         self.type_name(create.of_typename.as_ref());
