@@ -447,6 +447,19 @@ mod tests {
     }
 
     #[test]
+    fn words_stay_and_what_is_in_quotes_or_a_code_does_not() {
+        let applied = "kubectl.kubernetes.io/last-applied-configuration";
+        let redaction = Redaction { more: &[applied], kind: None };
+        assert!(redaction.hides_path(&format!("metadata.annotations.\"{applied}\"")));
+        assert!(redaction.secrets(["spec.automountServiceAccountToken=false"].into_iter()).is_empty());
+        assert!(!redaction.secrets(["spec.password=false-hood"].into_iter()).is_empty());
+        let yaml = "automountServiceAccountToken: false\n";
+        assert_eq!(shown("application/yaml", &[], yaml), yaml);
+        let body = r#"{"mfa_code":"123456"}"#;
+        assert_ne!(shown("application/json", &[], body), body);
+    }
+
+    #[test]
     fn bodies_keep_their_length_and_what_is_no_secret() {
         for (kind, body, expected) in [
             (

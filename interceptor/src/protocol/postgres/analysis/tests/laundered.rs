@@ -244,3 +244,22 @@ fn event_triggers_see_what_is_made_of_queries() {
         assert!(saw(text, &parted(&[(11, "note")])) && !saw(text, &parted(&[])), "{text}");
     }
 }
+
+#[test]
+fn what_the_text_has_made_holds_nothing_yet() {
+    let rules = Named(&[["public", "folk", "ssn", "pii"]]);
+    let text = "CREATE TABLE fresh (id int); ALTER TABLE fresh ADD CONSTRAINT c CHECK (id > 0) NOT VALID; \
+                ALTER TABLE fresh VALIDATE CONSTRAINT c";
+    let found = read(text, &parted(&[]), &Names::standard("agent"), &rules);
+    assert!(!found.facts.filters_on_masked && !found.opaque);
+    let attach = "CREATE TABLE other (ssn text, day text) PARTITION BY LIST (day); \
+                  ALTER TABLE other ATTACH PARTITION folk FOR VALUES IN ('a')";
+    assert!(unmasks(attach, &parted(&[]), &rules));
+}
+
+#[test]
+fn a_new_partition_asks_no_other_server() {
+    let more = [(1, "20006 public cold f - false false - - -"), (7, "20006 20001")];
+    let text = "CREATE TABLE other PARTITION OF mine FOR VALUES IN ('b')";
+    assert!(!read(text, &parted(&more), &Names::standard("agent"), &Named(&[])).opaque);
+}
