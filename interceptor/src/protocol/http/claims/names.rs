@@ -273,6 +273,8 @@ const TOGETHER: &[[&str; 2]] = &[
     ["signature", "awsaccesskeyid"],
     ["signature", "googleaccessid"],
     ["signature", "key_pair_id"],
+    ["signature", "ossaccesskeyid"],
+    ["signature", "accesskeyid"],
     ["os_username", "os_password"],
     ["u", "p"],
     ["user", "password"],
@@ -380,7 +382,7 @@ pub(super) fn log_in_among<'a>(pairs: &[(Cow<'a, str>, &str)]) -> Option<Cow<'a,
     let together = |name: &str| {
         let is_pair = |[one, other]: &&[&str; 2]| *one == name && has(other);
         // A page of what somebody has is no password.
-        let is_page = |name: &str| pairs.iter().any(|(other, value)| other == name && is_count(value));
+        let is_page = |name: &str| pairs.iter().filter(|(other, _)| other == name).all(|(_, value)| is_count(value));
         TOGETHER.iter().find(is_pair).is_some_and(|[_, other]| *other != "p" || !is_page("p"))
     };
     let perhaps = |name: &str, value: &str| {
@@ -515,10 +517,13 @@ mod tests {
             ([("u", "alice"), ("p", "2")], false),
             ([("u", "alice"), ("p", "s3cret")], true),
             ([("user", "alice"), ("password", "x")], true),
+            ([("signature", "x"), ("ossaccesskeyid", "y")], true),
             ([("code", "4/0AX4XfWh1234567890abcdef"), ("state", "x")], false),
         ] {
             let pairs = pairs.map(|(name, value)| (Cow::Borrowed(name), value));
             assert_eq!(log_in_among(&pairs).is_some(), is, "{pairs:?}");
         }
+        let twice = [("u", "alice"), ("p", "s3cret"), ("p", "2")].map(|(name, value)| (Cow::Borrowed(name), value));
+        assert!(log_in_among(&twice).is_some(), "a page hides no password");
     }
 }

@@ -53,6 +53,8 @@ impl<'a> Walker<'a> {
                     let resource = self.table(relation);
                     let note = self.has_triggers(relation).then_some("triggers of the table run");
                     self.add(ActionName::SQL_TRUNCATE, resource.clone(), note, &[], None);
+                    // Foreign tables are emptied where they are (PostgreSQL 14).
+                    self.foreign_below(relation);
                     if truncate.behavior == DropBehavior::DropCascade as i32 {
                         self.opaque_on(resource, "CASCADE: tables that refer to it are emptied, too");
                     }

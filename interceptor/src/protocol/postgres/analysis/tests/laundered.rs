@@ -121,13 +121,20 @@ fn foreign_tables_are_asked_for_statistics_alone() {
         })
     };
     let below = [more.as_slice(), &[(7, "20031 20032")]].concat();
-    for text in ["VACUUM", "ANALYZE", "VACUUM near", "VACUUM (ANALYZE) near", "REINDEX TABLE near"] {
+    for text in ["VACUUM", "ANALYZE", "VACUUM near", "VACUUM (ANALYZE) near", "REINDEX TABLE near", "TRUNCATE near"] {
         assert!(!opaque(text, &more), "{text}");
     }
     for text in ["VACUUM", "VACUUM near", "REINDEX TABLE near", "CLUSTER near USING near_pkey"] {
         assert!(!opaque(text, &below), "{text}");
     }
-    for text in ["ANALYZE", "ANALYZE near", "VACUUM ANALYZE", "VACUUM (VERBOSE, ANALYZE) near", "ANALYZE alone"] {
+    for text in [
+        "ANALYZE",
+        "ANALYZE near",
+        "VACUUM ANALYZE",
+        "VACUUM (VERBOSE, ANALYZE) near",
+        "ANALYZE alone",
+        "TRUNCATE near",
+    ] {
         assert!(opaque(text, &below), "{text}");
     }
 }
