@@ -5,8 +5,8 @@
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Write as _};
-    use std::process::{Child, Command, Stdio};
+    use std::io::{BufRead, BufReader, Lines, Write as _};
+    use std::process::{Child, ChildStdout, Command, Stdio};
     use std::time::Duration;
 
     use interceptor::capture::dns::Fate;
@@ -608,34 +608,61 @@ out(attempt(options))"#,
         daemon.kill();
     }
 
+    /// A process from outside that is in the agents' cgroup before anything governs that: its script writes to PROCS when it joins.
+    struct Joined {
+        process: Child,
+        lines: Lines<BufReader<ChildStdout>>,
+    }
+
+    impl Joined {
+        /// Waits until it says that it is ready.
+        fn new(world: &World, script: &str) -> Self {
+            let procs = cgroup::directory(&world.cgroup(Place::Agent("one"))).unwrap().join("cgroup.procs");
+            std::fs::create_dir_all(procs.parent().unwrap()).unwrap();
+            let mut command = python(&format!("PROCS = {procs:?}\n{script}"));
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut process = world.spawn_in(Place::Outside, command).unwrap();
+            let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+            let mut joined = Self { process, lines };
+            assert_eq!(joined.told(), "ready");
+            joined
+        }
+
+        fn told(&mut self) -> Value {
+            serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+        }
+
+        /// Has it go on, and gives what it says then.
+        fn next(&mut self) -> Value {
+            writeln!(self.process.stdin.as_mut().unwrap(), "now").unwrap();
+            self.told()
+        }
+    }
+
+    impl Drop for Joined {
+        fn drop(&mut self) {
+            let _gone = self.process.kill();
+            let _gone = self.process.wait();
+        }
+    }
+
     /// A socket of another cgroup passes no fence: what processes hold of those when their cgroup is governed first is ended.
     #[test]
     fn connections_from_before_are_ended_when_a_cgroup_is_governed_first() {
         let world = world();
         let mut echo = server(&world, Place::Far, ECHO);
-        let procs = cgroup::directory(&world.cgroup(Place::Agent("one"))).unwrap().join("cgroup.procs");
-        std::fs::create_dir_all(procs.parent().unwrap()).unwrap();
-        let mut command = python(&format!(
+        let mut old = Joined::new(
+            &world,
             r#"
 s = connect(FAR4, 7000); s.sendall(b"before"); s.recv(6)
-open({procs:?}, "w").write("0"); out("ready")
-for line in sys.stdin: out(attempt(lambda: (s.sendall(b"after"), s.settimeout(5), s.recv(5).decode())[2]))"#
-        ));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut old = world.spawn_in(Place::Outside, command).unwrap();
-        let mut lines = BufReader::new(old.stdout.take().unwrap()).lines();
-        let mut asked = old.stdin.take().unwrap();
-        assert_eq!(lines.next().unwrap().unwrap(), "\"ready\"");
-        let mut after = || {
-            writeln!(asked, "now").unwrap();
-            serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap()
-        };
-        assert_eq!(after()["ok"], "after");
+open(PROCS, "w").write("0"); out("ready")
+for line in sys.stdin: out(attempt(lambda: (s.sendall(b"after"), s.settimeout(5), s.recv(5).decode())[2]))"#,
+        );
+        assert_eq!(old.next()["ok"], "after");
         let daemon = Daemon::start(&world, &config(&world));
-        let ended = after();
+        let ended = old.next();
         assert!(ended["ok"].is_null(), "{ended}");
-        old.kill().unwrap();
-        old.wait().unwrap();
+        drop(old);
         echo.kill().unwrap();
         echo.wait().unwrap();
         daemon.kill();
@@ -646,14 +673,12 @@ for line in sys.stdin: out(attempt(lambda: (s.sendall(b"after"), s.settimeout(5)
     fn connections_from_before_are_ended_once() {
         let world = world();
         let mut echo = server(&world, Place::Far, ECHO);
-        let path = world.cgroup(Place::Agent("one"));
-        let procs = cgroup::directory(&path).unwrap().join("cgroup.procs");
-        std::fs::create_dir_all(procs.parent().unwrap()).unwrap();
         // A bound UDP socket stays in the kernel's list, ended.
-        let mut command = python(&format!(
+        let mut old = Joined::new(
+            &world,
             r#"
 outside = socket.socket(INET, UDP); outside.bind(("127.0.0.1", 7711))
-open({procs:?}, "w").write("0")
+open(PROCS, "w").write("0")
 own = socket.socket(INET, UDP); own.bind(("127.0.0.1", 7712))
 s = connect(FAR4, 7000); s.sendall(b"before"); s.recv(6); out("ready")
 sys.stdin.readline()
@@ -661,30 +686,22 @@ ended = attempt(lambda: (s.sendall(b"after"), s.settimeout(1), s.recv(5).decode(
 new = connect(FAR4, 7000); out(ended)
 sys.stdin.readline()
 new.settimeout(0.5)
-out(attempt(lambda: new.recv(1) == b""))"#
-        ));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut old = world.spawn_in(Place::Outside, command).unwrap();
-        let mut lines = BufReader::new(old.stdout.take().unwrap()).lines();
-        let mut told = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
-        let mut asked = old.stdin.take().unwrap();
-        assert_eq!(told(), "ready");
+out(attempt(lambda: new.recv(1) == b""))"#,
+        );
         let daemon = Daemon::start(&world, &config(&world));
-        writeln!(asked, "now").unwrap();
-        let ended = told();
+        let ended = old.next();
         assert!(ended["ok"].is_null(), "{ended}");
         // As where it was tried in vain: the socket that was made outside is told of, and what is governed goes on.
+        let path = world.cgroup(Place::Agent("one"));
         let (config, id) = (config(&world), cgroup::cgroup_id(&path).unwrap());
         std::fs::create_dir_all(config.pin_directory.join(format!("older/{id}/tried"))).unwrap();
         let again = interceptor::capture::end_open(&config, &path).unwrap();
         assert_eq!((again.foreign, again.destroyed), (1, 1), "{again:?}");
         assert!(!config.pin_directory.join(format!("older/{id}")).exists());
-        writeln!(asked, "now").unwrap();
-        let kept = told();
         // It has what the daemon answers, and not its end.
+        let kept = old.next();
         assert_eq!(kept["ok"], false, "{kept}");
-        old.kill().unwrap();
-        old.wait().unwrap();
+        drop(old);
         echo.kill().unwrap();
         echo.wait().unwrap();
         daemon.kill();
