@@ -550,6 +550,38 @@ out([attempt(lambda: connect(FAR4, 7000) and 1), attempt(lambda: connect("127.0.
         daemon.kill();
     }
 
+    /// Root takes every link off, and leaves the pins.
+    const DETACH: &str = r#"
+import ctypes, os, struct
+bpf = lambda command, attributes: ctypes.CDLL(None).syscall(321, command, attributes, len(attributes))
+for path in [os.path.join(at, name) for at, _, names in os.walk(LINKS) for name in names]:
+    name = ctypes.create_string_buffer(path.encode())
+    link = bpf(7, struct.pack("=QII", ctypes.addressof(name), 0, 0))
+    assert link >= 0 and bpf(34, struct.pack("=I", link)) == 0, path
+out("done")"#;
+
+    #[test]
+    fn links_that_somebody_has_detached_are_made_anew_by_the_next_start() {
+        let world = world();
+        let config = config(&world);
+        let daemon = Daemon::start(&world, &config);
+        let mut echo = server(&world, Place::Far, ECHO);
+        let talk = r#"s = connect(FAR4, 7000); s.sendall(b"hello"); out(read(s)[:5].decode())"#;
+        assert_ne!(agent(&world, talk), "hello");
+        let links = format!("LINKS = {:?}\n", config.pin_directory.join("links"));
+        assert_eq!(run(&world, Place::Outside, None, &format!("{links}{DETACH}")), "done");
+        let open = r#"s = connect(FAR4, 7000); s.sendall(b"hello"); out(s.recv(5).decode())"#;
+        assert_eq!(agent(&world, open), "hello");
+        daemon.kill();
+
+        let daemon = Daemon::start(&world, &config);
+        assert_ne!(agent(&world, talk), "hello");
+        assert!(daemon.0.says(|daemon| daemon.origins(0).len() == 1), "{:?}", daemon.0);
+        echo.kill().unwrap();
+        echo.wait().unwrap();
+        daemon.kill();
+    }
+
     #[test]
     fn what_slips_past_the_redirection_ends_at_the_fence() {
         let world = world();

@@ -216,6 +216,8 @@ async fn govern(
     let (wishes, keep_namespaces) = namespaces::keep(Arc::clone(house), namespaces.clone());
     let _namespaces = AbortOnDrop(tokio::spawn(keep_namespaces));
     let _alarms = AbortOnDrop(tokio::spawn(super::alarms::watch(Arc::clone(house), events, wishes)));
+    let strays = super::strays::watch(Arc::clone(house), Arc::clone(&governing.governed));
+    let _strays = AbortOnDrop(tokio::spawn(strays));
     let _relay = relay.map(|relay| AbortOnDrop(tokio::spawn(async move { relay.run(names).await })));
     let mut status = service::Status::default();
     let mut expire = tokio::time::interval(EXPIRE);

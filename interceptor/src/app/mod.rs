@@ -12,6 +12,7 @@ mod names;
 mod namespaces;
 mod reload;
 mod service;
+mod strays;
 mod tally;
 mod workers;
 

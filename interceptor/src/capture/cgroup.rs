@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -182,6 +183,38 @@ pub fn is_roots(path: &str) -> io::Result<bool> {
 pub fn is_empty(path: &str) -> io::Result<bool> {
     let events = std::fs::read_to_string(directory(path)?.join("cgroup.events"))?;
     Ok(events.lines().any(|line| line == "populated 0"))
+}
+
+/// Walks a cgroup and all below it: `each` sees every directory, and the processes that it lists. A threaded cgroup lists
+/// none: the one above does. What vanishes meanwhile is passed over.
+///
+/// # Errors
+/// When no cgroup2 file system is mounted, or the path is not absolute.
+pub(super) fn walk<B>(
+    root: &str,
+    mut each: impl FnMut(&Path, &mut dyn Iterator<Item = u32>) -> ControlFlow<B>,
+) -> io::Result<ControlFlow<B>> {
+    let mut waiting = vec![directory(root)?];
+    while let Some(directory) = waiting.pop() {
+        let Ok(listed) = fs::read_to_string(directory.join("cgroup.procs")).or_else(threaded) else { continue };
+        let end = each(&directory, &mut listed.lines().filter_map(|line| line.parse().ok()));
+        if end.is_break() {
+            return Ok(end);
+        }
+        let below = fs::read_dir(&directory).into_iter().flatten().flatten();
+        waiting
+            .extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn threaded(error: io::Error) -> io::Result<String> {
+    if error.raw_os_error() == Some(libc::EOPNOTSUPP) { Ok(String::new()) } else { Err(error) }
+}
+
+/// The cgroup of a process now; nothing where it has ended.
+pub(super) fn of(pid: u32) -> Option<String> {
+    of_process(i32::try_from(pid).ok()?, None)
 }
 
 /// The directory of a cgroup.

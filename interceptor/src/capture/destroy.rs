@@ -16,8 +16,8 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::thread;
 
 use nix::sched::{CloneFlags, setns};
@@ -123,25 +123,26 @@ fn destroy(path: &str, reach: Reach, told: &mut HashSet<u64>) -> io::Result<usiz
 
 fn held(path: &str) -> io::Result<Held> {
     let mut held = Held::default();
-    let mut waiting: Vec<PathBuf> = vec![cgroup::directory(path)?];
     let mut processes = 0;
-    while let Some(directory) = waiting.pop() {
+    let end = cgroup::walk(path, |directory, pids| {
         // What vanishes meanwhile holds nothing.
-        let Ok(metadata) = fs::metadata(&directory) else { continue };
+        let Ok(metadata) = fs::metadata(directory) else { return ControlFlow::Continue(()) };
         held.cgroups.insert(metadata.ino());
-        let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-        for pid in listed.lines().filter_map(|line| line.parse::<u32>().ok()) {
+        for pid in pids {
             processes += 1;
             if processes > MOST {
-                return Err(io::Error::other(format!("{path} has more than {MOST} processes")));
+                return ControlFlow::Break(io::Error::other(format!("{path} has more than {MOST} processes")));
             }
-            look(pid, &mut held)?;
+            if let Err(error) = look(pid, &mut held) {
+                return ControlFlow::Break(error);
+            }
         }
-        let below = fs::read_dir(&directory).into_iter().flatten().flatten();
-        waiting
-            .extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        ControlFlow::Continue(())
+    })?;
+    match end {
+        ControlFlow::Continue(()) => Ok(held),
+        ControlFlow::Break(error) => Err(error),
     }
-    Ok(held)
 }
 
 /// Takes note of what a process holds. Threads may have descriptors, and a namespace, of their own; and live on when the first

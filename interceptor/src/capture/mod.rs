@@ -32,6 +32,7 @@ mod netns;
 mod own;
 mod pins;
 mod probe;
+mod strays;
 mod sys;
 
 use std::net::SocketAddr;
@@ -55,6 +56,7 @@ pub use self::netns::{
     QUESTIONS_IN_FLIGHT, Wish, move_to_new,
 };
 pub use self::probe::{Finding, Scope, Verdict, probe};
+pub use self::strays::{Looked, Stray, Strays};
 
 /// A redirected connection, with what the kernel knew of its caller.
 #[derive(Debug)]

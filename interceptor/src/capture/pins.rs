@@ -121,7 +121,13 @@ impl Pins {
         let directory = self.links(cgroup.0);
         let path = directory.join(name);
         match sys::pinned(&path) {
-            Ok(link) => return sys::link_update(link.as_fd(), program.as_fd()).map(|()| Attached::Updated),
+            Ok(link) => match sys::link_update(link.as_fd(), program.as_fd()) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
+                    tracing::error!(cgroup = cgroup.0, program = name, "somebody has detached it: it is attached anew");
+                    fs::remove_file(&path)?;
+                }
+                done => return done.map(|()| Attached::Updated),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }

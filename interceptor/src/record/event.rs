@@ -166,6 +166,20 @@ pub enum Event {
         /// How often since the last such event.
         count: u64,
     },
+    /// A process was found outside the governed cgroup that it had been in: what it connects from then on is not captured, or is
+    /// another agent's.
+    Strayed {
+        /// The governed cgroup, as a path below the mount.
+        cgroup: String,
+        /// Process id in the initial pid namespace.
+        pid: u32,
+        /// The thread's name, forgeable.
+        comm: String,
+        /// The cgroup that it is in now.
+        to: String,
+        /// Whether that is governed as well.
+        governed: bool,
+    },
     /// The spool was opened after a crash or damage, and its last segment ended in bytes that form no frame.
     Recovered {
         /// Segment that was cut.
@@ -245,6 +259,7 @@ impl Event {
             Self::Attested { groups, facts, .. } => {
                 256 + strings(groups) + strings(&facts.ancestry) + facts.cgroup.len()
             }
+            Self::Strayed { cgroup, comm, to, .. } => 64 + cgroup.len() + comm.len() + to.len(),
             Self::DaemonStarted { .. }
             | Self::PolicyLoaded { .. }
             | Self::KernelDenied { .. }

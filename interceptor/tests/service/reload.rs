@@ -232,6 +232,47 @@ impl Drop for Killed {
 }
 
 #[test]
+fn who_leaves_a_governed_cgroup_is_told_of() {
+    let scene = Scene::set();
+    let agents = scene.stage.world.agents_cgroup();
+    let mut agent = scene.stage.spawn_agent(sleeps()).unwrap();
+    let pid = agent.id();
+    // Within what is governed anybody may go anywhere.
+    sleep(Duration::from_secs(2));
+    moved(pid, &format!("{agents}/other"));
+    sleep(Duration::from_secs(2));
+    assert!(!scene.recorded("\"strayed\""), "{}", scene.stage.log());
+
+    moved(pid, &scene.outside);
+    let told = "a process left its governed cgroup";
+    assert!((0..400).any(|_| scene.stage.log().contains(told) || wait()), "{}", scene.stage.log());
+    sleep(Duration::from_millis(200));
+    assert!(scene.recorded(&format!("\"pid\":{pid},")) && scene.recorded(&scene.outside), "{}", scene.stage.log());
+    // Once, and who has ended has not left.
+    let mut ended = scene.stage.spawn_agent(sleeps()).unwrap();
+    sleep(Duration::from_secs(2));
+    ended.kill().unwrap();
+    sleep(Duration::from_secs(2));
+    ended.wait().unwrap();
+    sleep(Duration::from_secs(2));
+    assert_eq!(scene.stage.log().matches(told).count(), 1, "{}", scene.stage.log());
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+}
+
+fn moved(pid: u32, to: &str) {
+    let directory = cgroup::directory(to).unwrap();
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("cgroup.procs"), pid.to_string()).unwrap();
+}
+
+/// Always false.
+fn wait() -> bool {
+    sleep(Duration::from_millis(25));
+    false
+}
+
+#[test]
 fn a_daemon_that_is_root_does_all_that_by_itself() {
     let scene = Scene::with(None);
     let outside = scene.outside.clone();

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 
 use super::super::cgroup;
 
@@ -28,23 +28,20 @@ pub(super) struct Live {
 /// When there is no cgroup file system. What vanishes meanwhile is no error.
 pub(super) fn walk(roots: &[String]) -> io::Result<Live> {
     let mut live = Live { complete: true, ..Live::default() };
-    let mut waiting: Vec<PathBuf> = roots.iter().map(|root| cgroup::directory(root)).collect::<io::Result<_>>()?;
     let (mut cgroups, mut processes) = (0, 0);
-    while let Some(directory) = waiting.pop() {
-        cgroups += 1;
-        if cgroups > MOST || processes > MOST {
+    for root in roots {
+        let end = cgroup::walk(root, |_, pids| {
+            cgroups += 1;
+            for pid in pids {
+                processes += 1;
+                look(pid, &mut live);
+            }
+            if cgroups > MOST || processes > MOST { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if end.is_break() {
             live.complete = false;
-            return Ok(live);
+            break;
         }
-        // A threaded cgroup lists no processes: those are listed by the one above.
-        let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-        for pid in listed.lines().filter_map(|line| line.parse::<u32>().ok()) {
-            processes += 1;
-            look(pid, &mut live);
-        }
-        let below = fs::read_dir(&directory).into_iter().flatten().flatten();
-        waiting
-            .extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
     }
     Ok(live)
 }
