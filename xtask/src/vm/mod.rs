@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: the package under a real systemd, on stock kernels, in virtual machines.
 //!
 //! A guest is a Debian with systemd (`system`), one of Debian's kernels with a small initrd (`kernel`, `initrd`), and a disk
-//! with the package, the test programs and the suites of `vm-tests/` (`payload`). QEMU emulates it in software, without any
+//! with the package, the test programs and the suites of `vm-tests/` (`payload`; `previous`: one of an earlier revision). QEMU emulates it in software, without any
 //! network (`guest`); what the suites say comes over a serial port (`report`). Everything is kept below `target/vm`, under
 //! names that tell its inputs. Nothing of it is installed on this machine but QEMU and debootstrap.
 
@@ -9,6 +9,7 @@ mod guest;
 mod initrd;
 mod kernel;
 mod payload;
+mod previous;
 mod report;
 mod system;
 
@@ -40,6 +41,9 @@ pub(crate) struct Arguments {
     /// The short set: one kernel, the service's life, an enrolled unit, and a part of the bypass suite
     #[arg(long)]
     short: bool,
+    /// The revision (of git) whose package is there before the upgrade, and in all suites before that; else this one's, by a lower number
+    #[arg(long, value_name = "REVISION")]
+    previous: Option<String>,
     /// Package what a release is made of, rather than the quicker build that tests use
     #[arg(long)]
     release: bool,
@@ -135,7 +139,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let system = system::image()?;
     let rows = if arguments.short && arguments.rows.is_empty() { SHORT_ROWS } else { &arguments.rows };
-    let payload = payload::build(arguments.release, rows)?;
+    let payload = payload::build(arguments.release, rows, arguments.previous.as_deref())?;
     let mut all: Vec<(String, Vec<Outcome>)> = Vec::new();
     for plan in plans {
         let ran = guest::boot(&plan, &system, &payload)?;
@@ -161,6 +165,7 @@ pub(crate) fn short() -> Result<()> {
         only: Vec::new(),
         lsm: Lsm::Bpf,
         rows: String::new(),
+        previous: None,
         short: true,
         release: false,
         publish: false,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{folder, system};
+use super::{folder, previous, system};
 use crate::deb::{self, Build};
 use crate::run::{root, run as execute, run_in, say};
 use crate::test;
@@ -25,7 +25,8 @@ pub(super) struct Payload {
 }
 
 /// Builds all of it. `rows`: parts of the names of the attempts that the bypass suite makes; all, where there are none.
-pub(super) fn build(release: bool, rows: &str) -> Result<Payload> {
+/// `previous`: the revision that the older package is of; this one, where there is none.
+pub(super) fn build(release: bool, rows: &str, previous: Option<&str>) -> Result<Payload> {
     let place = folder().join("payload");
     let _old = fs::remove_dir_all(&place);
     for part in ["bin", "suites", "policies", "clients"] {
@@ -34,9 +35,12 @@ pub(super) fn build(release: bool, rows: &str) -> Result<Payload> {
     say("building the package");
     let build = if release { Build::Release } else { Build::Quick };
     let version = env!("CARGO_PKG_VERSION");
-    for (name, suffix) in [("old.deb", "~vm1"), ("new.deb", "~vm2")] {
-        deb::build(build, Some(&format!("{version}{suffix}")), &place.join(name))?;
+    let (older, newer) = (format!("{version}~vm1"), format!("{version}~vm2"));
+    match previous {
+        None => deb::build(build, Some(&older), &place.join("old.deb"))?,
+        Some(revision) => previous::package(revision, build, &older, &place.join("old.deb"))?,
     }
+    deb::build(build, Some(&newer), &place.join("new.deb"))?;
     say("building the test programs");
     programs(&place.join("bin"))?;
     copy(&root().join("vm-tests"), &place, "py")?;
