@@ -19,6 +19,7 @@ use interceptor::record::format::{Entry, Header, Kind};
 use interceptor::record::reader::{Frame, ReadError, Reader};
 use interceptor::record::seal::Identities;
 use interceptor::record::verify::{self, Options, Problem, Report};
+use interceptor::record::witness;
 use interceptor::record::{
     Config, Counters, Direction, Effect, Event, Files, Fsync, OpenError, PublicKey, RecordError, RecordedVerdict,
     Recorder, Sink,
@@ -421,6 +422,106 @@ async fn a_forger_without_the_key_is_found() {
     assert!(blind.is_whole() && blind.signed == 0 && blind.notes.len() == 2, "{blind:?}");
     let seeing = verify::directory(spool, &key, &Options { kept: vec![kept] }).unwrap();
     assert_eq!(seeing.findings[0].problem, Problem::Altered);
+}
+
+/// Who holds the key can write another past; what a witness was told does not fit it.
+#[tokio::test]
+async fn a_past_that_was_written_anew_with_the_key_is_found_by_what_a_witness_kept() {
+    let fixture = Fixture::filled(1 << 20, 12).await;
+    let (key, spool) = (fixture.key(), &fixture.config.spool);
+    let told = fs::read_to_string(spool.join("checkpoint")).unwrap();
+    let line = serde_json::json!({ "frames": 13, "note": told }).to_string();
+    let kept = |lines: String| Options { kept: witness::notes(lines.as_bytes()) };
+    let honest = verify::directory(spool, &key, &kept(line.clone())).unwrap();
+    assert!(honest.is_whole(), "{honest:?}");
+    for (events, problem) in [(30, Problem::Altered), (5, Problem::CutOff)] {
+        fs::remove_dir_all(spool).unwrap();
+        let recorder = fixture.open();
+        for n in 0..events {
+            recorder.append(session(n), note(n + 100)).await.unwrap();
+        }
+        recorder.close().await.unwrap();
+        assert!(fixture.verify().is_whole());
+        let found = verify::directory(spool, &key, &kept(format!("{line}\n{line}\n"))).unwrap();
+        assert_eq!((found.findings.len(), found.findings[0].problem), (1, problem), "{found:?}");
+    }
+    // What is no checkpoint of this spool is said, and not line by line without end.
+    let odd = serde_json::json!({ "note": "x" }).to_string();
+    let found = verify::directory(spool, &key, &kept(format!("{odd}\n").repeat(1000))).unwrap();
+    assert!(found.findings.len() == 16 && found.notes.iter().any(|note| note.contains("984 more")), "{found:?}");
+}
+
+/// OpenSSL as a time stamp authority, behind a web server that takes one question.
+struct Authority {
+    folder: TempDir,
+    url: String,
+    answering: tokio::task::JoinHandle<()>,
+}
+
+impl Authority {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let settings = "[req]\ndistinguished_name = name\n[name]\n[v3]\nextendedKeyUsage = critical,timeStamping\n\
+             [tsa]\ndefault_tsa = one\n[one]\nserial = serial\ndefault_policy = 1.2.3.4\ndigests = sha256\n\
+             accuracy = secs:1\nsigner_digest = sha256\n";
+        fs::write(folder.path().join("settings"), settings).unwrap();
+        let place = folder.path().to_owned();
+        openssl(
+            &place,
+            "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out tsa.pem -days 2 -subj /CN=tsa -config settings -extensions v3",
+        );
+        let answering = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut heard = Vec::new();
+            while !heard.windows(4).any(|four| four == b"\r\n\r\n") || heard.len() < 69 {
+                tokio::io::AsyncReadExt::read_buf(&mut socket, &mut heard).await.unwrap();
+            }
+            let begin = heard.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+            while heard.len() < begin + 69 {
+                tokio::io::AsyncReadExt::read_buf(&mut socket, &mut heard).await.unwrap();
+            }
+            fs::write(place.join("query"), &heard[begin..]).unwrap();
+            openssl(&place, "ts -reply -queryfile query -signer tsa.pem -inkey key.pem -out reply -config settings");
+            let reply = fs::read(place.join("reply")).unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", reply.len());
+            let answer = [head.into_bytes(), reply].concat();
+            tokio::io::AsyncWriteExt::write_all(&mut socket, &answer).await.unwrap();
+        });
+        Self { folder, url, answering }
+    }
+}
+
+fn openssl(place: &Path, arguments: &str) -> String {
+    let mut command = std::process::Command::new("openssl");
+    let output = command.args(arguments.split(' ')).current_dir(place).output().unwrap();
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_stamp_authority_signs_that_a_checkpoint_was_there() {
+    let fixture = Fixture::filled(1 << 20, 3).await;
+    let authority = Authority::start().await;
+    let config = witness::Config {
+        timestamp: vec![witness::Authority { url: authority.url.clone(), ca: None }],
+        ..witness::Config::default()
+    };
+    let spool = &fixture.config.spool;
+    let (witness, every) = config.open(spool).unwrap().pop().unwrap();
+    assert_eq!(every, Duration::from_secs(3600));
+    let note = fs::read_to_string(spool.join("checkpoint")).unwrap();
+    let statement = witness::Statement { note, host: "db".to_owned(), time: clock().now() };
+    witness.tell(&statement).await.unwrap();
+    authority.answering.await.unwrap();
+    let name = format!("{:020}", statement.frames());
+    let ca = authority.folder.path().join("tsa.pem");
+    let verify = format!("ts -verify -data {name}.note -in {name}.0.tsr -CAfile {}", ca.display());
+    openssl(&spool.join("witnessed"), &verify);
+    assert!(fixture.verify().is_whole());
+    // Nobody there any more.
+    assert!(witness.tell(&statement).await.is_err());
 }
 
 #[tokio::test]

@@ -46,6 +46,7 @@ const TEST: &[Package] = &[
     Package { name: "libpostgresql-jdbc-java", proof: &["/usr/share/java/postgresql.jar"] },
     Package { name: "nginx-light", proof: &["/usr/sbin/nginx"] },
     Package { name: "curl", proof: &["/usr/bin/curl"] },
+    Package { name: "openssl", proof: &["/usr/bin/openssl"] },
     Package { name: "nodejs", proof: &["/usr/bin/node", "/usr/local/bin/node"] },
     Package { name: "npm", proof: &["/usr/bin/npm", "/usr/local/bin/npm"] },
     Package { name: "golang-go", proof: &["/usr/bin/go", "/usr/local/go/bin/go"] },

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::enroll::{self, Order};
 use super::names::HouseNames;
 use super::reload::{self, Governing};
+use super::witness::Witnesses;
 use super::workers::Workers;
 use super::{Means, StartError};
 use super::{namespaces, service};
@@ -52,6 +53,7 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
     let begun = config.clone();
     config.limits.sessions = raise_descriptors(config.limits.sessions, config.capture.namespaces);
     let house = furnish(&config, loaded, Arc::clone(&means.clock)).await?;
+    let witnesses = Witnesses::open(&config.record, Arc::clone(&means.clock))?;
     let bound = admin::bind(&config.admin);
     let (listener, group) = bound.map_err(|error| StartError::failed("opening the admin socket")(&error))?;
     let (names, keep_names) = HouseNames::new(Arc::clone(&house));
@@ -74,6 +76,9 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
     let workers =
         Workers::start(house.limits.workers).map_err(|error| StartError::failed("starting the workers")(&error))?;
     announce(&house).await?;
+    // Outlives all else: it tells of the last checkpoint.
+    let (stopped, stop_witnesses) = oneshot::channel();
+    let witnesses = tokio::spawn(witnesses.keep(house.recorder.clone(), stop_witnesses));
     // Outlives the listening: sessions are told, and have time to end.
     let mut sessions = JoinSet::new();
     let (watchdog, questions) = service::watchdog(workers.pulses());
@@ -81,6 +86,8 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
     let ended = govern(&house, captured, (&workers, questions), &mut sessions).await;
     let _nobody_listens = stop.send(());
     drain(&house).await;
+    drop(stopped);
+    let _told = witnesses.await;
     ended
 }
 

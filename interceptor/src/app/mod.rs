@@ -14,6 +14,7 @@ mod reload;
 mod service;
 mod strays;
 mod tally;
+mod witness;
 mod workers;
 
 use std::path::Path;

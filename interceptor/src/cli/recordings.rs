@@ -24,7 +24,7 @@ use crate::record::key::KeyError;
 use crate::record::reader::{Frame, ReadError, Reader, Summary};
 use crate::record::seal::{Identities, IdentityError};
 use crate::record::verify::{self, VerifyError};
-use crate::record::{Config, Direction, Event, Outcome, ParameterRecord, PublicKey, RecordedVerdict};
+use crate::record::{Config, Direction, Event, Outcome, ParameterRecord, PublicKey, RecordedVerdict, witness};
 use crate::telemetry::SessionId;
 
 /// Arguments of `interceptor recordings`.
@@ -73,7 +73,7 @@ enum Command {
         /// Public key of the spool: the .pub file beside the signing key
         #[arg(long, value_name = "PUBKEY")]
         key: Option<PathBuf>,
-        /// A checkpoint that was kept elsewhere; may be given more than once
+        /// A checkpoint that was kept elsewhere, or many: lines as witnesses were sent them, as log servers write them down, or of `journalctl -o json`; may be given more than once
         #[arg(long, value_name = "FILE")]
         checkpoint: Vec<PathBuf>,
     },
@@ -127,7 +127,8 @@ pub fn run(
             let read = |path: &PathBuf| {
                 std::fs::read(path).map_err(|source| RecordingsError::Checkpoint { path: path.clone(), source })
             };
-            let kept = checkpoint.iter().map(read).collect::<Result<_, _>>()?;
+            let kept = checkpoint.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+            let kept = kept.iter().flat_map(|kept| witness::notes(kept)).collect();
             Reader::open(directory)?;
             let report = verify::directory(directory, &key, &verify::Options { kept })?;
             print_report(&report, json, out)?;

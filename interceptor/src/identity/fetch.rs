@@ -59,7 +59,19 @@ pub enum FetchError {
 /// # Errors
 /// When it is no such URL.
 pub fn allowed(url: &str) -> Result<Uri, FetchError> {
-    let refuse = |why: &str| FetchError::Url(format!("{}: {why}", super::error::quote(url)));
+    let uri = allowed_in_clear(url)?;
+    if uri.scheme_str() == Some("https") || uri.host().is_some_and(loopback) {
+        return Ok(uri);
+    }
+    Err(refused(url, "must be https: http is accepted for loopback addresses only"))
+}
+
+/// The parsed URL, where its scheme is https or http: of those whose answers are signed, and who are told no secret.
+///
+/// # Errors
+/// When it is no such URL.
+pub fn allowed_in_clear(url: &str) -> Result<Uri, FetchError> {
+    let refuse = |why: &str| refused(url, why);
     let uri: Uri = url.parse().map_err(|_| refuse("is not a URL"))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(refuse("needs a scheme and a host, as https://idp.example"));
@@ -67,12 +79,11 @@ pub fn allowed(url: &str) -> Result<Uri, FetchError> {
     if authority.as_str().contains('@') {
         return Err(refuse("must not carry credentials"));
     }
-    match scheme {
-        "https" => Ok(uri),
-        "http" if loopback(authority.host()) => Ok(uri),
-        "http" => Err(refuse("must be https: http is accepted for loopback addresses only")),
-        _ => Err(refuse("must be https")),
-    }
+    if matches!(scheme, "https" | "http") { Ok(uri) } else { Err(refuse("must be https")) }
+}
+
+fn refused(url: &str, why: &str) -> FetchError {
+    FetchError::Url(format!("{}: {why}", super::error::quote(url)))
 }
 
 fn loopback(host: &str) -> bool {
@@ -91,6 +102,24 @@ pub struct Form {
 impl fmt::Debug for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Form(..)")
+    }
+}
+
+/// What is sent. Not shown: it may hold a secret.
+pub struct Sent {
+    /// Media type of the body.
+    pub kind: &'static str,
+    /// Media type of the answer.
+    pub accept: &'static str,
+    /// The body.
+    pub body: Bytes,
+    /// `Authorization`, where there is one.
+    pub authorization: Option<String>,
+}
+
+impl fmt::Debug for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sent").field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
@@ -146,17 +175,30 @@ impl Fetcher {
     /// # Errors
     /// When there is none, in bounds.
     pub async fn post(&self, url: &str, form: Form) -> Result<(u16, Bytes), FetchError> {
-        let mut request = Request::post(allowed(url)?)
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(ACCEPT, "application/json");
-        if let Some(text) = &form.authorization {
+        let sent = Sent {
+            kind: "application/x-www-form-urlencoded",
+            accept: "application/json",
+            body: form.body.into(),
+            authorization: form.authorization,
+        };
+        self.send(allowed(url)?, sent).await
+    }
+
+    /// The status of the answer to something that is posted to a URL, which was found to be allowed, and its body.
+    ///
+    /// # Errors
+    /// When there is none, in bounds.
+    pub async fn send(&self, to: Uri, sent: Sent) -> Result<(u16, Bytes), FetchError> {
+        let url = to.to_string();
+        let mut request = Request::post(to).header(CONTENT_TYPE, sent.kind).header(ACCEPT, sent.accept);
+        if let Some(text) = &sent.authorization {
             let value = HeaderValue::from_str(text).map(|mut value| {
                 value.set_sensitive(true);
                 value
             });
             request = request.header(AUTHORIZATION, value.map_err(|_| FetchError::Url("it is no field".to_owned()))?);
         }
-        self.bounded(request.body(Full::from(form.body)), url).await
+        self.bounded(request.body(Full::new(sent.body)), &url).await
     }
 
     async fn bounded(

@@ -28,6 +28,7 @@ pub mod seal;
 pub mod sink;
 mod spool;
 pub mod verify;
+pub mod witness;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,7 +42,7 @@ pub use event::{
 };
 pub use key::{PublicKey, SigningKey};
 pub use recorder::{Health, Recorder};
-pub use sink::{Files, Sink};
+pub use sink::{CHECKPOINT, Files, Sink};
 
 /// `[record]`: where recordings go, and within which bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,8 @@ pub struct Config {
     /// age recipients (X25519, `age1...`) to which what happened is sealed, so that this host cannot read it again. Without any it
     /// is stored in clear.
     pub recipients: Vec<String>,
+    /// Who else is told of checkpoints.
+    pub witness: witness::Config,
 }
 
 impl Default for Config {
@@ -81,6 +84,7 @@ impl Default for Config {
             queue_bytes: 32 << 20,
             checkpoint_seconds: 2,
             recipients: Vec::new(),
+            witness: witness::Config::default(),
         }
     }
 }
@@ -93,6 +97,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), OpenError> {
         let bad = |what: &str| Err(OpenError::Config(what.to_owned()));
         self.recipients()?;
+        self.witness.open(&self.spool).map_err(|words| OpenError::Config(format!("record.witness: {words}")))?;
         if self.segment_bytes < MIN_SEGMENT_BYTES {
             return bad("record.segment_bytes: at least 4096");
         }

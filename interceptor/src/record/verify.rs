@@ -5,6 +5,7 @@
 //! Does not detect that a whole directory was put back to an earlier state, unless given a checkpoint that was kept
 //! elsewhere ([`Options::kept`]).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -166,7 +167,7 @@ pub struct VerifyError {
 pub struct Verifier<'k> {
     key: &'k PublicKey,
     /// Checkpoints that are not part of the segments, and how they are called.
-    outside: Vec<(Checkpoint, &'static str)>,
+    outside: BTreeMap<u64, Vec<(Checkpoint, &'static str)>>,
     /// Chain of the newest entry, tree over all frames, and the next segment's number; none before the first segment.
     reached: Option<Reached>,
     first_unsigned: Option<Timestamp>,
@@ -198,15 +199,31 @@ impl<'k> Verifier<'k> {
             findings: Vec::new(),
             notes: Vec::new(),
         };
-        let mut this =
-            Self { key, outside: Vec::new(), reached: None, first_unsigned: None, newest: None, begun: None, report };
+        let mut this = Self {
+            key,
+            outside: BTreeMap::new(),
+            reached: None,
+            first_unsigned: None,
+            newest: None,
+            begun: None,
+            report,
+        };
         let beside = newest.map(|note| (note, "the checkpoint beside the segments"));
         let kept = options.kept.iter().map(|note| (note.as_slice(), "the checkpoint that was kept elsewhere"));
+        let mut others = 0_u64;
         for (note, name) in beside.into_iter().chain(kept) {
             match key.open_checkpoint(note) {
-                Ok(checkpoint) => this.outside.push((checkpoint, name)),
-                Err(error) => this.find(Problem::Unsigned, 0, (0, 0), None, format!("{name} {error}")),
+                Ok(checkpoint) => this.add_outside(checkpoint, name),
+                Err(error) if this.report.findings.len() < TOLD => {
+                    this.find(Problem::Unsigned, 0, (0, 0), None, format!("{name} {error}"));
+                }
+                Err(_) => others += 1,
             }
+        }
+        if others > 0 {
+            this.report
+                .notes
+                .push(format!("{others} more checkpoints that were kept elsewhere are none of this spool"));
         }
         if newest.is_none() {
             this.report.notes.push(
@@ -214,6 +231,14 @@ impl<'k> Verifier<'k> {
             );
         }
         this
+    }
+
+    /// Once, however often it was kept.
+    fn add_outside(&mut self, checkpoint: Checkpoint, name: &'static str) {
+        let known = self.outside.entry(checkpoint.size).or_default();
+        if !known.iter().any(|(other, _)| other.root == checkpoint.root) {
+            known.push((checkpoint, name));
+        }
     }
 
     /// Verifies the next segment. False where there is no sense in going on.
@@ -292,11 +317,11 @@ impl<'k> Verifier<'k> {
         }
         // After a break the rest was not read: that it is missing would be a false conclusion.
         if self.report.findings.is_empty() {
-            for (checkpoint, name) in self.outside.clone() {
-                if checkpoint.size > frames {
-                    let words = format!("{name} covers {} frames and only {frames} are there", checkpoint.size);
-                    self.find(Problem::CutOff, frames, (segment, 0), None, words);
-                }
+            // The one that covers the most says all.
+            let most = self.outside.last_key_value().filter(|(size, _)| **size > frames);
+            if let Some((size, name)) = most.and_then(|(size, kept)| Some((*size, kept.first()?.1))) {
+                let words = format!("{name} covers {size} frames and only {frames} are there");
+                self.find(Problem::CutOff, frames, (segment, 0), None, words);
             }
         }
         if frames > self.report.signed {
@@ -415,9 +440,10 @@ impl<'k> Verifier<'k> {
     fn outside_agrees(&mut self, at: (u64, u64)) -> bool {
         let Some(reached) = &self.reached else { return false };
         let size = reached.tree.size();
-        let other = self.outside.iter().find(|(kept, _)| kept.size == size && kept.root != reached.tree.root());
-        let Some((_, name)) = other else {
-            if self.outside.iter().any(|(kept, _)| kept.size == size) && size > self.report.signed {
+        let Some(kept) = self.outside.get(&size) else { return true };
+        let root = reached.tree.root();
+        let Some((_, name)) = kept.iter().find(|(kept, _)| kept.root != root) else {
+            if size > self.report.signed {
                 self.report.signed = size;
                 self.first_unsigned = None;
             }
@@ -524,6 +550,8 @@ fn classify<R: Read>(
 
 /// How often a spool that grows while it is read is looked at again.
 const ATTEMPTS: u32 = 5;
+/// Checkpoints from elsewhere that are none of the spool, and are told one by one.
+const TOLD: usize = 16;
 /// The recorder signs at least every 30 seconds while frames arrive.
 const MOST_UNSIGNED_SECONDS: u64 = 60;
 /// How far a misplaced frame is looked for.

@@ -180,8 +180,11 @@ class Queue:
         return call(libc.msgsnd, self.id, struct.pack("=q", 1) + text, len(text), 0)
     def receive(self):
         room = ctypes.create_string_buffer(8192)
-        if self.posix: return room.raw[:call(libc.mq_receive, self.id, room, 8192, None)]
-        return room.raw[8:8 + call(libc.msgrcv, self.id, room, 4096, 0, 0)]
+        if self.posix:
+            length = call(libc.mq_receive, self.id, room, 8192, None)
+            return room.raw[:length]
+        length = call(libc.msgrcv, self.id, room, 4096, 0, 0)
+        return room.raw[8:8 + length]
     def remove(self, name):
         if self.posix: libc.mq_unlink(b"/%d" % name)
         else: libc.msgctl(self.id, 0, None)

@@ -114,6 +114,57 @@ fn what_is_under_way_is_finished_and_who_comes_later_waits_for_the_next_run() {
     assert!(kept.contains("ended by interceptor: interceptor is stopping") && kept.contains("daemon_stopped"));
 }
 
+/// Writes down what is posted to it.
+const KEEPER: &str = "
+import http.server, sys
+class Keeper(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers['content-length']))
+        with open(sys.argv[1], 'ab') as kept: kept.write(body + b'\\n')
+        self.send_response(204)
+        self.end_headers()
+    def log_message(self, *words): pass
+http.server.HTTPServer(('127.0.0.1', 7878), Keeper).serve_forever()";
+
+#[test]
+fn witnesses_are_told_of_what_is_signed_also_of_the_last() {
+    let configuration = "[record.witness]\nevery_seconds = 1\nhttp = [{ url = \"http://127.0.0.1:7878/\" }]\n";
+    let mut stage = stage(configuration, None);
+    // Nobody is there so far.
+    let not_told = "is not told of checkpoints";
+    assert!((0..400).any(|_| {
+        stage
+            .operate(&["recordings", "export"])
+            .is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains(not_told))
+            || wait()
+    }));
+    let kept = stage.path("kept");
+    let mut keeper = Command::new("python3");
+    keeper.args(["-c", KEEPER]).arg(&kept);
+    let mut keeper = stage.world.spawn_in(Place::Daemon, keeper).unwrap();
+    let lines = || fs::read_to_string(&kept).unwrap_or_default().lines().count();
+    assert!((0..400).any(|_| lines() > 0 || wait()), "{}", stage.log());
+    assert!(said(start(&stage, &["SELECT 1"])).0);
+    stage.stop_daemon().unwrap();
+    keeper.kill().unwrap();
+    keeper.wait().unwrap();
+    let newest = fs::read_to_string(stage.path("spool/checkpoint")).unwrap();
+    let last = fs::read_to_string(&kept).unwrap();
+    let last: serde_json::Value = serde_json::from_str(last.lines().last().unwrap()).unwrap();
+    assert_eq!(last["note"], newest.as_str());
+    let verify = ["recordings", "verify", "--checkpoint", kept.to_str().unwrap()];
+    let verified = stage.operate(&verify).unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+    let export = String::from_utf8(stage.operate(&["recordings", "export"]).unwrap().stdout).unwrap();
+    assert!(export.contains("is told of checkpoints again") && export.matches(not_told).count() == 1, "{export}");
+}
+
+/// Always false.
+fn wait() -> bool {
+    sleep(Duration::from_millis(50));
+    false
+}
+
 #[test]
 fn what_takes_longer_than_the_deadline_is_told_so_and_ended() {
     let mut stage = stage("[limits]\ndrain_seconds = 1\n", None);
