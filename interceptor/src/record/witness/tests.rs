@@ -1,3 +1,5 @@
+//! What witnesses are told, and what is read of what they kept.
+
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
