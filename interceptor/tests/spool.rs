@@ -608,6 +608,11 @@ async fn what_is_sealed_is_read_with_an_identity_alone() {
         let read = read_with(spool, other);
         assert!(matches!(read.as_slice(), [Err(ReadError::Sealed { segment: 0 })]), "{read:?}");
     }
+    // That there was a session, and when, is in clear.
+    let (sessions, errors) = Reader::open(spool).unwrap().sessions();
+    assert!(matches!(errors.as_slice(), [ReadError::Sealed { segment: 0 }]), "{errors:?}");
+    let [known] = sessions.as_slice() else { panic!("{sessions:?}") };
+    assert_eq!((known.id, known.sealed_frames, known.commands, &known.closed), (session(0), 3, 0, &None));
     for own in [&files[..1], &files[1..2], &files[..]] {
         let events: Vec<Event> = read_with(spool, own).into_iter().map(|frame| frame.unwrap().event).collect();
         assert_eq!(events, [note(39), data(vec![7; 100_000]), closed()]);

@@ -246,7 +246,7 @@ fn list(reader: &Reader, json: bool, out: &mut impl Write) -> Result<(), Recordi
                 s.held.to_string(),
                 s.masked_cells.to_string(),
                 format!("{}/{}", s.bytes_from_agent, s.bytes_to_agent),
-                s.closed.clone().unwrap_or_else(|| "no end recorded".into()),
+                s.closed.clone().unwrap_or_else(|| unended(s).into()),
             ]
         });
         writeln!(out, "{}", table(header.map(String::from), rows))?;
@@ -261,6 +261,10 @@ fn list(reader: &Reader, json: bool, out: &mut impl Write) -> Result<(), Recordi
         }
     }
     Ok(())
+}
+
+const fn unended(summary: &Summary) -> &'static str {
+    if summary.sealed_frames > 0 { "sealed" } else { "no end recorded" }
 }
 
 /// What could not be read, with segments in a row that are sealed said once.
@@ -288,6 +292,7 @@ fn identity(summary: &Summary) -> String {
     match (&summary.identity, summary.attested) {
         (Some(name), true) => name.to_string(),
         (Some(name), false) => format!("{name} (not attested)"),
+        (None, _) if summary.sealed_frames > 0 => "sealed".into(),
         (None, _) => "-".into(),
     }
 }

@@ -64,11 +64,18 @@ impl Reader {
     #[must_use]
     pub fn sessions(&self) -> (Vec<Summary>, Vec<ReadError>) {
         let (mut sessions, mut errors) = (BTreeMap::new(), Vec::new());
-        for frame in self.frames(None) {
-            match frame {
-                Ok(frame) if frame.session == SessionId::NONE => {}
-                Ok(frame) => {
-                    sessions.entry(frame.session).or_insert_with(|| Summary::new(&frame)).add(&frame);
+        let mut of = |id: SessionId, time: Timestamp, add: &dyn Fn(&mut Summary)| {
+            if id != SessionId::NONE {
+                add(sessions.entry(id).or_insert_with(|| Summary::new(id, time)).until(time));
+            }
+        };
+        let mut frames = self.frames(None);
+        while let Some(seen) = frames.step() {
+            match seen {
+                Ok(Seen::Frame(frame)) => of(frame.session, frame.time, &|summary| summary.add(&frame.event)),
+                Ok(Seen::Sealed { segment, session, time, first }) => {
+                    of(session, time, &|summary| summary.sealed_frames += 1);
+                    errors.extend(first.then_some(ReadError::Sealed { segment }));
                 }
                 Err(error) => errors.push(error),
             }
@@ -115,10 +122,37 @@ struct Open {
     told: bool,
 }
 
+/// What stands next.
+enum Seen {
+    /// A frame.
+    Frame(Frame),
+    /// One that is sealed to others.
+    Sealed {
+        segment: u64,
+        session: SessionId,
+        time: Timestamp,
+        /// Whether it is the first one of its segment.
+        first: bool,
+    },
+}
+
 impl Iterator for Frames {
     type Item = Result<Frame, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.step()? {
+                Ok(Seen::Frame(frame)) => return Some(Ok(frame)),
+                Ok(Seen::Sealed { first: false, .. }) => {}
+                Ok(Seen::Sealed { segment, .. }) => return Some(Err(ReadError::Sealed { segment })),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl Frames {
+    fn step(&mut self) -> Option<Result<Seen, ReadError>> {
         loop {
             let Some(Open { segment, scan, opener, told }) = &mut self.open else {
                 let segment = self.segments.next()?;
@@ -136,12 +170,10 @@ impl Iterator for Frames {
                         continue;
                     }
                     if entry.sealed && opener.is_none() {
-                        if std::mem::replace(told, true) {
-                            continue;
-                        }
-                        return Some(Err(ReadError::Sealed { segment }));
+                        let first = !std::mem::replace(told, true);
+                        return Some(Ok(Seen::Sealed { segment, session: entry.session, time: entry.time, first }));
                     }
-                    return Some(frame(segment, offset, &entry, opener.as_ref()));
+                    return Some(frame(segment, offset, &entry, opener.as_ref()).map(Seen::Frame));
                 }
                 Ok(Step::End) => None,
                 // The writer may be in the middle of its newest entry.
@@ -158,9 +190,7 @@ impl Iterator for Frames {
             }
         }
     }
-}
 
-impl Frames {
     fn begin(&self, segment: u64) -> Result<Option<Open>, ReadError> {
         let path = sink::segment_path(&self.directory, segment);
         let failed = |source| ReadError::Segment { path: path.clone(), source };
@@ -209,16 +239,18 @@ pub struct Summary {
     pub bytes_from_agent: u64,
     /// Bytes to the agent.
     pub bytes_to_agent: u64,
+    /// Frames that are sealed to others: what they say is in none of the above.
+    pub sealed_frames: u64,
     /// Why it ended; none where it has not, or was cut off.
     pub closed: Option<String>,
 }
 
 impl Summary {
-    fn new(first: &Frame) -> Self {
+    fn new(id: SessionId, time: Timestamp) -> Self {
         Self {
-            id: first.session,
-            started: first.time,
-            last: first.time,
+            id,
+            started: time,
+            last: time,
             duration_micros: 0,
             identity: None,
             attested: false,
@@ -230,14 +262,19 @@ impl Summary {
             masked_cells: 0,
             bytes_from_agent: 0,
             bytes_to_agent: 0,
+            sealed_frames: 0,
             closed: None,
         }
     }
 
-    fn add(&mut self, frame: &Frame) {
-        self.last = self.last.max(frame.time);
+    fn until(&mut self, time: Timestamp) -> &mut Self {
+        self.last = self.last.max(time);
         self.duration_micros = u64::try_from(self.last.since(self.started).as_micros()).unwrap_or(u64::MAX);
-        match &frame.event {
+        self
+    }
+
+    fn add(&mut self, event: &Event) {
+        match event {
             Event::SessionOpened { identity, target, protocol, .. } => {
                 self.identity = identity.clone().or_else(|| self.identity.take());
                 self.target.clone_from(target);
