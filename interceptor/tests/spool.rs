@@ -16,13 +16,15 @@ use age::x25519::Identity;
 use bytes::Bytes;
 use interceptor::clock::{Clock, SystemClock};
 use interceptor::record::format::{Entry, Header, Kind};
+use interceptor::record::merkle::Tree;
 use interceptor::record::reader::{Frame, ReadError, Reader};
+use interceptor::record::rotation;
 use interceptor::record::seal::Identities;
 use interceptor::record::verify::{self, Options, Problem, Report};
 use interceptor::record::witness;
 use interceptor::record::{
     Config, Counters, Direction, Effect, Event, Files, Fsync, OpenError, PublicKey, RecordError, RecordedVerdict,
-    Recorder, Sink,
+    Recorder, SigningKey, Sink,
 };
 use interceptor::telemetry::SessionId;
 use tempfile::TempDir;
@@ -420,7 +422,7 @@ async fn a_forger_without_the_key_is_found() {
     fs::remove_file(spool.join("checkpoint")).unwrap();
     let blind = verify_in(spool, &key);
     assert!(blind.is_whole() && blind.signed == 0 && blind.notes.len() == 2, "{blind:?}");
-    let seeing = verify::directory(spool, &key, &Options { kept: vec![kept] }).unwrap();
+    let seeing = verify::directory(spool, &key, &Options { kept: vec![kept], ..Options::default() }).unwrap();
     assert_eq!(seeing.findings[0].problem, Problem::Altered);
 }
 
@@ -431,7 +433,7 @@ async fn a_past_that_was_written_anew_with_the_key_is_found_by_what_a_witness_ke
     let (key, spool) = (fixture.key(), &fixture.config.spool);
     let told = fs::read_to_string(spool.join("checkpoint")).unwrap();
     let line = serde_json::json!({ "frames": 13, "note": told }).to_string();
-    let kept = |lines: String| Options { kept: witness::notes(lines.as_bytes()) };
+    let kept = |lines: String| Options { kept: witness::kept(lines.as_bytes()).notes, ..Options::default() };
     let honest = verify::directory(spool, &key, &kept(line.clone())).unwrap();
     assert!(honest.is_whole(), "{honest:?}");
     for (events, problem) in [(30, Problem::Altered), (5, Problem::CutOff)] {
@@ -445,10 +447,174 @@ async fn a_past_that_was_written_anew_with_the_key_is_found_by_what_a_witness_ke
         let found = verify::directory(spool, &key, &kept(format!("{line}\n{line}\n"))).unwrap();
         assert_eq!((found.findings.len(), found.findings[0].problem), (1, problem), "{found:?}");
     }
-    // What is no checkpoint of this spool is said, and not line by line without end.
+    // Whoever can tell a witness something cannot hide that, nor make what is whole look otherwise.
     let odd = serde_json::json!({ "note": "x" }).to_string();
-    let found = verify::directory(spool, &key, &kept(format!("{odd}\n").repeat(1000))).unwrap();
-    assert!(found.findings.len() == 16 && found.notes.iter().any(|note| note.contains("984 more")), "{found:?}");
+    let junk = format!("{odd}\n").repeat(1000);
+    let found = verify::directory(spool, &key, &kept(format!("{junk}{line}\n"))).unwrap();
+    assert_eq!((found.findings.len(), found.findings[0].problem), (1, Problem::CutOff), "{found:?}");
+    assert!(found.notes.iter().any(|note| note.contains("1000 of 1001")), "{found:?}");
+    let newest = fs::read_to_string(spool.join("checkpoint")).unwrap();
+    let newest = serde_json::json!({ "note": newest }).to_string();
+    assert!(verify::directory(spool, &key, &kept(format!("{junk}{newest}\n"))).unwrap().is_whole());
+    // Nothing else in it: it is of another spool.
+    assert_eq!(verify::directory(spool, &key, &kept(junk)).unwrap().findings.len(), 1);
+}
+
+/// The same frames, and another key around them that opens none of them: signed again by whoever holds the signing key.
+#[tokio::test]
+async fn headers_that_were_written_anew_with_the_key_are_found_by_what_a_witness_kept() {
+    let (fixture, _) = sealed();
+    let fixture = fixture.fill(1 << 20, 4).await;
+    let (key, spool) = (fixture.key(), &fixture.config.spool);
+    let told = fs::read(spool.join("checkpoint")).unwrap();
+    let kept = Options { kept: vec![told], ..Options::default() };
+    assert!(verify::directory(spool, &key, &kept).unwrap().is_whole());
+    let path = segment(spool, 0);
+    let whole = fs::read(&path).unwrap();
+    let signing = SigningKey::load(&fixture.config.key).unwrap();
+    let (mut header, _, mut at) = Header::decode(&whole).unwrap().unwrap();
+    let (other, _) = sealed();
+    other.open().close().await.unwrap();
+    header.sealing = Header::decode(&fs::read(segment(&other.config.spool, 0)).unwrap()).unwrap().unwrap().0.sealing;
+    let mut forged = header.encode();
+    let (mut chain, mut tree): ([u8; 32], Tree) = (*forged.last_chunk().unwrap(), Tree::default());
+    while let Some((entry, hashes, length)) = Entry::decode(&whole[at..]).unwrap() {
+        let note = signing.checkpoint(&tree, &chain);
+        let payload = if entry.kind == Kind::Frame { entry.payload } else { note.as_bytes() };
+        Entry { payload, ..entry }.encode(&mut forged, &mut chain);
+        if entry.kind == Kind::Frame {
+            tree.push(hashes.leaf);
+        } else {
+            fs::write(spool.join("checkpoint"), &note).unwrap();
+        }
+        at += length;
+    }
+    fs::write(&path, forged).unwrap();
+    assert!(fixture.verify().is_whole(), "{:?}", fixture.verify());
+    let found = verify::directory(spool, &key, &kept).unwrap();
+    assert_eq!((found.findings.len(), found.findings[0].problem), (1, Problem::Altered), "{found:?}");
+}
+
+/// Frames under one key, then under another; sealed or not. Gives both keys.
+async fn rotated(fixture: &Fixture) -> [PublicKey; 2] {
+    let recorder = fixture.open();
+    for n in 0..5 {
+        recorder.append(session(n), note(n)).await.unwrap();
+    }
+    recorder.close().await.unwrap();
+    let first = fixture.key();
+    let done = rotation::rotate(&fixture.config, clock(), None).unwrap();
+    assert_eq!((&done.from, &done.to), (&first, &fixture.key()));
+    assert_ne!(done.from, done.to);
+    assert_eq!(PublicKey::load(&done.kept.unwrap()).unwrap(), first);
+    let recorder = fixture.open();
+    for n in 5..9 {
+        recorder.append(session(n), note(n)).await.unwrap();
+    }
+    recorder.close().await.unwrap();
+    [first, fixture.key()]
+}
+
+#[tokio::test]
+async fn another_key_goes_on_and_whoever_trusts_the_first_learns_of_it() {
+    for fixture in [Fixture::new(), sealed().0] {
+        let [first, second] = rotated(&fixture).await;
+        let spool = &fixture.config.spool;
+        let report = verify_in(spool, &first);
+        assert!(report.is_whole() && report.signed == report.frames, "{report:?}");
+        assert!(report.notes.iter().any(|note| note.contains(&second.to_string())), "{report:?}");
+        // A checkpoint that the second one signed, kept elsewhere, is known as soon as that is.
+        let kept = vec![fs::read(spool.join("checkpoint")).unwrap(); 2];
+        let report = verify::directory(spool, &first, &Options { kept, ..Options::default() }).unwrap();
+        assert!(report.is_whole(), "{report:?}");
+        // The second one alone knows nothing of what was before it; both do, in whichever order.
+        assert_eq!(verify_in(spool, &second).findings[0].problem, Problem::Unsigned);
+        let keys = rotation::public_keys(&fixture.config.key).unwrap();
+        assert_eq!(keys, [second.clone(), first.clone()]);
+        let report = verify::directory(spool, &second, &Options { keys, ..Options::default() }).unwrap();
+        assert!(report.is_whole(), "{report:?}");
+        // Once more.
+        rotation::rotate(&fixture.config, clock(), None).unwrap();
+        fixture.open().close().await.unwrap();
+        assert!(verify_in(spool, &first).is_whole());
+    }
+}
+
+/// Who holds another key, and writes a segment with it behind a spool that names nobody.
+#[tokio::test]
+async fn a_key_that_nobody_has_named_is_found() {
+    let fixture = Fixture::filled(1 << 20, 4).await;
+    let first = fixture.key();
+    let copy = fixture.copy();
+    rotation::rotate(&fixture.config, clock(), None).unwrap();
+    let second = fixture.key();
+    // The segment of the second key behind the first one as it was before.
+    fs::copy(segment(&fixture.config.spool, 1), segment(copy.path(), 1)).unwrap();
+    let trusting = Options { keys: vec![second], ..Options::default() };
+    let report = verify::directory(copy.path(), &first, &trusting).unwrap();
+    assert_eq!(report.findings[0].problem, Problem::Unsigned, "{report:?}");
+    // The hand-over taken out of the first segment, or altered: its checkpoint tells.
+    let path = segment(&fixture.config.spool, 0);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, forge(&whole, 3)).unwrap();
+    assert_eq!(verify_in(&fixture.config.spool, &first).findings[0].problem, Problem::Altered);
+}
+
+/// Every moment at which it can be broken off, by the files that are there then.
+#[tokio::test]
+async fn a_rotation_that_broke_off_is_finished_by_whoever_opens_the_spool_next() {
+    let beside = |key: &Path, more: &str| PathBuf::from(format!("{}{more}", key.display()));
+    for step in 0..4 {
+        let fixture = Fixture::filled(1 << 20, 3).await;
+        let (key, spool) = (fixture.config.key.clone(), fixture.config.spool.clone());
+        let (first, before) = (fixture.key(), fs::read(&key).unwrap());
+        let done = rotation::rotate(&fixture.config, clock(), None).unwrap();
+        let (next, public) = (beside(&key, ".next"), beside(&key, ".next.pub"));
+        if step < 3 {
+            // The public key was not put in its place yet.
+            fs::rename(beside(&key, ".pub"), &public).unwrap();
+            fs::write(beside(&key, ".pub"), format!("{first}\n")).unwrap();
+        }
+        if step < 2 {
+            // Nor the private one.
+            fs::rename(&key, &next).unwrap();
+            fs::write(&key, &before).unwrap();
+            fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            fs::remove_file(done.kept.unwrap()).unwrap();
+        }
+        if step == 0 {
+            // The old key has named the new one, and the segment was not begun.
+            fs::remove_file(segment(&spool, 1)).unwrap();
+        }
+        let recorder = fixture.open();
+        recorder.append(session(1), note(1)).await.unwrap();
+        recorder.close().await.unwrap();
+        assert_eq!(fixture.key(), if step == 0 { first.clone() } else { done.to }, "{step}");
+        assert!(step == 0 || (!next.exists() && !public.exists()), "{step}");
+        let report = verify_in(&spool, &first);
+        assert!(report.is_whole(), "{step}: {report:?}");
+        rotation::rotate(&fixture.config, clock(), None).unwrap();
+        fixture.open().close().await.unwrap();
+        assert!(verify_in(&spool, &first).is_whole(), "{step}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_an_operator_brings_is_named_and_put_nowhere() {
+    let fixture = Fixture::filled(1 << 20, 3).await;
+    let (first, own) = (fixture.key(), fs::read(&fixture.config.key).unwrap());
+    let place = fixture.dir.path().join("another.key");
+    let done = rotation::rotate(&fixture.config, clock(), Some(&place)).unwrap();
+    assert_eq!((done.kept, fs::read(&fixture.config.key).unwrap()), (None, own));
+    // With the old one nobody goes on.
+    assert!(matches!(Recorder::open(&fixture.config, clock()), Err(OpenError::OtherKey { .. })));
+    let config = Config { key: place, ..fixture.config.clone() };
+    Recorder::open(&config, clock()).unwrap().close().await.unwrap();
+    assert!(verify_in(&config.spool, &first).is_whole());
+    // Not while somebody writes.
+    let recorder = Recorder::open(&config, clock()).unwrap();
+    assert!(matches!(rotation::rotate(&config, clock(), None), Err(OpenError::Locked(_))));
+    recorder.close().await.unwrap();
 }
 
 /// OpenSSL as a time stamp authority, behind a web server that takes one question.
@@ -509,13 +675,18 @@ async fn a_time_stamp_authority_signs_that_a_checkpoint_was_there() {
         ..witness::Config::default()
     };
     let spool = &fixture.config.spool;
-    let (witness, every) = config.open(spool).unwrap().pop().unwrap();
+    let (witness, every) = config.open(spool, 0).unwrap().pop().unwrap();
+    assert_eq!((every, witness.told_ago()), (Duration::from_secs(3600), None));
     assert_eq!(every, Duration::from_secs(3600));
     let note = fs::read_to_string(spool.join("checkpoint")).unwrap();
     let statement = witness::Statement { note, host: "db".to_owned(), time: clock().now() };
     witness.tell(&statement).await.unwrap();
     authority.answering.await.unwrap();
-    let name = format!("{:020}", statement.frames());
+    assert!(witness.told_ago().is_some());
+    let files = fs::read_dir(spool.join("witnessed")).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: Vec<String> = files.map(|name| name.into_string().unwrap()).collect();
+    let name = names.iter().find_map(|name| name.strip_suffix(".note")).unwrap();
+    assert!(name.starts_with(&format!("{:020}-", statement.frames())) && names.len() == 2, "{names:?}");
     let ca = authority.folder.path().join("tsa.pem");
     let verify = format!("ts -verify -data {name}.note -in {name}.0.tsr -CAfile {}", ca.display());
     openssl(&spool.join("witnessed"), &verify);

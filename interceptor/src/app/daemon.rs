@@ -77,8 +77,8 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
         Workers::start(house.limits.workers).map_err(|error| StartError::failed("starting the workers")(&error))?;
     announce(&house).await?;
     // Outlives all else: it tells of the last checkpoint.
-    let (stopped, stop_witnesses) = oneshot::channel();
-    let witnesses = tokio::spawn(witnesses.keep(house.recorder.clone(), stop_witnesses));
+    let telling = witnesses.start(house.recorder.clone());
+    let telling = telling.map_err(|error| StartError::failed("starting to tell witnesses")(&error))?;
     // Outlives the listening: sessions are told, and have time to end.
     let mut sessions = JoinSet::new();
     let (watchdog, questions) = service::watchdog(workers.pulses());
@@ -86,8 +86,9 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
     let ended = govern(&house, captured, (&workers, questions), &mut sessions).await;
     let _nobody_listens = stop.send(());
     drain(&house).await;
-    drop(stopped);
-    let _told = witnesses.await;
+    if let Some(telling) = telling {
+        telling.end().await;
+    }
     ended
 }
 

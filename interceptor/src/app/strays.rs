@@ -2,6 +2,7 @@
 //!
 //! Whoever can move them can do so as often as it likes; what is written of one look is bounded.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +20,16 @@ const REST: u32 = 50;
 /// Processes that are named of one look.
 const NAMED: usize = 64;
 
-/// Looks until it cannot be looked any more.
+/// What was told once, and is not told again.
+#[derive(Default)]
+struct Told {
+    incomplete: bool,
+    blind: bool,
+}
+
+/// Looks for as long as the task lives.
 pub(super) async fn watch(house: Arc<House>, governed: Arc<ArcSwap<Vec<String>>>) {
-    let mut strays = Strays::default();
-    let mut was_complete = true;
+    let (mut strays, mut told) = (Strays::default(), Told::default());
     loop {
         let paths = governed.load_full();
         let clock = Arc::clone(&house.clock);
@@ -32,37 +39,44 @@ pub(super) async fn watch(house: Arc<House>, governed: Arc<ArcSwap<Vec<String>>>
             (strays, looked, clock.monotonic().saturating_sub(begun))
         });
         let Ok((again, looked, took)) = looked.await else {
-            tracing::error!("nobody looks any more for processes that leave their cgroup: the thread broke");
+            note(&house, "nobody looks any more for processes that leave their cgroup: the thread broke".to_owned())
+                .await;
             return;
         };
         strays = again;
         match looked {
-            Ok(looked) => was_complete = tell(&house, looked, was_complete, &governed.load()).await,
-            Err(error) => tracing::error!(%error, "processes that leave their cgroup cannot be seen"),
+            Ok(looked) => {
+                told.blind = false;
+                tell(&house, looked, &mut told, &governed.load()).await;
+            }
+            Err(error) if !std::mem::replace(&mut told.blind, true) => {
+                note(&house, format!("processes that leave their cgroup cannot be seen: {error}")).await;
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(PERIOD.max(took.saturating_mul(REST))).await;
     }
 }
 
-async fn tell(house: &House, looked: Looked, was_complete: bool, governed: &[String]) -> bool {
+async fn tell(house: &House, looked: Looked, told: &mut Told, governed: &[String]) {
     let Looked { strays, complete } = looked;
     let more = strays.len().saturating_sub(NAMED);
     for Stray { pid, comm, cgroup, to } in strays.into_iter().take(NAMED) {
-        let governed = governed.iter().any(|root| std::path::Path::new(&to).starts_with(root));
-        tracing::warn!(pid, %comm, %cgroup, %to, governed, "a process left its governed cgroup");
-        record(house, Event::Strayed { cgroup, pid, comm, to, governed }).await;
+        let governed = governed.iter().any(|root| Path::new(&to).starts_with(root));
+        record(house, Event::Strayed { cgroup: cgroup.clone(), pid, comm: comm.clone(), to: to.clone(), governed })
+            .await;
+        tracing::warn!(pid, ?comm, %cgroup, ?to, governed, "a process left its governed cgroup");
     }
     if more > 0 {
         note(house, format!("{more} more processes left their governed cgroups")).await;
     }
-    if was_complete && !complete {
+    if !complete && !std::mem::replace(&mut told.incomplete, true) {
         note(house, "too many processes are governed: not of all of them it is noticed if they leave".to_owned()).await;
     }
-    complete
 }
 
 async fn note(house: &House, text: String) {
-    tracing::warn!("{text}");
+    tracing::error!("{text}");
     record(house, Event::Note { text }).await;
 }
 

@@ -1,123 +1,224 @@
 //! Tells witnesses of the newest checkpoint, and says on record where one cannot be told.
+//!
+//! On a thread of its own: files and names may be slow, and nobody else has to wait for that.
 
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 
 use super::StartError;
 use crate::clock::Clock;
-use crate::record::witness::{Statement, Witness, WitnessError};
+use crate::record::witness::{self, Statement, Witness, WitnessError};
 use crate::record::{self, Event, Recorder};
 use crate::telemetry::SessionId;
 
 /// How often it is looked whether there is something to tell; a checkpoint is put down at most once a second.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long they are waited for when the daemon stops.
+/// How long they are waited for when the daemon stops, all of them together.
 const LAST: Duration = Duration::from_secs(5);
-/// Most bytes of the file with the newest checkpoint.
-const NOTE_MAX: u64 = 4096;
+/// One that could not be told is tried again after this time, and after twice as long each time.
+const RETRY: Duration = Duration::from_secs(1);
+/// At most this long.
+const RETRY_MOST: Duration = Duration::from_secs(300);
+/// How long one may be out of reach, as when a host starts, before that is put on record.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// All witnesses, and what each of them knows.
 pub(super) struct Witnesses {
     all: Vec<Told>,
-    checkpoint: PathBuf,
+    spool: PathBuf,
     host: String,
     clock: Arc<dyn Clock>,
+}
+
+/// Witnesses that are told, until that is ended.
+pub(super) struct Telling {
+    stop: oneshot::Sender<()>,
+    done: oneshot::Receiver<()>,
+}
+
+impl Telling {
+    /// Has them told of the last checkpoint, and waits for that, but not long.
+    pub(super) async fn end(self) {
+        drop(self.stop);
+        let _late = timeout(LAST + LOOK, self.done).await;
+    }
+}
+
+impl Witnesses {
+    /// Reads certificates; blocks.
+    pub(super) fn open(config: &record::Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let all = config.witness.open(&config.spool, config.free_space_floor);
+        let all = all.map_err(|words| StartError::failed("opening [record.witness]")(&words))?;
+        let now = clock.monotonic();
+        Ok(Self {
+            all: all.into_iter().map(|(witness, every)| Told::new(witness, every, now)).collect(),
+            spool: config.spool.clone(),
+            host: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
+            clock,
+        })
+    }
+
+    /// Tells whoever is due from now on. Nothing where there is nobody.
+    pub(super) fn start(mut self, recorder: Recorder) -> io::Result<Option<Telling>> {
+        if self.all.is_empty() {
+            return Ok(None);
+        }
+        let ((stop, stopped), (ended, done)) = (oneshot::channel(), oneshot::channel());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name("witness".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = stopped => {}
+                    () = self.keep(&recorder) => {}
+                }
+                let _late = timeout(LAST, self.round(true)).await;
+            });
+            let _nobody_waits = ended.send(());
+            runtime.shutdown_background();
+        })?;
+        Ok(Some(Telling { stop, done }))
+    }
+
+    async fn keep(&mut self, recorder: &Recorder) {
+        loop {
+            sleep(LOOK).await;
+            for text in self.round(false).await {
+                if let Err(error) = recorder.enqueue(SessionId::NONE, Event::Note { text }).await {
+                    tracing::error!(%error, "a note on a witness is not on record");
+                }
+            }
+        }
+    }
+
+    /// Tells whoever is due. Gives what is worth a line on record.
+    async fn round(&mut self, last: bool) -> Vec<String> {
+        let now = self.clock.monotonic();
+        if !self.all.iter().any(|told| told.has_rested(now, last)) {
+            return Vec::new();
+        }
+        let note = match witness::newest(&self.spool) {
+            Ok(Some(note)) => note,
+            Ok(None) => return Vec::new(),
+            Err(error) => {
+                tracing::error!(%error, "the newest checkpoint cannot be read, or what it is of not forced to the disk");
+                return Vec::new();
+            }
+        };
+        let statement = Statement { note, host: self.host.clone(), time: self.clock.now() };
+        let due = self.all.iter_mut().filter(|told| told.is_due(&statement.note, now, last));
+        let tell = due.map(|told| async {
+            let result = told.witness.tell(&statement).await;
+            (told, result)
+        });
+        let told = join_all(tell).await;
+        let now = self.clock.monotonic();
+        told.into_iter().filter_map(|(told, result)| told.learn(&statement, now, result)).collect()
+    }
 }
 
 /// One of them.
 struct Told {
     witness: Witness,
     every: Duration,
-    /// When it was last told, or tried.
-    tried: Option<Duration>,
+    /// When it is told again.
+    next: Duration,
     /// What it was told last.
     note: Option<String>,
-    failing: bool,
-}
-
-impl Witnesses {
-    /// Reads certificates; blocks.
-    pub(super) fn open(config: &record::Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let all = config.witness.open(&config.spool);
-        let all = all.map_err(|words| StartError::failed("opening [record.witness]")(&words))?;
-        let told = |(witness, every)| Told { witness, every, tried: None, note: None, failing: false };
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        Ok(Self {
-            all: all.into_iter().map(told).collect(),
-            checkpoint: config.spool.join(record::CHECKPOINT),
-            host: host.trim().to_owned(),
-            clock,
-        })
-    }
-
-    /// Tells whoever is due, until the task ends.
-    pub(super) async fn keep(mut self, recorder: Recorder, mut stop: tokio::sync::oneshot::Receiver<()>) {
-        if self.all.is_empty() {
-            return;
-        }
-        loop {
-            let stopping = tokio::select! {
-                _ = &mut stop => true,
-                () = tokio::time::sleep(LOOK) => false,
-            };
-            if stopping {
-                let _late = tokio::time::timeout(LAST, self.round(None, true)).await;
-                return;
-            }
-            self.round(Some(&recorder), false).await;
-        }
-    }
-
-    async fn round(&mut self, recorder: Option<&Recorder>, all: bool) {
-        let Some(note) = read(&self.checkpoint) else { return };
-        let now = self.clock.monotonic();
-        let statement = Statement { note, host: self.host.clone(), time: self.clock.now() };
-        let due = self.all.iter_mut().filter(|told| told.is_due(&statement.note, now, all));
-        let tell = due.map(|told| async {
-            let result = told.witness.tell(&statement).await;
-            (told, result)
-        });
-        for (told, result) in join_all(tell).await {
-            if let Some(text) = told.learn(&statement, now, result)
-                && let Some(recorder) = recorder
-                && let Err(error) = recorder.enqueue(SessionId::NONE, Event::Note { text }).await
-            {
-                tracing::error!(%error, "a note on a witness is not on record");
-            }
-        }
-    }
+    failures: u32,
+    failing_since: Option<Duration>,
+    /// Whether that it fails is on record.
+    on_record: bool,
 }
 
 impl Told {
-    fn is_due(&self, note: &str, now: Duration, all: bool) -> bool {
-        let rested = self.tried.is_none_or(|tried| now.saturating_sub(tried) >= self.every);
-        (rested || all) && self.note.as_deref() != Some(note)
+    fn new(witness: Witness, every: Duration, now: Duration) -> Self {
+        let rest = witness.told_ago().map_or(Duration::ZERO, |ago| every.saturating_sub(ago));
+        let next = now.saturating_add(rest);
+        Self { witness, every, next, note: None, failures: 0, failing_since: None, on_record: false }
+    }
+
+    fn has_rested(&self, now: Duration, last: bool) -> bool {
+        now >= self.next || (last && self.witness.wants_the_last())
+    }
+
+    fn is_due(&self, note: &str, now: Duration, last: bool) -> bool {
+        self.has_rested(now, last) && self.note.as_deref() != Some(note)
     }
 
     /// What is worth a line: that it fails, once, and that it works again.
     fn learn(&mut self, statement: &Statement, now: Duration, result: Result<(), WitnessError>) -> Option<String> {
-        self.tried = Some(now);
-        let failed = std::mem::replace(&mut self.failing, result.is_err());
         match result {
             Ok(()) => {
-                self.note = Some(statement.note.clone());
                 tracing::debug!(witness = %self.witness, frames = statement.frames(), "told of a checkpoint");
-                failed.then(|| format!("{} is told of checkpoints again", self.witness))
+                self.note = Some(statement.note.clone());
+                self.next = now.saturating_add(self.every);
+                (self.failures, self.failing_since) = (0, None);
+                std::mem::take(&mut self.on_record).then(|| format!("{} is told of checkpoints again", self.witness))
             }
             Err(error) => {
                 tracing::error!(witness = %self.witness, %error, "a witness is not told of the newest checkpoint");
-                (!failed).then(|| format!("{} is not told of checkpoints: {error}", self.witness))
+                let wait = RETRY.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+                self.next = now.saturating_add(wait.min(RETRY_MOST));
+                self.failures = self.failures.saturating_add(1);
+                let since = *self.failing_since.get_or_insert(now);
+                let is_new = now.saturating_sub(since) >= GRACE && !std::mem::replace(&mut self.on_record, true);
+                is_new.then(|| format!("{} is not told of checkpoints: {error}", self.witness))
             }
         }
     }
 }
 
-fn read(path: &Path) -> Option<String> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(path).ok()?.take(NOTE_MAX).read_to_string(&mut text).ok()?;
-    (!text.is_empty()).then_some(text)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    fn one() -> Told {
+        let config = witness::Config { journald: true, ..witness::Config::default() };
+        let (witness, every) = config.open(std::path::Path::new("/"), 0).unwrap().pop().unwrap();
+        Told::new(witness, every, Duration::ZERO)
+    }
+
+    fn statement(note: &str) -> Statement {
+        Statement { note: note.to_owned(), host: String::new(), time: Timestamp(0) }
+    }
+
+    #[test]
+    fn what_is_known_is_not_told_again_and_a_new_one_waits_its_time() {
+        let (mut told, second) = (one(), Duration::from_secs(1));
+        assert!(told.is_due("a", Duration::ZERO, false));
+        assert_eq!(told.learn(&statement("a"), second, Ok(())), None);
+        assert!(!told.is_due("a", second * 1000, false) && !told.is_due("a", second, true));
+        assert!(!told.is_due("b", second * 60, false) && told.is_due("b", second * 61, false));
+        assert!(told.is_due("b", second, true));
+    }
+
+    #[test]
+    fn one_out_of_reach_is_tried_again_soon_and_told_of_once() {
+        let mut told = one();
+        let fail = |told: &mut Told, at: u64| {
+            let at = Duration::from_secs(at);
+            assert!(told.is_due("a", at, false), "{at:?}");
+            let text = told.learn(&statement("a"), at, Err(WitnessError::Timeout));
+            assert!(!told.is_due("a", at, false));
+            text
+        };
+        for at in [1, 2, 4, 8] {
+            assert_eq!(fail(&mut told, at), None);
+        }
+        assert!(fail(&mut told, 16).unwrap().contains("the journal is not told of checkpoints: no answer"));
+        for at in [32, 64, 128, 256, 512, 812, 1112] {
+            assert_eq!(fail(&mut told, at), None);
+        }
+        let again = told.learn(&statement("a"), Duration::from_secs(1412), Ok(()));
+        assert!(again.unwrap().contains("again"));
+        assert_eq!(told.learn(&statement("b"), Duration::from_secs(1413), Err(WitnessError::Timeout)), None);
+    }
 }

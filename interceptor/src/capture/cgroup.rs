@@ -189,32 +189,39 @@ pub fn is_empty(path: &str) -> io::Result<bool> {
 /// none: the one above does. What vanishes meanwhile is passed over.
 ///
 /// # Errors
-/// When no cgroup2 file system is mounted, or the path is not absolute.
+/// When one of them cannot be looked at.
 pub(super) fn walk<B>(
     root: &str,
     mut each: impl FnMut(&Path, &mut dyn Iterator<Item = u32>) -> ControlFlow<B>,
 ) -> io::Result<ControlFlow<B>> {
     let mut waiting = vec![directory(root)?];
     while let Some(directory) = waiting.pop() {
-        let Ok(listed) = fs::read_to_string(directory.join("cgroup.procs")).or_else(threaded) else { continue };
+        let listed = match fs::read_to_string(directory.join("cgroup.procs")) {
+            Ok(listed) => listed,
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => String::new(),
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(error),
+        };
         let end = each(&directory, &mut listed.lines().filter_map(|line| line.parse().ok()));
         if end.is_break() {
             return Ok(end);
         }
-        let below = fs::read_dir(&directory).into_iter().flatten().flatten();
-        waiting
-            .extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        let below = match fs::read_dir(&directory) {
+            Ok(below) => below,
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in below.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                waiting.push(entry.path());
+            }
+        }
     }
     Ok(ControlFlow::Continue(()))
 }
 
-fn threaded(error: io::Error) -> io::Result<String> {
-    if error.raw_os_error() == Some(libc::EOPNOTSUPP) { Ok(String::new()) } else { Err(error) }
-}
-
-/// The cgroup of a process now; nothing where it has ended.
-pub(super) fn of(pid: u32) -> Option<String> {
-    of_process(i32::try_from(pid).ok()?, None)
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 
 /// The directory of a cgroup.

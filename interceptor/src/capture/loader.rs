@@ -235,8 +235,13 @@ impl Capture {
                 let why = refused.then(|| foreign::explain(&cgroup.path, attach_type)).flatten().unwrap_or_default();
                 CaptureError::Attach { program, cgroup: cgroup.path.clone(), source, why }
             })?;
-            if done == Attached::Created {
-                tracing::debug!(cgroup = %cgroup.path, program, "attached");
+            match done {
+                Attached::Created => tracing::debug!(cgroup = %cgroup.path, program, "attached"),
+                // What was made meanwhile has passed no program.
+                Attached::Anew if self.pins.has(cgroup.id, FENCE) => {
+                    self.pins.note_older(cgroup.id).map_err(|source| self.pin_error(source))?;
+                }
+                Attached::Anew | Attached::Updated => {}
             }
         }
         // Those of an earlier configuration; what may attach nothing may not remove them either.

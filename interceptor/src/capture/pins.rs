@@ -120,22 +120,28 @@ impl Pins {
     ) -> io::Result<Attached> {
         let directory = self.links(cgroup.0);
         let path = directory.join(name);
-        match sys::pinned(&path) {
+        let again = match sys::pinned(&path) {
             Ok(link) => match sys::link_update(link.as_fd(), program.as_fd()) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
-                    tracing::error!(cgroup = cgroup.0, program = name, "somebody has detached it: it is attached anew");
-                    fs::remove_file(&path)?;
-                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => true,
                 done => return done.map(|()| Attached::Updated),
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(error),
-        }
+        };
         match fs::DirBuilder::new().mode(0o700).create(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
         let link = sys::link_create(program.as_fd(), cgroup.1.as_fd(), attach_type)?;
+        if again {
+            tracing::error!(cgroup = cgroup.0, program = name, "somebody has detached it: it is attached anew");
+            // The old pin stays until another is there: without any, the cgroup would not count as governed.
+            let other = directory.join(format!("{name}{ANEW}"));
+            let _left_over = fs::remove_file(&other);
+            sys::pin(link.as_fd(), &other)?;
+            fs::rename(&other, &path)?;
+            return Ok(Attached::Anew);
+        }
         sys::pin(link.as_fd(), &path).map(|()| Attached::Created)
     }
 
@@ -234,6 +240,9 @@ impl Pins {
     }
 }
 
+/// Ends the name of a pin that takes the place of another.
+const ANEW: &str = "-anew";
+
 /// In a note: that it was tried.
 const TRIED: &str = "tried";
 
@@ -276,6 +285,8 @@ fn remove_directory(directory: &Path) -> io::Result<()> {
 pub(super) enum Attached {
     /// A new link.
     Created,
+    /// A new link in the place of one that somebody had detached.
+    Anew,
     /// Another program in an old link.
     Updated,
 }

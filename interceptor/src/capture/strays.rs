@@ -5,17 +5,22 @@
 //! between two looks is not; the kernel's tracepoint would see that, and be the whole host's.
 //!
 //! A process is known by its number, and by the time of the look that found it: whoever has the number now, and began before that
-//! look, is the one that was found.
+//! look, is the one that was found. What an agent can write into `/proc` (its name) decides nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::{fs, io};
 
-use super::cgroup;
+use nix::time::{ClockId, clock_gettime};
 
-/// Processes and cgroups that are watched in all; what is beyond is not.
+use super::{cgroup, maps};
+
+/// Processes and cgroups that are watched, of all governed cgroups together; each has its share, and what is beyond is not.
 const MOST: usize = 65_536;
+/// Threads of a process that are looked at where the first one has ended.
+const THREADS: usize = 4096;
 
 /// A process that is elsewhere now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,34 +62,41 @@ impl Strays {
     /// Looks at every process at or below the governed cgroups, and for those that were there.
     ///
     /// # Errors
-    /// When there is no cgroup file system, or `/proc` does not tell the time.
+    /// When one of them cannot be looked at: what was known before stays known.
     pub fn look(&mut self, governed: &[String]) -> io::Result<Looked> {
         let mut looked = Looked { complete: true, ..Looked::default() };
-        let mut room = MOST;
+        let share = MOST / governed.len().max(1);
         let mut seen = HashMap::with_capacity(governed.len());
         for root in governed {
-            let (now, complete) = in_tree(root, &mut room)?;
+            let (now, complete) = in_tree(root, share)?;
             looked.complete &= complete;
             seen.insert(root.clone(), now);
         }
         // One that is gone had to be left first; one that is let go still has its processes.
         for (root, before) in std::mem::replace(&mut self.seen, seen) {
-            let now = self.seen.get(&root);
-            let gone = before.pids.iter().filter(|pid| now.is_none_or(|now| !now.pids.contains(pid)));
-            looked.strays.extend(gone.filter_map(|pid| stray(*pid, before.at, &root)));
+            let mut now = self.seen.get_mut(&root);
+            for pid in before.pids {
+                if now.as_ref().is_some_and(|now| now.pids.contains(&pid)) {
+                    continue;
+                }
+                match whereabouts(pid, before.at, &root) {
+                    Whereabouts::Gone => {}
+                    // It moved about meanwhile, or there are too many.
+                    Whereabouts::Within => now.iter_mut().for_each(|now| now.pids.extend([pid])),
+                    Whereabouts::Elsewhere(stray) => looked.strays.push(stray),
+                }
+            }
         }
         Ok(looked)
     }
 }
 
-fn in_tree(root: &str, room: &mut usize) -> io::Result<(Seen, bool)> {
-    let mut seen = Seen::default();
+fn in_tree(root: &str, share: usize) -> io::Result<(Seen, bool)> {
+    let (mut seen, mut room) = (Seen::default(), share);
     let end = cgroup::walk(root, |_, pids| {
         for pid in std::iter::once(None).chain(pids.map(Some)) {
-            if *room == 0 {
-                return ControlFlow::Break(());
-            }
-            *room -= 1;
+            let Some(rest) = room.checked_sub(1) else { return ControlFlow::Break(()) };
+            room = rest;
             seen.pids.extend(pid);
         }
         ControlFlow::Continue(())
@@ -93,36 +105,73 @@ fn in_tree(root: &str, room: &mut usize) -> io::Result<(Seen, bool)> {
     Ok((seen, end.is_continue()))
 }
 
-/// The process that was found in the cgroup, where it is elsewhere now.
-fn stray(pid: u32, at: u64, root: &str) -> Option<Stray> {
-    let (comm, begun) = process(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+/// Where a process is that was found in a governed cgroup.
+#[derive(Debug, PartialEq, Eq)]
+enum Whereabouts {
+    /// It has ended.
+    Gone,
+    /// There.
+    Within,
+    /// Not there.
+    Elsewhere(Stray),
+}
+
+fn whereabouts(pid: u32, at: u64, root: &str) -> Whereabouts {
+    let place = format!("/proc/{pid}");
+    let Some(Stat { comm, ended, begun }) = stat(&place) else { return Whereabouts::Gone };
     if begun > at {
-        return None;
+        return Whereabouts::Gone;
     }
-    let to = cgroup::of(pid)?;
-    let is_within = Path::new(&to).starts_with(root);
-    (!is_within).then(|| Stray { pid, comm, cgroup: root.to_owned(), to })
+    // The first thread may have ended, and the process live on; its cgroup is that of the others.
+    let place = if ended { living_thread(&place) } else { Some(place) };
+    let Some(to) = place.and_then(|place| cgroup_of(&place)) else { return Whereabouts::Gone };
+    if Path::new(&to).starts_with(root) {
+        return Whereabouts::Within;
+    }
+    Whereabouts::Elsewhere(Stray { pid, comm, cgroup: root.to_owned(), to })
 }
 
-/// The name of a process, and when it began; nothing where it has ended, though nobody has asked how.
-fn process(stat: &str) -> Option<(String, u64)> {
-    // The name is in parentheses, and may contain some.
-    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+fn living_thread(place: &str) -> Option<String> {
+    let threads = fs::read_dir(format!("{place}/task")).ok()?.flatten().take(THREADS);
+    let mut places = threads.map(|thread| thread.path().display().to_string());
+    places.find(|place| stat(place).is_some_and(|stat| !stat.ended))
+}
+
+fn cgroup_of(place: &str) -> Option<String> {
+    let text = fs::read(format!("{place}/cgroup")).ok()?;
+    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
+    Some(String::from_utf8_lossy(line).into_owned())
+}
+
+/// What is read of a process, or of a thread.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    comm: String,
+    /// Though nobody may have asked how.
+    ended: bool,
+    begun: u64,
+}
+
+fn stat(place: &str) -> Option<Stat> {
+    parse(&fs::read(format!("{place}/stat")).ok()?)
+}
+
+/// The name is in parentheses, and may contain anything.
+fn parse(stat: &[u8]) -> Option<Stat> {
+    let (open, close) = (stat.iter().position(|byte| *byte == b'(')?, stat.iter().rposition(|byte| *byte == b')')?);
+    let mut comm = [0; 16];
+    comm.iter_mut().zip(stat.get(open + 1..close)?).for_each(|(to, from)| *to = *from);
+    let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
-    let has_ended = matches!(fields.next()?, "Z" | "X");
-    let begun = fields.nth(18)?.parse().ok()?;
-    (!has_ended).then(|| (name.to_owned(), begun))
+    let ended = matches!(fields.next()?, "Z" | "X");
+    Some(Stat { comm: maps::name(&comm), ended, begun: fields.nth(18)?.parse().ok()? })
 }
 
-/// Since boot, in hundredths of a second.
+/// Since boot, in hundredths of a second. The service sees nothing of `/proc` but processes, so not from there.
 fn uptime() -> io::Result<u64> {
-    let text = fs::read_to_string("/proc/uptime")?;
-    hundredths(&text).ok_or_else(|| io::Error::other("/proc/uptime tells no time"))
-}
-
-fn hundredths(text: &str) -> Option<u64> {
-    let (seconds, rest) = text.split(' ').next()?.split_once('.')?;
-    seconds.parse::<u64>().ok()?.checked_mul(100)?.checked_add(rest.parse().ok()?)
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+    let hundredths = now.tv_sec().checked_mul(100).and_then(|seconds| seconds.checked_add(now.tv_nsec() / 10_000_000));
+    hundredths.and_then(|sum| sum.try_into().ok()).ok_or_else(|| io::Error::other("the clock since boot is not right"))
 }
 
 #[cfg(test)]
@@ -131,27 +180,29 @@ mod tests {
 
     #[test]
     fn a_process_is_read_whatever_its_name_is() {
-        let stat = |name: &str, state: &str| {
-            format!("7 ({name}) {state} 1 7 7 0 -1 4194560 9 0 0 0 1 2 0 0 20 0 1 0 4321 8192 10 18446744073709551615")
+        let line = |name: &[u8], state: &str| {
+            let rest =
+                format!(") {state} 1 7 7 0 -1 4194560 9 0 0 0 1 2 0 0 20 0 1 0 4321 8192 10 18446744073709551615");
+            [b"7 (", name, rest.as_bytes()].concat()
         };
-        assert_eq!(process(&stat("sh", "S")), Some(("sh".to_owned(), 4321)));
-        assert_eq!(process(&stat("a) Z 1 (b", "R")), Some(("a) Z 1 (b".to_owned(), 4321)));
-        assert_eq!(process(&stat("sh", "Z")), None);
-        assert_eq!(process("7 (sh"), None);
-        assert_eq!(hundredths("350735.47 234388.90\n"), Some(35_073_547));
-        assert_eq!(hundredths("x"), None);
+        let read = |name: &[u8], state: &str| parse(&line(name, state)).map(|stat| (stat.comm, stat.ended, stat.begun));
+        assert_eq!(read(b"sh", "S"), Some(("sh".to_owned(), false, 4321)));
+        assert_eq!(read(b"a) Z 1 (b", "R"), Some(("a) Z 1 (b".to_owned(), false, 4321)));
+        assert_eq!(read(b"\xff\nx", "R"), Some(("\u{fffd}\u{fffd}x".to_owned(), false, 4321)));
+        assert_eq!(read(b"sh", "Z"), Some(("sh".to_owned(), true, 4321)));
+        assert_eq!(parse(b"7 (sh"), None);
+        assert_eq!(parse(b"7 )sh("), None);
     }
 
     #[test]
     fn whoever_has_the_number_now_and_began_later_is_somebody_else() {
         let own = std::process::id();
-        let Some(place) = cgroup::of(own) else { return };
+        let Some(place) = cgroup_of("/proc/self") else { return };
         let now = uptime().unwrap();
-        let found = stray(own, now, "/nowhere").unwrap();
+        let Whereabouts::Elsewhere(found) = whereabouts(own, now, "/nowhere") else { panic!("not elsewhere") };
         assert_eq!((found.pid, found.to.as_str()), (own, place.as_str()));
-        assert_eq!(stray(own, 0, "/nowhere"), None);
-        assert_eq!(stray(own, now, &place), None);
-        // A path is more than its letters.
-        assert_eq!(stray(u32::MAX, now, "/nowhere"), None);
+        assert_eq!(whereabouts(own, 0, "/nowhere"), Whereabouts::Gone);
+        assert_eq!(whereabouts(own, now, &place), Whereabouts::Within);
+        assert_eq!(whereabouts(u32::MAX, now, "/nowhere"), Whereabouts::Gone);
     }
 }

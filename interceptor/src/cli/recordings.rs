@@ -5,6 +5,7 @@
 //! agent cannot drive the terminal of whoever reads its session. Does not verify unless told to.
 
 mod asciicast;
+mod rotate;
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -22,9 +23,12 @@ use crate::policy::Denial;
 use crate::protocol::{self, PROTOCOLS, Replayer, Shown, Terminal};
 use crate::record::key::KeyError;
 use crate::record::reader::{Frame, ReadError, Reader, Summary};
+use crate::record::rotation;
 use crate::record::seal::{Identities, IdentityError};
 use crate::record::verify::{self, VerifyError};
-use crate::record::{Config, Direction, Event, Outcome, ParameterRecord, PublicKey, RecordedVerdict, witness};
+use crate::record::{
+    Config, Direction, Event, OpenError, Outcome, ParameterRecord, PublicKey, RecordedVerdict, witness,
+};
 use crate::telemetry::SessionId;
 
 /// Arguments of `interceptor recordings`.
@@ -70,12 +74,20 @@ enum Command {
     },
     /// Verify that nothing was altered, dropped, reordered or cut off
     Verify {
-        /// Public key of the spool: the .pub file beside the signing key
+        /// Public key that signed the first segment: the .pub file beside the signing key, kept since then. It names those that
+        /// came after it. May be given more than once, to have one of them count
         #[arg(long, value_name = "PUBKEY")]
-        key: Option<PathBuf>,
+        key: Vec<PathBuf>,
         /// A checkpoint that was kept elsewhere, or many: lines as witnesses were sent them, as log servers write them down, or of `journalctl -o json`; may be given more than once
         #[arg(long, value_name = "FILE")]
         checkpoint: Vec<PathBuf>,
+    },
+    /// Have another key sign from now on: the one of so far says which, and is removed. The daemon has to be stopped
+    RotateKey {
+        /// The new private key, where it is not to be made: made there, where it does not exist. The configuration, or the
+        /// credential, is yours to change then, before the next start
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
     },
     /// Print every event, for other programs
     Export {
@@ -123,16 +135,29 @@ pub fn run(
             asciicast::export(&reader()?, id, out)?;
         }
         Command::Verify { key, checkpoint } => {
-            let key = PublicKey::load(&key.clone().unwrap_or_else(|| defaults.public_key()))?;
+            let named = key.iter().map(|path| PublicKey::load(path)).collect::<Result<Vec<_>, _>>()?;
+            let keys = if named.is_empty() { rotation::public_keys(&defaults.key)? } else { named };
+            let [key, keys @ ..] = keys.as_slice() else { return Err(RecordingsError::WhichKey) };
             let read = |path: &PathBuf| {
                 std::fs::read(path).map_err(|source| RecordingsError::Checkpoint { path: path.clone(), source })
             };
-            let kept = checkpoint.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-            let kept = kept.iter().flat_map(|kept| witness::notes(kept)).collect();
+            let mut options = verify::Options { keys: keys.to_vec(), ..verify::Options::default() };
+            for path in checkpoint {
+                let witness::Kept { notes, unread } = witness::kept(&read(path)?);
+                if notes.is_empty() {
+                    return Err(RecordingsError::NoCheckpoint(path.clone()));
+                }
+                options.kept.extend(notes);
+                options.unread += unread;
+            }
             Reader::open(directory)?;
-            let report = verify::directory(directory, &key, &verify::Options { kept })?;
+            let report = verify::directory(directory, key, &options)?;
             print_report(&report, json, out)?;
             return Ok(if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(FOUND) });
+        }
+        Command::RotateKey { to } => {
+            let config = Config { spool: directory.to_owned(), ..defaults.clone() };
+            rotate::run(&config, to.as_deref(), json, out)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -161,6 +186,18 @@ pub enum RecordingsError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// Nothing in it.
+    #[error("{} holds no checkpoint: neither a signed note, nor a line with one", .0.display())]
+    NoCheckpoint(PathBuf),
+    /// No public key at all.
+    #[error("name the public key with --key")]
+    WhichKey,
+    /// Whoever has the spool could not be acted for.
+    #[error("cannot act as the owner of the spool: {0}")]
+    Owner(io::Error),
+    /// Another key.
+    #[error("{0}")]
+    Rotate(#[from] OpenError),
     /// A terminal is one session.
     #[error("a terminal is of one session: name it with --session")]
     WhichSession,

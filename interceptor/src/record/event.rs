@@ -195,6 +195,11 @@ pub enum Event {
         /// Frames that a checkpoint had signed for and that are not there: loss of evidence, not a crash of the daemon.
         signed_frames_lost: u64,
     },
+    /// From the next segment on another key signs. The one that signed so far vouches for it.
+    KeyChanged {
+        /// The public key, in its text form.
+        to: String,
+    },
     /// The spool could not be written for a while, and can again.
     Gap {
         /// What the operating system said.
@@ -248,7 +253,7 @@ impl Event {
             Self::HoldOpened { request, approvers, reason } => request.len() + strings(approvers) + reason.len(),
             Self::Approval { request, reason, .. } => request.len() + reason.as_ref().map_or(0, String::len),
             Self::Masked { cells } => cells.iter().map(|(place, _)| place.len() + 24).sum(),
-            Self::Note { text } => text.len(),
+            Self::Note { text } | Self::KeyChanged { to: text } => text.len(),
             Self::NameAsked { name, fate, .. } => 64 + name.len() + fate.len(),
             Self::SessionClosed { reason, .. } | Self::DaemonStopped { reason } | Self::Gap { reason, .. } => {
                 reason.len()

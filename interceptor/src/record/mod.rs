@@ -23,6 +23,7 @@ mod pack;
 mod queue;
 pub mod reader;
 mod recorder;
+pub mod rotation;
 mod scan;
 pub mod seal;
 pub mod sink;
@@ -42,7 +43,7 @@ pub use event::{
 };
 pub use key::{PublicKey, SigningKey};
 pub use recorder::{Health, Recorder};
-pub use sink::{CHECKPOINT, Files, Sink};
+pub use sink::{Files, Sink};
 
 /// `[record]`: where recordings go, and within which bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +98,9 @@ impl Config {
     pub fn validate(&self) -> Result<(), OpenError> {
         let bad = |what: &str| Err(OpenError::Config(what.to_owned()));
         self.recipients()?;
-        self.witness.open(&self.spool).map_err(|words| OpenError::Config(format!("record.witness: {words}")))?;
+        self.witness
+            .open(&self.spool, self.free_space_floor)
+            .map_err(|words| OpenError::Config(format!("record.witness: {words}")))?;
         if self.segment_bytes < MIN_SEGMENT_BYTES {
             return bad("record.segment_bytes: at least 4096");
         }

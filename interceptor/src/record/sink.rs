@@ -144,4 +144,4 @@ pub fn segments(directory: &Path) -> io::Result<Vec<u64>> {
 }
 
 /// Name of the file with the newest checkpoint.
-pub const CHECKPOINT: &str = "checkpoint";
+pub(super) const CHECKPOINT: &str = "checkpoint";

@@ -21,7 +21,7 @@ use super::pack::{Packer, Payload};
 use super::scan::{Scan, Step};
 use super::seal::{Recipients, Sealer};
 use super::sink::{self, Sink};
-use super::{Config, OpenError};
+use super::{Config, OpenError, rotation};
 use crate::clock::{Clock, Timestamp};
 use crate::telemetry::SessionId;
 
@@ -73,8 +73,7 @@ impl Spool {
             .create(directory)
             .map_err(OpenError::io("cannot create the spool directory", directory))?;
         let lock = lock(directory)?;
-        let key = SigningKey::load_or_generate(&config.key)?;
-        let found = newest_segment(directory, key.public())?;
+        let (key, found) = rotation::settled(&config.key, |key| newest_segment(directory, key))?;
         let recipients = config.recipients()?;
         let now = clock.now();
         let mut sealer = None;
@@ -125,7 +124,7 @@ impl Spool {
         Ok((spool, event.filter(|_| !told)))
     }
 
-    fn tell(&mut self, time: Timestamp, event: &Event) -> io::Result<()> {
+    pub(super) fn tell(&mut self, time: Timestamp, event: &Event) -> io::Result<()> {
         self.stage(SessionId::NONE, time, event).map_err(io::Error::other)?;
         self.commit(true)
     }
@@ -133,7 +132,7 @@ impl Spool {
     /// Adds an event to what the next commit writes. Gives the frame's number.
     pub(super) fn stage(&mut self, session: SessionId, time: Timestamp, event: &Event) -> Result<u64, FormatError> {
         // What the spool says of its own history has to be known to who has no key.
-        let in_clear = matches!(event, Event::Recovered { .. } | Event::Gap { .. });
+        let in_clear = matches!(event, Event::Recovered { .. } | Event::Gap { .. } | Event::KeyChanged { .. });
         self.must_seal(in_clear)?;
         let payload = self.packer.pack(|out| self.known.encode(event, out))?;
         let sealer = self.sealer.as_mut().filter(|_| !in_clear);
@@ -233,17 +232,34 @@ impl Spool {
 
     /// Begins the next segment where the open one is full. Nothing may be staged.
     pub(super) fn rotate_when_full(&mut self) -> io::Result<()> {
-        if !self.is_full() {
-            return Ok(());
-        }
+        if self.is_full() { self.rotate(None) } else { Ok(()) }
+    }
+
+    /// Goes on with another key, once the one of so far has signed that. Nothing may be staged.
+    pub(super) fn hand_over(&mut self, key: SigningKey) -> io::Result<()> {
+        self.tell(self.clock.now(), &Event::KeyChanged { to: key.public().to_string() })?;
+        self.rotate(Some(key))?;
+        // At once, so that the newest checkpoint is of the key that is there.
+        self.staged.unsigned = true;
+        self.stage_checkpoint();
+        self.commit(true)?;
+        self.publish(true);
+        Ok(())
+    }
+
+    fn rotate(&mut self, key: Option<SigningKey>) -> io::Result<()> {
         self.stage_checkpoint();
         self.commit(true)?;
         let next = self.segment.saturating_add(1);
         let sealer = self.recipients.sealer()?;
         let (chain, tree) = (self.committed.chain, &self.committed.tree);
-        let header = header((next, self.clock.now()), chain, &self.key, tree, sealer.as_ref());
+        let signing = key.as_ref().unwrap_or(&self.key);
+        let header = header((next, self.clock.now()), chain, signing, tree, sealer.as_ref());
         self.check_space(len64(&header))?;
         self.sink.create(next, &header)?;
+        if let Some(key) = key {
+            self.key = key;
+        }
         self.segment = next;
         self.length = len64(&header);
         (self.sealer, self.over, self.begun) = (sealer, false, self.clock.monotonic());
@@ -277,6 +293,11 @@ impl Spool {
     /// Lets another writer in. Nothing may be written after it.
     pub(super) fn unlock(&mut self) {
         self.lock = None;
+    }
+
+    /// Who signs.
+    pub(super) const fn key(&self) -> &PublicKey {
+        self.key.public()
     }
 
     /// Frames committed so far, in the whole life of the spool.

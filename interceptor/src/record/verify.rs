@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::event::Event;
 use super::format::{self, Entry, Hashes, Header, Kind};
-use super::key::{Checkpoint, PublicKey};
+use super::key::{Checkpoint, NoteError, PublicKey};
 use super::merkle::{Hash, Tree};
 use super::scan::{Scan, Step};
 use super::sink;
@@ -27,6 +27,10 @@ use crate::telemetry::SessionId;
 pub struct Options {
     /// Checkpoints that were kept elsewhere: signed notes.
     pub kept: Vec<Vec<u8>>,
+    /// Lines of what was kept that could not be read.
+    pub unread: u64,
+    /// Keys with one of which the first segment may begin as well: that of now tells nothing of who signed before it.
+    pub keys: Vec<PublicKey>,
 }
 
 /// What verification found.
@@ -164,8 +168,17 @@ pub struct VerifyError {
 
 /// Verifies segments that are given to it in order, from anything that can be read.
 #[derive(Debug)]
-pub struct Verifier<'k> {
-    key: &'k PublicKey,
+pub struct Verifier {
+    /// With one of which the first segment begins; then, the one of the open segment.
+    keys: Vec<PublicKey>,
+    /// Whom the signed frames of the open segment name for the next one.
+    next: Option<PublicKey>,
+    /// Notes from elsewhere that none of the keys has signed, as far as they are known.
+    unknown: Vec<(Vec<u8>, &'static str, NoteError)>,
+    /// Notes that were kept elsewhere.
+    kept: usize,
+    /// Chains that the checkpoints over as many frames as there are so far have named.
+    chains: Vec<Hash>,
     /// Checkpoints that are not part of the segments, and how they are called.
     outside: BTreeMap<u64, Vec<(Checkpoint, &'static str)>>,
     /// Chain of the newest entry, tree over all frames, and the next segment's number; none before the first segment.
@@ -186,10 +199,10 @@ struct Reached {
     closed: bool,
 }
 
-impl<'k> Verifier<'k> {
+impl Verifier {
     /// Begins. `newest` is the content of the file that lies beside the segments.
     #[must_use]
-    pub fn new(key: &'k PublicKey, newest: Option<&[u8]>, options: &Options) -> Self {
+    pub fn new(key: &PublicKey, newest: Option<&[u8]>, options: &Options) -> Self {
         let report = Report {
             segments: 0,
             frames: 0,
@@ -200,7 +213,11 @@ impl<'k> Verifier<'k> {
             notes: Vec::new(),
         };
         let mut this = Self {
-            key,
+            keys: std::iter::once(key).chain(&options.keys).cloned().collect(),
+            next: None,
+            unknown: Vec::new(),
+            kept: options.kept.len(),
+            chains: Vec::new(),
             outside: BTreeMap::new(),
             reached: None,
             first_unsigned: None,
@@ -208,22 +225,17 @@ impl<'k> Verifier<'k> {
             begun: None,
             report,
         };
-        let beside = newest.map(|note| (note, "the checkpoint beside the segments"));
-        let kept = options.kept.iter().map(|note| (note.as_slice(), "the checkpoint that was kept elsewhere"));
-        let mut others = 0_u64;
+        let beside = newest.map(|note| (note, BESIDE));
+        let kept = options.kept.iter().map(|note| (note.as_slice(), ELSEWHERE));
         for (note, name) in beside.into_iter().chain(kept) {
-            match key.open_checkpoint(note) {
-                Ok(checkpoint) => this.add_outside(checkpoint, name),
-                Err(error) if this.report.findings.len() < TOLD => {
-                    this.find(Problem::Unsigned, 0, (0, 0), None, format!("{name} {error}"));
-                }
-                Err(_) => others += 1,
-            }
+            this.hold_against(note, name);
         }
-        if others > 0 {
-            this.report
-                .notes
-                .push(format!("{others} more checkpoints that were kept elsewhere are none of this spool"));
+        if options.unread > 0 {
+            let words = format!(
+                "{} lines of what was kept elsewhere speak of a checkpoint that could not be read",
+                options.unread
+            );
+            this.report.notes.push(words);
         }
         if newest.is_none() {
             this.report.notes.push(
@@ -233,10 +245,49 @@ impl<'k> Verifier<'k> {
         this
     }
 
+    /// Holds a checkpoint from elsewhere against the tree, as soon as that has grown so far.
+    fn hold_against(&mut self, note: &[u8], name: &'static str) {
+        let mut why = NoteError::Signature;
+        for key in &self.keys {
+            match key.open_checkpoint(note) {
+                Ok(checkpoint) => return self.add_outside(checkpoint, name),
+                Err(error) => why = error,
+            }
+        }
+        self.unknown.push((note.to_vec(), name, why));
+    }
+
+    /// Another key signs from here on: what it has signed is known by it.
+    fn goes_on_with(&mut self, key: PublicKey, frame: u64) {
+        self.report.notes.push(format!("from frame {frame} on {key} signs, as the key before it says"));
+        self.keys = vec![key];
+        for (note, name, _) in std::mem::take(&mut self.unknown) {
+            self.hold_against(&note, name);
+        }
+    }
+
+    /// Says which checkpoints from elsewhere nobody has signed who signs here. That the one beside the segments is such is a finding;
+    /// what others kept may hold what anybody has told them, and is one where there is nothing else in it.
+    fn tell_unknown(&mut self) {
+        let (beside, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.unknown).into_iter().partition(|(_, name, _)| *name == BESIDE);
+        let nothing_else = self.kept > 0 && kept.len() == self.kept;
+        let told = kept.iter().take(usize::from(nothing_else));
+        for (_, name, error) in beside.iter().chain(told) {
+            self.find(Problem::Unsigned, 0, (0, 0), None, format!("{name} {error}"));
+        }
+        if !kept.is_empty() {
+            let (count, of) = (kept.len(), self.kept);
+            self.report.notes.push(format!(
+                "{count} of {of} checkpoints that were kept elsewhere were not signed by a key of this spool"
+            ));
+        }
+    }
+
     /// Once, however often it was kept.
     fn add_outside(&mut self, checkpoint: Checkpoint, name: &'static str) {
         let known = self.outside.entry(checkpoint.size).or_default();
-        if !known.iter().any(|(other, _)| other.root == checkpoint.root) {
+        if !known.iter().any(|(other, _)| *other == checkpoint) {
             known.push((checkpoint, name));
         }
     }
@@ -317,6 +368,7 @@ impl<'k> Verifier<'k> {
         }
         // After a break the rest was not read: that it is missing would be a false conclusion.
         if self.report.findings.is_empty() {
+            let _told = self.reached.is_none() || self.chains_agree((segment, 0));
             // The one that covers the most says all.
             let most = self.outside.last_key_value().filter(|(size, _)| **size > frames);
             if let Some((size, name)) = most.and_then(|(size, kept)| Some((*size, kept.first()?.1))) {
@@ -324,6 +376,7 @@ impl<'k> Verifier<'k> {
                 self.find(Problem::CutOff, frames, (segment, 0), None, words);
             }
         }
+        self.tell_unknown();
         if frames > self.report.signed {
             let since = self.first_unsigned.map_or_else(String::new, |time| format!(", since {time}"));
             let (from, count) = (self.report.signed, frames - self.report.signed);
@@ -341,11 +394,24 @@ impl<'k> Verifier<'k> {
         self.report
     }
 
+    /// Whether the segment that begins may be this key's: that of the one before, or whom that names; of the first one, any that
+    /// is trusted.
+    fn is_signed_by(&mut self, key: &[u8; 32], frame: u64) -> bool {
+        let next = self.next.take();
+        if let Some(known) = self.keys.iter().find(|known| known.to_bytes() == *key).cloned() {
+            self.keys = vec![known];
+            return true;
+        }
+        let Some(next) = next.filter(|next| next.to_bytes() == *key) else { return false };
+        self.goes_on_with(next, frame);
+        true
+    }
+
     fn header(&mut self, number: u64, header: Header, digest: Hash) -> bool {
         let at = (number, 0);
         let created = Some((SessionId::NONE, header.created));
         let frame = self.reached.as_ref().map_or(0, |reached| reached.tree.size());
-        if header.public_key != self.key.to_bytes() {
+        if !self.is_signed_by(&header.public_key, header.first) {
             let other =
                 PublicKey::from_bytes(&header.public_key).map_or_else(|| "no key".into(), |key| key.to_string());
             self.find(Problem::Unsigned, header.first, at, created, format!("the segment names another key: {other}"));
@@ -390,6 +456,10 @@ impl<'k> Verifier<'k> {
         if entry.kind == Kind::Checkpoint {
             return self.checkpoint(at, entry, &before);
         }
+        if !self.chains_agree(at) {
+            return false;
+        }
+        let Some(reached) = &mut self.reached else { return false };
         reached.tree.push(hashes.leaf);
         self.newest = Some(entry.time);
         self.first_unsigned.get_or_insert(entry.time);
@@ -404,7 +474,8 @@ impl<'k> Verifier<'k> {
         let (size, root) = (reached.tree.size(), reached.tree.root());
         let seen = Some((entry.session, entry.time));
         let signed = self.report.signed;
-        match self.key.open_checkpoint(entry.payload) {
+        let opened = self.keys.first().map_or(Err(NoteError::Signature), |key| key.open_checkpoint(entry.payload));
+        match opened {
             Ok(Checkpoint { size: of, root: over, chain }) if (of, over) == (size, root) => {
                 if chain.is_some_and(|chain| chain != *before) {
                     let words = format!(
@@ -413,6 +484,7 @@ impl<'k> Verifier<'k> {
                     self.find(Problem::Altered, signed, at, seen, words);
                     return false;
                 }
+                self.chains.push(*before);
                 self.report.checkpoints += 1;
                 self.report.signed = size;
                 self.report.signed_at = Some(entry.time);
@@ -457,6 +529,24 @@ impl<'k> Verifier<'k> {
         false
     }
 
+    /// Before the tree grows: holds the chains that checkpoints over it have named against those that somebody else was told. The
+    /// tree is of frames; headers, with the keys that are wrapped in them, and checkpoints are in the chain alone.
+    fn chains_agree(&mut self, at: (u64, u64)) -> bool {
+        let Some(reached) = &self.reached else { return false };
+        let (size, chains) = (reached.tree.size(), std::mem::take(&mut self.chains));
+        let told = self.outside.get(&size).into_iter().flatten().filter(|(_, name)| *name == ELSEWHERE);
+        let other = told.filter_map(|(told, _)| told.chain).find(|chain| !chains.contains(chain));
+        if other.is_none() {
+            return true;
+        }
+        let signed = self.report.signed;
+        let words = format!(
+            "{ELSEWHERE}, over {size} frames, names another chain: what is no frame was altered and signed again, such as a segment's header with the key that it is sealed with"
+        );
+        self.find(Problem::Altered, signed, at, None, words);
+        false
+    }
+
     /// A segment that is followed by another must end with a checkpoint.
     fn closing(&mut self, number: u64, offset: u64) -> bool {
         let Some(reached) = &self.reached else { return false };
@@ -493,6 +583,7 @@ impl<'k> Verifier<'k> {
                     self.report.notes.push(words);
                 }
             }
+            Ok(Event::KeyChanged { to }) => self.next = PublicKey::parse(&to),
             Ok(Event::Gap { reason, refused }) => self.report.notes.push(format!(
                 "until {} the spool could not be written ({reason}): {refused} commands were refused",
                 entry.time
@@ -550,8 +641,9 @@ fn classify<R: Read>(
 
 /// How often a spool that grows while it is read is looked at again.
 const ATTEMPTS: u32 = 5;
-/// Checkpoints from elsewhere that are none of the spool, and are told one by one.
-const TOLD: usize = 16;
+/// What the checkpoints are called that are not in the segments.
+const BESIDE: &str = "the checkpoint beside the segments";
+const ELSEWHERE: &str = "the checkpoint that was kept elsewhere";
 /// The recorder signs at least every 30 seconds while frames arrive.
 const MOST_UNSIGNED_SECONDS: u64 = 60;
 /// How far a misplaced frame is looked for.

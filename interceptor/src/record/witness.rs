@@ -10,13 +10,17 @@ mod syslog;
 mod timestamp;
 mod web;
 
-use std::io;
+use std::fs;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper::Uri;
+use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::sink;
 use crate::clock::Timestamp;
 use crate::identity::fetch::FetchError;
 
@@ -114,11 +118,12 @@ impl Config {
         self.timestamp.iter().try_for_each(Authority::check)
     }
 
-    /// All of them, with how often each is told. Reads certificates; blocks.
+    /// All of them, with how often each is told. Where the file system has fewer free bytes than `floor`, no time stamps are kept.
+    /// Reads certificates; blocks.
     ///
     /// # Errors
     /// In words, what cannot be used.
-    pub fn open(&self, spool: &Path) -> Result<Vec<(Witness, Duration)>, String> {
+    pub fn open(&self, spool: &Path, floor: u64) -> Result<Vec<(Witness, Duration)>, String> {
         self.validate()?;
         let mut all = Vec::new();
         all.extend(self.journald.then(|| Witness::Journald(journal::Journal::default())));
@@ -132,7 +137,7 @@ impl Config {
         let mut all: Vec<_> = all.into_iter().map(|witness| (witness, every)).collect();
         let every = Duration::from_secs(self.timestamp_seconds.into());
         for (number, config) in self.timestamp.iter().enumerate() {
-            all.push((Witness::Timestamp(timestamp::Stamping::open(config, number, spool)?), every));
+            all.push((Witness::Timestamp(timestamp::Stamping::open(config, number, (spool, floor))?), every));
         }
         Ok(all)
     }
@@ -150,7 +155,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// On one line, as JSON: what [`notes`] reads again.
+    /// On one line, as JSON: what [`kept`] reads again.
     fn line(&self) -> String {
         json!({ "interceptor": "checkpoint", "host": self.host, "time": self.time.to_string(), "frames": self.frames(), "note": self.note })
             .to_string()
@@ -175,12 +180,16 @@ pub enum WitnessError {
     /// TLS.
     #[error("{0}")]
     Tls(#[from] crate::tls::HandshakeError),
-    /// HTTP.
-    #[error("{0}")]
-    Fetch(#[from] FetchError),
     /// What it said.
     #[error("{0}")]
     Answer(String),
+}
+
+impl WitnessError {
+    /// Of an exchange with this address, which may hold a secret.
+    fn of(error: &FetchError, url: &Uri) -> Self {
+        Self::Answer(error.to_string().replace(&url.to_string(), &without_secrets(url)))
+    }
 }
 
 /// One of those who are told.
@@ -197,6 +206,18 @@ pub enum Witness {
 }
 
 impl Witness {
+    /// How long ago it was last told by an earlier run, as far as that can be known.
+    #[must_use]
+    pub fn told_ago(&self) -> Option<Duration> {
+        if let Self::Timestamp(authority) = self { authority.asked_ago() } else { None }
+    }
+
+    /// Whether it is told of the last checkpoint as well, however short a time ago it was told before.
+    #[must_use]
+    pub const fn wants_the_last(&self) -> bool {
+        !matches!(self, Self::Timestamp(_))
+    }
+
     /// Tells it.
     ///
     /// # Errors
@@ -226,21 +247,96 @@ impl std::fmt::Display for Witness {
     }
 }
 
+/// The newest checkpoint of a spool, once all that it is of is on the disk: what a witness was told must not be gone after a
+/// power cut. Blocks.
+///
+/// # Errors
+/// When it cannot be read, or forced there.
+pub fn newest(spool: &Path) -> io::Result<Option<String>> {
+    let mut note = String::new();
+    match fs::File::open(spool.join(sink::CHECKPOINT)) {
+        Ok(file) => file.take(NOTE_MAX).read_to_string(&mut note)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // Those before are forced there when they are closed; one may be closed right now.
+    for segment in sink::segments(spool)?.iter().rev().take(2) {
+        fs::File::open(sink::segment_path(spool, *segment))?.sync_data()?;
+    }
+    Ok((!note.is_empty()).then_some(note))
+}
+
+/// Most bytes of the file with the newest checkpoint.
+const NOTE_MAX: u64 = 4096;
+
+/// What a witness kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Signed notes.
+    pub notes: Vec<Vec<u8>>,
+    /// Lines that speak of a checkpoint, and hold none that can be read.
+    pub unread: u64,
+}
+
 /// The checkpoints in what a witness kept: a signed note as it is, or lines that hold one each in JSON, as they were sent,
 /// or as `journalctl -o json` gives them, or behind what a log server puts before them.
 #[must_use]
-pub fn notes(kept: &[u8]) -> Vec<Vec<u8>> {
-    let lines = kept.split(|byte| *byte == b'\n').filter_map(in_line);
-    let found: Vec<_> = lines.collect();
-    if found.is_empty() { vec![kept.to_vec()] } else { found }
+pub fn kept(bytes: &[u8]) -> Kept {
+    let mut kept = Kept::default();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        match in_line(line) {
+            Some(note) => kept.notes.push(note),
+            None if SIGNS.iter().any(|sign| memmem::find(line, sign).is_some()) => kept.unread += 1,
+            None => {}
+        }
+    }
+    if kept.notes.is_empty() && bytes.starts_with(ORIGIN) {
+        return Kept { notes: vec![bytes.to_vec()], unread: 0 };
+    }
+    kept
 }
 
+/// How a note begins: the origin of this program's spools.
+const ORIGIN: &[u8] = b"interceptor/";
+/// Of which a line with a checkpoint has one.
+const SIGNS: [&[u8]; 2] = [b"checkpoint", journal::FIELD.as_bytes()];
+
+/// Whatever stands before it, which may have braces of its own; also within a text of another object.
 fn in_line(line: &[u8]) -> Option<Vec<u8>> {
-    let begin = line.iter().position(|byte| *byte == b'{')?;
-    let mut value = serde_json::Deserializer::from_slice(line.get(begin..)?).into_iter::<Value>();
-    let value = value.next()?.ok()?;
-    let note = value.get("note").or_else(|| value.get(journal::FIELD))?;
+    objects(line).find_map(|object| {
+        let within = || {
+            object
+                .as_object()?
+                .values()
+                .filter_map(Value::as_str)
+                .find_map(|text| objects(text.as_bytes()).find_map(|object| note_of(&object)))
+        };
+        note_of(&object).or_else(within)
+    })
+}
+
+fn note_of(object: &Value) -> Option<Vec<u8>> {
+    let note = object.get("note").or_else(|| object.get(journal::FIELD))?;
     Some(note.as_str()?.as_bytes().to_vec())
+}
+
+fn objects(line: &[u8]) -> impl Iterator<Item = Value> {
+    let begins = line.iter().enumerate().filter(|(_, byte)| **byte == b'{').map(|(at, _)| at);
+    begins
+        .take(BRACES)
+        .filter_map(|at| serde_json::Deserializer::from_slice(line.get(at..)?).into_iter::<Value>().next()?.ok())
+}
+
+/// Braces of one line with which the checkpoint may begin.
+const BRACES: usize = 16;
+
+/// An address without what may be a secret in it.
+fn without_secrets(uri: &Uri) -> String {
+    format!(
+        "{}://{}/...",
+        uri.scheme_str().unwrap_or("https"),
+        uri.authority().map_or("", http::uri::Authority::as_str)
+    )
 }
 
 #[cfg(test)]

@@ -22,11 +22,15 @@ pub(super) fn package(revision: &str, build: Build, version: &str, into: &Path) 
         say(&format!("building the package of {commit}"));
         let checkout = check_out(commit)?;
         let mut deb = cargo();
-        deb.args(["xtask", "deb", "--version", version, "--output"]).arg(&kept);
+        // Its own, whatever this one was started with.
+        deb.env_remove("CARGO_TARGET_DIR").env_remove("RUSTUP_TOOLCHAIN");
+        let unfinished = kept.with_extension("unfinished");
+        deb.args(["xtask", "deb", "--version", version, "--output"]).arg(&unfinished);
         if quick {
             deb.arg("--quick");
         }
         run_in(&mut deb, &checkout)?;
+        fs::rename(&unfinished, &kept)?;
     }
     fs::copy(&kept, into).with_context(|| format!("{} cannot be copied", kept.display()))?;
     Ok(())

@@ -20,10 +20,18 @@ fn what_witnesses_kept_is_read_in_each_form() {
     let syslog = format!("Nov 28 09:00:00 logs interceptor: {line}\n");
     let journal = json!({ "__CURSOR": "s=1", journal::FIELD: NOTE, "PRIORITY": "5" }).to_string();
     for kept in [NOTE.to_owned(), line.clone(), format!("{line}\n"), syslog.clone(), journal.clone()] {
-        assert_eq!(notes(kept.as_bytes()), [NOTE.as_bytes()], "{kept}");
+        assert_eq!(super::kept(kept.as_bytes()).notes, [NOTE.as_bytes()], "{kept}");
     }
     let all = format!("# begins\n{line}\n{{\"other\":1}}\n{syslog}{journal}\n{{broken");
-    assert_eq!(notes(all.as_bytes()), [NOTE.as_bytes(); 3]);
+    assert_eq!(kept(all.as_bytes()).notes, [NOTE.as_bytes(); 3]);
+    // Braces before it, and around it in text; and what was cut.
+    let nested = json!({ "message": line, "host": "logs" }).to_string();
+    let odd = format!("<109>1 - [x {{a}}] {{y}} {line}\n{nested}\n{}\n", line.get(..line.len() - 9).unwrap());
+    let read = kept(odd.as_bytes());
+    assert_eq!(read, Kept { notes: vec![NOTE.as_bytes().to_vec(); 2], unread: 1 });
+    for nothing in ["", "\n", "{}", "abc"] {
+        assert_eq!(kept(nothing.as_bytes()), Kept::default());
+    }
     assert_eq!(statement().frames(), 7);
 }
 
@@ -40,7 +48,7 @@ fn what_cannot_be_used_is_said() {
     assert!(faults(&format!("http = [{}]", "{ url = 'https://x.example' },".repeat(9))).contains("more than 8"));
     assert!(toml::from_str::<Config>("jurnald = true").is_err());
     let missing = "syslog = [{ address = 'logs.example:6514', ca = '/nowhere.pem' }]";
-    assert!(toml::from_str::<Config>(missing).unwrap().open(Path::new("/")).unwrap_err().contains("/nowhere.pem"));
+    assert!(toml::from_str::<Config>(missing).unwrap().open(Path::new("/"), 0).unwrap_err().contains("/nowhere.pem"));
 }
 
 #[tokio::test]
@@ -94,19 +102,19 @@ async fn a_log_server_gets_one_message_over_tls() {
     std::fs::write(&ca, pem).unwrap();
     let config =
         Config { syslog: vec![Syslog { address, ca: Some(ca.clone()), server_name: None }], ..Config::default() };
-    let [(witness, every)] = <[_; 1]>::try_from(config.open(folder.path()).unwrap()).unwrap();
+    let [(witness, every)] = <[_; 1]>::try_from(config.open(folder.path(), 0).unwrap()).unwrap();
     assert_eq!(every, Duration::from_secs(60));
     witness.tell(&statement()).await.unwrap();
     let heard = String::from_utf8(heard.await.unwrap()).unwrap();
     let (length, message) = heard.split_once(' ').unwrap();
     assert_eq!(length.parse::<usize>().unwrap(), message.len());
     assert!(message.starts_with("<109>1 2023-11-14T22:13:20.000000Z dbhost interceptor - checkpoint - {"), "{message}");
-    assert_eq!(notes(message.as_bytes()), [NOTE.as_bytes()]);
+    assert_eq!(kept(message.as_bytes()).notes, [NOTE.as_bytes()]);
 
     // Another server with another certificate learns nothing.
     let (address, _, heard) = log_server().await;
     let config = Config { syslog: vec![Syslog { address, ca: Some(ca), server_name: None }], ..Config::default() };
-    let (witness, _) = config.open(folder.path()).unwrap().pop().unwrap();
+    let (witness, _) = config.open(folder.path(), 0).unwrap().pop().unwrap();
     assert!(matches!(witness.tell(&statement()).await, Err(WitnessError::Tls(_))));
     assert!(heard.await.unwrap().is_empty());
 }
@@ -142,17 +150,20 @@ async fn a_web_server_is_told_with_a_token_and_has_to_take_it() {
     std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let open = |url: String, token: Option<PathBuf>| {
         let config = Config { http: vec![Http { url, token, ca: None }], ..Config::default() };
-        config.open(folder.path()).unwrap().pop().unwrap().0
+        config.open(folder.path(), 0).unwrap().pop().unwrap().0
     };
     let (url, heard) = web_server(204).await;
     open(url, Some(token)).tell(&statement()).await.unwrap();
     let heard = heard.await.unwrap();
     assert!(heard.starts_with("POST /checkpoints ") && heard.contains("Bearer w1tness\r\n"), "{heard}");
-    assert_eq!(notes(heard.as_bytes()), [NOTE.as_bytes()]);
+    assert_eq!(kept(heard.as_bytes()).notes, [NOTE.as_bytes()]);
 
     let (url, _heard) = web_server(503).await;
-    let error = open(url, None).tell(&statement()).await.unwrap_err();
-    assert!(error.to_string().contains("503"), "{error}");
+    let refusing = open(format!("{url}?key=s3cret"), None);
+    let error = refusing.tell(&statement()).await.unwrap_err();
+    assert!(error.to_string().contains("503") && !format!("{error} {refusing}").contains("s3cret"), "{error}");
+    let error = refusing.tell(&statement()).await.unwrap_err();
+    assert!(!format!("{error} {refusing}").contains("s3cret"), "{error}");
     let (url, _heard) = web_server(204).await;
     let error = open(url, Some(folder.path().join("none"))).tell(&statement()).await.unwrap_err();
     assert!(error.to_string().contains("none"), "{error}");

@@ -1,33 +1,40 @@
 //! A time stamp authority (RFC 3161): says, signed, that a checkpoint was there at a time.
 //!
 //! Its tokens lie beside the segments, in `witnessed/`, each with the checkpoint that it is of: `openssl ts -verify -data
-//! N.note -in N.0.tsr -CAfile tsa.pem`. Here it is seen that a token was granted, and is of what was sent; not, whose it is.
+//! N-H.note -in N-H.0.tsr -CAfile tsa.pem`. Here it is seen that a token was granted, and is of what was sent; not, whose it is.
 
 use std::fmt;
+use std::fs;
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use hyper::Uri;
 use memchr::memmem;
 use sha2::{Digest as _, Sha256};
 use x509_parser::asn1_rs::{FromDer as _, Sequence};
 
-use super::{Authority, Statement, WitnessError};
-use crate::identity::fetch::{self, FetchError, Fetcher, Sent};
+use super::{Authority, Statement, WitnessError, without_secrets};
+use crate::identity::fetch::{self, Fetcher, Sent};
 
 /// Where tokens lie, below the spool.
 const FOLDER: &str = "witnessed";
 /// Files there; beyond, no authority is asked until somebody moves them away.
-const MOST: usize = 100_000;
+const MOST: usize = 10_000;
 /// Largest token that is kept, in bytes.
-const TOKEN_MAX: usize = 64 << 10;
+const TOKEN_MAX: usize = 16 << 10;
 
 /// Where it is, and where its tokens go.
 #[derive(Debug)]
 pub struct Stamping {
-    url: String,
+    url: Uri,
     fetcher: Fetcher,
     folder: PathBuf,
+    /// Tells authorities from each other.
     number: usize,
+    /// As `record.free_space_floor`.
+    floor: u64,
 }
 
 impl Authority {
@@ -37,14 +44,15 @@ impl Authority {
 }
 
 impl Stamping {
-    pub(super) fn open(config: &Authority, number: usize, spool: &Path) -> Result<Self, String> {
+    pub(super) fn open(config: &Authority, number: usize, (spool, floor): (&Path, u64)) -> Result<Self, String> {
         let fetcher =
             Fetcher::new(config.ca.as_deref()).map_err(|error| format!("timestamp {}: {error}", config.url))?;
-        Ok(Self { url: config.url.clone(), fetcher, folder: spool.join(FOLDER), number })
+        let url = fetch::allowed_in_clear(&config.url).map_err(|error| format!("timestamp: {error}"))?;
+        Ok(Self { url, fetcher, folder: spool.join(FOLDER), number, floor })
     }
 
     pub(super) async fn tell(&self, statement: &Statement) -> Result<(), WitnessError> {
-        self.make_room()?;
+        self.has_room()?;
         let mut nonce = [0; 8];
         getrandom::fill(&mut nonce).map_err(|error| WitnessError::Answer(error.to_string()))?;
         let query = query(&statement.note, nonce);
@@ -54,24 +62,61 @@ impl Stamping {
             body: query.to_vec().into(),
             authorization: None,
         };
-        let (status, reply) = self.fetcher.send(fetch::allowed_in_clear(&self.url)?, sent).await?;
+        let sent = self.fetcher.send(self.url.clone(), sent).await;
+        let (status, reply) = sent.map_err(|error| WitnessError::of(&error, &self.url))?;
         if status != 200 {
-            return Err(FetchError::Status { url: self.url.clone(), status }.into());
+            return Err(WitnessError::Answer(format!("it answered {status}")));
         }
         granted(&reply, &query).map_err(WitnessError::Answer)?;
-        let name = format!("{:020}", statement.frames());
-        tokio::fs::write(self.folder.join(format!("{name}.note")), &statement.note).await?;
-        tokio::fs::write(self.folder.join(format!("{name}.{}.tsr", self.number)), &reply).await?;
+        let name = name(statement);
+        self.keep(&format!("{name}.note"), statement.note.as_bytes())?;
+        self.keep(&format!("{name}{}", self.ending()), &reply)?;
         Ok(())
     }
 
-    fn make_room(&self) -> Result<(), WitnessError> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        if std::fs::read_dir(&self.folder)?.take(MOST).count() >= MOST {
+    /// Of its tokens.
+    fn ending(&self) -> String {
+        format!(".{}.tsr", self.number)
+    }
+
+    /// How long ago its newest token was kept.
+    pub(super) fn asked_ago(&self) -> Option<Duration> {
+        let ending = self.ending();
+        let kept = fs::read_dir(&self.folder).ok()?.flatten().take(MOST);
+        let own = kept.filter(|entry| entry.file_name().to_string_lossy().ends_with(&ending));
+        let newest = own.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max()?;
+        Some(newest.elapsed().unwrap_or_default())
+    }
+
+    fn has_room(&self) -> Result<(), WitnessError> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        if fs::read_dir(&self.folder)?.take(MOST).count() >= MOST {
             return Err(WitnessError::Answer(format!("{} holds {MOST} files: move them away", self.folder.display())));
+        }
+        let free = nix::sys::statvfs::statvfs(&self.folder).map_err(io::Error::from)?;
+        if free.blocks_available().saturating_mul(free.fragment_size()) < self.floor {
+            return Err(WitnessError::Answer(
+                "the file system is as full as record.free_space_floor lets it be".to_owned(),
+            ));
         }
         Ok(())
     }
+
+    /// Whole, or not at all.
+    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.folder.join(format!("{name}.{}.tmp", self.number));
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.folder.join(name))
+    }
+}
+
+/// Of a checkpoint's files: how many frames, and which of those that are of so many.
+fn name(statement: &Statement) -> String {
+    let hash: [u8; 32] = Sha256::digest(&statement.note).into();
+    let [a, b, c, d, ..] = hash;
+    format!("{:020}-{:08x}", statement.frames(), u32::from_be_bytes([a, b, c, d]))
 }
 
 /// `TimeStampReq` (RFC 3161, section 2.4.1) with the SHA-256 of the note, a nonce, and the wish for the certificate.
@@ -112,7 +157,7 @@ fn granted(reply: &[u8], query: &[u8; 69]) -> Result<(), String> {
 
 impl fmt::Display for Stamping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the time stamp authority {}", self.url)
+        write!(f, "the time stamp authority {}", without_secrets(&self.url))
     }
 }
 

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::{Http, Statement, WitnessError};
-use crate::identity::fetch::{self, FetchError, Fetcher, Sent};
+use hyper::Uri;
+
+use super::{Http, Statement, WitnessError, without_secrets};
+use crate::identity::fetch::{self, Fetcher, Sent};
 use crate::secret::{self, Secret};
 
 /// Largest file with a token, in bytes.
@@ -13,7 +15,7 @@ const TOKEN_MAX: u64 = 16 << 10;
 /// Where it is, and how we log in.
 #[derive(Debug)]
 pub struct Server {
-    url: String,
+    url: Uri,
     token: Option<PathBuf>,
     fetcher: Fetcher,
 }
@@ -27,7 +29,8 @@ impl Http {
 impl Server {
     pub(super) fn open(config: &Http) -> Result<Self, String> {
         let fetcher = Fetcher::new(config.ca.as_deref()).map_err(|error| format!("http {}: {error}", config.url))?;
-        Ok(Self { url: config.url.clone(), token: config.token.clone(), fetcher })
+        let url = fetch::allowed(&config.url).map_err(|error| format!("http: {error}"))?;
+        Ok(Self { url, token: config.token.clone(), fetcher })
     }
 
     pub(super) async fn tell(&self, statement: &Statement) -> Result<(), WitnessError> {
@@ -42,10 +45,11 @@ impl Server {
         };
         let body = statement.line();
         let sent = Sent { kind: "application/json", accept: "*/*", body: body.into(), authorization };
-        let (status, _answer) = self.fetcher.send(fetch::allowed(&self.url)?, sent).await?;
+        let sent = self.fetcher.send(self.url.clone(), sent).await;
+        let (status, _answer) = sent.map_err(|error| WitnessError::of(&error, &self.url))?;
         match status {
             200 | 201 | 202 | 204 => Ok(()),
-            status => Err(FetchError::Status { url: self.url.clone(), status }.into()),
+            status => Err(WitnessError::Answer(format!("it answered {status}"))),
         }
     }
 }
@@ -57,6 +61,6 @@ fn bearer(token: &Secret) -> Option<String> {
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.url)
+        f.write_str(&without_secrets(&self.url))
     }
 }
