@@ -185,18 +185,32 @@ pub fn is_empty(path: &str) -> io::Result<bool> {
     Ok(events.lines().any(|line| line == "populated 0"))
 }
 
-/// Walks a cgroup and all below it: `each` sees every directory, and the processes that it lists. A threaded cgroup lists
-/// none: the one above does. What vanishes meanwhile is passed over.
+/// What a cgroup lists.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Listed {
+    /// Processes, also those whose first thread has ended here while others were moved elsewhere. A threaded cgroup lists none: the
+    /// one above does.
+    Processes,
+    /// Threads.
+    Threads,
+}
+
+/// Walks a cgroup and all below it: `each` sees every directory, and what it lists. What vanishes meanwhile is passed over.
 ///
 /// # Errors
 /// When one of them cannot be looked at.
 pub(super) fn walk<B>(
     root: &str,
+    listed: Listed,
     mut each: impl FnMut(&Path, &mut dyn Iterator<Item = u32>) -> ControlFlow<B>,
 ) -> io::Result<ControlFlow<B>> {
+    let file = match listed {
+        Listed::Processes => "cgroup.procs",
+        Listed::Threads => "cgroup.threads",
+    };
     let mut waiting = vec![directory(root)?];
     while let Some(directory) = waiting.pop() {
-        let listed = match fs::read_to_string(directory.join("cgroup.procs")) {
+        let listed = match fs::read_to_string(directory.join(file)) {
             Ok(listed) => listed,
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => String::new(),
             Err(error) if is_gone(&error) => continue,

@@ -23,8 +23,9 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockProtocol};
 
+use super::cgroup::{self, Listed};
 use super::netlink::{ACKNOWLEDGED, DUMP, NLMSG_DONE, NLMSG_ERROR, Netlink, attributes, error_of, number};
-use super::{cgroup, sys};
+use super::sys;
 
 /// Processes that are looked at, threads of one, and descriptors in all.
 const MOST: usize = 65_536;
@@ -124,7 +125,7 @@ fn destroy(path: &str, reach: Reach, told: &mut HashSet<u64>) -> io::Result<usiz
 fn held(path: &str) -> io::Result<Held> {
     let mut held = Held::default();
     let mut processes = 0;
-    let end = cgroup::walk(path, |directory, pids| {
+    let end = cgroup::walk(path, Listed::Processes, |directory, pids| {
         // What vanishes meanwhile holds nothing.
         let Ok(metadata) = fs::metadata(directory) else { return ControlFlow::Continue(()) };
         held.cgroups.insert(metadata.ino());

@@ -4,10 +4,11 @@
 //! cgroups, moves a process; nothing here prevents it. It is noticed by looking now and then, so that who comes and goes
 //! between two looks is not; the kernel's tracepoint would see that, and be the whole host's.
 //!
-//! A process is known by its number, and by the time of the look that found it: whoever has the number now, and began before that
-//! look, is the one that was found. What an agent can write into `/proc` (its name) decides nothing.
+//! Threads are looked at, since a process whose first thread has ended stays listed where that was. One is known by its number, and
+//! by the time of the look that found it: whoever has the number now, and began before that look, is the one that was found. What
+//! an agent can write into `/proc` (its name) decides nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
@@ -15,12 +16,11 @@ use std::path::Path;
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::{cgroup, maps};
+use super::cgroup::{self, Listed};
+use super::maps;
 
-/// Processes and cgroups that are watched, of all governed cgroups together; each has its share, and what is beyond is not.
+/// Threads and cgroups that are watched, of all governed cgroups together; each has its share, and what is beyond is not.
 const MOST: usize = 65_536;
-/// Threads of a process that are looked at where the first one has ended.
-const THREADS: usize = 4096;
 
 /// A process that is elsewhere now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct Strays {
 /// Who was in one governed cgroup.
 #[derive(Debug, Default)]
 struct Seen {
-    pids: HashSet<u32>,
+    threads: HashSet<u32>,
     /// Since boot, in hundredths of a second, as `/proc/PID/stat` counts: when all of them had begun.
     at: u64,
 }
@@ -72,32 +72,36 @@ impl Strays {
             looked.complete &= complete;
             seen.insert(root.clone(), now);
         }
+        let mut found = BTreeMap::new();
         // One that is gone had to be left first; one that is let go still has its processes.
         for (root, before) in std::mem::replace(&mut self.seen, seen) {
             let mut now = self.seen.get_mut(&root);
-            for pid in before.pids {
-                if now.as_ref().is_some_and(|now| now.pids.contains(&pid)) {
+            for thread in before.threads {
+                if now.as_ref().is_some_and(|now| now.threads.contains(&thread)) {
                     continue;
                 }
-                match whereabouts(pid, before.at, &root) {
+                match whereabouts(thread, before.at, &root) {
                     Whereabouts::Gone => {}
                     // It moved about meanwhile, or there are too many.
-                    Whereabouts::Within => now.iter_mut().for_each(|now| now.pids.extend([pid])),
-                    Whereabouts::Elsewhere(stray) => looked.strays.push(stray),
+                    Whereabouts::Within => now.iter_mut().for_each(|now| now.threads.extend([thread])),
+                    Whereabouts::Elsewhere(stray) => {
+                        found.entry((stray.pid, stray.to.clone())).or_insert(stray);
+                    }
                 }
             }
         }
+        looked.strays.extend(found.into_values());
         Ok(looked)
     }
 }
 
 fn in_tree(root: &str, share: usize) -> io::Result<(Seen, bool)> {
     let (mut seen, mut room) = (Seen::default(), share);
-    let end = cgroup::walk(root, |_, pids| {
-        for pid in std::iter::once(None).chain(pids.map(Some)) {
+    let end = cgroup::walk(root, Listed::Threads, |_, threads| {
+        for thread in std::iter::once(None).chain(threads.map(Some)) {
             let Some(rest) = room.checked_sub(1) else { return ControlFlow::Break(()) };
             room = rest;
-            seen.pids.extend(pid);
+            seen.threads.extend(thread);
         }
         ControlFlow::Continue(())
     })?;
@@ -105,7 +109,7 @@ fn in_tree(root: &str, share: usize) -> io::Result<(Seen, bool)> {
     Ok((seen, end.is_continue()))
 }
 
-/// Where a process is that was found in a governed cgroup.
+/// Where a thread is that was found in a governed cgroup.
 #[derive(Debug, PartialEq, Eq)]
 enum Whereabouts {
     /// It has ended.
@@ -116,25 +120,25 @@ enum Whereabouts {
     Elsewhere(Stray),
 }
 
-fn whereabouts(pid: u32, at: u64, root: &str) -> Whereabouts {
-    let place = format!("/proc/{pid}");
-    let Some(Stat { comm, ended, begun }) = stat(&place) else { return Whereabouts::Gone };
-    if begun > at {
+fn whereabouts(thread: u32, at: u64, root: &str) -> Whereabouts {
+    let place = format!("/proc/{thread}");
+    let stat = fs::read(format!("{place}/stat")).ok().and_then(|stat| parse(&stat));
+    let Some(Stat { comm, .. }) = stat.filter(|stat| !stat.ended && stat.begun <= at) else {
         return Whereabouts::Gone;
-    }
-    // The first thread may have ended, and the process live on; its cgroup is that of the others.
-    let place = if ended { living_thread(&place) } else { Some(place) };
-    let Some(to) = place.and_then(|place| cgroup_of(&place)) else { return Whereabouts::Gone };
+    };
+    let Some(to) = cgroup_of(&place) else { return Whereabouts::Gone };
     if Path::new(&to).starts_with(root) {
         return Whereabouts::Within;
     }
+    let pid = process_of(&place).unwrap_or(thread);
     Whereabouts::Elsewhere(Stray { pid, comm, cgroup: root.to_owned(), to })
 }
 
-fn living_thread(place: &str) -> Option<String> {
-    let threads = fs::read_dir(format!("{place}/task")).ok()?.flatten().take(THREADS);
-    let mut places = threads.map(|thread| thread.path().display().to_string());
-    places.find(|place| stat(place).is_some_and(|stat| !stat.ended))
+/// The process that a thread is of.
+fn process_of(place: &str) -> Option<u32> {
+    let status = fs::read(format!("{place}/status")).ok()?;
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"))?;
+    std::str::from_utf8(line).ok()?.trim().parse().ok()
 }
 
 fn cgroup_of(place: &str) -> Option<String> {
@@ -143,17 +147,13 @@ fn cgroup_of(place: &str) -> Option<String> {
     Some(String::from_utf8_lossy(line).into_owned())
 }
 
-/// What is read of a process, or of a thread.
+/// What is read of a thread.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     comm: String,
     /// Though nobody may have asked how.
     ended: bool,
     begun: u64,
-}
-
-fn stat(place: &str) -> Option<Stat> {
-    parse(&fs::read(format!("{place}/stat")).ok()?)
 }
 
 /// The name is in parentheses, and may contain anything.

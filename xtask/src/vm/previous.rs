@@ -23,7 +23,7 @@ pub(super) fn package(revision: &str, build: Build, version: &str, into: &Path) 
         let checkout = check_out(commit)?;
         let mut deb = cargo();
         // Its own, whatever this one was started with.
-        deb.env_remove("CARGO_TARGET_DIR").env_remove("RUSTUP_TOOLCHAIN");
+        deb.env_remove("CARGO_TARGET_DIR");
         let unfinished = kept.with_extension("unfinished");
         deb.args(["xtask", "deb", "--version", version, "--output"]).arg(&unfinished);
         if quick {

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt as _;
 
-use super::super::cgroup;
+use super::super::cgroup::{self, Listed};
 
 /// Processes and cgroups that are looked at; where there are more, nothing counts as unused.
 const MOST: usize = 65_536;
@@ -30,7 +30,7 @@ pub(super) fn walk(roots: &[String]) -> io::Result<Live> {
     let mut live = Live { complete: true, ..Live::default() };
     let (mut cgroups, mut processes) = (0, 0);
     for root in roots {
-        let end = cgroup::walk(root, |_, pids| {
+        let end = cgroup::walk(root, Listed::Processes, |_, pids| {
             cgroups += 1;
             for pid in pids {
                 processes += 1;
