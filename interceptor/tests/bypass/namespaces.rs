@@ -95,7 +95,7 @@ fn others() -> Vec<Row> {
     vec![
         Row::python("setns into the servers' namespace", ENTER)
             .by(By::Root)
-            .errno(libc::ECONNREFUSED, Refusal::NoListener)
+            .refused_or_captured("10.99.0.2:7000")
             .closed_by("C, E")
             .modules(Refusal::Process),
         Row::python("setns into the servers' namespace, unprivileged", ENTER)
@@ -103,7 +103,7 @@ fn others() -> Vec<Row> {
             .launched(Expected::Errno(libc::EACCES)),
         Row::python("nsenter into the servers' namespace", "return within([DIR + '/raw', 'connect'], '-n')")
             .by(By::Root)
-            .errno(libc::ECONNREFUSED, Refusal::NoListener)
+            .refused_or_captured("10.99.0.2:7000")
             .closed_by("C, E")
             .modules(Refusal::Process),
         Row::python(

@@ -88,6 +88,8 @@ pub(crate) enum Expected {
     Errno(i32),
     /// The daemon gets the connection, with this destination and the right process.
     Captured(&'static str),
+    /// We refuse the first connect, with this error; where the daemon has found the process there by then, it gets the connection.
+    RefusedOrCaptured(i32, &'static str),
     /// Whatever the calls return, nothing gets through.
     Nothing,
     /// The kernel itself refuses it, to this user, everywhere.
@@ -169,6 +171,11 @@ impl Row {
 
     pub(crate) fn errno(self, errno: i32, event: Refusal) -> Self {
         Self { expected: Expected::Errno(errno), event: Some(event), ..self }
+    }
+
+    pub(crate) fn refused_or_captured(self, destination: &'static str) -> Self {
+        let expected = Expected::RefusedOrCaptured(libc::ECONNREFUSED, destination);
+        Self { expected, event: Some(Refusal::NoListener), ..self }
     }
 
     pub(crate) fn nothing(self, event: Refusal) -> Self {

@@ -278,6 +278,11 @@ fn judge(row: &Row, level: Level, value: &Value, control: &Value, seen: u64) -> 
         Expected::Captured(destination) => {
             (format!("captured as {destination}"), wrong_record(row, level, value, destination).or(left(seen)))
         }
+        Expected::RefusedOrCaptured(expected, destination) => {
+            let captured = value.get("ok").map(|_| wrong_record(row, level, value, destination));
+            let refused = || (errno != Some(expected)).then(|| "another result".to_owned()).or(left(seen));
+            (format!("{}, or captured", named(expected)), captured.unwrap_or_else(refused))
+        }
         Expected::Nothing => {
             let through = has_effect(value) || value.get("broken").is_some() || !value.is_object();
             ("nothing gets through".to_owned(), through.then(|| "it got through".to_owned()).or(left(seen)))
@@ -328,6 +333,9 @@ fn wrong_record(row: &Row, level: Level, value: &Value, destination: &str) -> Op
 /// Whether the event that names the attempt is missing.
 fn event_fault(stage: &Stage, row: &Row, value: &Value, mark: usize) -> Option<String> {
     let (wanted, daemon) = (row.event?, stage.daemon.as_ref()?);
+    if matches!(row.expected, Expected::RefusedOrCaptured(..)) && value.get("ok").is_some() {
+        return None;
+    }
     let pid = value.get("pid").and_then(Value::as_u64);
     for _ in 0..TELLINGS {
         let told = daemon.events(mark);
