@@ -33,7 +33,7 @@ pub(crate) const EXEMPTIONS: &[(&str, &str)] = &[
     ),
     (
         KEY,
-        "Tables joined by foreign keys to one that the verdict names as written; the verdict notes that triggers run.",
+        "Tables joined by foreign keys to one that the verdict names as written, of which no row is written; the verdict notes that triggers run.",
     ),
     (TRIGGER, "What triggers of a written table do; the verdict notes that triggers run."),
     (EVENT, "What event triggers do when a definition changes."),
@@ -257,7 +257,9 @@ impl Case<'_> {
         if reaches(&written, &[Tie::Family, Tie::Default]) {
             return Some(DEFAULT);
         }
-        if (self.notes_triggers() || (self.defines() && rows == [0; 3]))
+        // What keys write has to be named.
+        if (self.notes_triggers() || self.defines())
+            && rows == [0; 3]
             && reaches(&written, &[Tie::Family, Tie::Default, Tie::Key])
         {
             return Some(KEY);

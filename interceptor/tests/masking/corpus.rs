@@ -4,6 +4,8 @@
 
 use interceptor::testing::draw::Draw;
 
+use super::run::{ASKING, FAILING};
+
 /// One case: steps of one session (see [`super::agent`]).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Case {
@@ -54,17 +56,29 @@ impl Corpus {
             45..=52 => self.made("write, then read", Self::written),
             53..=57 => self.made("RETURNING", Self::returning),
             58..=66 => self.made("define, then read", Self::defined),
-            67..=72 => self.made("error", Self::failing),
+            67..=72 => self.failing_case(),
             73..=78 => self.made("channel", Self::channel),
             79..=83 => self.made("statistics and EXPLAIN", Self::explained),
             84..=88 => self.made("sequence of steps", Self::staged),
-            _ => self.made("filter", Self::filtered),
+            _ => self.asking_case(),
         }
     }
 
     /// A case without tagged columns.
     pub(crate) fn plain_case(&mut self) -> Case {
         self.delivered(true)
+    }
+
+    /// A case whose error would quote a value.
+    pub(crate) fn failing_case(&mut self) -> Case {
+        self.tagged = true;
+        self.made(FAILING, Self::failing)
+    }
+
+    /// A case that asks about a value.
+    pub(crate) fn asking_case(&mut self) -> Case {
+        self.tagged = true;
+        self.made(ASKING, Self::filtered)
     }
 
     /// Steps in a transaction that is rolled back.

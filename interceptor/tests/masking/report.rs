@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::run::{Figures, Findings, Questions};
+use super::run::{ASKING, FAILING, Figures, Findings, Questions, shown};
 
 /// Figures of all that ran at one server.
 pub(crate) struct Report<'a> {
@@ -39,9 +39,16 @@ impl Report<'_> {
         line("differences that were the planner's: gone with fresh statistics", self.findings.plans.to_string());
         line("cases without tagged columns that the server runs", self.findings.untagged.to_string());
         line("of these, masked or refused needlessly", share(needless, self.findings.untagged));
-        let (ran, found) = self.checked.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        line("self-check: cases run with every value in clear", ran.to_string());
+        let (ran, found) = shown(self.checked);
+        line("self-check: cases run with every value in clear, that show them", ran.to_string());
         line("self-check: values or differences found in them", share(found, ran));
+        for (class, what) in [
+            (FAILING, "self-check: statements that failed, whose errors showed them"),
+            (ASKING, "self-check: questions about values, whose answers differed"),
+        ] {
+            let (ran, found) = self.checked.get(class).copied().unwrap_or_default();
+            line(what, format!("{} of {ran}", share(found, ran)));
+        }
         let questions = self.questions;
         line("questions about values, under the shipped baseline", questions.asked.to_string());
         line("of these, held", share(questions.held, questions.asked));
@@ -96,7 +103,8 @@ Each case runs in two worlds, databases that differ in tagged values alone. What
 counts as passed as well, unless `context.filters_on_masked` was set for the case: that finds whatever no list of encodings\n\
 names, down to single bits.\n\n\
 The self-check runs a part of the cases with every value in clear, and must find it in nearly all of those that show\n\
-anything. Questions about values (filters, order, groups, conflicts, failing computations) are put under the shipped\n\
+anything: in rows, and, of as many that fail, in errors. Of questions about values, which show none, it must see by the\n\
+worlds' difference what it can: most ask what is alike in both. Questions about values (filters, order, groups, conflicts, failing computations) are put under the shipped\n\
 baseline, which has to hold or deny each.\n";
 
 const LIMITS: &str = "\n## Known limits\n\n\

@@ -34,12 +34,13 @@ struct Meaning {
 impl Meaning {
     /// Taken apart, so that nothing that decides what a name means can be forgotten here.
     fn is(&self, catalog: &Arc<Catalog>, rules: &Arc<Rules>, names: &Names) -> bool {
-        let Names { search_path, user, session_user, temporary, types, heirs, plain_text, settled } = names;
+        let Names { search_path, user, session_user, temporary, types, heirs, keys, plain_text, settled } = names;
         Arc::ptr_eq(&self.catalog, catalog)
             && Arc::ptr_eq(&self.rules, rules)
             && temporary.is_empty()
             && types.is_empty()
             && heirs.is_empty()
+            && keys.is_empty()
             && self.names.temporary.is_empty()
             && self.names.search_path == *search_path
             && self.names.user == *user
@@ -161,6 +162,7 @@ mod tests {
             rules: false,
             code: Code::default(),
             kept: Code::default(),
+            constraints: Vec::new(),
         };
         let standard = || Names::standard("a");
         let others = [

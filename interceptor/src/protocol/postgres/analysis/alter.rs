@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    AlterDomainStmt, AlterTableCmd, AlterTableStmt, AlterTableType, DropBehavior, Node, TypeName,
+    AlterDomainStmt, AlterTableCmd, AlterTableStmt, AlterTableType, DropBehavior, Node, ObjectType, TypeName,
 };
 
 use super::define::is_relation;
@@ -17,6 +17,9 @@ use crate::protocol::postgres::catalog::Relation;
 impl<'a> Walker<'a> {
     pub(super) fn alter_table(&mut self, alter: &AlterTableStmt) {
         let range = alter.relation.as_ref();
+        if self.joined_index(alter) {
+            return;
+        }
         if !is_relation(alter.objtype) {
             self.object(ActionName::SQL_ALTER, "object", range.map_or("", |range| &range.relname));
         } else {
@@ -38,6 +41,26 @@ impl<'a> Walker<'a> {
             }
         });
         self.rows_quotable(relation);
+    }
+
+    /// `ALTER INDEX ... ATTACH PARTITION`, as `pg_dump` writes it: an index becomes part of its parent's. It is there
+    /// already, for the same columns, so that no row is looked at.
+    fn joined_index(&mut self, alter: &AlterTableStmt) -> bool {
+        let [Node { node: Some(NodeEnum::AlterTableCmd(command)) }] = alter.cmds.as_slice() else { return false };
+        let part = match command.def.as_deref().map(|node| &node.node) {
+            Some(Some(NodeEnum::PartitionCmd(part))) if part.bound.is_none() => part.name.as_ref(),
+            _ => return false,
+        };
+        if alter.objtype != ObjectType::ObjectIndex as i32
+            || command.subtype != AlterTableType::AtAttachPartition as i32
+        {
+            return false;
+        }
+        for range in alter.relation.iter().chain(part) {
+            self.object(ActionName::SQL_ALTER, "index", &range.relname);
+        }
+        self.changes_only(None);
+        true
     }
 
     /// Rows are read, checked or written anew: an error can quote any of them.
@@ -76,10 +99,15 @@ impl<'a> Walker<'a> {
                 self.leak(&tags, "no longer tagged as what it was generated from");
             }
             Ok(AlterTableType::AtValidateConstraint) => {
-                // Whether all rows fulfil it is said.
-                let none = self.no_tags();
-                let tags = relation.map_or(none, |relation| self.bound_tags(relation));
-                self.filter(&tags);
+                self.validated(relation, &command.name);
+            }
+            Ok(AlterTableType::AtAlterConstraint) => {
+                if let Some(Some(NodeEnum::AtalterConstraint(alter))) = command.def.as_deref().map(|node| &node.node)
+                    && alter.alter_enforceability
+                    && alter.is_enforced
+                {
+                    self.validated(relation, &alter.conname);
+                }
             }
             Ok(AlterTableType::AtDropInherit) => self.orphaned(relation),
             Ok(AlterTableType::AtAttachPartition) => self.attached(command, relation),
@@ -107,6 +135,33 @@ impl<'a> Walker<'a> {
         }
         if command.behavior == DropBehavior::DropCascade as i32 {
             self.opaque("CASCADE: what depends on it is dropped, too");
+        }
+    }
+
+    /// Whether all rows fulfil a constraint is said, and which does not. One that the same text has made was judged there.
+    fn validated(&mut self, relation: Option<&'a Relation>, name: &str) {
+        let Some(relation) = relation else { return };
+        let numbers: Vec<i16> =
+            relation.constraints.iter().filter(|known| *known.0 == *name).map(|known| known.1).collect();
+        let tags = if numbers.is_empty() {
+            let made = !self.names_in_doubt && self.changes.named(name);
+            if made { self.no_tags() } else { self.bound_tags(relation) }
+        } else {
+            let asked =
+                relation.columns.iter().filter(|column| numbers.contains(&0) || numbers.contains(&column.number));
+            asked.fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of(relation, &column.name)))
+        };
+        self.filter(&tags);
+        let (catalog, names) = (self.scope.catalog, self.scope.names);
+        for key in catalog.keys_named(names, relation.oid, name) {
+            let tags = match self.relation_of(key.referred) {
+                Some(referred) => {
+                    let asked = referred.columns.iter().filter(|column| key.keys.contains(&column.number));
+                    asked.fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of(referred, &column.name)))
+                }
+                None => self.scope.tags.all(),
+            };
+            self.filter(&tags);
         }
     }
 

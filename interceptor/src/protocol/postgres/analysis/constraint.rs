@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{ConstrType, Constraint, CreateStmt, IndexStmt, Node};
+use pg_query::protobuf::{ConstrType, Constraint, CreateStmt, IndexStmt, Node, RangeVar};
 
 use super::from::item;
 use super::lineage::{Columns, Frame, Rte, qualified_name, string};
@@ -202,6 +202,21 @@ impl<'a> Walker<'a> {
             tags = union(&tags, &own);
         }
         tags
+    }
+
+    /// Conditions of a row policy: whoever reads the table computes them from then on, and sees by them which rows there are.
+    pub(super) fn policy(&mut self, range: Option<&RangeVar>, conditions: [Option<&Node>; 2]) {
+        self.on_relation(ActionName::SQL_ALTER, range);
+        let relation = range.and_then(|range| match self.defined(range) {
+            Defined::Known(relation) => Some(relation),
+            Defined::Made(_) | Defined::Unknown => None,
+        });
+        self.with_own_columns(relation, |walker| {
+            for condition in conditions.into_iter().flatten() {
+                let tags = walker.expression(condition).tags;
+                walker.filter(&tags);
+            }
+        });
     }
 
     /// `element WITH operator` of an exclusion constraint.

@@ -175,14 +175,6 @@ impl<'a> Walker<'a> {
             NodeEnum::CreateExtensionStmt(create) => (ActionName::SQL_CREATE, "extension", create.extname.clone()),
             NodeEnum::AlterExtensionStmt(alter) => (ActionName::SQL_ALTER, "extension", alter.extname.clone()),
             NodeEnum::AlterExtensionContentsStmt(alter) => (ActionName::SQL_ALTER, "extension", alter.extname.clone()),
-            NodeEnum::CreatePolicyStmt(create) => {
-                self.on_relation(ActionName::SQL_ALTER, create.table.as_ref());
-                (ActionName::SQL_CREATE, "policy", create.policy_name.clone())
-            }
-            NodeEnum::AlterPolicyStmt(alter) => {
-                self.on_relation(ActionName::SQL_ALTER, alter.table.as_ref());
-                (ActionName::SQL_ALTER, "policy", alter.policy_name.clone())
-            }
             NodeEnum::CreateCastStmt(_) => (ActionName::SQL_CREATE, "cast", String::new()),
             NodeEnum::CreateOpClassStmt(create) => {
                 (ActionName::SQL_CREATE, "operator class", joined(&create.opclassname))
@@ -200,7 +192,9 @@ impl<'a> Walker<'a> {
             }
             NodeEnum::CreatePlangStmt(create) => (ActionName::SQL_CREATE, "language", create.plname.clone()),
             NodeEnum::CreateAmStmt(create) => (ActionName::SQL_CREATE, "access method", create.amname.clone()),
-            NodeEnum::DefineStmt(define) => (ActionName::SQL_CREATE, "definition", joined(&define.defnames)),
+            NodeEnum::DefineStmt(define) if !is_plain_definition(define.kind) => {
+                (ActionName::SQL_CREATE, "definition", joined(&define.defnames))
+            }
             NodeEnum::CreateFdwStmt(create) => (ActionName::SQL_CREATE, "foreign-data wrapper", create.fdwname.clone()),
             NodeEnum::AlterFdwStmt(alter) => (ActionName::SQL_ALTER, "foreign-data wrapper", alter.fdwname.clone()),
             NodeEnum::CreateForeignServerStmt(create) => (ActionName::SQL_CREATE, "server", create.servername.clone()),
@@ -288,6 +282,15 @@ impl<'a> Walker<'a> {
                 });
                 (A::SQL_CREATE, "statistics", joined(&create.defnames))
             }
+            NodeEnum::CreatePolicyStmt(create) => {
+                self.policy(create.table.as_ref(), [create.qual.as_deref(), create.with_check.as_deref()]);
+                (A::SQL_CREATE, "policy", create.policy_name.clone())
+            }
+            NodeEnum::AlterPolicyStmt(alter) => {
+                self.policy(alter.table.as_ref(), [alter.qual.as_deref(), alter.with_check.as_deref()]);
+                (A::SQL_ALTER, "policy", alter.policy_name.clone())
+            }
+            NodeEnum::DefineStmt(define) => (A::SQL_CREATE, "definition", joined(&define.defnames)),
             NodeEnum::AlterStatsStmt(alter) => (A::SQL_ALTER, "statistics", joined(&alter.defnames)),
             NodeEnum::CreatePublicationStmt(create) => (A::SQL_CREATE, "publication", create.pubname.clone()),
             NodeEnum::AlterPublicationStmt(alter) => (A::SQL_ALTER, "publication", alter.pubname.clone()),
@@ -542,6 +545,14 @@ pub(super) fn is_relation(kind: i32) -> bool {
             | ObjectType::ObjectMatview
             | ObjectType::ObjectForeignTable
             | ObjectType::ObjectSequence)
+    )
+}
+
+/// What CREATE defines without code: it says how the system's own compares, or takes words apart.
+fn is_plain_definition(kind: i32) -> bool {
+    matches!(
+        ObjectType::try_from(kind),
+        Ok(ObjectType::ObjectCollation | ObjectType::ObjectTsconfiguration | ObjectType::ObjectTsdictionary)
     )
 }
 

@@ -42,6 +42,13 @@ impl<'a> Walker<'a> {
         Rc::clone(trees.entry(relation.oid).or_insert_with(find))
     }
 
+    /// The relation, and those below it.
+    pub(super) fn with_below(&self, relation: &'a Relation) -> Vec<&'a Relation> {
+        let tree = self.tree(relation);
+        let _bounded = self.members(tree.below.len());
+        tree.below.iter().copied().chain([relation]).collect()
+    }
+
     /// The relation, and the others of its tree.
     pub(super) fn tree_oids(&self, relation: &Relation) -> Vec<u32> {
         let tree = self.tree(relation);
@@ -78,6 +85,9 @@ impl<'a> Walker<'a> {
     fn tags_in(&self, tree: &Tree<'_>, relation: &Relation, column: &str) -> TagSet {
         let all = self.scope.tags.all();
         let seen = || tree.below.iter().copied().chain([relation]);
+        if !self.members(tree.below.len() + tree.above.len()) {
+            return all;
+        }
         let mut names = BTreeSet::from([column]);
         names.extend(seen().flat_map(|member| sources(member, column)));
         let mut tags = self.no_tags();
@@ -104,20 +114,19 @@ impl<'a> Walker<'a> {
 
     fn find_row_tags(&self, relation: &Relation) -> TagSet {
         let (all, tree) = (self.scope.tags.all(), self.tree(relation));
+        let others = || tree.below.iter().chain(&tree.above);
+        if !self.members(others().map(|other| other.columns.len()).sum()) {
+            return all;
+        }
         let mut tags = relation
             .columns
             .iter()
             .fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of(relation, &column.name)));
-        for column in tree
-            .below
-            .iter()
-            .chain(&tree.above)
-            .flat_map(|member| member.columns.iter().map(move |column| (member, column)))
-        {
+        for (member, column) in others().flat_map(|member| member.columns.iter().map(move |column| (member, column))) {
             if tags.len() == all.len() {
                 break;
             }
-            tags = union(&tags, &self.named_tags(column.0, &column.1.name));
+            tags = union(&tags, &self.named_tags(member, &column.name));
         }
         tags
     }
@@ -125,16 +134,16 @@ impl<'a> Walker<'a> {
     /// Whether the partition that a row goes to, or whether there is one, depends on that column.
     pub(super) fn is_partitioned_by(&self, relation: &Relation, column: &str) -> bool {
         let tree = self.tree(relation);
+        if !self.members(tree.below.len() + tree.above.len()) {
+            return true;
+        }
         let key = |known: &Column| known.partitions && &*known.name == column;
         tree.below.iter().chain(&tree.above).copied().chain([relation]).any(|member| member.columns.iter().any(key))
     }
 
     /// Tags of a column that it has by others of its tree alone, were it to leave these.
     pub(super) fn tags_of_others(&self, relation: &Relation, column: &str) -> TagSet {
-        let mut own = self.named_tags(relation, column);
-        for source in sources(relation, column) {
-            own = union(&own, &self.named_tags(relation, source));
-        }
+        let own = self.own_tags(relation, column);
         Arc::new(self.tags_of(relation, column).difference(&own).cloned().collect())
     }
 
@@ -157,8 +166,11 @@ impl<'a> Walker<'a> {
     /// Tags that a column of the database has for every session: temporary heirs give theirs to their own session alone.
     pub(super) fn lasting_tags_of(&self, relation: &Relation, column: &str) -> TagSet {
         let (mut tags, tree) = (self.tags_that_last(relation, column), self.tree(relation));
+        if self.is_alone(relation) {
+            return tags;
+        }
         // It can be put into any of those below, where not all that the others bring is known.
-        let certain = self.named_tags(relation, column);
+        let certain = self.own_tags(relation, column);
         if tree.below.len() > MAX_COMPARED {
             return certain;
         }
@@ -174,6 +186,12 @@ impl<'a> Walker<'a> {
         tags
     }
 
+    /// Tags by rules that name a column of this very table, or what it is generated from there.
+    fn own_tags(&self, relation: &Relation, column: &str) -> TagSet {
+        let named = self.named_tags(relation, column);
+        sources(relation, column).fold(named, |tags, source| union(&tags, &self.named_tags(relation, source)))
+    }
+
     fn tags_that_last(&self, relation: &Relation, column: &str) -> TagSet {
         let names = self.scope.names;
         if names.heirs.is_empty() || names.temporary.iter().any(|known| known.oid == relation.oid) {
@@ -185,7 +203,17 @@ impl<'a> Walker<'a> {
     /// Whether a value of a column can be refused in the table, or in one of those below.
     pub(super) fn is_bound(&self, relation: &Relation, column: &str) -> bool {
         let bound = |known: &Column| known.bound && &*known.name == column;
-        self.tree(relation).below.iter().copied().chain([relation]).any(|member| member.columns.iter().any(bound))
+        let tree = self.tree(relation);
+        let below = if self.is_alone(relation) { &[] } else { tree.below.as_slice() };
+        if !self.members(below.len()) {
+            return true;
+        }
+        below.iter().copied().chain([relation]).any(|member| member.columns.iter().any(bound))
+    }
+
+    /// Whether what is written goes into that table alone, whatever is below it.
+    fn is_alone(&self, relation: &Relation) -> bool {
+        self.placed && relation.kind != RelationKind::Partitioned
     }
 
     /// Tags of all such columns.
@@ -196,7 +224,8 @@ impl<'a> Walker<'a> {
 
     /// Rows that are moved from one partition to another take values along, which may not be tagged there.
     pub(super) fn moves(&mut self, action: ActionName, relation: &Relation, columns: &[Arc<str>]) {
-        if action != ActionName::SQL_UPDATE || !columns.iter().any(|column| self.is_partitioned_by(relation, column)) {
+        let moved = action == ActionName::SQL_UPDATE && !self.placed;
+        if !moved || !columns.iter().any(|column| self.is_partitioned_by(relation, column)) {
             return;
         }
         let mut lost = self.no_tags();
@@ -216,13 +245,14 @@ impl<'a> Walker<'a> {
         Arc::new(self.tags_of(relation, column).difference(&named).cloned().collect())
     }
 
-    /// Tags that the rows of a partition bring, but no rule gives to whatever part of its parent they are moved to.
+    /// Tags that the rows of a partition bring, but no rule gives to whatever part of its parent they are moved to; what is
+    /// generated there is computed anew.
     pub(super) fn tags_brought(&self, parent: &Relation, child: &Relation) -> TagSet {
         let above = &self.tree(parent).above;
         let mut brought = self.no_tags();
         for column in &child.columns {
             let parents = above.iter().copied().chain([parent]);
-            let named = parents.fold(self.no_tags(), |tags, one| union(&tags, &self.named_tags(one, &column.name)));
+            let named = parents.fold(self.no_tags(), |tags, one| union(&tags, &self.own_tags(one, &column.name)));
             let more = self.tags_of(child, &column.name).difference(&named).cloned().collect();
             brought = union(&brought, &Arc::new(more));
         }
@@ -256,6 +286,9 @@ impl<'a> Walker<'a> {
         // Whether a row fits into a partition is computed by the keys of those above.
         let keys = tree.above.iter().filter(|above| used == Use::Write && above.kind == RelationKind::Partitioned);
         let members: Vec<&Relation> = tree.below.iter().chain(keys).copied().chain([relation]).collect();
+        if !self.members(members.len()) {
+            return Functions { others: true, ..Functions::default() };
+        }
         let members = || members.iter().copied();
         let types: BTreeSet<u32> = members().flat_map(|member| &member.columns).map(|column| column.type_oid).collect();
         let types = Code { types: types.into_iter().collect(), ..Code::default() };

@@ -41,6 +41,7 @@ impl Made {
             rules: false,
             code: Code::default(),
             kept: Code::default(),
+            constraints: Vec::new(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What was found so far: actions by resource, facts, tags that were read; and the bounds of the walk.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
@@ -19,6 +20,9 @@ pub(super) const LOCKED: &str = "55P03";
 
 /// Nodes that are visited for one text, at most; past that it is opaque.
 pub const MAX_STEPS: usize = 400_000;
+
+/// Tables of a tree that are looked at count as one node, so many of them.
+const MEMBERS_A_STEP: usize = 32;
 
 /// Views within views that are followed, at most; past that the statement is opaque.
 pub const MAX_VIEWS: usize = 16;
@@ -45,6 +49,8 @@ pub(super) struct Walker<'a> {
     pub(super) sub_queries: usize,
     /// What is stored is what the agent has given itself.
     pub(super) given: bool,
+    /// Rows are put where the table says, or stay: in a plain one itself, in one partition of another.
+    pub(super) placed: bool,
     pub(super) filters_on_masked: bool,
     pub(super) unrestricted: bool,
     /// References to columns so far.
@@ -63,10 +69,10 @@ pub(super) struct Walker<'a> {
     pub(super) missing: Option<Missing>,
     /// See [`super::Analysis::uses_constants`].
     pub(super) uses_constants: bool,
-    steps: usize,
+    steps: Cell<usize>,
     /// Bytes parsed beside the text.
     beside: usize,
-    overflow: bool,
+    overflow: Cell<bool>,
     none: TagSet,
     /// Inheritance trees that were looked at.
     pub(super) families: Families<'a>,
@@ -87,6 +93,7 @@ impl<'a> Walker<'a> {
             failing: 0,
             sub_queries: 0,
             given: false,
+            placed: false,
             filters_on_masked: false,
             unrestricted: false,
             references: 0,
@@ -101,9 +108,9 @@ impl<'a> Walker<'a> {
             resync: super::Resync::default(),
             missing: None,
             uses_constants: false,
-            steps: 0,
+            steps: Cell::new(0),
             beside: 0,
-            overflow: false,
+            overflow: Cell::new(false),
             none: TagSet::default(),
             families: Families::default(),
             changes: Changes::default(),
@@ -119,10 +126,21 @@ impl<'a> Walker<'a> {
     }
 
     /// Counts a step; `false` where the walk has to end.
-    pub(super) fn step(&mut self) -> bool {
-        self.steps += 1;
-        self.overflow |= self.steps > MAX_STEPS;
-        !self.overflow
+    pub(super) fn step(&self) -> bool {
+        self.steps(1)
+    }
+
+    /// The same for so many tables of a tree.
+    pub(super) fn members(&self, count: usize) -> bool {
+        self.steps(count / MEMBERS_A_STEP + 1)
+    }
+
+    fn steps(&self, count: usize) -> bool {
+        self.steps.set(self.steps.get().saturating_add(count));
+        if self.steps.get() > MAX_STEPS {
+            self.overflow.set(true);
+        }
+        !self.overflow.get()
     }
 
     /// Whether a text beside the one that is read may be parsed, too.
@@ -146,7 +164,7 @@ impl<'a> Walker<'a> {
         tags: Option<&TagSet>,
     ) {
         if self.actions.len() >= MAX_ACTIONS {
-            self.overflow = true;
+            self.overflow.set(true);
             return;
         }
         self.kept += 1;
@@ -246,7 +264,7 @@ impl<'a> Walker<'a> {
 
     /// Everything found, as the seam wants it.
     pub(super) fn finish(mut self, statements: u32, row_limit: Option<u64>) -> (Vec<Action>, Facts, bool) {
-        if self.overflow {
+        if self.overflow.get() {
             let resource = self.database();
             let note: Arc<str> = "more than can be analysed".into();
             self.actions.insert((ActionName::SQL_OPAQUE, resource, Some(note)), Default::default());
@@ -312,7 +330,7 @@ impl<'a> Walker<'a> {
     }
 
     pub(super) fn overflowed(&self) -> bool {
-        self.overflow
+        self.overflow.get()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the analysis against the corpus in `testdata/`, and of what no corpus can show: bounds, sessions, silence.
 
+mod cascade;
 mod family;
 mod keys;
 mod laundered;

@@ -17,12 +17,15 @@ use super::{Resync, Source};
 use crate::policy::{ActionName, Tag, TagSet};
 use crate::protocol::postgres::catalog::{Relation, RelationKind};
 
+/// Types of which equal values are the same, so that nothing has changed: `int8`, `int2`, `int4`, `uuid`.
+const PLAIN_KEYS: [u32; 4] = [20, 21, 23, 2950];
+
 /// `text` and `varchar`.
 const TEXT: u32 = 25;
 const VARCHAR: u32 = 1043;
 
 /// A value that is stored: its tags, whether it is made from columns, and the one column that it is.
-type Arriving<'v> = (&'v TagSet, bool, Option<&'v Source>);
+pub(super) type Arriving<'v> = (&'v TagSet, bool, Option<&'v Source>);
 
 impl<'a> Walker<'a> {
     pub(super) fn insert(&mut self, insert: &InsertStmt) -> Columns {
@@ -34,14 +37,15 @@ impl<'a> Walker<'a> {
         let source = insert.select_stmt.as_ref().map(|select| self.sub_query(Some(select)));
         let named: Vec<Arc<str>> = insert.cols.iter().filter_map(|node| self.assigned(node, relation)).collect();
         let mut written = self.no_tags();
-        if let Some(relation) = relation {
-            let columns = if named.is_empty() {
+        let columns = match relation {
+            Some(relation) if named.is_empty() => {
                 let given = source.as_ref().filter(|source| source.rest.is_none()).map(|source| source.list.len());
                 let all = relation.columns.iter().map(|column| Arc::clone(&column.name));
                 all.take(given.unwrap_or(usize::MAX)).collect()
-            } else {
-                named
-            };
+            }
+            _ => named,
+        };
+        if let Some(relation) = relation {
             self.write(ActionName::SQL_INSERT, relation, &columns);
             for column in &columns {
                 written = union(&written, &self.tags_of(relation, column));
@@ -53,10 +57,10 @@ impl<'a> Walker<'a> {
         self.frames.push(Frame { items: vec![target.clone()], lateral: false });
         if let Some(conflict) = &insert.on_conflict_clause {
             self.conflicts(conflict, relation, &written);
-            // What was given is no secret of the table's, though it has the tags of the column.
             let plain = source.as_ref().is_none_or(|source| all_tags(source).is_empty());
             let given = std::mem::replace(&mut self.given, plain);
-            self.on_conflict(conflict, relation, &target);
+            let proposed = proposed(&target, &columns, source.as_ref());
+            self.on_conflict(conflict, relation, proposed);
             self.given = given;
         }
         let columns = self.returning(insert.returning_clause.as_ref(), 0);
@@ -79,22 +83,19 @@ impl<'a> Walker<'a> {
         self.filter(&tags);
     }
 
-    fn on_conflict(&mut self, conflict: &OnConflictClause, relation: Option<&'a Relation>, target: &Item) {
-        let rte = Rte {
-            alias: "excluded".into(),
-            schema: None,
-            columns: Columns {
-                list: target.rte.columns.list.iter().map(|column| Col { base: None, ..column.clone() }).collect(),
-                rest: target.rte.columns.rest.clone(),
-            },
-            table: true,
-        };
+    /// `proposed` is what was to be inserted.
+    fn on_conflict(&mut self, conflict: &OnConflictClause, relation: Option<&'a Relation>, proposed: Columns) {
+        let rte = Rte { alias: "excluded".into(), schema: None, columns: proposed, table: true };
         // Its columns are the values that were to be inserted; a bare name means the table's.
         if let Some(frame) = self.frames.last_mut() {
             frame.items.push(Item { by_column: false, ..item(rte) });
         }
         if !conflict.target_list.is_empty() {
-            self.assign(ActionName::SQL_UPDATE, relation, &conflict.target_list);
+            // The server moves no row for it.
+            let placed = std::mem::replace(&mut self.placed, true);
+            let kept = relation.map(|relation| kept_keys(conflict, relation)).unwrap_or_default();
+            self.assign(ActionName::SQL_UPDATE, relation, (&conflict.target_list, &kept));
+            self.placed = placed;
         }
         if let Some(condition) = &conflict.where_clause {
             let tags = self.expression(condition).tags;
@@ -114,7 +115,7 @@ impl<'a> Walker<'a> {
         self.frames.push(Frame { items: vec![Item { lateral_only: true, ..target }], lateral: false });
         self.add_from(&update.from_clause);
         self.condition(update.where_clause.as_deref());
-        self.assign(ActionName::SQL_UPDATE, relation, &update.target_list);
+        self.assign(ActionName::SQL_UPDATE, relation, (&update.target_list, &[]));
         let columns = self.returning(update.returning_clause.as_ref(), 0);
         self.frames.pop();
         self.ctes.truncate(outside);
@@ -197,7 +198,7 @@ impl<'a> Walker<'a> {
                     self.flow(relation, &columns, &Columns::of(values));
                 }
             }
-            Ok(CmdType::CmdUpdate) => self.assign(ActionName::SQL_UPDATE, relation, &when.target_list),
+            Ok(CmdType::CmdUpdate) => self.assign(ActionName::SQL_UPDATE, relation, (&when.target_list, &[])),
             Ok(CmdType::CmdDelete) => {
                 if let Some(relation) = relation {
                     self.write(ActionName::SQL_DELETE, relation, &[]);
@@ -243,8 +244,8 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// A SET list.
-    fn assign(&mut self, action: ActionName, relation: Option<&'a Relation>, nodes: &[Node]) {
+    /// A SET list, and those of its columns that get the value that they have.
+    fn assign(&mut self, action: ActionName, relation: Option<&'a Relation>, (nodes, kept): (&[Node], &[Arc<str>])) {
         let mut columns = Vec::new();
         for node in nodes {
             let Some(NodeEnum::ResTarget(target)) = &node.node else {
@@ -260,13 +261,15 @@ impl<'a> Walker<'a> {
             if let (Some(relation), Some(name)) = (relation, name) {
                 let given = self.given;
                 self.given &= self.sub_queries == queries;
-                self.arrive(relation, &name, (&value.tags, value.computed, value.source.as_ref()));
+                let value = (&value.tags, value.computed, value.source.as_ref());
+                self.arrive(relation, &name, value);
+                self.arrive_by_keys(relation, &name, value);
                 self.given = given;
                 columns.push(name);
             }
         }
         if let Some(relation) = relation {
-            self.write(action, relation, &columns);
+            self.write_but(action, relation, &columns, kept);
         }
     }
 
@@ -286,26 +289,43 @@ impl<'a> Walker<'a> {
 
     /// A write, with what it sets off.
     pub(super) fn write(&mut self, action: ActionName, relation: &'a Relation, columns: &[Arc<str>]) {
+        self.write_but(action, relation, columns, &[]);
+    }
+
+    /// The same where some of the columns keep their values.
+    fn write_but(&mut self, action: ActionName, relation: &'a Relation, columns: &[Arc<str>], kept: &[Arc<str>]) {
         self.builtin_casts();
-        let resource = self.table(relation);
-        let mut tags = self.no_tags();
-        for column in columns {
-            tags = union(&tags, &self.tags_of(relation, column));
+        self.write_to(action, relation, columns, None);
+        let changed: Vec<Arc<str>> = columns.iter().filter(|column| !kept.contains(column)).cloned().collect();
+        self.cascade(action, relation, &changed);
+        if relation.kind == RelationKind::View {
+            self.write_through(action, relation, columns, 0);
         }
-        let note = self.has_triggers(relation).then_some("triggers of the table run");
-        self.add(action, resource.clone(), note, columns, Some(&tags));
+        if relation.kind == RelationKind::Sequence || relation.kind == RelationKind::Materialized {
+            let resource = self.table(relation);
+            self.opaque_on(resource, "a write to what is not a table");
+        }
+    }
+
+    /// A write of that very relation, with what it sets off there; `how` where no statement says it.
+    pub(super) fn write_to(
+        &mut self,
+        action: ActionName,
+        relation: &'a Relation,
+        columns: &[Arc<str>],
+        how: Option<&str>,
+    ) {
+        let resource = self.table(relation);
+        let tags = columns.iter().fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of(relation, column)));
+        let triggers = self.has_triggers(relation).then_some("triggers of the table run");
+        let note = [how, triggers].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        self.add(action, resource.clone(), (!note.is_empty()).then_some(note.as_str()), columns, Some(&tags));
         self.moves(action, relation, columns);
         self.code_of_tree(relation);
         self.redefines(relation);
         self.quotable(relation);
         if relation.rules {
-            self.opaque_on(resource.clone(), "rewrite rules of the table decide what is done");
-        }
-        if relation.kind == RelationKind::View {
-            self.write_through(action, relation, columns, 0);
-        }
-        if relation.kind == RelationKind::Sequence || relation.kind == RelationKind::Materialized {
-            self.opaque_on(resource, "a write to what is not a table");
+            self.opaque_on(resource, "rewrite rules of the table decide what is done");
         }
     }
 
@@ -349,20 +369,8 @@ impl<'a> Walker<'a> {
                 None => self.opaque_on(resource.clone(), "a write through a view to what is not known"),
             }
         }
-        let mut tags = self.no_tags();
-        for column in &written {
-            tags = union(&tags, &self.tags_of(base, column));
-        }
-        let below = self.table(base);
-        let note = if self.has_triggers(base) { "through a view; triggers of the table run" } else { "through a view" };
-        self.add(action, below.clone(), Some(note), &written, Some(&tags));
-        self.moves(action, base, &written);
-        self.code_of_tree(base);
-        self.redefines(base);
-        self.quotable(base);
-        if base.rules {
-            self.opaque_on(below, "rewrite rules of the table decide what is done");
-        }
+        self.write_to(action, base, &written, Some("through a view"));
+        self.cascade(action, base, &written);
         if base.kind == RelationKind::View {
             self.write_through(action, base, &written, depth + 1);
         }
@@ -370,20 +378,22 @@ impl<'a> Walker<'a> {
 
     /// Values of a query go into columns: tags that the columns lack are lost to masking from then on.
     fn flow(&mut self, relation: &'a Relation, columns: &[Arc<str>], source: &Columns) {
+        let placed = std::mem::replace(&mut self.placed, true);
         if source.rest.is_some() {
             let tags = all_tags(source);
             for column in columns {
                 self.arrive(relation, column, (&tags, true, None));
             }
-            return;
+        } else {
+            for (column, value) in columns.iter().zip(source.list.iter()) {
+                self.arrive(relation, column, (&value.tags, value.computed, value.source.as_ref()));
+            }
         }
-        for (column, value) in columns.iter().zip(source.list.iter()) {
-            self.arrive(relation, column, (&value.tags, value.computed, value.source.as_ref()));
-        }
+        self.placed = placed;
     }
 
     /// A value with these tags is stored in that column.
-    fn arrive(&mut self, relation: &'a Relation, column: &str, (tags, computed, source): Arriving<'_>) {
+    pub(super) fn arrive(&mut self, relation: &'a Relation, column: &str, (tags, computed, source): Arriving<'_>) {
         if tags.is_empty() {
             return;
         }
@@ -404,15 +414,9 @@ impl<'a> Walker<'a> {
     fn takes_all(&mut self, relation: &'a Relation, column: &str, source: Option<&Source>, depth: usize) -> bool {
         let Some(known) = relation.columns.iter().find(|known| *known.name == *column) else { return false };
         if relation.kind == RelationKind::View {
-            self.columns_of(relation);
-            let at = relation.columns.iter().position(|known| *known.name == *column);
-            let origin = self.views.get(&relation.oid).and_then(|list| list.get(at?)?.source.clone());
-            let below = origin.as_ref().and_then(|origin| self.relation_of(origin.relation));
-            return match (origin, below) {
-                (Some(origin), Some(below)) if depth < MAX_VIEWS => {
-                    self.takes_all(below, &origin.column, source, depth + 1)
-                }
-                _ => false,
+            return match self.origin(relation, column).filter(|_| depth < MAX_VIEWS) {
+                Some((below, column)) => self.takes_all(below, &column, source, depth + 1),
+                None => false,
             };
         }
         if self.is_bound(relation, column) || self.is_partitioned_by(relation, column) {
@@ -433,17 +437,33 @@ impl<'a> Walker<'a> {
         if relation.kind != RelationKind::View || self.has_triggers(relation) {
             return own;
         }
-        self.columns_of(relation);
-        let at = relation.columns.iter().position(|known| *known.name == *column);
-        let origin = self.views.get(&relation.oid).and_then(|list| list.get(at?)?.source.clone());
-        let below = origin.as_ref().and_then(|origin| self.relation_of(origin.relation));
-        match (origin, below) {
-            (Some(origin), Some(below)) if depth < MAX_VIEWS => self.tags_of_stored(below, &origin.column, depth + 1),
-            _ => self.no_tags(),
+        match self.origin(relation, column).filter(|_| depth < MAX_VIEWS) {
+            Some((below, column)) => self.tags_of_stored(below, &column, depth + 1),
+            None => self.no_tags(),
         }
     }
 
-    fn relation_of(&self, oid: u32) -> Option<&'a Relation> {
+    /// The column of a table that a column stands for: itself, or what a view shows as it.
+    pub(super) fn stored(&mut self, relation: &'a Relation, column: &str) -> Option<(&'a Relation, Arc<str>)> {
+        let mut at = (relation, Arc::from(column));
+        for _ in 0..=MAX_VIEWS {
+            if at.0.kind != RelationKind::View {
+                return Some(at);
+            }
+            at = self.origin(at.0, &at.1)?;
+        }
+        None
+    }
+
+    /// What a column of a view is below it.
+    fn origin(&mut self, view: &'a Relation, column: &str) -> Option<(&'a Relation, Arc<str>)> {
+        self.columns_of(view);
+        let at = view.columns.iter().position(|known| *known.name == *column)?;
+        let origin = self.views.get(&view.oid)?.get(at)?.source.clone()?;
+        Some((self.relation_of(origin.relation)?, origin.column))
+    }
+
+    pub(super) fn relation_of(&self, oid: u32) -> Option<&'a Relation> {
         let (catalog, names) = (self.scope.catalog, self.scope.names);
         catalog.relation(oid).or_else(|| names.temporary.iter().find(|relation| relation.oid == oid))
     }
@@ -484,4 +504,44 @@ impl<'a> Walker<'a> {
             frame.items.push(Item { by_column: false, ..item(rte) });
         }
     }
+}
+
+/// Columns by which the row was found, and that are set to what it was found by: `SET id = excluded.id`.
+fn kept_keys(conflict: &OnConflictClause, relation: &Relation) -> Vec<Arc<str>> {
+    let found_by = |name: &str| {
+        conflict.infer.iter().flat_map(|infer| &infer.index_elems).any(|node| {
+            matches!(&node.node, Some(NodeEnum::IndexElem(element)) if element.name == name && element.expr.is_none())
+        })
+    };
+    let itself = |name: &str, value: Option<&Node>| match value.and_then(|value| value.node.as_ref()) {
+        Some(NodeEnum::ColumnRef(column)) => column.fields.iter().map(string).eq([Some("excluded"), Some(name)]),
+        _ => false,
+    };
+    let kept = |node: &Node| match &node.node {
+        Some(NodeEnum::ResTarget(target)) => {
+            let known = relation.columns.iter().find(|known| *known.name == *target.name)?;
+            let same = PLAIN_KEYS.contains(&known.type_oid) && target.indirection.is_empty();
+            (same && found_by(&target.name) && itself(&target.name, target.val.as_deref()))
+                .then(|| Arc::clone(&known.name))
+        }
+        _ => None,
+    };
+    conflict.target_list.iter().filter_map(kept).collect()
+}
+
+/// What was to be inserted, as ON CONFLICT names it: no secret of the table's, though it has the column's name.
+fn proposed(target: &Item, columns: &[Arc<str>], source: Option<&Columns>) -> Columns {
+    let given = |column: &Col| {
+        let at = columns.iter().position(|name| column.name.as_ref() == Some(name))?;
+        let source = source?;
+        match source.rest {
+            Some(_) => Some(all_tags(source)),
+            None => source.list.get(at).map(|value| Arc::clone(&value.tags)),
+        }
+    };
+    let of = |column: &Col| {
+        let tags = given(column).unwrap_or_else(|| Arc::clone(&column.tags));
+        Col { base: None, tags, ..column.clone() }
+    };
+    Columns { list: target.rte.columns.list.iter().map(of).collect(), rest: target.rte.columns.rest.clone() }
 }

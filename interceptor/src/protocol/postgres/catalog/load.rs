@@ -8,6 +8,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, LazyLock};
 
 use super::code::{Class, Member};
+use super::keys::{ForeignKey, Reaction};
 use super::queries::QUERIES;
 use super::{Catalog, Code, Column, Function, Names, Operator, Relation, RelationKind, Type, Volatility};
 
@@ -173,8 +174,9 @@ impl Loader {
             11 => self.catalog.event_triggers = true,
             12 => {
                 let column: i16 = text(row, 1)?.parse().ok()?;
+                let name = cell(row, 2)?.map(|name| self.name(name));
                 if let Some(relation) = self.catalog.relations.get_mut(&number(row, 0)?) {
-                    relation.bind(column);
+                    relation.constrain(column, name);
                 }
             }
             13 => {
@@ -182,6 +184,16 @@ impl Loader {
                 if let Some(relation) = self.catalog.relations.get_mut(&number(row, 0)?) {
                     relation.kept = kept;
                 }
+            }
+            14 => {
+                let name = self.name(text(row, 2)?);
+                let cleared = numbers(cell(row, 6)?)?;
+                self.catalog.keys.add(key(
+                    [0, 1, 3, 4].map(|at| cell(row, at).flatten()),
+                    text(row, 5)?,
+                    name,
+                    cleared,
+                )?);
             }
             _ => return None,
         }
@@ -201,6 +213,7 @@ impl Loader {
             rules: flag(row, 6)?,
             code: code(row, 7)?,
             kept: Code::default(),
+            constraints: Vec::new(),
         };
         // A composite type has columns, but no name that a FROM could use.
         if kind != "c" {
@@ -299,6 +312,7 @@ impl Names {
                 rules: text(row, 4)?.get(1..)?.contains('r'),
                 code: Code::default(),
                 kept: Code::default(),
+                constraints: Vec::new(),
             }),
             "type" => self.types.push(Type {
                 oid: number(row, 1)?,
@@ -331,7 +345,11 @@ impl Names {
             "bound" => {
                 let (oid, column): (u32, i16) = (number(row, 1)?, text(row, 2)?.parse().ok()?);
                 let relation = self.temporary.iter_mut().find(|known| known.oid == oid)?;
-                relation.bind(column);
+                relation.constrain(column, cell(row, 3)?.map(Into::into));
+            }
+            "key" => {
+                let (reactions, name) = text(row, 5)?.split_once(':')?;
+                self.keys.add(key([1, 2, 3, 4].map(|at| cell(row, at).flatten()), reactions, name.into(), Vec::new())?);
             }
             "column" => {
                 let oid = number(row, 1)?;
@@ -355,11 +373,54 @@ impl Names {
 }
 
 impl Relation {
+    /// A column of which values can be refused; 0 stands for all.
     fn bind(&mut self, number: i16) {
-        for column in self.columns.iter_mut().filter(|column| column.number == number) {
+        for column in self.columns.iter_mut().filter(|column| number == 0 || column.number == number) {
             column.bound = true;
         }
     }
+
+    /// The same by a constraint of that name.
+    fn constrain(&mut self, number: i16, name: Option<Arc<str>>) {
+        self.bind(number);
+        self.constraints.extend(name.map(|name| (name, number)));
+    }
+}
+
+/// A foreign key: the tables and columns of both sides, what it does where a row is changed and where one is removed, and
+/// which columns that is about, if not all.
+fn key(
+    [referring, referred, columns, keys]: [Option<&str>; 4],
+    reactions: &str,
+    name: Arc<str>,
+    cleared: Vec<i16>,
+) -> Option<ForeignKey> {
+    let mut reactions = reactions.chars();
+    let columns = numbers(columns)?;
+    Some(ForeignKey {
+        name,
+        referring: referring?.parse().ok()?,
+        referred: referred?.parse().ok()?,
+        keys: numbers(keys)?,
+        on_update: reaction(reactions.next()?)?,
+        on_delete: reaction(reactions.next()?)?,
+        cleared: if cleared.is_empty() { columns.clone() } else { cleared },
+        columns,
+    })
+}
+
+const fn reaction(sign: char) -> Option<Reaction> {
+    Some(match sign {
+        'a' | 'r' => Reaction::Nothing,
+        'c' => Reaction::Cascade,
+        'n' | 'd' => Reaction::Clear,
+        _ => return None,
+    })
+}
+
+/// Numbers of columns.
+fn numbers(list: Option<&str>) -> Option<Vec<i16>> {
+    list.map_or(Some(Vec::new()), |list| list.split(',').map(|number| number.trim().parse().ok()).collect())
 }
 
 /// The one function, type or operator class of a row of the session's.

@@ -5,6 +5,7 @@
 //! does not promise to be fresh: whoever loads it reloads after DDL. A name that is absent is unknown, never harmless.
 
 mod code;
+mod keys;
 mod load;
 mod queries;
 mod tree;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use code::{Class, Comparisons, Member};
 pub use code::{Code, Functions};
+pub use keys::{ForeignKey, Keys, Reaction};
 pub use load::{LoadError, Loader, MAX_CELL, MAX_ROWS};
 pub use queries::{QUERIES, SESSION_QUERY, SETUP};
 pub use tree::{Edges, Tree};
@@ -38,6 +40,7 @@ pub struct Catalog {
     comparisons: Comparisons,
     event_triggers: bool,
     edges: Edges,
+    keys: Keys,
     schemas: BTreeSet<Arc<str>>,
     fingerprint: u64,
 }
@@ -84,6 +87,8 @@ pub struct Relation {
     pub code: Code,
     /// What its indexes and statistics alone call.
     pub kept: Code,
+    /// Columns of its constraints, by the names of these; 0 is the whole row.
+    pub constraints: Vec<(Arc<str>, i16)>,
 }
 
 /// A column.
@@ -312,6 +317,8 @@ pub struct Names {
     pub types: Vec<Type>,
     /// Temporary tables that inherit, from what is temporary or not.
     pub heirs: Edges,
+    /// Foreign keys between temporary tables.
+    pub keys: Keys,
     /// `standard_conforming_strings` is on and `client_encoding` is UTF8 (or SQL_ASCII): text means what it seems to.
     pub plain_text: bool,
     /// Nothing in the open transaction, if there is one, may have changed what names mean: its end changes nothing
@@ -330,6 +337,7 @@ impl Names {
             temporary: Vec::new(),
             types: Vec::new(),
             heirs: Edges::default(),
+            keys: Keys::default(),
             plain_text: true,
             settled: true,
         }

@@ -17,6 +17,20 @@ macro_rules! objects_in_order {
     };
 }
 
+/// What runs where a relation is read: a view's query, policies of a table.
+macro_rules! objects_that_look {
+    ($at:literal) => {
+        concat!(
+            "SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass AS kind, r.oid AS object FROM pg_catalog.pg_rewrite r \
+             WHERE r.ev_type = '1' AND r.ev_class = ",
+            $at,
+            " UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid FROM pg_catalog.pg_policy p \
+             WHERE p.polrelid = ",
+            $at
+        )
+    };
+}
+
 /// Objects that belong to a relation and hold expressions or operator classes, where the relation is as the text says.
 macro_rules! objects_of_relations {
     ($is:literal) => {
@@ -30,18 +44,19 @@ macro_rules! objects_of_relations {
             " UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid, p.polrelid \
              FROM pg_catalog.pg_policy p WHERE p.polrelid",
             $is,
-            " UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid, w.owner FROM ( \
-              WITH RECURSIVE views(owner, view) AS ( \
+            " UNION ALL SELECT w.kind, w.object, w.owner FROM ( \
+              WITH RECURSIVE looks(owner, at) AS ( \
                SELECT p.polrelid, v.refobjid FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_depend v \
                 ON v.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND v.objid = p.oid \
                 AND v.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND v.refobjid <> p.polrelid WHERE p.polrelid",
             $is,
-            " UNION SELECT w.owner, d.refobjid FROM views w \
-                JOIN pg_catalog.pg_rewrite r ON r.ev_class = w.view AND r.ev_type = '1' \
-                JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid \
-                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> w.view) \
-              SELECT x.owner, x.view FROM views x) AS w \
-             JOIN pg_catalog.pg_rewrite r ON r.ev_class = w.view AND r.ev_type = '1'",
+            " UNION SELECT w.owner, d.refobjid FROM looks w CROSS JOIN LATERAL (",
+            objects_that_look!("w.at"),
+            ") AS s JOIN pg_catalog.pg_depend d ON d.classid = s.kind AND d.objid = s.object \
+                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> w.at) \
+              SELECT s.kind, s.object, x.owner FROM looks x CROSS JOIN LATERAL (",
+            objects_that_look!("x.at"),
+            ") AS s) AS w",
             " UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, y.partrelid, y.partrelid \
              FROM pg_catalog.pg_partitioned_table y WHERE y.partrelid",
             $is,
@@ -98,11 +113,11 @@ macro_rules! class {
 macro_rules! bound {
     ($is:literal) => {
         concat!(
-            "SELECT k.conrelid AS a, u.number::int4 AS b FROM pg_catalog.pg_constraint k \
+            "SELECT k.conrelid AS a, u.number::int4 AS b, k.conname::text AS name FROM pg_catalog.pg_constraint k \
              CROSS JOIN LATERAL pg_catalog.unnest(k.conkey) AS u(number) WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') \
               AND k.conrelid",
             $is,
-            " UNION SELECT i.indrelid, d.refobjsubid FROM pg_catalog.pg_index i \
+            " UNION SELECT i.indrelid, d.refobjsubid, NULL FROM pg_catalog.pg_index i \
              JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = i.indexrelid \
               AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = i.indrelid AND d.refobjsubid > 0 \
              WHERE (i.indisunique OR i.indisexclusion OR i.indexprs IS NOT NULL OR i.indpred IS NOT NULL) AND i.indrelid",
@@ -193,9 +208,11 @@ pub const QUERIES: &[&str] = &[
         code_by_owner!(objects_of_types!(" <> 0")),
         " ON x.owner = t.oid WHERE n.nspname !~ '^pg_(temp|toast)'"
     ),
-    // 6: casts not of the system, by function
-    "SELECT castsource::text, casttarget::text, castfunc::text FROM pg_catalog.pg_cast \
-     WHERE oid >= 16384 AND castfunc <> 0",
+    // 6: casts not of the system, by function; but those that the server makes with each range (of language internal),
+    // which run what the type itself does
+    "SELECT c.castsource::text, c.casttarget::text, c.castfunc::text FROM pg_catalog.pg_cast c \
+     WHERE c.oid >= 16384 AND c.castfunc <> 0 AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_proc p \
+      WHERE p.oid = c.castfunc AND p.prolang = 12 AND p.prosrc = 'multirange_constructor1')",
     // 7: inheritance and partitions
     "SELECT i.inhrelid::text, i.inhparent::text FROM pg_catalog.pg_inherits i \
      JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -228,9 +245,9 @@ pub const QUERIES: &[&str] = &[
      JOIN pg_catalog.pg_am m ON m.oid = k.opcmethod WHERE k.oid >= 16384",
     // 11: event triggers
     "SELECT evtname::text FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'",
-    // 12: columns of which a value can be refused
+    // 12: columns of which a value can be refused, and by which constraint
     concat!(
-        "SELECT r.a::text, r.b::text FROM (",
+        "SELECT r.a::text, r.b::text, r.name FROM (",
         bound!(" <> 0"),
         ") AS r JOIN pg_catalog.pg_class c ON c.oid = r.a JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname !~ '^pg_(temp|toast)'"
@@ -242,6 +259,17 @@ pub const QUERIES: &[&str] = &[
         code_by_owner!(objects_in_order!(" <> 0")),
         " ON x.owner = c.oid WHERE n.nspname !~ '^pg_(temp|toast)'"
     ),
+    // 14: foreign keys, with what they do where a row is changed and where one is removed, and to which columns (version
+    // 15). Those that are not enforced (18) do nothing, nor do those that a partition has from its parent: what refers is
+    // changed through that one.
+    "SELECT k.conrelid::text, k.confrelid::text, k.conname::text, pg_catalog.array_to_string(k.conkey, ','), \
+     pg_catalog.array_to_string(k.confkey, ','), CASE WHEN x.more ->> 'conenforced' = 'false' OR p.oid IS NOT NULL THEN 'aa' \
+      ELSE k.confupdtype::text || k.confdeltype::text END, pg_catalog.translate(x.more ->> 'confdelsetcols', '[] ', '') \
+     FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     LEFT JOIN pg_catalog.pg_constraint p ON p.oid = k.conparentid AND p.confrelid = k.confrelid \
+     CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(k.*) AS more) AS x \
+     WHERE k.contype = 'f' AND n.nspname !~ '^pg_(temp|toast)'",
 ];
 
 /// State of one session that decides what names mean; read its rows with [`super::Names::from_rows`].
@@ -274,9 +302,13 @@ pub const SESSION_QUERY: &str = concat!(
      UNION ALL SELECT 5, 'heir', i.inhrelid::text, i.inhparent::text, NULL, NULL, NULL, 0 \
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid \
       WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
-     UNION ALL SELECT 5, 'bound', r.a::text, r.b::text, NULL, NULL, NULL, 0 FROM pg_catalog.pg_class c CROSS JOIN LATERAL (",
+     UNION ALL SELECT 5, 'bound', r.a::text, r.b::text, r.name, NULL, NULL, 0 FROM pg_catalog.pg_class c CROSS JOIN LATERAL (",
     bound!(" = c.oid"),
     ") AS r WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
+     UNION ALL SELECT 5, 'key', k.conrelid::text, k.confrelid::text, pg_catalog.array_to_string(k.conkey, ','), \
+      pg_catalog.array_to_string(k.confkey, ','), pg_catalog.concat(k.confupdtype, k.confdeltype, ':', k.conname), 0 \
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.contype = 'f' \
+      WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
      UNION ALL SELECT 5, 'generated', a.attrelid::text, a.attnum::text, d.refobjsubid::text, NULL, NULL, 0 \
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid \
       JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum \

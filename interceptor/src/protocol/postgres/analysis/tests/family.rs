@@ -203,6 +203,21 @@ fn a_large_tree_is_looked_through_once() {
 }
 
 #[test]
+fn a_text_that_names_many_large_trees_is_opaque() {
+    let (mut relations, mut columns, mut edges) = (String::new(), String::new(), String::new());
+    for oid in 40_000..42_000 {
+        writeln!(relations, "{oid} public part{oid} r - false false - - -").unwrap();
+        (1..=10).for_each(|at| writeln!(columns, "{oid} {at} c{at} 25 false false -1").unwrap());
+        writeln!(edges, "{oid} {}", oid - 1).unwrap();
+    }
+    let edges = edges.split_once('\n').unwrap().1;
+    let catalog = catalog(&[(1, &relations), (2, &columns), (7, edges)]);
+    let text = |count: u32| (41_000..41_000 + count).map(|oid| format!("SELECT * FROM part{oid};")).collect::<String>();
+    let opaque = |text: &str| read(text, &catalog, &Names::standard("agent"), &Named(&[])).opaque;
+    assert!(!opaque(&text(10)) && opaque(&text(900)));
+}
+
+#[test]
 fn who_leaves_its_parent_keeps_what_rules_name() {
     let (catalog, names) = (catalog(TWO_PARENTS), Names::standard("agent"));
     let unmasks = |text: &str, rules: &Named| actions(&read(text, &catalog, &names, rules)).contains("unmask pii");

@@ -215,7 +215,7 @@ fn a_value_that_is_stored_where_it_can_be_refused_counts_as_a_filter() {
              20004 1 ssn 25 false false -1",
         ),
         (7, "20004 20003"),
-        (12, "20001 1"),
+        (12, "20001 1 -"),
     ];
     let (catalog, names) = (catalog(&more), Names::standard("agent"));
     struct BySsn;
@@ -251,6 +251,38 @@ fn a_value_that_is_stored_where_it_can_be_refused_counts_as_a_filter() {
         "INSERT INTO parts VALUES ($1)",
     ] {
         assert!(!filters(text), "{text}");
+    }
+}
+
+/// It decides who sees which rows from then on, so that rows tell what it asks.
+#[test]
+fn a_policy_is_what_its_conditions_are() {
+    for text in [
+        "CREATE POLICY p ON orders USING (user_id = current_setting('app.user', true)::bigint) WITH CHECK (total > 0)",
+        "CREATE POLICY p ON orders FOR SELECT TO PUBLIC USING (user_id IN (SELECT id FROM users WHERE name = CURRENT_USER))",
+        "ALTER POLICY p ON orders USING (true)",
+        "CREATE COLLATION plainly (provider = libc, locale = 'C')",
+        "CREATE TEXT SEARCH CONFIGURATION words (PARSER = pg_catalog.default)",
+    ] {
+        let found = judge(text);
+        assert!(!found.opaque && !found.facts.filters_on_masked, "{text} {:?}", actions(&found));
+    }
+    let found = actions(&judge("CREATE POLICY p ON orders USING (user_id IN (SELECT id FROM users))"));
+    assert!(found.contains("alter public.orders") && found.contains("create policy/p"), "{found:?}");
+    assert!(found.contains("select public.users(id)"), "{found:?}");
+    for text in [
+        "CREATE POLICY p ON users USING (ssn < 'm')",
+        "CREATE POLICY p ON orders USING (EXISTS (SELECT 1 FROM users u WHERE u.id = user_id AND u.ssn < 'm'))",
+        "ALTER POLICY p ON users WITH CHECK (ssn < 'm')",
+    ] {
+        assert!(filters(text) && !opaque(text), "{text}");
+    }
+    for text in [
+        "CREATE POLICY p ON orders USING (wipe() = 1)",
+        "ALTER POLICY p ON orders USING (query_to_xml('SELECT 1', true, true, '') IS NULL)",
+        "CREATE POLICY p ON nowhere USING (true)",
+    ] {
+        assert!(opaque(text), "{text}");
     }
 }
 

@@ -23,7 +23,7 @@ impl ColumnTags for Tags {
     }
 }
 
-async fn connect(server: &Server, database: &str) -> tokio_postgres::Client {
+pub(super) async fn connect(server: &Server, database: &str) -> tokio_postgres::Client {
     let url = format!("host=127.0.0.1 port={} user=postgres dbname={database}", server.port());
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -42,13 +42,13 @@ async fn rows(client: &tokio_postgres::Client, sql: &str) -> Rows {
 }
 
 /// A database as a session of it sees it.
-struct View {
-    catalog: Catalog,
-    names: Names,
+pub(super) struct View {
+    pub(super) catalog: Catalog,
+    pub(super) names: Names,
 }
 
 impl View {
-    async fn of(client: &tokio_postgres::Client) -> Self {
+    pub(super) async fn of(client: &tokio_postgres::Client) -> Self {
         let names = Names::from_rows(&rows(client, SESSION_QUERY).await).unwrap();
         client.batch_execute("BEGIN").await.unwrap();
         client.simple_query(&SETUP.replace("false)", "true)")).await.unwrap();
@@ -60,7 +60,7 @@ impl View {
         Self { catalog: loader.finish().unwrap(), names: Names { settled: true, ..names } }
     }
 
-    fn read(&self, text: &str) -> Analysis {
+    pub(super) fn read(&self, text: &str) -> Analysis {
         let (catalog, names) = (&self.catalog, &self.names);
         let scope =
             Scope { target: "t", database: "d", catalog, names, tags: &Tags, known: &NothingKnown, parsed: None };
@@ -88,6 +88,13 @@ CREATE VIEW looks AS SELECT touch(id) AS id FROM plain;
 CREATE TABLE by_policy_view (id int);
 CREATE VIEW looks_again AS SELECT id FROM looks;
 CREATE POLICY p ON by_policy_view USING (id IN (SELECT id FROM looks_again));
+CREATE TABLE by_policy_policy (id int);
+CREATE POLICY p ON by_policy_policy USING (id IN (SELECT id FROM by_policy));
+CREATE VIEW looks_at_policy AS SELECT id FROM by_policy;
+CREATE TABLE by_policy_view_policy (id int);
+CREATE POLICY p ON by_policy_view_policy USING (id IN (SELECT id FROM looks_at_policy));
+CREATE TABLE by_own_policy (id int);
+CREATE POLICY p ON by_own_policy USING (id IN (SELECT o.id FROM by_own_policy o) AND id IN (SELECT id FROM by_policy_policy));
 CREATE TABLE by_statistics (id int, a int);
 CREATE STATISTICS s ON (touch(a)), id FROM by_statistics;
 CREATE TABLE by_partition (id int) PARTITION BY LIST ((touch(id)));
@@ -111,6 +118,8 @@ CREATE TABLE by_range (id int, a odd_range);
 CREATE FUNCTION apart(int, int) RETURNS float8 LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN 1; END $$;
 CREATE TYPE far_range AS RANGE (SUBTYPE = int, SUBTYPE_DIFF = apart);
 CREATE TABLE by_range_diff (id int, a far_range);
+CREATE TYPE plain_range AS RANGE (SUBTYPE = date);
+CREATE TABLE ranges (id int, a plain_range);
 CREATE TYPE checked_range AS RANGE (SUBTYPE = checked);
 CREATE TABLE by_range_of_domain (id int, a checked_range);
 CREATE TYPE cased;
@@ -135,6 +144,9 @@ const TABLES: &[&str] = &[
     "by_predicate",
     "by_policy",
     "by_policy_view",
+    "by_policy_policy",
+    "by_policy_view_policy",
+    "by_own_policy",
     "by_statistics",
     "by_partition",
     "by_partition_1",
@@ -158,6 +170,9 @@ const NOT_KEPT: &[&str] = &[
     "by_default",
     "by_policy",
     "by_policy_view",
+    "by_policy_policy",
+    "by_policy_view_policy",
+    "by_own_policy",
     "by_partition",
     "by_partition_1",
     "by_generated",
@@ -205,6 +220,8 @@ async fn functions_that_nobody_names_are_found() {
         "SELECT c, r, n FROM ordinary WHERE r && '[1,2]' ORDER BY c",
         "ANALYZE ordinary",
         "ANALYZE plain",
+        "INSERT INTO ranges VALUES (1, '[2020-01-01, 2021-01-01)') RETURNING a",
+        "SELECT a FROM ranges WHERE a && '[2020-01-01, 2021-01-01)'::plain_range ORDER BY a",
         "CREATE INDEX ON plain (name text_pattern_ops)",
         "CREATE INDEX ON plain USING gin (doc jsonb_path_ops)",
         "SELECT DISTINCT doc, count(*) FROM plain GROUP BY doc, name",

@@ -6,6 +6,7 @@ mod fire;
 mod handshake;
 mod honest;
 mod implicit;
+mod keys;
 mod newest;
 mod real;
 mod regress;
