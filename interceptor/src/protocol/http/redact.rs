@@ -224,9 +224,10 @@ impl Redaction<'_> {
 
     /// Whether it is worth to be looked into. An escape may hide a name; whoever hides his own secret so shows it.
     fn may_be_in(&self, body: &[u8]) -> bool {
-        const STEMS: [&str; 16] = [
+        const STEMS: [&str; 17] = [
             "pass",
             "secret",
+            "secure",
             "token",
             "key",
             "credential",

@@ -104,7 +104,9 @@ impl Broken {
     pub(super) fn begun(&self, bytes: &[u8]) -> usize {
         let from = bytes.len().saturating_sub(self.longest.saturating_mul(SPREAD));
         let Some(window) = bytes.get(from..) else { return 0 };
-        let may_end = |byte: &u8| self.is_member(*byte) || matches!(byte, b'\n' | b'\r' | b'\\' | b'=' | b' ' | b'\t');
+        let may_end = |byte: &u8| {
+            self.is_member(*byte) || matches!(byte, b'\n' | b'\r' | b'\\' | b'=' | b' ' | b'\t' | b'n' | b'r')
+        };
         if !window.last().is_some_and(may_end) {
             return 0;
         }

@@ -66,6 +66,14 @@ impl Stream {
         }
     }
 
+    /// The target says that each second: of most answers, silence is the end.
+    async fn goes_on(&mut self, more: &str, seconds: usize) {
+        for _ in 0..seconds {
+            self.say(more).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     async fn say(&mut self, text: &str) {
         self.target.write_all(text.as_bytes()).await.unwrap();
     }
@@ -164,19 +172,22 @@ async fn a_stream_that_was_asked_for_at_length_is_judged_anew_too() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_does_not_come_to_its_end_is_not_waited_for() {
     let kinds = ["text/plain", "application/json", "application/octet-stream"];
-    let extents = ["Transfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n", "Content-Length: 99999\r\n\r\nfirst"];
-    for (kind, extent) in kinds.into_iter().flat_map(|kind| extents.map(|extent| (kind, extent))) {
+    let extents = [
+        ("Transfer-Encoding: chunked\r\n\r\n5\r\n[\"fir\r\n", "1\r\n.\r\n"),
+        ("Content-Length: 99999\r\n\r\n[\"fir", "."),
+    ];
+    for (kind, (extent, more)) in kinds.into_iter().flat_map(|kind| extents.map(|extent| (kind, extent))) {
         let told = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{extent}");
         let mut stream = Stream::begin(Answer::Permit(&[]), &told).await;
-        stream.hears("first").await;
+        stream.hears("fir").await;
         stream.policies_are_replaced(true).await;
-        // It may be permitted again.
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        stream.goes_on(more, 4).await;
+        // It is permitted again, and goes on for longer than it could have.
         stream.policies_are_replaced(false).await;
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        stream.goes_on(more, 4).await;
         let begun = tokio::time::Instant::now();
         stream.policies_are_replaced(true).await;
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        stream.goes_on(more, 3).await;
         // Nothing gives it more time.
         stream.policies_are_replaced(true).await;
         stream.ends().await;
