@@ -68,7 +68,7 @@ fn clients_refuse_what_a_stolen_key_attests_to_beyond_the_targets() {
         let (place, port) = (format!("{FAR4}:{port}"), port.to_string());
         let (resolved, url, address) =
             (format!("{name}:{port}:{FAR4}"), format!("https://{name}:{port}/"), FAR4.to_string());
-        let (resolve, trusts) = (format!("http.curloptResolve={resolved}"), format!("http.sslCAInfo={authorities}"));
+        let resolve = format!("http.curloptResolve={resolved}");
         let clients: [(&str, Vec<&str>, &str); 5] = [
             (
                 "openssl",
@@ -93,11 +93,7 @@ fn clients_refuse_what_a_stolen_key_attests_to_beyond_the_targets() {
                 vec!["curl", "-sS", "-v", "--cacert", &authorities, "--resolve", &resolved, &url],
                 "permitted subtree violation",
             ),
-            (
-                "git",
-                vec!["git", "-c", &resolve, "-c", &trusts, "ls-remote", &url],
-                "server certificate verification failed",
-            ),
+            ("git", vec!["git", "-c", &resolve, "ls-remote", &url], "server certificate verification failed"),
             ("go", vec![go.as_str(), &authorities, &place, name], "is not permitted by any constraint"),
             (
                 "java",
@@ -107,7 +103,10 @@ fn clients_refuse_what_a_stolen_key_attests_to_beyond_the_targets() {
         ];
         for (client, words, why) in clients {
             let mut command = Command::new(words[0]);
-            command.args(&words[1..]).stdin(Stdio::null());
+            for (name, _) in ENVIRONMENT {
+                command.env_remove(name);
+            }
+            command.args(&words[1..]).env("GIT_SSL_CAINFO", &authorities).stdin(Stdio::null());
             let told = said(&stage.world.output(Place::Far, None, command, LIMIT).unwrap());
             let met = ["Verification: OK", "SSL certificate verify ok", "met ", "is this a git repository"];
             let is_met = met.iter().any(|met| told.contains(met));
