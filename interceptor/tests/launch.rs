@@ -1,7 +1,11 @@
 //! `interceptor exec`: an agent that is started so works unmodified, and every way out that the kernel programs cannot see is
 //! shut. Needs root. The agents are odd Python programs with raw system calls.
 
-#[cfg(test)]
+#![cfg(test)]
+
+#[path = "launch/trust.rs"]
+mod trust;
+
 mod tests {
     use std::fs;
     use std::io::{BufRead as _, BufReader};
@@ -16,14 +20,14 @@ mod tests {
     use interceptor::tls::authority::ENVIRONMENT;
     use serde_json::Value;
 
-    const LIMIT: Duration = Duration::from_secs(60);
+    pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
     fn stage() -> Stage {
         let binary = Path::new(env!("CARGO_BIN_EXE_interceptor"));
         Stage::set(binary, &Script::default()).unwrap_or_else(|error| panic!("no stage: {error}"))
     }
 
-    fn exec(stage: &Stage, more: &[&str], command: &[&str]) -> Output {
+    pub(crate) fn exec(stage: &Stage, more: &[&str], command: &[&str]) -> Output {
         let mut exec = stage.interceptor(&[&["exec", "--agent", "billing-bot"], more, &["--"], command].concat());
         // Whoever runs the tests may have some of their own, which would stay.
         for (name, _) in ENVIRONMENT {
@@ -33,7 +37,7 @@ mod tests {
         stage.world.output(Place::Outside, None, exec, LIMIT).unwrap()
     }
 
-    fn said(output: &Output) -> String {
+    pub(crate) fn said(output: &Output) -> String {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
     }
 
@@ -71,7 +75,13 @@ def attempt(name, work):
 
     /// A stage with a host CA.
     fn stage_with_a_ca() -> Stage {
-        let stage = stage();
+        with_a_ca(&Script::default())
+    }
+
+    /// The same of another script.
+    pub(crate) fn with_a_ca(script: &Script) -> Stage {
+        let binary = Path::new(env!("CARGO_BIN_EXE_interceptor"));
+        let stage = Stage::set(binary, script).unwrap_or_else(|error| panic!("no stage: {error}"));
         let path = stage.path("interceptor.toml");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("{text}\n[ca]\ndir = \"{}\"\n", stage.path("ca").display())).unwrap();

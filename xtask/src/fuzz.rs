@@ -212,6 +212,9 @@ fn seed(target: &str) -> Result<()> {
         "config" => blocks("README.md", "```toml\n")?,
         "kubernetes_request" => CLUSTER.iter().map(|request| request.as_bytes().to_vec()).collect(),
         "http_codec" => REQUESTS.iter().map(|request| request.to_vec()).collect(),
+        "http_redact" => SECRETS.iter().map(|body| body.as_bytes().to_vec()).collect(),
+        "http_route" => PATHS.iter().map(|path| path.as_bytes().to_vec()).collect(),
+        "kubernetes_proto" => objects()?,
         "mcp_message" => CALLS.iter().map(|call| call.to_vec()).collect(),
         "http_rewrite" => BODIES.iter().map(|body| body.to_vec()).collect(),
         "http_grpc" => ORDERS.iter().map(|order| order.to_vec()).collect(),
@@ -237,6 +240,17 @@ fn statements() -> Result<Vec<Vec<u8>>> {
     Ok(lines.map(|line| line.as_bytes().to_vec()).collect())
 }
 
+/// The objects of the reader's own tests, with their envelopes and without.
+fn objects() -> Result<Vec<Vec<u8>>> {
+    let text = fs::read_to_string(root().join("interceptor/src/protocol/kubernetes/proto/golden.txt"))?;
+    let lines: Vec<&str> = text.lines().collect();
+    let digits = |two: &[u8]| u8::from_str_radix(std::str::from_utf8(two).unwrap_or_default(), 16).unwrap_or_default();
+    let encoded = lines.chunks(3).filter_map(|three| three.get(1));
+    let whole: Vec<Vec<u8>> = encoded.map(|line| line.as_bytes().chunks(2).map(digits).collect()).collect();
+    let raw = PARTS.iter().map(|part| part.to_vec());
+    Ok(raw.chain(whole).collect())
+}
+
 /// The blocks of a document that open with these words.
 fn blocks(document: &str, opening: &str) -> Result<Vec<Vec<u8>>> {
     let text = fs::read_to_string(root().join(document))?;
@@ -257,6 +271,29 @@ const REQUESTS: &[&[u8]] = &[
     b"GET / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n4\r\nWiki\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\n\r\nhi",
     b"4\r\nWiki\r\n5\r\npedia\r\n0\r\nX-Trailer: y\r\n\r\n",
+];
+const SECRETS: &[&str] = &[
+    r#"{"a":{"b":["x",1.50,null,{"c":"d"}]},"token":"s\"3c","e":-12.5e3}"#,
+    r#"{"env":[{"name":"db-token","value":"s3c"},{"value":["x",{"y":"z"}],"Key":"token"},{"name":"home","value":"/"}]}"#,
+    r#"[{"type":"token","Value":7},{"parameterkey":"my\u002dtoken","ParameterValue":"x"}]"#,
+    "\u{feff}{\"token\":\"x\"}\n\u{1e}{\"a\":1}\n{no\n{\"token\":[[\"y\"]]}",
+    r#"{"token":"x"#,
+];
+const PATHS: &[&str] = &[
+    "/a/B?x=1&y=%20+z",
+    "/A/b/c/",
+    "/a%20b/c%2Ed/%C3%BC",
+    "/c.json",
+    "/admin./",
+    "/a/b/c/d?a[]=1&a[]=2",
+    "/ADMIN%3Fx",
+    "/100%25",
+];
+/// Which kind; an object of it without its envelope.
+const PARTS: &[&[u8]] = &[
+    b"\x00\x0a\x05\x0a\x03web\x12\x20\x12\x1e\x0a\x03web\x12\x05nginx\x3a\x10\x0a\x09API_TOKEN\x12\x03s3c",
+    b"\x02\x0a\x05\x0a\x03web\x12\x08\x0a\x01p\x12\x03s3c\x1a\x06Opaque",
+    b"\x01\x0a\x12\x0a\x03web\x62\x0b\x0a\x04note\x12\x03s3c\x12\x02\x08\x03",
 ];
 const ORDERS: &[&[u8]] = &[
     b"\x07\x0a\x03EUR\x12\x0a\x0a\x03Ada\x12\x03411\x1a\x06\x0a\x04book\x22\x03\x01\x02\x03\x2a\x06\x0a\x01a\x12\x01b\x30\x01",

@@ -1,6 +1,6 @@
 //! Messages of calls: no input panics; what is understood stays so once it is masked; what was masked by its path is masked no
 //! further (what a detector replaces can be the beginning of something that it finds then); and messages are told apart
-//! however their bytes come.
+//! however their bytes come; without what recordings do not show, what is understood is understood as ever, but for what is hidden.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -8,7 +8,8 @@ use std::sync::{Arc, LazyLock};
 use interceptor::mask::{Config, Detector, Masker, Rules, Transform, TreeMasker};
 use interceptor::policy::Obligations;
 use interceptor::protocol::http::grpc::frames::{self, Frames, Unarmoured};
-use interceptor::protocol::http::grpc::{Schema, masked, understood};
+use interceptor::protocol::http::grpc::{Schema, blotted, masked, understood};
+use interceptor::protocol::http::redact::json::Hides;
 
 static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| {
     let set = include_bytes!("../../src/protocol/http/grpc/testdata/shop.protoset");
@@ -44,6 +45,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             understood(&SCHEMA, "/shop.Orders/Chat", &told).expect("there is one").expect("it is still understood");
         }
     }
+    check_hidden(message);
     let whole = told_apart(&[message]);
     assert_eq!(whole, told_apart(&message.chunks(usize::from(*shape) + 1).collect::<Vec<_>>()));
     let mut plain = Vec::new();
@@ -55,6 +57,24 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         assert_eq!(plain, again);
     }
 });
+
+/// A name of a customer, and whatever they may be called beside, is hidden; nothing else is.
+fn check_hidden(message: &[u8]) {
+    const PATH: &str = "/shop.Orders/Place";
+    let hides = |name: &str| if name == "card_number" { Hides::Value } else { Hides::Nothing };
+    let mut shown = message.to_vec();
+    blotted(&SCHEMA, PATH, &mut shown, &hides);
+    assert_eq!(shown.len(), message.len());
+    let Some(Ok(before)) = understood(&SCHEMA, PATH, message) else { return };
+    let after = understood(&SCHEMA, PATH, &shown).expect("there is one").expect("it is still understood");
+    assert_eq!(before.len(), after.len());
+    for (before, after) in before.iter().zip(&after).filter(|(before, after)| before != after) {
+        assert!(before.contains("card_number"), "{before} {after}");
+    }
+    for told in after.iter().filter_map(|told| told.strip_prefix("customer.card_number=")) {
+        assert!(matches!(told, "true" | "false" | "null") || told.bytes().all(|byte| byte == b'*'), "{told}");
+    }
+}
 
 fn told_apart(parts: &[&[u8]]) -> (Vec<Vec<u8>>, bool) {
     let (mut frames, mut found) = (Frames::new(64), Vec::new());

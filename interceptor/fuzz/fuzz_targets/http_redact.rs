@@ -19,9 +19,27 @@ fn below(hidden: Hides, name: &str) -> Hides {
     outer.max(hides(name))
 }
 
-/// Whether `value` is hidden by what stands beside it. Of names that stand twice, the reader here keeps one.
+/// Whether a value may be hidden by what stands beside it. Of names that stand twice, the reader here keeps one.
 fn is_pair(fields: &serde_json::Map<String, Value>) -> bool {
-    fields.contains_key("value") && (fields.contains_key("name") || fields.contains_key("key"))
+    fields.keys().any(|name| json::is_name(name)) && fields.keys().any(|name| json::is_value(name))
+}
+
+/// Values whose name stands beside them, as text, are hidden.
+fn check_pairs(value: &Value) {
+    match value {
+        Value::Object(fields) => {
+            let names = fields.iter().filter(|(name, _)| json::is_name(name)).filter_map(|(_, said)| said.as_str());
+            let said: Vec<&str> = names.collect();
+            for (_, value) in fields.iter().filter(|(name, _)| json::is_value(name)) {
+                let is_hidden = said.iter().any(|said| hides(said) > Hides::Nothing);
+                let is_shown = value.as_str().is_some_and(|text| text.bytes().any(|byte| byte != b'*'));
+                assert!(!(is_hidden && is_shown), "{value} beside {said:?}");
+            }
+            fields.values().for_each(check_pairs);
+        }
+        Value::Array(items) => items.iter().for_each(check_pairs),
+        _ => {}
+    }
 }
 
 /// What should come of it.
@@ -71,4 +89,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         Err(error) => return assert!(error.to_string().contains("out of range"), "JSON stays JSON: {error}"),
     };
     assert_eq!(without(&shown, Hides::Nothing), blotted(&read, Hides::Nothing));
+    check_pairs(&shown);
+    // What is hidden already is hidden no further.
+    let once = out.clone();
+    json::blot(&mut out, &hides);
+    assert_eq!(out, once);
 });

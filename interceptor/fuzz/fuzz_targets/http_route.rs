@@ -17,6 +17,14 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     for segment in &location.segments {
         assert!(segment != "." && segment != ".." && !segment.contains(['/', '\\', ';']));
     }
+    // With every character escaped, it is the same path to whoever reads it.
+    let escaped = |text: &String| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let path: Vec<String> = location.segments.iter().map(escaped).collect();
+    let query: Vec<String> =
+        location.query.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect();
+    if let Ok(again) = Location::read(&format!("/{}?{}", path.join("/"), query.join("&"))) {
+        assert_eq!((&again.segments, &again.query), (&location.segments, &location.query));
+    }
     let on = ROUTES.find(&location.segments);
     let beside = ROUTES.beside(&location.segments).into_iter().flatten();
     let judged: Vec<String> = on.into_iter().chain(beside).map(ToString::to_string).collect();

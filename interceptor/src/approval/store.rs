@@ -16,6 +16,10 @@ use super::request::{Answer, Approver, Digest, Question, Request, RequestId, Sta
 use super::{ApprovalError, Config, OPEN_LIMIT, OPEN_LIMIT_PER_IDENTITY};
 use crate::clock::{Clock, Timestamp};
 use crate::policy::Approval;
+use crate::secret::{self, Secret};
+
+/// The name of the key of [`Store::seal`].
+const KEY: &str = "body.key";
 
 /// Open requests and unused grants, in memory and on disk.
 pub struct Store {
@@ -23,6 +27,8 @@ pub struct Store {
     config: ArcSwap<Config>,
     clock: Arc<dyn Clock>,
     open: Mutex<BTreeMap<RequestId, Request>>,
+    /// Kept beside the requests: what is bound by it is found again by whoever reads them.
+    key: Secret,
     /// Bumped with every change, so that waiters look again.
     changed: watch::Sender<u64>,
 }
@@ -102,8 +108,19 @@ impl Store {
                 serde_json::from_slice(&text).map_err(|error| failed("understood")(&path, error.into()))?;
             open.insert(request.id, request);
         }
+        let path = config.state.join(KEY);
+        let key =
+            secret::key(&path).map_err(|why| failed("read or made")(&path, std::io::Error::other(why.to_string())))?;
         let (state, config) = (config.state.clone(), ArcSwap::from_pointee(config));
-        Ok(Self { state, config, clock, open: Mutex::new(open), changed: watch::Sender::new(0) })
+        Ok(Self { state, config, clock, open: Mutex::new(open), key, changed: watch::Sender::new(0) })
+    }
+
+    /// What stands for bytes that approvers are not shown, in what a grant is for: whoever has the rest could try out what they are,
+    /// without the key, which this store alone has. The same for as long as there is the store.
+    #[must_use]
+    pub fn seal(&self, bytes: &[u8]) -> Option<String> {
+        let digest = self.key.digest(bytes)?;
+        Some(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Takes over who may answer, and for how long, for all that is asked or answered from now on. The state stays where

@@ -151,6 +151,26 @@ fn requests_and_grants_survive_a_restart_and_a_used_grant_does_not() {
 }
 
 #[test]
+fn what_a_grant_is_bound_to_unseen_is_the_same_after_a_restart_and_for_this_store_alone() {
+    let (bench, other) = (Bench::new(), Bench::new());
+    let store = bench.store();
+    let sealed = store.seal(b"a body").unwrap();
+    let ticket = waiting(store.ask(question(&format!("POST /\nbody: hmac {sealed}"))).unwrap());
+    store.answer(ticket.id, true, yes(1_001)).unwrap();
+    drop(store);
+    let store = bench.store();
+    assert!(sealed.len() == 32 && store.seal(b"another").unwrap() != sealed);
+    let again = question(&format!("POST /\nbody: hmac {}", store.seal(b"a body").unwrap()));
+    assert!(matches!(store.ask(again).unwrap(), Asked::Granted(..)));
+    assert_ne!(other.store().seal(b"a body").unwrap(), sealed);
+    // What somebody else has put there is not used.
+    drop(store);
+    fs::write(bench.directory.path().join("approvals").join(KEY), [7; 31]).unwrap();
+    let config = Config { state: bench.directory.path().join("approvals"), ..Config::default() };
+    assert!(Store::open(config, Arc::clone(&bench.clock) as Arc<dyn Clock>).is_err());
+}
+
+#[test]
 fn a_refusal_is_told_once() {
     let bench = Bench::new();
     let store = bench.store();

@@ -213,6 +213,12 @@ pub trait Gate: fmt::Debug + Send + Sync {
         self.judge(command)
     }
 
+    /// What stands for bytes that people are not shown, in a command that is bound to them: the same for the same bytes, and nothing that
+    /// they could be found out by. Nothing where there is no such thing.
+    fn seal(&self, _bytes: &[u8]) -> Option<String> {
+        None
+    }
+
     /// Waits for a human. The request outlives this future: dropping it (the agent left) keeps the request open.
     fn hold<'a>(&'a self, command: &'a Command, held: Held, impact: Impact) -> BoxFuture<'a, Result<Permit, Denial>>;
 

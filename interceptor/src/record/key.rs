@@ -5,9 +5,9 @@
 //! verify it. Not owned: when to sign.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::event::hex;
 use super::merkle::{Hash, Tree};
+use crate::secret::write_new;
 
 /// Signs checkpoints. Never printed.
 pub struct SigningKey {
@@ -309,22 +310,6 @@ pub fn public_path(key: &Path) -> PathBuf {
     let mut name = key.as_os_str().to_owned();
     name.push(".pub");
     PathBuf::from(name)
-}
-
-/// Writes a file that does not exist yet; it appears whole or not at all.
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    let attempt = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::hard_link(&temporary, path)
-    };
-    let result = attempt();
-    let _absent_where_creating_failed = fs::remove_file(&temporary);
-    result
 }
 
 /// Others may do nothing with a signing key; its group may read, as the access list of a systemd credential shows.

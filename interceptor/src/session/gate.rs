@@ -72,6 +72,10 @@ impl Gate for SessionGate {
         Box::pin(self.decide_anew(command))
     }
 
+    fn seal(&self, bytes: &[u8]) -> Option<String> {
+        self.house.approvals.seal(bytes)
+    }
+
     fn hold<'a>(&'a self, command: &'a Command, held: Held, impact: Impact) -> BoxFuture<'a, Result<Permit, Denial>> {
         Box::pin(self.wait_for_human(command, held, impact))
     }

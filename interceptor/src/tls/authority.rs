@@ -127,6 +127,8 @@ pub enum AuthorityError {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: Certificate,
+    /// What stands between that and leaves; nothing where an earlier version has made it.
+    signing: Option<CertificateDer<'static>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -180,7 +182,7 @@ impl Authority {
         params.not_after = make::date(not_after);
         let certificate = params.signed_by(&key, &self.issuer).map_err(crypto)?;
         Ok(Leaf {
-            chain: vec![certificate.der().clone()],
+            chain: std::iter::once(certificate.der().clone()).chain(self.signing.clone()).collect(),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
             renew_at: now.plus(not_after.since(now) / 2),
         })

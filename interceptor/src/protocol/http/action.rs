@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use sha2::Digest as _;
 
-use super::claims;
+use super::claims::{self, offers};
 use super::codec::{Field, RequestHead, is_alike};
 use super::content::{self, Content};
 use super::dialect::Asked;
@@ -294,9 +294,14 @@ pub(super) fn is_secret(name: &str) -> bool {
     SECRET.iter().any(|secret| is_alike(name, secret)) || claims::is_log_in(name)
 }
 
+/// Whether the value of a field is a secret, by its name or by what it is.
+pub(super) fn is_hidden(field: &Field) -> bool {
+    is_secret(&field.name) || (is_alike(&field.name, offers::FIELD) && offers::has_token(&field.value))
+}
+
 /// What stands for the agent's own secrets, so that a grant is for these and no others.
 fn sealed(head: &RequestHead) -> impl Iterator<Item = String> {
-    let secret = |field: &&Field| is_secret(&field.name) && field.name != "authorization";
+    let secret = |field: &&Field| is_hidden(field) && field.name != "authorization";
     head.fields.0.iter().filter(secret).map(|field| format!("{}: sha256 {}", field.name, digest(&field.value, 8)))
 }
 
@@ -307,7 +312,7 @@ pub(super) fn digest(bytes: &[u8], length: usize) -> String {
 
 /// The fields that go to the target and are no secrets.
 fn visible(head: &RequestHead) -> impl Iterator<Item = &Field> {
-    head.fields.0.iter().filter(|field| !is_secret(&field.name))
+    head.fields.0.iter().filter(|field| !is_hidden(field))
 }
 
 /// The same, as `name: value`.

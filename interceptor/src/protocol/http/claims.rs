@@ -8,6 +8,7 @@
 //! short values of `token`, `key` and the like, which are any word elsewhere.
 
 mod names;
+pub(super) mod offers;
 
 use std::borrow::Cow;
 
@@ -123,7 +124,7 @@ impl Claims {
         let keeps = |name: &str| self.keep.iter().any(|kept| names::parameter(kept) == name);
         let pairs: Vec<_> = query
             .iter()
-            .filter(|(name, _)| !log_in.replaces(name))
+            .filter(|(name, _)| !log_in.replaces(name) && !names::is_of_form(name))
             .map(|(name, value)| (names::parameter(name), value.as_str()))
             .filter(|(name, _)| !keeps(name))
             .collect();
@@ -292,6 +293,11 @@ mod tests {
         .unwrap();
         assert!(Claims::default().log_in_of(&query("X-Amz-Signature"), &sigv4).is_none());
         assert!(Claims::default().log_in_of(&query("X_Amz_Signature"), &sigv4).is_some(), "it is not taken out");
+        for (name, is) in
+            [("_token", false), ("token", true), ("[token]", true), ("_token[]", true), ("_api_key", true)]
+        {
+            assert_eq!(Claims::default().log_in_of(&query(name), &LogIn::Bearer).is_some(), is, "{name}");
+        }
         for name in ["X-Amz-Signature", "user.name", "accessToken", "access_token", "Access_Token[]", "api_key\0"] {
             assert!(Claims::default().log_in_of(&query(name), &LogIn::Bearer).is_some(), "{name}");
         }

@@ -126,6 +126,15 @@ impl Fields {
         self.0.retain(|field| !is_alike(&field.name, name));
     }
 
+    /// Makes one field of all of that name, which have lists (RFC 9110, section 5.3).
+    pub fn join(&mut self, name: &str) {
+        let all: Vec<&[u8]> = self.all(name).collect();
+        if all.len() > 1 {
+            let joined = all.join(&b", "[..]);
+            self.set(name, joined);
+        }
+    }
+
     /// Puts a field in the place of all of that name.
     pub fn set(&mut self, name: &str, value: impl Into<Bytes>) {
         self.remove(name);

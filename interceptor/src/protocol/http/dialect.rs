@@ -13,6 +13,7 @@ use super::codec::{RequestHead, ResponseHead};
 use super::denial;
 use super::driver::{Next, Opened, socket};
 use super::grpc::Called;
+use super::redact::json::Hides;
 use super::rewrite;
 use super::route::{Location, Routes};
 use crate::policy::{Command, Denial};
@@ -88,6 +89,9 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
     fn secrets(&self, _location: &Location) -> &'static [&'static str] {
         &[]
     }
+
+    /// Blots out of a body in Protocol Buffers what is hidden.
+    fn blot(&self, _body: &mut [u8], _hides: &dyn Fn(&str) -> Hides) {}
 
     /// Where the answer to a request that has failed may tell of what was there, as paths into JSON.
     fn words_of_failure(&self, _head: &RequestHead) -> &'static [&'static str] {

@@ -125,7 +125,7 @@ impl LogIn {
 
 /// What recordings show of the value of any field.
 pub(super) fn shown(field: &Field) -> &[u8] {
-    if super::action::is_secret(&field.name) { REDACTED.as_bytes() } else { &field.value }
+    if super::action::is_hidden(field) { REDACTED.as_bytes() } else { &field.value }
 }
 
 const REDACTED: &str = "REDACTED";

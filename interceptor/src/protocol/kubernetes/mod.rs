@@ -52,6 +52,7 @@ use super::http::claims::Claim;
 use super::http::codec::{RequestHead, ResponseHead};
 use super::http::dialect::{Asked, Dialect, Upgrade};
 use super::http::driver::{Next, Opened};
+use super::http::redact::json::Hides;
 use super::http::rewrite;
 use super::http::route::{Location, Routes};
 use super::http::{Config, ONE, Settings, Spoken, TWO};
@@ -108,6 +109,10 @@ impl Dialect for Kubernetes {
         let Named::Resource(request) = resource::named("POST", location) else { return &[] };
         let is_secret = request.group == resource::CORE && request.resource == "secrets";
         if is_secret { &masks::SAID } else { &masks::SAID_AGAIN }
+    }
+
+    fn blot(&self, body: &mut [u8], hides: &dyn Fn(&str) -> Hides) {
+        proto::blot(body, hides);
     }
 
     fn words_of_failure(&self, head: &RequestHead) -> &'static [&'static str] {

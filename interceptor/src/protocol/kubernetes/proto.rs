@@ -13,6 +13,8 @@
 //!
 //! <https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding>
 
+mod hidden;
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -21,6 +23,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Number, Value};
 
 use crate::protocol::http::grpc::wire::{Fields, Payload};
+pub use hidden::blot;
 
 /// The type of such bodies.
 pub const MEDIA: &str = "application/vnd.kubernetes.protobuf";
@@ -98,16 +101,25 @@ pub(super) fn read_all(bytes: &[u8]) -> Result<(Value, bool), String> {
     if !encoding.is_empty() || !media.is_empty() {
         return Err(wrong("what is in the envelope is coded once more"));
     }
-    let [version, kind, ..] = parts(types).map_err(|why| wrong(&why))?.map(std::str::from_utf8);
-    let (version, kind) = version.and_then(|version| Ok((version, kind?))).map_err(|_| wrong("its kind is no text"))?;
-    let known = KNOWN.kinds.get(&(version, kind)).copied();
-    let message = known.or_else(|| (kind == "DeleteOptions").then_some(DELETE_OPTIONS));
-    let message =
-        message.ok_or_else(|| wrong(&format!("nobody knows here what a {kind:.60} of {version:.60} consists of")))?;
+    let (version, kind) = kind_of(types).map_err(|why| wrong(&why))?;
+    let message = message_of((version, kind))
+        .ok_or_else(|| wrong(&format!("nobody knows here what a {kind:.60} of {version:.60} consists of")))?;
     let mut reading = Reading { left: COUNT_LIMIT, has_status: false };
     let mut object = Map::from_iter([("apiVersion".to_owned(), version.into()), ("kind".to_owned(), kind.into())]);
     reading.message(message, raw, DEPTH_LIMIT, &mut object).map_err(|why| wrong(&why))?;
     Ok((Value::Object(object), reading.has_status))
+}
+
+/// The version and the kind that an envelope says.
+fn kind_of(types: &[u8]) -> Result<(&str, &str), String> {
+    let [version, kind, ..] = parts(types)?.map(std::str::from_utf8);
+    version.and_then(|version| Ok((version, kind?))).map_err(|_| "its kind is no text".to_owned())
+}
+
+/// What an object of that version and kind consists of.
+fn message_of((version, kind): (&str, &str)) -> Option<&'static str> {
+    let known = KNOWN.kinds.get(&(version, kind)).copied();
+    known.or_else(|| (kind == "DeleteOptions").then_some(DELETE_OPTIONS))
 }
 
 /// The first four fields of a message of bytes alone.
@@ -385,17 +397,17 @@ mod tests {
     use crate::protocol::http::grpc::wire::put;
 
     /// A message of fields: texts, numbers and other messages.
-    fn message(fields: &[(u32, Payload<'_>)]) -> Vec<u8> {
+    pub(super) fn message(fields: &[(u32, Payload<'_>)]) -> Vec<u8> {
         let mut out = Vec::new();
         fields.iter().for_each(|(number, payload)| put(&mut out, *number, *payload));
         out
     }
 
-    fn said(text: &str) -> Payload<'_> {
+    pub(super) fn said(text: &str) -> Payload<'_> {
         Payload::Bytes(text.as_bytes())
     }
 
-    fn object(version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    pub(super) fn object(version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
         let types = message(&[(1, said(version)), (2, said(kind))]);
         let envelope = message(&[(1, Payload::Bytes(&types)), (2, Payload::Bytes(raw)), (3, said("")), (4, said(""))]);
         [MAGIC, &envelope].concat()

@@ -1,4 +1,5 @@
-//! The directory of the host CA: made once, rotated in steps, never overwritten.
+//! The directory of the host CA: made once, rotated in steps, never overwritten. `ca.pem` is what agents trust; `ca.key` has the key that
+//! signs, with the certificate by which that is attested to.
 //!
 //! A rotation overlaps. *Begin* puts the certificate of the next authority into `ca.pem` beside the one that signs, and its
 //! key into `next.key`; once agents trust both, *switch* has it sign; *finish* takes the former one out. Files are replaced
@@ -16,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 use sha2::Digest as _;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::make::{Made, make};
@@ -68,6 +69,29 @@ pub struct Certificate {
     der: CertificateDer<'static>,
     #[serde(skip)]
     public_key: Vec<u8>,
+    /// By which what it has signed names it.
+    #[serde(skip)]
+    id: Option<Vec<u8>>,
+}
+
+/// The key that signs, and its certificate where that is none that agents trust by itself.
+struct Signer {
+    key: KeyPair,
+    certificate: Option<CertificateDer<'static>>,
+}
+
+impl Signer {
+    /// Whether agents that trust this certificate trust what it signs.
+    fn is_trusted_by(&self, trusted: &Certificate) -> bool {
+        let Some(own) = &self.certificate else { return self.key.der_bytes() == trusted.public_key };
+        let Ok((_, own)) = X509Certificate::from_der(own) else { return false };
+        let signed_by = own.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(named) => named.key_identifier.as_ref().map(|id| id.0.to_vec()),
+            _ => None,
+        });
+        let is_own = *own.public_key().subject_public_key.data == *self.key.der_bytes();
+        is_own && signed_by.is_some() && signed_by == trusted.id
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -114,7 +138,7 @@ impl Certificate {
         &self.der
     }
 
-    fn read(der: CertificateDer<'static>) -> Result<Self, String> {
+    pub(super) fn read(der: CertificateDer<'static>) -> Result<Self, String> {
         let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| error.to_string())?;
         if !parsed.is_ca() {
             return Err("a certificate in it is no certificate authority's".to_owned());
@@ -141,6 +165,10 @@ impl Certificate {
             names: permitted.names.clone(),
             addresses: permitted.addresses.iter().map(|(base, mask)| network(base, mask)).collect(),
             public_key: parsed.public_key().subject_public_key.data.to_vec(),
+            id: parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+                _ => None,
+            }),
             permitted,
             der: der.clone(),
         })
@@ -179,11 +207,12 @@ impl Store {
     /// # Errors
     /// A file cannot be used, or the key belongs to no certificate.
     pub fn load(&self, clock: Arc<dyn Clock>) -> Result<Authority, AuthorityError> {
-        let key = self.key(&self.key_path())?;
+        let Signer { key, certificate: signing } = self.signer(&self.key_path())?;
         let certificate = self.certificates()?.into_iter().find(|found| found.role == Role::Signing);
         let certificate = certificate.ok_or_else(|| AuthorityError::Stray(self.key_path()))?;
-        let issuer = Issuer::from_ca_cert_der(&certificate.der, key).map_err(crypto)?;
-        Ok(Authority { issuer, certificate, clock })
+        let issuer = signing.as_ref().unwrap_or(&certificate.der);
+        let issuer = Issuer::from_ca_cert_der(issuer, key).map_err(crypto)?;
+        Ok(Authority { issuer, certificate, signing, clock })
     }
 
     /// Every certificate that agents are to trust, with what it is for as far as the keys can be read. Blocks.
@@ -201,14 +230,12 @@ impl Store {
         }
         let pem = fs::read(&path).map_err(|error| wrong(error.to_string()))?;
         let keys = [(self.key_path(), Role::Signing), (self.next_path(), Role::Next)];
-        let keys: Vec<(Vec<u8>, Role)> = keys
-            .into_iter()
-            .filter_map(|(path, role)| Some((self.key(&path).ok()?.der_bytes().to_vec(), role)))
-            .collect();
+        let signers: Vec<(Signer, Role)> =
+            keys.into_iter().filter_map(|(path, role)| Some((self.signer(&path).ok()?, role))).collect();
         let mut found = Vec::new();
         for der in CertificateDer::pem_slice_iter(&pem) {
             let mut one = Certificate::read(der.map_err(|error| wrong(error.to_string()))?).map_err(wrong)?;
-            if let Some((_, role)) = keys.iter().find(|(key, _)| *key == one.public_key) {
+            if let Some((_, role)) = signers.iter().find(|(signer, _)| signer.is_trusted_by(&one)) {
                 one.role = *role;
             }
             found.push(one);
@@ -305,7 +332,7 @@ impl Store {
         Ok(true)
     }
 
-    fn key(&self, path: &Path) -> Result<KeyPair, AuthorityError> {
+    fn signer(&self, path: &Path) -> Result<Signer, AuthorityError> {
         if !path.exists() {
             return Err(AuthorityError::Missing(path.to_owned()));
         }
@@ -313,7 +340,9 @@ impl Store {
         let pem = secret::read_file(path, secret::MAX_FILE).map_err(|error| wrong(error.to_string()))?;
         let text = pem.expose_str().ok_or_else(|| wrong("there is no key (PEM) in it".to_owned()))?;
         // What the error says may hold parts of the key.
-        KeyPair::from_pem(text).map_err(|_| wrong("there is no key (PEM) in it".to_owned()))
+        let key = KeyPair::from_pem(text).map_err(|_| wrong("there is no key (PEM) in it".to_owned()))?;
+        let certificate = CertificateDer::pem_slice_iter(pem.expose()).next().transpose();
+        Ok(Signer { key, certificate: certificate.map_err(|error| wrong(error.to_string()))? })
     }
 
     /// Writes a file as a whole: nobody sees half of it, and the key is never open to others for a moment.

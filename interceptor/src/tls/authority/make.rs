@@ -1,10 +1,14 @@
-//! What stands in the certificate of a host CA: pure, but for the randomness of the key.
+//! What stands in the certificates of a host CA: pure, but for the randomness of the keys.
+//!
+//! Agents trust one certificate, and another signs that the first has attested to once: its key is nowhere after that. Both are
+//! constrained. Some clients (Java's) look at the constraints of all certificates but the one that they trust; whoever steals the key that is
+//! there is held by them all the same.
 
 use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose, NameConstraints, date_time_ymd,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, date_time_ymd,
 };
 
 use super::{AUTHORITY_LIFE, AuthorityError, BACKDATED, Name, crypto, micros};
@@ -13,7 +17,9 @@ use crate::secret::Secret;
 
 /// A new certificate authority, in PEM.
 pub(super) struct Made {
+    /// Of the one that agents trust.
     pub(super) certificate: String,
+    /// Of the one that signs, with its certificate behind it.
     pub(super) key: Secret,
 }
 
@@ -26,21 +32,32 @@ pub(super) fn make(host: &str, names: &[Name], now: Timestamp) -> Result<Made, A
     if names.is_empty() {
         return Err(AuthorityError::NoNames);
     }
-    let key = KeyPair::generate().map_err(crypto)?;
+    // Two of one host must differ in their names: clients look an issuer up by name. The most that a common name holds is 64.
+    let host: String = host.trim().chars().filter(char::is_ascii_graphic).take(24).collect();
+    let named = |what: &str| format!("interceptor {what} of {host} {}", now.unix());
+    let (trusted_key, key) = (KeyPair::generate().map_err(crypto)?, KeyPair::generate().map_err(crypto)?);
+    let trusted = params(&named("CA"), 1, names, now);
+    let certificate = trusted.self_signed(&trusted_key).map_err(crypto)?;
+    let signing = params(&named("signing CA"), 0, names, now);
+    let signing = signing.signed_by(&key, &Issuer::from_params(&trusted, trusted_key)).map_err(crypto)?;
+    let key = Secret::new([key.serialize_pem(), signing.pem()].concat().into_bytes());
+    Ok(Made { certificate: certificate.pem(), key })
+}
+
+/// Of an authority below which so many may stand.
+fn params(name: &str, below: u8, names: &[Name], now: Timestamp) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "interceptor");
-    // Two of one host must differ in their names: clients look an issuer up by name. The most that a common name holds is 64.
-    let host: String = host.trim().chars().filter(char::is_ascii_graphic).take(24).collect();
-    params.distinguished_name.push(DnType::CommonName, format!("interceptor CA of {host} {}", now.unix()));
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = below == 0;
     params.name_constraints = Some(constraints(names));
     params.not_before = date(Timestamp(now.0.saturating_sub(micros(BACKDATED))));
     params.not_after = date(now.plus(AUTHORITY_LIFE));
-    let certificate = params.self_signed(&key).map_err(crypto)?;
-    Ok(Made { certificate: certificate.pem(), key: Secret::new(key.serialize_pem().into_bytes()) })
+    params
 }
 
 fn constraints(names: &[Name]) -> NameConstraints {

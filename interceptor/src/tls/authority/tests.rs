@@ -41,7 +41,7 @@ fn verify(authority: &Authority, leaf: &Leaf, name: &str, at: Timestamp) -> Resu
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
     let (name, at) = (ServerName::try_from(name.to_owned()).unwrap(), u64::try_from(at.unix()).unwrap());
     let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
-    verifier.verify_server_cert(&leaf.chain[0], &[], &name, &[], at).map(|_verified| ())
+    verifier.verify_server_cert(&leaf.chain[0], &leaf.chain[1..], &name, &[], at).map(|_verified| ())
 }
 
 #[test]
@@ -86,11 +86,53 @@ fn clients_refuse_what_a_stolen_key_attests_to_beyond_the_targets() {
             params.use_authority_key_identifier_extension = true;
             let forged = params.signed_by(&key, &thief.issuer).unwrap();
             let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-            let leaf = Leaf { chain: vec![forged.der().clone()], key, renew_at: NOW };
+            let chain = vec![forged.der().clone(), thief.signing.clone().unwrap()];
+            let leaf = Leaf { chain, key, renew_at: NOW };
             let refused = verify(&thief, &leaf, name, NOW).unwrap_err();
             assert!(format!("{refused:?}").contains("NameConstraintViolation"), "{own:?} {name}: {refused:?}");
         }
     }
+}
+
+/// What agents trust has signed once, and its key is nowhere: whoever looks at no constraint of what he trusts looks at those of what signs.
+#[test]
+fn what_signs_is_constrained_by_itself_and_is_not_what_agents_trust() {
+    let (dir, store) = store(&["db.internal"]);
+    let key = fs::read_to_string(dir.path().join("ca/ca.key")).unwrap();
+    assert_eq!((key.matches("PRIVATE KEY").count(), key.matches("BEGIN CERTIFICATE").count()), (2, 1));
+    let authority = load(&store, &clock());
+    let signing = Certificate::read(authority.signing.clone().unwrap()).unwrap();
+    assert_ne!(signing.sha256, authority.certificate().sha256);
+    assert_eq!(
+        (&signing.names, signing.names.as_slice()),
+        (&authority.certificate().names, &["db.internal".to_owned()][..])
+    );
+    let leaf = authority.mint(&Name::parse("db.internal").unwrap()).unwrap();
+    assert_eq!(leaf.chain.len(), 2);
+    let alone = Leaf { chain: vec![leaf.chain[0].clone()], ..leaf };
+    assert!(verify(&authority, &alone, "db.internal", NOW).is_err(), "it is not signed by what agents trust");
+}
+
+/// Those that an earlier version has made sign by themselves until they are rotated.
+#[test]
+fn an_authority_that_signs_by_itself_goes_on() {
+    let (dir, store) = store(&["db.internal"]);
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    let permitted_subtrees = vec![rcgen::GeneralSubtree::DnsName("db.internal".into())];
+    params.name_constraints = Some(rcgen::NameConstraints { permitted_subtrees, excluded_subtrees: vec![] });
+    let certificate = params.self_signed(&key).unwrap();
+    fs::write(dir.path().join("ca/ca.pem"), certificate.pem()).unwrap();
+    fs::write(dir.path().join("ca/ca.key"), key.serialize_pem()).unwrap();
+    let authority = load(&store, &clock());
+    let leaf = authority.mint(&Name::parse("db.internal").unwrap()).unwrap();
+    assert_eq!(leaf.chain.len(), 1);
+    verify(&authority, &leaf, "db.internal", NOW).unwrap();
+    store.begin("host-1", &names(&["db.internal"]), None, NOW.plus(Duration::from_secs(1))).unwrap();
+    store.switch().unwrap();
+    let leaf = load(&store, &clock()).mint(&Name::parse("db.internal").unwrap()).unwrap();
+    assert_eq!(leaf.chain.len(), 2);
 }
 
 #[test]

@@ -231,39 +231,74 @@ const LOG_INS: &[&str] = &[
 
 /// Parameters of a query that log in, or name somebody else.
 const PARAMETERS: &[&str] = &[
+    "access_key",
     "access_token",
+    "accesskey",
     "accesstoken",
+    "act_as",
     "api_key",
+    "api_secret",
     "api_token",
     "apikey",
+    "apisecret",
     "apitoken",
+    "app_key",
+    "application_key",
+    "auth_key",
     "auth_token",
+    "authkey",
     "authorization",
     "authtoken",
     "bearer_token",
     "bearertoken",
     "client_secret",
     "clientsecret",
+    "dapr_api_token",
+    "dd_api_key",
+    "dd_application_key",
     "doas",
     "feed_token",
+    "hapikey",
     "id_token",
     "idtoken",
+    "impersonate",
+    "impersonate_user",
     "job_token",
+    "jsessionid",
     "jwt",
+    "jwt_token",
+    "login_token",
+    "logintoken",
     "oauth_token",
+    "ocp_apim_subscription_key",
+    "on_behalf_of",
     "os_password",
+    "personal_access_token",
+    "phpsessid",
     "private_token",
     "privatetoken",
     "rss_token",
+    "run_as",
+    "runas",
+    "samlart",
+    "samlresponse",
+    "secret_key",
+    "secretkey",
+    "session_token",
+    "sessiontoken",
+    "sign_in_token",
     "subscription_key",
     "sudo",
+    "wstoken",
     "x_amz_credential",
     "x_amz_security_token",
     "x_amz_signature",
     "x_api_key",
     "x_auth_token",
+    "x_gitlab_token",
     "x_goog_credential",
     "x_goog_signature",
+    "x_vault_token",
 ];
 
 /// Those that do where they stand together: presigned addresses.
@@ -275,13 +310,29 @@ const TOGETHER: &[[&str; 2]] = &[
     ["signature", "key_pair_id"],
     ["signature", "ossaccesskeyid"],
     ["signature", "accesskeyid"],
+    ["email", "password"],
+    ["header", "payload"],
+    ["j_username", "j_password"],
+    ["login", "password"],
     ["os_username", "os_password"],
     ["u", "p"],
+    ["user", "pass"],
     ["user", "password"],
+    ["user", "pwd"],
+    ["username", "passwd"],
+    ["username", "password"],
 ];
 
 /// Those that do at some targets, and are any word at others: which it is, their value tells.
-const PERHAPS: &[&str] = &["auth", "code", "delegation", "key", "password", "token"];
+const PERHAPS: &[&str] = &["auth", "code", "delegation", "key", "password", "ticket", "token"];
+
+/// What JSON in base64 begins with that is a key: of Grafana, and what Laravel has encrypted.
+const SEALED: &[&str] = &["eyJrIjoi", "eyJpdiI6"];
+
+/// Whether a parameter is what a page was given to send back with its form (Laravel), which logs nobody in.
+pub(super) fn is_of_form(name: &str) -> bool {
+    name == "_token"
+}
 
 /// A name of a field as servers read it that see no difference in case, nor in what is neither letter nor digit: some make
 /// variables of them, some undo escapes.
@@ -387,11 +438,11 @@ pub(super) fn log_in_among<'a>(pairs: &[(Cow<'a, str>, &str)]) -> Option<Cow<'a,
     };
     let perhaps = |name: &str, value: &str| {
         let is_other = match name {
-            // What an authorization server hands out once stands beside its state.
-            "code" => has("state"),
             "key" => is_uuid(value),
             // Where a list goes on: JSON in base64, of which a token has three.
-            "token" => value.starts_with("eyJ") && !value.contains('.'),
+            "token" => {
+                value.starts_with("eyJ") && !value.contains('.') && !SEALED.iter().any(|one| value.starts_with(one))
+            }
             _ => false,
         };
         listed(PERHAPS, name).is_some() && looks_secret(value) && !is_other
@@ -409,7 +460,7 @@ fn is_count(value: &str) -> bool {
 }
 
 /// Whether that is the identity of a thing (RFC 9562).
-fn is_uuid(value: &str) -> bool {
+pub(super) fn is_uuid(value: &str) -> bool {
     const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
     let groups = value.split('-');
     groups.clone().map(str::len).eq(GROUPS) && groups.flat_map(str::bytes).all(|byte| byte.is_ascii_hexdigit())
@@ -500,6 +551,23 @@ mod tests {
             ("code", "DE"),
             ("password_hint", "x"),
             ("page_token", "abcdefghijklmnop1234567"),
+            ("next_token", "abcdefghijklmnop1234567"),
+            ("nextToken", "abcdefghijklmnop1234567"),
+            ("pageToken", "abcdefghijklmnop1234567"),
+            ("NextToken", "abcdefghijklmnop1234567"),
+            ("continuationToken", "abcdefghijklmnop1234567"),
+            ("continuation-token", "abcdefghijklmnop1234567"),
+            ("continue", "abcdefghijklmnop1234567"),
+            ("cursor", "abcdefghijklmnop1234567"),
+            ("csrf_token", "abcdefghijklmnop1234567"),
+            ("_csrf", "abcdefghijklmnop1234567"),
+            ("authenticity_token", "abcdefghijklmnop1234567"),
+            ("csrfmiddlewaretoken", "abcdefghijklmnop1234567"),
+            ("__RequestVerificationToken", "abcdefghijklmnop1234567"),
+            ("sync_token", "abcdefghijklmnop1234567"),
+            ("state", "abcdefghijklmnop1234567"),
+            ("ticket", "OPS-1234"),
+            ("session_id", "0f8fad5b-d9cb-469f-a165-70867728950e"),
         ] {
             assert!(log_in_among(&[(parameter(name), value)]).is_none(), "{name}");
         }
@@ -509,6 +577,11 @@ mod tests {
             ("code", "Q0d3X0/xTz91Lm+4bN8vKpR2sTuVwXyZ=="),
             ("sudo", "1"),
             ("doAs", "x"),
+            ("ticket", "ST-1856339-aA5Yuvrxzpv8Tau1cYQ7"),
+            ("SAMLResponse", "x"),
+            ("JSESSIONID", "x"),
+            ("wstoken", "x"),
+            ("token", "eyJrIjoiT0tTcG1pUlY2RnVKZTFVaDFsNFZXdE9ZWmNrMkZYbk"),
         ] {
             assert!(log_in_among(&[(parameter(name), value)]).is_some(), "{name}");
         }
@@ -518,7 +591,13 @@ mod tests {
             ([("u", "alice"), ("p", "s3cret")], true),
             ([("user", "alice"), ("password", "x")], true),
             ([("signature", "x"), ("ossaccesskeyid", "y")], true),
-            ([("code", "4/0AX4XfWh1234567890abcdef"), ("state", "x")], false),
+            ([("username", "alice"), ("password", "x")], true),
+            ([("username", "alice"), ("state", "x")], false),
+            ([("header", "e30"), ("payload", "e30")], true),
+            // A code logs somebody in once, and a key of a function does so for as long as it likes, whatever stands beside it.
+            ([("code", "4/0AX4XfWh1234567890abcdef"), ("state", "x")], true),
+            ([("code", "Q0d3X0/xTz91Lm+4bN8vKpR2sTuVwXyZ=="), ("state", "x")], true),
+            ([("code", "DE"), ("state", "BY")], false),
         ] {
             let pairs = pairs.map(|(name, value)| (Cow::Borrowed(name), value));
             assert_eq!(log_in_among(&pairs).is_some(), is, "{pairs:?}");

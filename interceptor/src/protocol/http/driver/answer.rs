@@ -244,6 +244,8 @@ impl<'a> Delivery<'a> {
         self.endless |= rewrite::is_stream(&head.fields);
         if self.endless || rewrite::may_go_on(&head.fields) {
             self.progress.streams();
+        } else {
+            self.progress.answers();
         }
         let ends = head.fields.lists("connection", "close") || hearing.ends_with_close();
         self.clean(&mut head).await?;

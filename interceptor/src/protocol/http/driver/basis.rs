@@ -1,17 +1,20 @@
 //! What a request was permitted by. An answer may go on for hours: where policies are replaced meanwhile, it is judged anew, and
-//! ends where it would not pass so any more: while the request is still on its way, or once its answer is a stream. An ordinary answer to a
-//! request that the target has got goes to its end, since what it asked for may have been done.
+//! ends where it would not pass so any more: while the request is still on its way, once its answer is a stream, and soon after where it is
+//! any other. An ordinary answer to a request that the target has got comes to its end, since what it asked for may have been done, but is not
+//! waited for: it cannot be told from one that goes on for as long as it likes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
-use super::served::Served;
+use super::served::{Holding, Served};
 use crate::policy::{Command, Denial, Fault, Held, Obligations, Retry};
-use crate::protocol::Verdict;
+use crate::protocol::{Failure, Verdict};
 
-/// Bytes that a request may have to be kept while its answer is under way. What is longer ends when policies are replaced.
-const KEPT_LIMIT: usize = 32 * 1024;
+/// How long an ordinary answer that has begun goes on once it is not permitted any more.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How far an exchange has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,8 +22,10 @@ pub(super) enum Phase {
     /// The target does not have all of the request yet.
     #[default]
     Sending,
-    /// It has, and answers as usual.
+    /// It has, and has not answered yet.
     Answering,
+    /// It has begun an ordinary answer then.
+    Telling(Instant),
     /// Its answer goes on for as long as it likes.
     Streaming,
 }
@@ -41,52 +46,74 @@ impl Progress {
         });
     }
 
+    /// The answer has begun.
+    pub(super) fn answers(&self) {
+        self.0.send_if_modified(|phase| {
+            let is_next = *phase == Phase::Answering;
+            if is_next {
+                *phase = Phase::Telling(Instant::now());
+            }
+            is_next
+        });
+    }
+
     /// The answer is a stream.
     pub(super) fn streams(&self) {
         self.0.send_replace(Phase::Streaming);
     }
 
-    /// Resolves once it may be ended.
-    async fn can_end(&self) {
+    /// Resolves once it may be ended, which it may since then.
+    async fn can_end(&self, since: Instant) {
         let mut phase = self.0.subscribe();
-        if phase.wait_for(|phase| *phase != Phase::Answering).await.is_err() {
-            std::future::pending::<()>().await;
+        let found = phase.wait_for(|phase| *phase != Phase::Answering).await.map(|phase| *phase);
+        match found {
+            Ok(Phase::Telling(begun)) => sleep_until(begun.max(since) + LAST_WORDS).await,
+            Ok(_) => {}
+            Err(_) => std::future::pending().await,
         }
     }
 }
 
 /// What a request was permitted by.
-pub(super) struct Basis {
-    /// What was judged, where it is short enough to be kept.
-    command: Option<Command>,
+pub(super) struct Basis<'a> {
+    /// What was judged, but for what nobody but people and the target reads.
+    command: Command,
+    /// The memory that this takes.
+    _held: Holding<'a>,
     policies: u64,
     /// What a human has permitted.
-    held: Option<Held>,
+    approved: Option<Held>,
     /// What the answer undergoes.
     pub(super) obligations: Obligations,
 }
 
-impl Basis {
-    pub(super) fn new(command: Command, policies: u64, held: Option<Held>) -> Self {
-        let said = command.parameters.iter().filter_map(|parameter| parameter.value.as_ref());
+impl<'a> Basis<'a> {
+    pub(super) fn new(
+        command: Command,
+        policies: u64,
+        approved: Option<Held>,
+        mut held: Holding<'a>,
+    ) -> Result<Self, Failure> {
         let fields = command.facts.http.iter().flat_map(|http| &http.fields);
-        let said = said.map(bytes::Bytes::len).chain(fields.map(String::len));
-        let weight = command.statement.len() + said.sum::<usize>();
-        let command = (weight <= KEPT_LIMIT).then_some(command);
-        Self { command, policies, held, obligations: Obligations::default() }
+        held.set(command.statement.len() + fields.map(String::len).sum::<usize>())?;
+        let command = Command { parameters: Arc::from([]), ..command };
+        Ok(Self { command, _held: held, policies, approved, obligations: Obligations::default() })
     }
 
     /// Resolves once it is not permitted any more, as it was, and may be ended.
     pub(super) async fn outdated(mut self, served: &Served<'_>, progress: Progress) -> Denial {
+        // Since when it was never permitted.
+        let mut since = None;
         loop {
             served.gate.replaced(self.policies).await;
             self.policies = served.gate.policies();
-            if let Some(denial) = self.judged(served).await {
-                tokio::select! {
-                    () = progress.can_end() => return denial,
+            match self.judged(served).await {
+                Some(denial) => tokio::select! {
+                    () = progress.can_end(*since.get_or_insert_with(Instant::now)) => return denial,
                     // What comes next may permit it again.
                     () = served.gate.replaced(self.policies) => {}
-                }
+                },
+                None => since = None,
             }
         }
     }
@@ -100,13 +127,12 @@ impl Basis {
             ..served.agents_fault(&format!("an answer of {}", served.target.name), changed)
         };
         // Seldom, and large.
-        let Some(command) = &self.command else { return Some(denial) };
-        match Box::pin(served.gate.rejudge(command)).await {
+        match Box::pin(served.gate.rejudge(&self.command)).await {
             Ok(Verdict::Permit(permit)) => {
                 let (obligations, _recorded) = permit.spend();
                 (obligations != self.obligations).then_some(denial)
             }
-            Ok(Verdict::Hold(held)) => (self.held.as_ref() != Some(&held)).then_some(denial),
+            Ok(Verdict::Hold(held)) => (self.approved.as_ref() != Some(&held)).then_some(denial),
             Ok(Verdict::Ended(why)) => Some(why),
             Err(why) => Some(Denial { reason: format!("{}; what it asked for may have been done", why.reason), ..why }),
         }

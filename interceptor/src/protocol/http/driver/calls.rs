@@ -71,8 +71,8 @@ impl Relay<'_> {
         held.set(frame.whole.len() + bytes.len() + told).map_err(Unsent::Agent)?;
         let mut command = self.served.heard(self.head, self.location, &bytes, read);
         let redaction = self.served.redaction(self.head, self.location);
-        let shown = redaction.sent(&bytes, &command);
-        redaction.command(&mut command, (&bytes, shown.as_ref()));
+        let shown = redaction.body(&bytes);
+        redaction.command(&mut command, (&bytes, shown.as_ref()), self.served.gate);
         let permit = self.judged(&command).await.map_err(Unsent::Denied)?;
         let (obligations, _recorded) = permit.spend();
         // The answer is masked as the call was permitted.

@@ -19,7 +19,7 @@ use crate::mask::Masker;
 use crate::policy::{Command, Denial, Fault, Held, Obligations, Permit};
 use crate::protocol::http::BODY_LIMIT;
 use crate::protocol::http::action::Body;
-use crate::protocol::http::claims::Claim;
+use crate::protocol::http::claims::{Claim, offers};
 use crate::protocol::http::codec::{Length, RequestHead};
 use crate::protocol::http::dialect::{Meaning, Place, Upgrade};
 use crate::protocol::http::grpc::{self, Form};
@@ -58,7 +58,7 @@ struct Permitted<'a> {
     /// Where its answer comes from.
     place: Place,
     held: Holding<'a>,
-    basis: Basis,
+    basis: Basis<'a>,
 }
 
 /// A request whose permit is spent.
@@ -152,6 +152,8 @@ impl<'a> Exchange<'a> {
     async fn permit(&mut self, mut head: RequestHead) -> Result<Result<Permitted<'a>, Denial>, Failure> {
         self.served.settings.dialect.clean(&mut head);
         self.served.settings.log_in.clean(&mut head);
+        // What one says of the next is not to be lost between two fields.
+        head.fields.join(offers::FIELD);
         if let Err(denial) = self.served.check_delegation(&head) {
             return Ok(Err(denial));
         }
@@ -168,15 +170,18 @@ impl<'a> Exchange<'a> {
         let policies = self.served.gate.policies();
         let Meaning { mut command, place, asker } = self.served.meaning(&head, &location, &body);
         let redaction = self.served.redaction(&head, &location);
-        sent.shown = redaction.sent(&sent.known, &command);
-        redaction.command(&mut command, (&sent.known, sent.shown.as_ref()));
+        sent.shown = redaction.body(&sent.known);
+        redaction.command(&mut command, (&sent.known, sent.shown.as_ref()), self.served.gate);
         let told = command.facts.http.as_ref().map_or(0, |http| http.fields.iter().map(String::len).sum());
         held.set(sent.known.len() + told)?;
         self.delivery.asker = asker;
-        Ok(self.judged(&command).await?.map(|(permit, approved)| {
-            let basis = Basis::new(command, policies, approved);
-            Permitted { head, location, sent, permit, place, held, basis }
-        }))
+        let (permit, approved) = match self.judged(&command).await? {
+            Ok(permitted) => permitted,
+            Err(denial) => return Ok(Err(denial)),
+        };
+        held.set(sent.known.len())?;
+        let basis = Basis::new(command, policies, approved, self.served.holding())?;
+        Ok(Ok(Permitted { head, location, sent, permit, place, held, basis }))
     }
 
     /// As much of the body as is looked into.

@@ -12,8 +12,8 @@ use super::split_host;
 use super::upstream::Upstreams;
 use crate::mask::Rules;
 use crate::policy::{Command, Denial, Fault, Retry};
-use crate::protocol::http::claims::{self, Claim};
-use crate::protocol::http::codec::{self, Fields, RequestHead};
+use crate::protocol::http::claims::{self, Claim, offers};
+use crate::protocol::http::codec::{self, RequestHead};
 use crate::protocol::http::content::Content;
 use crate::protocol::http::dialect::{Asked, Meaning};
 use crate::protocol::http::grpc::{Call, Called};
@@ -171,7 +171,7 @@ impl<'a> Served<'a> {
         if let Some(field) = head.fields.0.iter().find(|field| is_odd(&field.name)) {
             return Err(refused(&format!("a server could take the field `{:.100}` for another", field.name)));
         }
-        if self.logs_in() && offers_token(&head.fields) {
+        if self.logs_in() && head.fields.all(offers::FIELD).any(offers::has_token) {
             return Err(refused("a token in `Sec-WebSocket-Protocol` is a log-in beside that of interceptor"));
         }
         // It would be judged with such a field, and reach the target without.
@@ -243,8 +243,14 @@ impl<'a> Served<'a> {
     }
 
     /// What recordings do not show of a request.
-    pub(super) fn redaction<'h>(&self, head: &'h RequestHead, location: &Location) -> Redaction<'h> {
-        Redaction { more: self.settings.dialect.secrets(location), kind: head.fields.text("content-type") }
+    pub(super) fn redaction<'h>(&'h self, head: &'h RequestHead, location: &Location) -> Redaction<'h> {
+        let dialect = self.settings.dialect;
+        Redaction {
+            more: dialect.secrets(location),
+            kind: head.fields.text("content-type"),
+            call: self.call(head),
+            dialect: Some(dialect),
+        }
     }
 
     /// What a request calls, if anything.
@@ -343,18 +349,6 @@ fn is_odd(name: &str) -> bool {
         || codec::is_reserved(&folded)
         || folded.starts_with("impersonate-")
         || action::is_secret(&folded)
-}
-
-/// Whether a token stands among the protocols that are offered for a WebSocket, where browsers have no other place for it.
-fn offers_token(fields: &Fields) -> bool {
-    let offered = fields.all("sec-websocket-protocol").flat_map(|value| value.split(|byte| *byte == b','));
-    offered.map(|name| String::from_utf8_lossy(name).trim().to_ascii_lowercase()).any(|name| {
-        matches!(name.as_str(), "bearer" | "authorization" | "access_token" | "access-token" | "token")
-            || name.starts_with("bearer.")
-            || name.starts_with("authorization.")
-            || name.contains(".bearer.")
-            || name.contains("api-key.")
-    })
 }
 
 /// The token that an agent shows in the place of a password.

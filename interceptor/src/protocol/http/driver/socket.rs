@@ -28,7 +28,7 @@ use crate::protocol::{Direction, Failure, Impact, Observation, Verdict};
 /// Different masks that may apply on one socket: which it is depends on what was permitted on it.
 const MASKS_LIMIT: usize = 16;
 /// What recordings do not show of what an agent says.
-const MESSAGE: Redaction<'_> = Redaction { more: &[], kind: None };
+const MESSAGE: Redaction<'_> = Redaction { more: &[], kind: None, call: None, dialect: None };
 /// The longest reason that a farewell can have, in bytes.
 const REASON_LIMIT: usize = 123;
 
@@ -155,7 +155,7 @@ impl Socket<'_> {
         let served = self.served;
         let is_text = matches!(said, Said::Text(_));
         let mut command = served.message(self.head, self.location, is_text, payload);
-        MESSAGE.command(&mut command, (payload, MESSAGE.body(payload).as_ref()));
+        MESSAGE.command(&mut command, (payload, MESSAGE.body(payload).as_ref()), served.gate);
         Ok(match served.gate.judge(&command).await {
             Ok(Verdict::Permit(permit)) => Ok(permit),
             Ok(Verdict::Ended(denial)) | Err(denial) => Err(denial),

@@ -49,6 +49,8 @@ struct Script {
     /// From now on.
     deny: AtomicBool,
     room: usize,
+    /// The target has a credential.
+    logs_in: bool,
     token: Option<&'static [u8]>,
     end: Notify,
     policies: tokio::sync::watch::Sender<u64>,
@@ -82,7 +84,7 @@ impl Gate for Script {
 
     fn attest(&self, presented: Option<Secret>) -> BoxFuture<'_, Result<Admitted, Denial>> {
         let known = self.token.is_none_or(|token| presented.is_some_and(|shown| shown.matches(token)));
-        let login = Login { user: "svc".into(), password: Some(Secret::from("s3cret")), session: None };
+        let login = Login { user: "svc".into(), password: self.logs_in.then(|| Secret::from("s3cret")), session: None };
         Box::pin(async move {
             let refused = Denial { fault: Fault::Identity, ..denial("the token") };
             known.then_some(Admitted { identity: "tester".into(), login }).ok_or(refused)
@@ -99,6 +101,10 @@ impl Gate for Script {
                 Answer::Hold => Ok(Verdict::Hold(Held::scripted("oncall"))),
             }
         })
+    }
+
+    fn seal(&self, bytes: &[u8]) -> Option<String> {
+        Some(format!("{:?}", Secret::from("a key").digest(bytes)?))
     }
 
     fn hold<'a>(&'a self, _: &'a Command, _: Held, _: Impact) -> BoxFuture<'a, Result<Permit, Denial>> {
@@ -229,6 +235,7 @@ fn script(answer: Answer) -> Script {
         unrecordable: AtomicBool::new(false),
         deny: AtomicBool::new(false),
         room: usize::MAX,
+        logs_in: true,
         token: None,
         end: Notify::new(),
         policies: tokio::sync::watch::Sender::new(0),

@@ -14,7 +14,7 @@
 //!
 //! `schema` reads such sets once; `wire` and `value` read what is written, `message` what it says, where all readers find the same;
 //! `frames` tells messages apart; `masks` writes those of answers anew, `passing` follows
-//! them where nothing is masked. What is compressed is undone before it is judged, and
+//! them where nothing is masked; `hidden` finds what recordings do not show. What is compressed is undone before it is judged, and
 //! passes so. The one message of a call is judged with it, those of a stream one by one as they come.
 //!
 //! Not promised: files of an edition, groups, extensions, compression by anything but gzip.
@@ -25,6 +25,7 @@
 //! - <https://protobuf.dev/programming-guides/encoding/>
 
 pub mod frames;
+mod hidden;
 mod masks;
 mod message;
 mod passing;
@@ -45,6 +46,7 @@ use super::content::{Content, Limits};
 use super::route::Location;
 use crate::mask::TreeMasker;
 use frames::{COMPRESSED, Frame};
+pub use hidden::blotted;
 pub use masks::Unread;
 pub(in crate::protocol) use masks::{Answer, Spoken};
 pub(in crate::protocol::http) use passing::Passing;

@@ -677,3 +677,53 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_hidden_is_blotted_out_where_it_stands() {
+    use crate::protocol::http::redact::json::Hides;
+    let hides =
+        |name: &str| if matches!(name, "cardNumber" | "phone" | "token") { Hides::Value } else { Hides::Nothing };
+    let secrets = |card: &str, label: &str, phone: u64| {
+        let customer = message(&[(1, text("4111")), (2, text(card)), (4, number(phone))]);
+        let label = message(&[(1, text("token")), (2, text(label))]);
+        let plain = message(&[(1, text("4111")), (2, text("4111"))]);
+        // Twice, as lenient readers take it.
+        let customer = [message(&[(2, text(card))]), customer].concat();
+        let extra = packed("shop.Customer", &message(&[(2, text(card)), (4, number(phone))]));
+        let order = [(2, &customer), (5, &label), (5, &plain), (11, &extra)]
+            .map(|(number, held)| (number, Payload::Bytes(held)));
+        message(&[&order[..], &[(99, text("4111")), (1, text("EUR"))]].concat())
+    };
+    for (card, label, phone, shown) in [
+        ("4111", "s3c", 300, ("****", "***", 128)),
+        ("", "true", 7, ("", "true", 1)),
+        ("4", "x", u64::MAX, ("*", "*", u64::MAX)),
+    ] {
+        let native = head("/shop.Orders/Place", &[("content-type", "application/grpc")]);
+        let call = Call::of(Some(&SCHEMA), &native).unwrap();
+        let (mut body, expected) = (framed(&secrets(card, label, phone)), framed(&secrets(shown.0, shown.1, shown.2)));
+        call.blot(&mut body, &hides);
+        assert_eq!(body, expected, "{card}");
+        // A message that breaks off, and one behind it that is compressed.
+        let cut = [&expected[..], b"\x01\0\0\0\x034111"].concat();
+        let mut again = [&framed(&secrets(card, label, phone))[..], b"\x01\0\0\0\x034111"].concat();
+        call.blot(&mut again, &hides);
+        assert_eq!(again, cut);
+        let web = head("/shop.Orders/Place", &[("content-type", "application/grpc-web-text")]);
+        let call = Call::of(Some(&SCHEMA), &web).unwrap();
+        let armoured = |body: &[u8]| {
+            let mut out = Vec::new();
+            frames::armour(body, &mut out);
+            out
+        };
+        let mut body = armoured(&framed(&secrets(card, label, phone)));
+        call.blot(&mut body, &hides);
+        assert_eq!(body, armoured(&expected));
+    }
+    let broken = [message(&[(1, text("EUR"))]), b"\x12\x7f\x0a\x04card".to_vec()].concat();
+    let mut out = framed(&broken);
+    blotted(&SCHEMA, "/shop.Orders/Place", &mut out[HEAD..], &hides);
+    assert!(
+        out.len() == HEAD + broken.len() && out.ends_with(&[b'*'; 8]) && out.windows(3).any(|three| three == b"EUR")
+    );
+}

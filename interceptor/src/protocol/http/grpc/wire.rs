@@ -2,6 +2,8 @@
 //!
 //! Groups are told of and never looked into. Whether bytes are written as every encoder writes them, [`Fields::is_plain`] says.
 
+use std::ops::Range;
+
 /// The highest number that a field can have.
 const LAST_FIELD: u64 = (1 << 29) - 1;
 
@@ -40,19 +42,35 @@ pub enum Payload<'a> {
 pub struct Fields<'a> {
     rest: &'a [u8],
     plain: bool,
+    /// Bytes of all.
+    length: usize,
+    /// Where the value of the last field begins.
+    value: usize,
 }
 
 impl<'a> Fields<'a> {
     /// Of these bytes.
     #[must_use]
     pub const fn of(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes, plain: true }
+        Self { rest: bytes, plain: true, length: bytes.len(), value: 0 }
     }
 
     /// Whether no number that was read so far has more bytes than it needs.
     #[must_use]
     pub const fn is_plain(&self) -> bool {
         self.plain
+    }
+
+    /// How many bytes were read.
+    #[must_use]
+    pub const fn taken(&self) -> usize {
+        self.length - self.rest.len()
+    }
+
+    /// Where the value of the field stands that was read last, without its length.
+    #[must_use]
+    pub const fn value(&self) -> Range<usize> {
+        self.value..self.taken()
     }
 
     /// The next field: its number, and what it holds.
@@ -69,11 +87,13 @@ impl<'a> Fields<'a> {
             return Err(Broken::Tag);
         }
         let number = u32::try_from(number).map_err(|_| Broken::Tag)?;
+        self.value = self.taken();
         let payload = match tag & 7 {
             0 => Payload::Varint(self.varint()?),
             1 => Payload::Fixed64(self.array()?),
             2 => {
                 let length = usize::try_from(self.varint()?).map_err(|_| Broken::Ends)?;
+                self.value = self.taken();
                 Payload::Bytes(self.take(length)?)
             }
             5 => Payload::Fixed32(self.array()?),
@@ -183,7 +203,16 @@ mod tests {
         fields.iter().for_each(|(number, payload)| put(&mut bytes, *number, *payload));
         let mut read = Fields::of(&bytes);
         for field in fields {
+            let begun = read.taken();
             assert_eq!(read.read().unwrap(), Some(field));
+            let value = &bytes[read.value()];
+            assert!(read.value().start > begun && read.value().end == read.taken());
+            match field.1 {
+                Payload::Bytes(expected) => assert_eq!(value, expected),
+                Payload::Fixed64(expected) => assert_eq!(value, expected),
+                Payload::Fixed32(expected) => assert_eq!(value, expected),
+                Payload::Varint(expected) => assert_eq!(value.len(), if expected == 0 { 1 } else { 10 }),
+            }
         }
         assert_eq!(read.read().unwrap(), None);
         assert!(read.is_plain());

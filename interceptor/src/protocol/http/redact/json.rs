@@ -13,6 +13,35 @@ pub enum Hides {
     All,
 }
 
+impl Hides {
+    /// What it says of what has names of its own below: only whole subtrees are hidden with all that they have.
+    #[must_use]
+    pub const fn below(self) -> Self {
+        match self {
+            Self::All => Self::All,
+            Self::Nothing | Self::Value => Self::Nothing,
+        }
+    }
+}
+
+/// Names of what says in words what the value beside it is of: variables of environments are written so, tags, parameters, credentials.
+const NAMES: &[&str] =
+    &["attribute", "field", "key", "name", "parameterkey", "parametername", "property", "type", "variable"];
+/// Names of such values.
+const VALUES: &[&str] = &["parametervalue", "stringvalue", "value", "values"];
+
+/// Whether what stands under that name may say what the value beside it is of.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Whether that is the name of such a value.
+#[must_use]
+pub fn is_value(name: &str) -> bool {
+    VALUES.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 /// What some write before a text.
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 /// What may stand before each of several documents (RFC 7464).
@@ -20,10 +49,10 @@ pub(super) const SEPARATOR: u8 = 0x1e;
 /// The deepest that is looked into.
 const DEPTH_LIMIT: usize = 128;
 
-/// Blots out every text and number under a key that is to be hidden, and what stands as `value` beside a `name` that would be.
+/// Blots out every text and number under a key that is to be hidden, and what stands as a value beside a name that would be.
 pub fn blot(text: &mut [u8], hides: &dyn Fn(&str) -> Hides) {
     let at = if text.starts_with(BOM) { BOM.len() } else { 0 };
-    let mut blotter = Blotter { text, at, hides };
+    let mut blotter = Blotter { text, at, hides, again: false };
     // One document may stand behind another. What is none ends with its line.
     while blotter.at < blotter.text.len() {
         if blotter.value(Hides::Nothing, 0).is_none() {
@@ -37,6 +66,8 @@ struct Blotter<'a> {
     text: &'a mut [u8],
     at: usize,
     hides: &'a dyn Fn(&str) -> Hides,
+    /// What is looked at was looked at before.
+    again: bool,
 }
 
 impl Blotter<'_> {
@@ -67,16 +98,26 @@ impl Blotter<'_> {
 
     fn members(&mut self, hidden: Hides, depth: usize) -> Option<()> {
         self.at += 1;
-        // Only whole subtrees are hidden with all that they have.
-        let below = if hidden == Hides::All { Hides::All } else { Hides::Nothing };
         let mut pair = Pair::default();
-        let done = self.each_member(below, depth, &mut pair);
-        if pair.is_secret
-            && let Some((from, to)) = pair.value
-        {
-            self.text.get_mut(from..to)?.fill(BLOT);
+        let done = self.each_member(hidden.below(), depth, &mut pair);
+        if pair.is_secret && !self.again {
+            self.blot_again(&pair.values, depth);
         }
         done
+    }
+
+    /// Blots out values of which it was found out only behind them.
+    fn blot_again(&mut self, values: &[usize], depth: usize) {
+        let at = self.at;
+        self.again = true;
+        for value in values {
+            self.at = *value;
+            // What has names of its own is told by these.
+            if self.next() != Some(b'{') {
+                self.value(Hides::Value, depth + 1);
+            }
+        }
+        (self.again, self.at) = (false, at);
     }
 
     fn each_member(&mut self, below: Hides, depth: usize, pair: &mut Pair) -> Option<()> {
@@ -100,20 +141,18 @@ impl Blotter<'_> {
         }
     }
 
-    /// Notes what may be one half of a name and its value: variables of an environment are written so.
+    /// Notes what may be one half of a name and its value.
     fn beside(&mut self, name: &str, pair: &mut Pair) {
         let start = self.at;
-        if matches!(name, "name" | "key" | "value") && self.next() == Some(b'"') {
-            let from = self.at;
-            if name == "value" {
-                pair.value = self.string();
-            } else if let Some(said) = self.text_of_string() {
-                pair.is_secret |= (self.hides)(&said) > Hides::Nothing;
-            }
-            self.at = from;
-        } else {
-            self.at = start;
+        if is_value(name) {
+            pair.values.push(start);
+        } else if is_name(name)
+            && self.next() == Some(b'"')
+            && let Some(said) = self.text_of_string()
+        {
+            pair.is_secret |= (self.hides)(&said) > Hides::Nothing;
         }
+        self.at = start;
     }
 
     fn text_of_string(&mut self) -> Option<String> {
@@ -174,11 +213,11 @@ impl Blotter<'_> {
     }
 }
 
-/// A name, and the value that stands beside it.
+/// A name, and the values that stand beside it.
 #[derive(Default)]
 struct Pair {
     /// The name is that of a secret.
     is_secret: bool,
-    /// Where the text of the value begins and ends.
-    value: Option<(usize, usize)>,
+    /// Where they begin.
+    values: Vec<usize>,
 }

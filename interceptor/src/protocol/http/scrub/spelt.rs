@@ -9,12 +9,8 @@ use base64::engine::general_purpose::NO_PAD;
 
 use crate::protocol::http::denial::escaped;
 
-/// Secrets that are longer are not looked for in what makes several characters of each, nor in parts.
+/// Secrets that are longer are not looked for in what makes several characters of each.
 const LONG: usize = 256;
-/// The shortest part of base64 that is looked for by itself, in bytes: no other text has it by chance.
-const PART: usize = 10;
-/// What tokens of JSON begin with (in base64, and in base64 of that), which many others have as well.
-const ALIKE: &[u8] = b"eyJ";
 
 /// All spellings of a secret.
 pub(super) fn all(secret: &[u8]) -> BTreeSet<Vec<u8>> {
@@ -35,16 +31,13 @@ pub(super) fn all(secret: &[u8]) -> BTreeSet<Vec<u8>> {
     all
 }
 
-/// The characters that a secret has in the base64 of any text in which it stands; and four parts of them, of which three are whole
-/// where a line breaks within.
+/// The characters that a secret has in the base64 of any text in which it stands.
 fn within_base64(secret: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for alphabet in [&STANDARD, &URL_SAFE] {
         let engine = GeneralPurpose::new(alphabet, NO_PAD);
         for coded in (0..3).map(|offset| at(&engine, secret, offset)) {
             if secret.len() <= LONG {
-                let parts = coded.chunks(coded.len().div_ceil(4).max(PART)).filter(|part| part.len() >= PART);
-                all.extend(parts.filter(|_| !secret.starts_with(ALIKE)).map(<[u8]>::to_vec));
                 // JSON and queries escape what the alphabet has beside letters and digits.
                 all.extend([json_slashes(&coded), escape(&coded, |byte| byte.is_ascii_alphanumeric(), percents(true))]);
             }

@@ -72,6 +72,10 @@ async fn another_log_in_in_the_query_is_refused_and_not_on_record() {
         "sudo=of-somebody-else",
         "X-Amz-Signature=of-somebody-else",
         "sv=1&sig=of-somebody-else",
+        "state=x&code=of-somebody-else-0123456789",
+        "ticket=ST-1-of-somebody-else",
+        "username=admin&password=of-somebody-else",
+        "header=of-somebody-else&payload=e30",
         "token=of-somebody-else-0123456789",
     ] {
         let mut scene = scene("");
@@ -80,7 +84,15 @@ async fn another_log_in_in_the_query_is_refused_and_not_on_record() {
         assert!(String::from_utf8_lossy(&body).contains("http.claims.keep"));
         assert!(!scene.recorded().contains("of-somebody-else"), "{query}");
     }
-    for query in ["key=shoes&token=next&code=DE", "page_token=abcdefghijklmnop1234567", "sig=1", "u=1"] {
+    for query in [
+        "key=shoes&token=next&code=DE",
+        "page_token=abcdefghijklmnop1234567",
+        "sig=1",
+        "u=1",
+        "_token=abcdefghijklmnop1234567&_method2=x",
+        "state=BY&code=DE&username=alice",
+        "continuationToken=abcdefghijklmnop1234567",
+    ] {
         let mut scene = scene("");
         let (head, _) = scene.ask(format!("GET /v1/orders?{query} HTTP/1.1\r\nHost: api.test\r\n\r\n")).await;
         assert_eq!(head.status, 200, "{query}");
@@ -120,6 +132,10 @@ async fn tokens_beside_ours_and_odd_names_do_not_pass() {
     for field in [
         "Sec-WebSocket-Protocol: chat, bearer, of-somebody-else",
         "Sec-WebSocket-Protocol: openai-insecure-api-key.of-somebody-else",
+        "Sec-WebSocket-Protocol: token\r\nSec-WebSocket-Protocol: of-somebody-else",
+        "Sec-WebSocket-Protocol: v1.token.websocket.jupyter.org.of-somebody-else",
+        "Sec-WebSocket-Protocol: graphql-ws, header-of-somebody-else",
+        "Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.of-somebody-else",
         "Impersonate.User: of-somebody-else",
         "Proxy.Authorization: of-somebody-else",
         "X-A!b: of-somebody-else",

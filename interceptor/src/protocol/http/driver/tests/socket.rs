@@ -340,3 +340,33 @@ async fn what_is_heard_of_a_message_counts_before_it_is_whole() {
     assert_eq!(live.hear_farewell().await.0, 1008);
     assert!(matches!(live.served.await.unwrap(), Err(Failure::Overfull(_))));
 }
+
+#[tokio::test]
+async fn a_token_among_protocols_passes_to_where_nobody_logs_in_and_is_not_on_record() {
+    for offered in [
+        "chat, bearer, of-the-agent",
+        "bearer\r\nSec-WebSocket-Protocol: of-the-agent",
+        "graphql-ws, header-of-the-agent",
+        "v1.kernel.websocket.jupyter.org, v1.token.websocket.jupyter.org.of-the-agent",
+    ] {
+        let gate = Script { logs_in: false, ..script(Answer::Permit(&[])) };
+        let asked = ASK.replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Protocol: {offered}\r\n\r\n"));
+        // Some say in their answer which they have chosen.
+        let agreed = format!("{AGREED}Sec-WebSocket-Protocol: header-of-the-agent\r\n\r\n");
+        let mut live = Live::ask_with(gate, &asked, &agreed).await;
+        assert_eq!(live.head().await.status, 101, "{offered}");
+        assert!(live.echo.head.lock().contains("of-the-agent"), "{offered}");
+        let (judged, observed) = (live.gate.judged.lock(), live.gate.observed.lock());
+        let recorded = observed.iter().map(|event| match event {
+            Observation::Data(_, bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            other => format!("{other:?}"),
+        });
+        let told = format!("{judged:?}{}", recorded.collect::<String>());
+        assert!(!told.contains("of-the-agent") && told.contains("sec-websocket-protocol: sha256 "), "{told}");
+    }
+    let gate = Script { logs_in: false, ..script(Answer::Permit(&[])) };
+    let asked = ASK.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: graphql-ws\r\n\r\n");
+    let mut live = Live::ask_with(gate, &asked, &format!("{AGREED}Sec-WebSocket-Protocol: graphql-ws\r\n\r\n")).await;
+    assert_eq!(live.head().await.fields.text("sec-websocket-protocol"), Some("graphql-ws"));
+    assert!(live.gate.judged.lock()[0].statement.contains("sec-websocket-protocol: graphql-ws"));
+}
