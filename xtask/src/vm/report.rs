@@ -169,7 +169,8 @@ pub(super) fn publish(plan: &Plan, ran: &Ran) -> Result<()> {
     for (name, content) in &ran.files {
         // A name is a name, whatever the guest says.
         let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !name.starts_with('.');
-        if plain {
+        // What is for people is in the guest's words alone.
+        if plain && name.ends_with(".json") {
             fs::write(folder.join(format!("{}-{name}", plan.name())), content)?;
         }
     }
