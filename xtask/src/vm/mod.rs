@@ -80,6 +80,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "install", short: true, seconds: 600 },
     Suite { name: "doctor", short: true, seconds: 600 },
     Suite { name: "life", short: true, seconds: 600 },
+    Suite { name: "evidence", short: true, seconds: 600 },
     Suite { name: "enrolled", short: true, seconds: 600 },
     Suite { name: "container", short: false, seconds: 600 },
     Suite { name: "engine", short: false, seconds: 900 },
