@@ -8,7 +8,7 @@ use interceptor::clock::SystemClock;
 use interceptor::record::format::{Entry, Header, Kind};
 use interceptor::record::reader::Reader;
 use interceptor::record::verify::{Options, Report, Verifier};
-use interceptor::record::{Config, Event, PublicKey, Recorder};
+use interceptor::record::{Config, Event, PublicKey, Recorder, rotation};
 use interceptor::telemetry::SessionId;
 
 struct Spool {
@@ -18,12 +18,21 @@ struct Spool {
     folder: tempfile::TempDir,
 }
 
+/// In clear, sealed to somebody else, and that with another signing key behind the first.
+static SPOOLS: LazyLock<[Spool; 3]> = LazyLock::new(|| [spool(false, false), spool(true, false), spool(true, true)]);
+
+/// Nobody has the identity.
+const SOMEBODY: &str = "age1cwv6ayg5vkafp7dg9qwv8q58l9pz8lr3hdmxy3g0wuxlkdv4f9pq5da5qq";
+
 /// A spool of a few small segments, closed in good order.
-static SPOOL: LazyLock<Spool> = LazyLock::new(|| {
+fn spool(sealed: bool, rotated: bool) -> Spool {
     let folder = tempfile::tempdir().expect("a folder");
     let (spool, key) = (folder.path().join("spool"), folder.path().join("key"));
-    let config = Config { spool: spool.clone(), key, free_space_floor: 0, segment_bytes: 4096, ..Config::default() };
+    let recipients = if sealed { vec![SOMEBODY.to_owned()] } else { Vec::new() };
+    let config =
+        Config { spool: spool.clone(), key, free_space_floor: 0, segment_bytes: 4096, recipients, ..Config::default() };
     let recorder = Recorder::open(&config, Arc::new(SystemClock::new())).expect("a recorder");
+    let first = PublicKey::load(&config.public_key()).expect("a key");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
         for number in 0..40_u8 {
@@ -32,18 +41,21 @@ static SPOOL: LazyLock<Spool> = LazyLock::new(|| {
             recorder.append(session, Event::Note { text }).await.expect("a frame");
         }
         recorder.close().await.expect("a close");
+        if rotated {
+            rotation::rotate(&config, Arc::new(SystemClock::new()), None).expect("another key");
+        }
     });
     let read = |number: usize| fs::read(spool.join(format!("{number:010}.spool"))).ok();
     Spool {
-        key: PublicKey::load(&config.public_key()).expect("a key"),
+        key: first,
         newest: fs::read(spool.join("checkpoint")).expect("a checkpoint"),
         segments: (0..).map_while(read).collect(),
         folder,
     }
-});
+}
 
-fn verify(segments: &[Vec<u8>], newest: &[u8]) -> Report {
-    let mut verifier = Verifier::new(&SPOOL.key, Some(newest), &Options::default());
+fn verify(spool: &Spool, segments: &[Vec<u8>]) -> Report {
+    let mut verifier = Verifier::new(&spool.key, Some(&spool.newest), &Options::default());
     for (number, segment) in segments.iter().enumerate() {
         let last = number + 1 == segments.len();
         if !verifier.segment(number as u64, last, &segment[..]).expect("memory is read") {
@@ -92,20 +104,22 @@ fn change(segments: &mut Vec<Vec<u8>>, [what, which, high, low, with]: [u8; 5]) 
 }
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let mut segments = SPOOL.segments.clone();
+    let Some((which, data)) = data.split_first() else { return };
+    let spool = &SPOOLS[usize::from(*which) % SPOOLS.len()];
+    let mut segments = spool.segments.clone();
     for step in data.as_chunks::<5>().0.iter().take(4) {
         if segments.is_empty() || segments.iter().any(Vec::is_empty) {
             break;
         }
         change(&mut segments, *step);
     }
-    let report = verify(&segments, &SPOOL.newest);
-    assert!(report.is_whole() || segments != SPOOL.segments, "{report:?}");
+    let report = verify(spool, &segments);
+    assert!(report.is_whole() || segments != spool.segments, "{report:?}");
     if report.is_whole() {
-        assert_eq!(frames(&segments), frames(&SPOOL.segments), "{report:?}");
+        assert_eq!(frames(&segments), frames(&spool.segments), "{report:?}");
     }
     // The reader shows what it can, and says what it cannot.
-    let altered = SPOOL.folder.path().join("altered");
+    let altered = spool.folder.path().join("altered");
     drop(fs::remove_dir_all(&altered));
     fs::create_dir(&altered).expect("a folder");
     for (number, segment) in segments.iter().enumerate() {
