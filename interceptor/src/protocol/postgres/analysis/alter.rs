@@ -257,6 +257,9 @@ impl<'a> Walker<'a> {
         };
         let made_of = self.catalog().types_made_of(domain.oid);
         let mut tags = self.no_tags();
+        if !self.members(self.catalog().relations().count()) {
+            return;
+        }
         for relation in self.catalog().relations().chain(&self.scope.names.temporary) {
             for column in relation.columns.iter().filter(|column| made_of.contains(&column.type_oid)) {
                 tags = union(&tags, &self.tags_of(relation, &column.name));

@@ -38,7 +38,11 @@ impl<'a> Walker<'a> {
     fn tree(&self, relation: &Relation) -> Rc<Tree<'a>> {
         let mut trees = self.families.trees.borrow_mut();
         // The session's heirs are there inside of views, too.
-        let find = || Rc::new(self.scope.catalog.tree(self.scope.names, relation.oid));
+        let find = || {
+            let tree = self.scope.catalog.tree(self.scope.names, relation.oid);
+            let _bounded = self.members(tree.below.len() + tree.above.len());
+            Rc::new(tree)
+        };
         Rc::clone(trees.entry(relation.oid).or_insert_with(find))
     }
 
@@ -316,6 +320,9 @@ impl<'a> Walker<'a> {
         let stored = |relation: &&Relation| !matches!(relation.kind, RelationKind::View | RelationKind::Composite);
         let catalog = self.catalog();
         let stored: Vec<&Relation> = catalog.relations().chain(&self.scope.names.temporary).filter(stored).collect();
+        if !self.members(stored.len()) {
+            return;
+        }
         let types: BTreeSet<u32> =
             stored.iter().flat_map(|relation| &relation.columns).map(|column| column.type_oid).collect();
         let types = Code { types: types.into_iter().collect(), ..Code::default() };

@@ -66,6 +66,9 @@ impl Walker<'_> {
         // By itself, a foreign table is left out of it.
         let parents = self.catalog().relations().filter(|relation| relation.kind != RelationKind::Foreign);
         for relation in parents.filter(|_| samples) {
+            if !self.step() {
+                break;
+            }
             self.foreign_below(relation);
         }
         let all = self.scope.tags.all();

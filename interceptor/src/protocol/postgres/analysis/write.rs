@@ -532,12 +532,14 @@ fn kept_keys(conflict: &OnConflictClause, relation: &Relation) -> Vec<Arc<str>> 
 /// What was to be inserted, as ON CONFLICT names it: no secret of the table's, though it has the column's name.
 fn proposed(target: &Item, columns: &[Arc<str>], source: Option<&Columns>) -> Columns {
     let given = |column: &Col| {
-        let at = columns.iter().position(|name| column.name.as_ref() == Some(name))?;
         let source = source?;
-        match source.rest {
-            Some(_) => Some(all_tags(source)),
-            None => source.list.get(at).map(|value| Arc::clone(&value.tags)),
+        let places = columns.iter().enumerate().filter(|(_, name)| column.name.as_ref() == Some(*name));
+        if source.rest.is_some() {
+            return Some(all_tags(source));
         }
+        // One that is named more than once is put together of fields or elements.
+        let values = places.map(|(at, _)| source.list.get(at).map(|value| Arc::clone(&value.tags)));
+        values.reduce(|one, other| Some(union(&one?, &other?)))?
     };
     let of = |column: &Col| {
         let tags = given(column).unwrap_or_else(|| Arc::clone(&column.tags));

@@ -87,7 +87,7 @@ pub struct Relation {
     pub code: Code,
     /// What its indexes and statistics alone call.
     pub kept: Code,
-    /// Columns of its constraints, by the names of these; 0 is the whole row.
+    /// Columns of its constraints, by the names of these; 0 is the whole row, -1 no column of which the value is looked at.
     pub constraints: Vec<(Arc<str>, i16)>,
 }
 

@@ -109,13 +109,17 @@ macro_rules! class {
     };
 }
 
-/// Columns in constraints, but those against NULL, and in indexes that can refuse a value or compute with it.
+/// Columns in constraints, but those against NULL, and in indexes that can refuse a value or compute with it. Of those
+/// against NULL that are yet to be validated (18), the name alone.
 macro_rules! bound {
     ($is:literal) => {
         concat!(
             "SELECT k.conrelid AS a, u.number::int4 AS b, k.conname::text AS name FROM pg_catalog.pg_constraint k \
              CROSS JOIN LATERAL pg_catalog.unnest(k.conkey) AS u(number) WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') \
               AND k.conrelid",
+            $is,
+            " UNION SELECT k.conrelid, -1, k.conname::text FROM pg_catalog.pg_constraint k WHERE k.contype = 'n' \
+              AND NOT k.convalidated AND k.conrelid",
             $is,
             " UNION SELECT i.indrelid, d.refobjsubid, NULL FROM pg_catalog.pg_index i \
              JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = i.indexrelid \

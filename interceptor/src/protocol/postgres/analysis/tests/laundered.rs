@@ -95,6 +95,11 @@ fn to_validate_a_constraint_asks_the_rows() {
         format!("ALTER TABLE plain ADD CONSTRAINT n CHECK ({check}) NOT VALID; ALTER TABLE plain VALIDATE CONSTRAINT n")
     };
     assert!(!filters(&pair("id > 0"), &other) && filters(&pair("ssn > 'm'"), &other));
+    // Whether values are NULL is no secret.
+    assert!(!filters(
+        "ALTER TABLE plain VALIDATE CONSTRAINT n",
+        &[other[0], (12, "20004 1 plain_ssn_key\n20004 -1 n")]
+    ));
     // What a foreign key refers to is asked, too.
     let key = [(2, "20003 3 id 23 true false -1"), (12, "20003 3 k"), (14, "20003 20004 k 3 1 aa -")];
     assert!(filters("ALTER TABLE folk VALIDATE CONSTRAINT k", &key));
@@ -192,6 +197,15 @@ fn a_row_is_put_into_the_table_itself_unless_that_is_partitioned() {
     }
     assert!(unmasks(&upsert("SELECT 'x', ssn, 1 FROM folk", "day = excluded.day"), &attached, &by_child));
     assert!(unmasks("UPDATE mine SET day = 'b'", &attached, &by_child));
+    // Of a column that is put together, each part counts.
+    let parts = "INSERT INTO mine (ssn[1], ssn[2], id) VALUES ('x', (SELECT ssn FROM mine LIMIT 1), 1) \
+                 ON CONFLICT (id) DO UPDATE SET day = excluded.ssn";
+    let named = Named(&[["public", "mine", "ssn", "pii"]]);
+    assert!(
+        read(parts, &attached, &Names::standard("agent"), &named).actions.iter().any(|action| {
+            action.name == ActionName::UNMASK && action.note.as_deref() == Some("copied into mine.day")
+        })
+    );
 }
 
 /// As `pg_dump` writes it for each index of a partitioned table.
