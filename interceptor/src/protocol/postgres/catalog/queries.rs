@@ -267,12 +267,14 @@ pub const QUERIES: &[&str] = &[
     // 15). Those that are not enforced (18) do nothing, nor do those that a partition has from its parent: what refers is
     // changed through that one.
     "SELECT k.conrelid::text, k.confrelid::text, k.conname::text, pg_catalog.array_to_string(k.conkey, ','), \
-     pg_catalog.array_to_string(k.confkey, ','), CASE WHEN x.more ->> 'conenforced' = 'false' OR p.oid IS NOT NULL THEN 'aa' \
-      ELSE k.confupdtype::text || k.confdeltype::text END, pg_catalog.translate(x.more ->> 'confdelsetcols', '[] ', '') \
+     pg_catalog.array_to_string(k.confkey, ','), CASE WHEN p.oid IS NOT NULL \
+       OR (k.confupdtype IN ('a', 'r') AND k.confdeltype IN ('a', 'r')) \
+       OR pg_catalog.to_jsonb(k.*) ->> 'conenforced' = 'false' THEN 'aa' \
+      ELSE k.confupdtype::text || k.confdeltype::text END, CASE WHEN k.confdeltype IN ('n', 'd') \
+      THEN pg_catalog.translate(pg_catalog.to_jsonb(k.*) ->> 'confdelsetcols', '[] ', '') END \
      FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      LEFT JOIN pg_catalog.pg_constraint p ON p.oid = k.conparentid AND p.confrelid = k.confrelid \
-     CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(k.*) AS more) AS x \
      WHERE k.contype = 'f' AND n.nspname !~ '^pg_(temp|toast)'",
 ];
 

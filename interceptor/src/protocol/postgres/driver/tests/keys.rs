@@ -47,11 +47,15 @@ async fn what_keys_write_is_named() {
     let server = Server::start(Options { auth: "trust", ..Options::default() }).unwrap();
     let client = connect(&server, "postgres").await;
     client.batch_execute(TABLES).await.unwrap();
-    let newer: bool =
-        client.query_one("SELECT current_setting('server_version_num')::int >= 150000", &[]).await.unwrap().get(0);
+    let version: i32 = client.query_one("SELECT current_setting('server_version_num')::int", &[]).await.unwrap().get(0);
+    let newer = version >= 150_000;
     if newer {
         let some = "CREATE TABLE partly (id int, day int, other int, FOREIGN KEY (id, day) REFERENCES regions ON DELETE SET NULL (id))";
         client.batch_execute(some).await.unwrap();
+    }
+    if version >= 180_000 {
+        let off = "CREATE TABLE off (id int, customer int REFERENCES customers ON DELETE CASCADE NOT ENFORCED)";
+        client.batch_execute(off).await.unwrap();
     }
     client
         .batch_execute(
