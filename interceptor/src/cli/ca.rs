@@ -198,3 +198,42 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         found(Verdict::Ok, until, "", "")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, GeneralSubtree, IsCa, KeyPair, NameConstraints};
+
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn an_authority_of_an_earlier_version_is_spoken_of_until_it_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = tls::authority::Config { dir: dir.path().join("ca") };
+        let config = Config { ca: Some(ca.clone()), ..Config::default() };
+        let (store, now) = (Store::new(&ca), Timestamp::from_unix(1_800_000_000));
+        let names = [Name::parse("db.internal").unwrap()];
+        store.init("host-1", &names, None, now).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let permitted_subtrees = vec![GeneralSubtree::DnsName("db.internal".into())];
+        params.name_constraints = Some(NameConstraints { permitted_subtrees, excluded_subtrees: vec![] });
+        std::fs::write(store.certificates_path(), params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(ca.dir.join("ca.key"), key.serialize_pem()).unwrap();
+
+        let found = findings(&config).remove(0);
+        assert!(found.verdict == Verdict::Weak && found.detail.contains(BY_ITSELF), "{found:?}");
+        assert_eq!(found.remedy, ROTATE);
+        let shown = || {
+            let (certificates, next) = (store.certificates().unwrap(), to_be_replaced(&store));
+            table(&Shown { dir: ca.dir.clone(), certificates, next })
+        };
+        assert!(shown().contains("signs by itself") && shown().contains("next: interceptor ca rotate"), "{}", shown());
+        store.begin("host-1", &names, None, now).unwrap();
+        assert!(shown().contains("signs by itself") && !shown().contains("next: "), "{}", shown());
+        store.switch().unwrap();
+        store.finish().unwrap();
+        assert!(!shown().contains("by itself") && !findings(&config).remove(0).detail.contains(BY_ITSELF));
+    }
+}
