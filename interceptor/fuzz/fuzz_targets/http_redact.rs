@@ -28,7 +28,9 @@ fn is_pair(fields: &serde_json::Map<String, Value>) -> bool {
 fn check_pairs(value: &Value) {
     match value {
         Value::Object(fields) => {
-            let names = fields.iter().filter(|(name, _)| json::is_name(name)).filter_map(|(_, said)| said.as_str());
+            // Of other names, few words count.
+            let is_name = |name: &str| ["key", "name"].iter().any(|known| known.eq_ignore_ascii_case(name));
+            let names = fields.iter().filter(|(name, _)| is_name(name)).filter_map(|(_, said)| said.as_str());
             let said: Vec<&str> = names.collect();
             for (_, value) in fields.iter().filter(|(name, _)| json::is_value(name)) {
                 let is_hidden = said.iter().any(|said| hides(said) > Hides::Nothing);
@@ -40,6 +42,16 @@ fn check_pairs(value: &Value) {
         Value::Array(items) => items.iter().for_each(check_pairs),
         _ => {}
     }
+}
+
+/// With the numbers of one digit that stood in lists, which become what is no JSON: each is 1.
+fn readable(data: &[u8], out: &[u8]) -> Vec<u8> {
+    let is_plain = |at: Option<usize>| at.and_then(|at| out.get(at)).is_none_or(|byte| !matches!(byte, b'*' | b'"'));
+    let stands_alone = |at: usize| is_plain(at.checked_sub(1)) && is_plain(Some(at + 1));
+    let byte = |(at, (was, is)): (usize, (&u8, &u8))| {
+        if was.is_ascii_digit() && *is == b'*' && stands_alone(at) { b'1' } else { *is }
+    };
+    data.iter().zip(out).enumerate().map(byte).collect()
 }
 
 /// What should come of it.
@@ -63,10 +75,7 @@ fn without(value: &Value, hidden: Hides) -> Value {
             Value::Null
         }
         Value::Number(number) if hidden > Hides::Nothing => {
-            let text = number.to_string();
-            // What stands behind `e` is how it is printed here.
-            let mut digits = text.bytes().take_while(|byte| *byte != b'e').filter(u8::is_ascii_digit);
-            assert!(digits.all(|digit| matches!(digit, b'0' | b'1')) && number.as_f64() != Some(0.0), "{text}");
+            assert_eq!(number.to_string().len(), 1, "{number}");
             Value::Null
         }
         Value::Object(fields) if is_pair(fields) => Value::Null,
@@ -83,11 +92,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     json::blot(&mut out, &hides);
     assert_eq!(out.len(), data.len());
     let Ok(read) = serde_json::from_slice::<Value>(data) else { return };
-    let shown = match serde_json::from_slice::<Value>(&out) {
-        Ok(shown) => shown,
-        // Without its exponent, a number may be too large for this reader.
-        Err(error) => return assert!(error.to_string().contains("out of range"), "JSON stays JSON: {error}"),
-    };
+    let shown = serde_json::from_slice::<Value>(&readable(data, &out)).expect("JSON stays JSON");
     assert_eq!(without(&shown, Hides::Nothing), blotted(&read, Hides::Nothing));
     check_pairs(&shown);
     // What is hidden already is hidden no further.

@@ -49,6 +49,8 @@ pub const LEAF_LIFE: Duration = Duration::from_hours(48);
 pub const AUTHORITY_LIFE: Duration = Duration::from_hours(2 * 365 * 24);
 /// When the end of a certificate authority is near enough to be spoken of.
 pub const RENEW_BEFORE: Duration = Duration::from_hours(60 * 24);
+/// The longest certificate of an authority, in bytes of DER: it goes along in each handshake, of which Java takes 32 KiB in all.
+pub const LENGTH_LIMIT: usize = 24 * 1024;
 /// How far validity begins in the past, for clocks that differ.
 const BACKDATED: Duration = Duration::from_hours(1);
 
@@ -118,6 +120,13 @@ pub enum AuthorityError {
     /// It may not attest to a name.
     #[error("the host CA is not for `{0}`: its targets were others when it was made; `interceptor ca rotate`")]
     NotPermitted(String),
+    /// It would have so many bytes.
+    #[error(
+        "the host CA would have {0} bytes, for the names of all targets, and more than {limit} are more than some clients (Java) take in a \
+         handshake: give targets certificates of their own (`tls.agent_cert`), or name a domain above theirs in `tls.agent_names`",
+        limit = LENGTH_LIMIT
+    )]
+    TooLong(usize),
     /// Its time is over.
     #[error("the host CA has expired at {0}: `interceptor ca rotate`")]
     Expired(Timestamp),

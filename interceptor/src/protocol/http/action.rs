@@ -265,7 +265,8 @@ fn resource(target: &Arc<str>, route: Option<&Route>) -> Resource {
     }
 }
 
-/// All that the target reads of it, but for secrets: the agent's own are replaced, and never those that were judged.
+/// All that the target reads of it, but for secrets: the agent's own are replaced, and never those that were judged. To the others, the
+/// command is bound by [`bind`].
 pub(in crate::protocol) fn statement(head: &RequestHead) -> String {
     let length = head.fields.0.iter().map(|field| field.name.len() + field.value.len() + 3).sum::<usize>();
     let mut all = String::with_capacity(head.method.len() + 1 + head.target.len() + length);
@@ -283,11 +284,24 @@ pub(in crate::protocol) fn statement(head: &RequestHead) -> String {
         all.push('\n');
         put_line(&mut all, field);
     }
-    for line in sealed(head) {
-        all.push('\n');
-        all.push_str(&line);
-    }
     all
+}
+
+/// Binds a command to the agent's own secrets, which stand in none, so that a grant is for these and no others: by what nobody
+/// can find them out by (`seal`).
+pub(in crate::protocol) fn bind(command: &mut Command, head: &RequestHead, seal: impl Fn(&[u8]) -> Option<String>) {
+    let secret = |field: &&Field| is_hidden(field) && field.name != "authorization";
+    let mut lines = head.fields.0.iter().filter(secret).peekable();
+    if lines.peek().is_none() {
+        return;
+    }
+    let mut statement = command.statement.to_string();
+    for field in lines {
+        // Without one, a request is never the same as another.
+        let sealed = seal(&field.value).unwrap_or_else(|| format!("unknown, of analysis {}", command.analysis));
+        statement.push_str(&format!("\n{}: hmac {sealed}", field.name));
+    }
+    command.statement = statement.into();
 }
 
 pub(super) fn is_secret(name: &str) -> bool {
@@ -297,12 +311,6 @@ pub(super) fn is_secret(name: &str) -> bool {
 /// Whether the value of a field is a secret, by its name or by what it is.
 pub(super) fn is_hidden(field: &Field) -> bool {
     is_secret(&field.name) || (is_alike(&field.name, offers::FIELD) && offers::has_token(&field.value))
-}
-
-/// What stands for the agent's own secrets, so that a grant is for these and no others.
-fn sealed(head: &RequestHead) -> impl Iterator<Item = String> {
-    let secret = |field: &&Field| is_hidden(field) && field.name != "authorization";
-    head.fields.0.iter().filter(secret).map(|field| format!("{}: sha256 {}", field.name, digest(&field.value, 8)))
 }
 
 /// So many bytes of a digest, in hexadecimal.

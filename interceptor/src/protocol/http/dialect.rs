@@ -90,8 +90,10 @@ pub(in crate::protocol) trait Dialect: fmt::Debug + Send + Sync {
         &[]
     }
 
-    /// Blots out of a body in Protocol Buffers what is hidden.
-    fn blot(&self, _body: &mut [u8], _hides: &dyn Fn(&str) -> Hides) {}
+    /// Blots out of a body in Protocol Buffers what is hidden; whether it is one that is known.
+    fn blot(&self, _body: &mut [u8], _hides: &dyn Fn(&str) -> Hides) -> bool {
+        false
+    }
 
     /// Where the answer to a request that has failed may tell of what was there, as paths into JSON.
     fn words_of_failure(&self, _head: &RequestHead) -> &'static [&'static str] {

@@ -4,13 +4,17 @@
 //!
 //! They are known by the names of their fields: of JSON, of forms, of lines of YAML, and of messages in Protocol Buffers whose schema is known. A name hides
 //! texts and numbers right under it, and lists of those; what has names of its own below is told by these, so that people see which Secret a
-//! pod gets. A name may also stand as a value itself, beside the one that it names. Not promised: secrets under other names, in bodies that
+//! pod gets. A name may also stand as a value itself, beside the one that it names. It is the agent that chooses names: approvers are told
+//! what is hidden and why, and what is hidden looks like no other value. Not promised: secrets under other names, in bodies that
 //! are not looked into, and in YAML that is written with braces.
 
+mod beside;
 pub mod json;
+mod reasons;
 pub mod wire;
+mod yaml;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
@@ -23,10 +27,12 @@ use super::grpc::Call;
 use super::route;
 use crate::policy::{Command, Parameter};
 use crate::protocol::Gate;
+use beside::Says;
 use json::Hides;
+use reasons::Reasons;
 
 /// What stands in the place of each byte.
-const BLOT: u8 = b'*';
+pub(in crate::protocol) const BLOT: u8 = b'*';
 /// What the names of secrets end with, without what is neither letter nor digit.
 const ENDS: &[&str] = &[
     "accesskey",
@@ -115,28 +121,49 @@ pub(super) struct Redaction<'a> {
     pub(super) dialect: Option<&'a dyn Dialect>,
 }
 
+/// A body without its secrets.
+#[derive(Clone, Debug)]
+pub(super) struct Redacted {
+    /// As recordings have it.
+    pub(super) bytes: Bytes,
+    reasons: Reasons,
+}
+
+/// What stands beside a value, and says that it is a secret: its name, and what it says.
+struct Said {
+    says: Says,
+    name: String,
+    said: String,
+}
+
 impl Redaction<'_> {
     /// A body as recordings have it; nothing where that is what it is.
-    pub(super) fn body(&self, body: &[u8]) -> Option<Bytes> {
-        let mut out = body.to_vec();
-        if let Some(call) = self.call {
-            call.blot(&mut out, &|name| self.hides(name));
-        } else if let Some(dialect) = self.dialect.filter(|_| self.is_protobuf()) {
-            dialect.blot(&mut out, &|name| self.hides(name));
-        } else if (body.len() <= LENGTH_LIMIT || !self.more.is_empty()) && self.may_be_in(body) {
-            self.text(&mut out);
+    pub(super) fn body(&self, body: &[u8]) -> Option<Redacted> {
+        let (mut out, mut reasons) = (body.to_vec(), Reasons::default());
+        if !self.messages(&mut out) && (body.len() <= LENGTH_LIMIT || !self.more.is_empty()) && self.may_be_in(body) {
+            self.text(&mut out, &mut reasons);
         }
-        (out != body).then(|| out.into())
+        (out != body).then(|| Redacted { bytes: out.into(), reasons })
     }
 
-    fn text(&self, out: &mut [u8]) {
+    /// Blots out of a body in Protocol Buffers; whether it is one.
+    fn messages(&self, out: &mut [u8]) -> bool {
+        if let Some(call) = self.call {
+            call.blot(out, &|name| self.hides(name));
+            return true;
+        }
+        let dialect = self.dialect.filter(|_| self.is_protobuf());
+        dialect.is_some_and(|dialect| dialect.blot(out, &|name| self.hides(name)))
+    }
+
+    fn text(&self, out: &mut [u8], reasons: &mut Reasons) {
         let kind = self.kind.unwrap_or_default().to_ascii_lowercase();
         if kind.starts_with("application/x-www-form-urlencoded") {
-            self.form(out);
+            self.form(out, reasons);
         } else if is_json(out) {
-            json::blot(out, &|name| self.hides(name));
+            json::blot_telling(out, &|name| self.hides(name), reasons);
         } else if kind.contains("yaml") {
-            self.lines(out);
+            yaml::blot(out, &|name| self.hides(name), reasons);
         }
     }
 
@@ -146,28 +173,35 @@ impl Redaction<'_> {
 
     /// Blots out of a command what people need not see, and binds it to that all the same. `sent` is what was sent with it, and
     /// `shown` that as recordings have it, where that is another.
-    pub(super) fn command(&self, command: &mut Command, (sent, shown): (&Bytes, Option<&Bytes>), gate: &dyn Gate) {
+    pub(super) fn command(&self, command: &mut Command, (sent, shown): (&Bytes, Option<&Redacted>), gate: &dyn Gate) {
         let is_sent = |value: &Bytes| value.as_ptr() == sent.as_ptr() && value.len() == sent.len();
         let hidden = command.parameters.iter().map(|parameter| match &parameter.value {
             Some(value) if is_sent(value) => shown.cloned(),
             _ => self.parameter(parameter),
         });
-        let hidden: Vec<Option<Bytes>> = hidden.collect();
+        let hidden: Vec<Option<Redacted>> = hidden.collect();
         if hidden.iter().all(Option::is_none) {
             return;
         }
         let whole: Vec<u8> = command.parameters.iter().flat_map(|one| one.value.iter().flatten()).copied().collect();
         // Without one, a request is never the same as another.
         let bound = gate.seal(&whole).unwrap_or_else(|| format!("unknown, of analysis {}", command.analysis));
-        command.statement = format!("{}\nbody: hmac {bound}", command.statement).into();
+        let mut statement = format!("{}\nbody: hmac {bound}", command.statement);
+        let mut reasons = Reasons::default();
+        hidden.iter().flatten().for_each(|hidden| reasons.append(&hidden.reasons));
+        for line in reasons.lines() {
+            statement.push('\n');
+            statement.push_str(&line);
+        }
+        command.statement = statement.into();
         let shown = command.parameters.iter().zip(hidden).map(|(parameter, hidden)| Parameter {
-            value: hidden.or_else(|| parameter.value.clone()),
+            value: hidden.map(|hidden| hidden.bytes).or_else(|| parameter.value.clone()),
             ..parameter.clone()
         });
         command.parameters = Arc::from_iter(shown);
     }
 
-    fn parameter(&self, parameter: &Parameter) -> Option<Bytes> {
+    fn parameter(&self, parameter: &Parameter) -> Option<Redacted> {
         let value = parameter.value.as_ref()?;
         // Beside what was sent stands what people can read of it.
         let is_told = !parameter.binary && (self.call.is_some() || self.is_protobuf());
@@ -175,30 +209,39 @@ impl Redaction<'_> {
     }
 
     /// Values that are told a line each.
-    fn told(&self, text: &[u8]) -> Option<Bytes> {
+    fn told(&self, text: &[u8]) -> Option<Redacted> {
         let line = |line: &[u8]| {
             let (name, said) = line.split_at_checked(memchr::memchr(b'=', line)?)?;
             Some((String::from_utf8_lossy(name).into_owned(), std::str::from_utf8(said.get(1..)?).ok()?.to_owned()))
         };
-        let lines = text.split(|byte| *byte == b'\n').filter_map(line);
-        let beside: HashSet<String> = lines.filter_map(|(path, said)| self.says(&path, &said)).collect();
-        let mut out = text.to_vec();
+        let beside = self.beside(text.split(|byte| *byte == b'\n').filter_map(line));
+        let (mut out, mut reasons) = (text.to_vec(), Reasons::default());
         for line in out.split_mut(|byte| *byte == b'\n') {
             let Some(at) = memchr::memchr(b'=', line) else { continue };
             let name = String::from_utf8_lossy(line.get(..at).unwrap_or_default()).into_owned();
             let said = line.get_mut(at + 1..).unwrap_or_default();
-            let is_hidden = self.hides_path(&name) || value_beside(&name).is_some_and(|place| beside.contains(place));
-            if is_hidden && !std::str::from_utf8(said).is_ok_and(is_word) {
+            let text = std::str::from_utf8(said).unwrap_or("?");
+            let found = unwrapped(&name).filter_map(value_beside).find_map(|place| found(&beside, place, text));
+            if !is_word(text) && (found.is_some() || self.hides_path(&name)) {
+                reasons.note(|| name.clone(), found);
                 said.fill(BLOT);
             }
         }
-        (out != text).then(|| out.into())
+        (out != text).then(|| Redacted { bytes: out.into(), reasons })
     }
 
     /// Where it says that what stands beside it is a secret.
-    fn says(&self, path: &str, said: &str) -> Option<String> {
-        let (place, name) = parted(path);
-        (json::is_name(name) && self.hides(said) > Hides::Nothing).then(|| place.to_owned())
+    fn beside(&self, pairs: impl Iterator<Item = (String, String)>) -> HashMap<String, Said> {
+        let mut beside: HashMap<String, Said> = HashMap::new();
+        for (path, said) in pairs {
+            let steps = unwrapped(&path).map(parted).find(|(_, name)| beside::is_name(name));
+            let Some((place, name)) = steps else { continue };
+            let says = beside::says(name, &said, &|name| self.hides(name));
+            if says > beside.get(place).map_or(Says::Nothing, |known| known.says) {
+                beside.insert(place.to_owned(), Said { says, name: name.to_owned(), said });
+            }
+        }
+        beside
     }
 
     fn hides(&self, name: &str) -> Hides {
@@ -217,9 +260,7 @@ impl Redaction<'_> {
         let path = path.replace('"', "");
         let folded = format!(".{}.", path.to_ascii_lowercase());
         let is_below = |more: &&str| folded.contains(&format!(".{}.", more.to_ascii_lowercase()));
-        let is_place = |step: &&str| step.is_empty() || step.bytes().any(|byte| !byte.is_ascii_digit());
-        let last = path.rsplit('.').find(is_place).unwrap_or_default();
-        is_secret(last) || self.more.iter().any(is_below)
+        unwrapped(&path).any(|path| is_secret(last(path))) || self.more.iter().any(is_below)
     }
 
     /// Whether it is worth to be looked into. An escape may hide a name; whoever hides his own secret so shows it.
@@ -249,74 +290,29 @@ impl Redaction<'_> {
         known || self.more.iter().any(|more| memmem::find(body, more.as_bytes()).is_some())
     }
 
-    fn form(&self, out: &mut [u8]) {
+    fn form(&self, out: &mut [u8], reasons: &mut Reasons) {
         let read = |pair: &[u8]| route::pairs(&String::from_utf8_lossy(pair)).ok()?.into_iter().next();
-        let pairs = out.split(|byte| *byte == b'&').filter_map(read);
-        let beside: HashSet<String> = pairs.filter_map(|(name, said)| self.says(&name, &said)).collect();
+        let beside = self.beside(out.split(|byte| *byte == b'&').filter_map(read));
         for pair in out.split_mut(|byte| *byte == b'&') {
+            let (name, said) = read(&*pair).unwrap_or_default();
             let Some(at) = memchr::memchr(b'=', pair) else { continue };
-            let Some((name, value)) = pair.split_at_mut_checked(at + 1) else { continue };
-            let name = String::from_utf8_lossy(name.get(..at).unwrap_or_default());
-            let name = route::pairs(&name).ok().and_then(|pairs| pairs.into_iter().next()).map(|(name, _)| name);
-            let name = name.unwrap_or_default();
-            let is_beside = value_beside(&name).is_some_and(|place| beside.contains(place));
-            if is_beside || self.hides(parted(&name).1) > Hides::Nothing {
+            let found = value_beside(&name).and_then(|place| found(&beside, place, &said));
+            if found.is_some() || self.hides(last(&name)) > Hides::Nothing {
+                let value = pair.get_mut(at + 1..).unwrap_or_default();
+                if !value.is_empty() {
+                    reasons.note(|| name.clone(), found);
+                }
                 value.fill(BLOT);
             }
         }
     }
+}
 
-    fn lines(&self, out: &mut [u8]) {
-        let mut lines = Lines::default();
-        for line in out.split_mut(|byte| *byte == b'\n') {
-            self.line(line, &mut lines);
-        }
-    }
-
-    fn line(&self, line: &mut [u8], lines: &mut Lines) {
-        let indent = line.iter().take_while(|byte| matches!(byte, b' ' | b'-')).count();
-        if line.trim_ascii().is_empty() {
-            return;
-        }
-        let dashes = line.iter().take(indent).any(|byte| *byte == b'-');
-        lines.at(indent, dashes);
-        let text = line.get_mut(indent..).unwrap_or_default();
-        if lines.text.is_some() {
-            return blot(text);
-        }
-        let Some(at) = key_of(text) else {
-            if lines.all.is_some() || lines.list.is_some() {
-                blot(text);
-            }
-            return;
-        };
-        let name =
-            String::from_utf8_lossy(text.get(..at).unwrap_or_default()).trim_matches(['"', '\'', ' ']).to_owned();
-        let rest = text.get_mut(at + 1..).unwrap_or_default();
-        let said = String::from_utf8_lossy(rest).trim().trim_matches(['"', '\'']).to_owned();
-        let mut hides = self.hides(&name);
-        if json::is_name(&name) && self.hides(&said) > Hides::Nothing {
-            lines.named = Some(indent);
-        } else if json::is_value(&name) && lines.named == Some(indent) {
-            hides = hides.max(Hides::Value);
-        }
-        if lines.all.is_none() && (hides == Hides::Nothing || (!said.is_empty() && is_word(&said))) {
-            return;
-        }
-        let is_block = matches!(said.chars().next(), Some('|' | '>'));
-        if said.is_empty() {
-            if hides == Hides::All {
-                lines.all = lines.all.or(Some(indent));
-            } else if hides == Hides::Value {
-                lines.list = Some(indent);
-            }
-            return;
-        }
-        lines.text = Some(indent);
-        if !is_block {
-            blot(rest);
-        }
-    }
+/// What says of a value there that it is a secret.
+fn found<'s>(beside: &'s HashMap<String, Said>, place: &str, value: &str) -> Option<(&'s str, &'s str)> {
+    let said = beside.get(place)?;
+    let is = said.says == Says::All || !beside::is_number(value);
+    is.then_some((said.name.as_str(), said.said.as_str()))
 }
 
 /// A name of a form, or a path, with its last step: `a.b.name`, `a[b][name]`.
@@ -325,53 +321,34 @@ fn parted(name: &str) -> (&str, &str) {
     whole.rfind(['[', '.']).and_then(|at| Some((whole.get(..at)?, whole.get(at + 1..)?))).unwrap_or(("", whole))
 }
 
+/// The last step of a name of a form, or of a path, that is none of a list: `a[password][0]`, `passwords[]`.
+fn last(name: &str) -> &str {
+    let mut steps = name.rsplit(['[', ']', '.']);
+    steps.find(|step| step.bytes().any(|byte| !byte.is_ascii_digit())).unwrap_or_default()
+}
+
+/// A path, and what it is without the last names by which messages hold one value that could have none (`google.protobuf.StringValue`,
+/// `Value`).
+fn unwrapped(path: &str) -> impl Iterator<Item = &str> {
+    const HOLDERS: &[&str] = &["value", "values", "string_value", "number_value", "list_value"];
+    let is_holder = |step: &str| HOLDERS.contains(&step) || step.bytes().all(|byte| byte.is_ascii_digit());
+    std::iter::successors(Some(path), move |path| {
+        path.rsplit_once('.').filter(|(_, step)| is_holder(step)).map(|(outer, _)| outer)
+    })
+}
+
 /// Where the name of a value would stand, if that is one; one of a list as well.
 fn value_beside(path: &str) -> Option<&str> {
     let (mut place, mut name) = parted(path);
-    if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
+    if name.bytes().all(|byte| byte.is_ascii_digit()) {
         (place, name) = parted(place);
     }
-    json::is_value(name).then_some(place)
+    beside::value(name).map(|_| place)
 }
 
 /// What no secret is: `automountServiceAccountToken: false`.
 fn is_word(value: &str) -> bool {
     matches!(value, "" | "true" | "false" | "null")
-}
-
-/// Below which columns of YAML something is hidden.
-#[derive(Default)]
-struct Lines {
-    /// A text, which goes on over several lines.
-    text: Option<usize>,
-    /// Everything.
-    all: Option<usize>,
-    /// What has no names of its own.
-    list: Option<usize>,
-    /// A name was that of a secret: of the values that stand beside it.
-    named: Option<usize>,
-}
-
-impl Lines {
-    /// Forgets what does not reach this line.
-    fn at(&mut self, indent: usize, dashes: bool) {
-        for below in [&mut self.text, &mut self.all, &mut self.list] {
-            *below = below.filter(|outer| indent > *outer);
-        }
-        self.named = self.named.filter(|column| indent > *column || (indent == *column && !dashes));
-    }
-}
-
-/// Where a name of a line of YAML ends. What is quoted may have colons.
-fn key_of(text: &[u8]) -> Option<usize> {
-    let quote = text.first().copied().filter(|byte| matches!(byte, b'"' | b'\''));
-    let from = quote.map_or(Some(0), |quote| Some(memchr::memchr(quote, text.get(1..)?)? + 2))?;
-    let ends = |at: &usize| text.get(at + 1).is_none_or(u8::is_ascii_whitespace);
-    memchr::memchr_iter(b':', text.get(from..)?).map(|at| at + from).find(ends)
-}
-
-fn blot(text: &mut [u8]) {
-    text.iter_mut().filter(|byte| !matches!(byte, b' ' | b'\r')).for_each(|byte| *byte = BLOT);
 }
 
 #[cfg(test)]
@@ -384,7 +361,7 @@ mod tests {
 
     fn shown(kind: &str, more: &[&str], body: &str) -> String {
         let hidden = Redaction { kind: Some(kind), ..named(more) }.body(body.as_bytes());
-        hidden.map_or_else(|| body.to_owned(), |hidden| String::from_utf8(hidden.to_vec()).unwrap())
+        hidden.map_or_else(|| body.to_owned(), |hidden| String::from_utf8(hidden.bytes.to_vec()).unwrap())
     }
 
     #[test]
@@ -435,12 +412,18 @@ mod tests {
         let more = [applied];
         let redaction = named(&more);
         assert!(redaction.hides_path(&format!("metadata.annotations.\"{applied}\"")));
-        let told = |text: &str| redaction.told(text.as_bytes()).map(|told| String::from_utf8(told.to_vec()).unwrap());
+        let told =
+            |text: &str| redaction.told(text.as_bytes()).map(|told| String::from_utf8(told.bytes.to_vec()).unwrap());
         assert_eq!(told("spec.automountServiceAccountToken=false\nspec.name=x"), None);
         assert_eq!(told("spec.password=falsehood").unwrap(), "spec.password=*********");
         let env = "e.0.name=DB_PASSWORD\ne.0.value=s3c\ne.1.name=HOME\ne.1.value=/\ne.2.value.0=s3c\ne.2.type=token\ne.2.id=x";
         let expected = env.replace("s3c", "***");
         assert_eq!(told(env).unwrap(), expected);
+        // What messages hold one value in.
+        let held = "password.value=s3c\nconfig.fields.password.string_value=s3c\nconfig.fields.pin.list_value.values.0.number_value=17\n\
+                    a.name.value=DB_PASSWORD\na.value.value=s3c\nb.name.value=HOME\nb.value.value=/\n\
+                    config.fields.password.struct_value.fields.user.string_value=ada\nc.value.value=x";
+        assert_eq!(told(held).unwrap(), held.replace("s3c", "***").replace("17", "**"));
         let yaml = "automountServiceAccountToken: false\n";
         assert_eq!(shown("application/yaml", &[], yaml), yaml);
         let body = r#"{"mfa_code":"123456"}"#;
@@ -453,12 +436,12 @@ mod tests {
             (
                 "application/json",
                 r#"{"user":"ada","password":"s3\"cr","pin":1234,"a":[{"token":"x"}]}"#,
-                r#"{"user":"ada","password":"******","pin":1000,"a":[{"token":"*"}]}"#,
+                r#"{"user":"ada","password":"******","pin":"**","a":[{"token":"*"}]}"#,
             ),
             (
                 "application/json",
                 r#"{"secret":["x",true,-1.5e3,{"a":"b"}],"next":"y"}"#,
-                r#"{"secret":["*",true,-1.0e0,{"a":"b"}],"next":"y"}"#,
+                r#"{"secret":["*",true,"****",{"a":"b"}],"next":"y"}"#,
             ),
             (
                 "application/json",
@@ -522,7 +505,7 @@ mod tests {
             (
                 "application/json",
                 r#"{"values":["s3c",{"a":"b"},7],"name":"api_token","value":{"c":"d"}}"#,
-                r#"{"values":["***",{"a":"b"},1],"name":"api_token","value":{"c":"d"}}"#,
+                r#"{"values":["***",{"a":"b"},*],"name":"api_token","value":{"c":"d"}}"#,
             ),
             (
                 "application/x-www-form-urlencoded",
@@ -534,6 +517,17 @@ mod tests {
                 "e%5B0%5D[value]=s3c&e[0][name]=token&e[1][name]=size&e[1][value]=x",
                 "e%5B0%5D[value]=***&e[0][name]=token&e[1][name]=size&e[1][value]=x",
             ),
+            (
+                "application/x-www-form-urlencoded",
+                "password[]=s3c&user[password][0]=s3c&user[pin]=&e[0][value][]=s3c&e[0][name]=token&n[]=1",
+                "password[]=***&user[password][0]=***&user[pin]=&e[0][value][]=***&e[0][name]=token&n[]=1",
+            ),
+            (
+                "application/yaml",
+                "e:\n- value: s3c\n  name: DB_PASSWORD # x\n- value: /\n  name: HOME\n- a:\n    value: b\n  name: token\n  value: s3c\n",
+                "e:\n- value: ***\n  name: DB_PASSWORD # x\n- value: /\n  name: HOME\n- a:\n    value: b\n  name: token\n  value: ***\n",
+            ),
+            ("application/vnd.x.protobuf+json", r#"{"password":"s3c"}"#, r#"{"password":"***"}"#),
             (
                 "application/yaml",
                 "credentials:\n- type: password\n  value: s3c\n- Key: size\n  Value: x\n",
@@ -547,5 +541,69 @@ mod tests {
         let secret = "kind: Secret\ndata:\n  a: eA==\n  b:\n    c: |\n      d: e\nmetadata:\n  name: x\n";
         let expected = "kind: Secret\ndata:\n  a: ****\n  b:\n    c: |\n      ** *\nmetadata:\n  name: x\n";
         assert_eq!(shown("application/yaml", &["data"], secret), expected);
+    }
+
+    fn told_of(kind: &str, body: &str) -> Vec<String> {
+        let hidden = Redaction { kind: Some(kind), ..named(&[]) }.body(body.as_bytes());
+        hidden.map(|hidden| hidden.reasons.lines().collect()).unwrap_or_default()
+    }
+
+    /// It is the agent that chooses names: what it could hide so looks like nothing else, and people are told.
+    #[test]
+    fn what_is_hidden_looks_like_no_number_and_approvers_are_told() {
+        for (body, expected, told) in [
+            (
+                r#"[{"op":"replace","path":"/spec/replicas","value":500,"type":"token"}]"#,
+                r#"[{"op":"replace","path":"/spec/replicas","value":500,"type":"token"}]"#,
+                &[][..],
+            ),
+            (
+                r#"{"amount":{"value":9500000,"currency":"EUR","type":"token"}}"#,
+                r#"{"amount":{"value":9500000,"currency":"EUR","type":"token"}}"#,
+                &[],
+            ),
+            (
+                r#"{"amount":{"value":9500000,"name":"token"},"a":[{"pin":42},{"pin":7}]}"#,
+                r#"{"amount":{"value":"*****","name":"token"},"a":[{"pin":""},{"pin":7}]}"#,
+                &["hidden: amount.value (beside name: token)", "hidden: a.0.pin"],
+            ),
+            (
+                r#"{"type":"API token","value":"s3c","secrets":[["a"],["b"]],"password\n":"x"}"#,
+                r#"{"type":"API token","value":"***","secrets":[["*"],["*"]],"password\n":"*"}"#,
+                &["hidden: secrets", r"hidden: password\n", "hidden: value (beside type: API token)"],
+            ),
+            (
+                r#"{"type":"text-token","value":"x","field":"csrf_token","values":["y"]}"#,
+                r#"{"type":"text-token","value":"x","field":"csrf_token","values":["y"]}"#,
+                &[],
+            ),
+        ] {
+            assert_eq!(shown("application/json", &[], body), expected);
+            assert_eq!(told_of("application/json", body), told);
+        }
+        let form = told_of("application/x-www-form-urlencoded", "a[name]=token&a[value]=s3c&user[password]=x&b=1");
+        assert_eq!(form, ["hidden: a[value] (beside name: token)", "hidden: user[password]"]);
+        let yaml = told_of("application/yaml", "a: b\npassword: x\ntokens:\n  - name: token\n    value: y\n");
+        assert_eq!(yaml, ["hidden: line 2: password", "hidden: line 5: value (beside name: token)"]);
+        let many: Vec<String> = (0..30).map(|at| format!(r#""a{at}":{{"pin":"x"}}"#)).collect();
+        let many = told_of("application/json", &format!("{{{}}}", many.join(",")));
+        assert_eq!((many.len(), many[20].as_str()), (21, "hidden: 10 more"));
+    }
+
+    /// Each byte is read a few times at most, however deep it stands.
+    #[test]
+    fn deep_bodies_are_read_once() {
+        let calls = std::cell::Cell::new(0);
+        let hides = |name: &str| {
+            calls.set(calls.get() + 1);
+            if is_secret(name) { Hides::Value } else { Hides::Nothing }
+        };
+        let depth = 62;
+        let inner = r#"{"name":"a"},"#.repeat(1000);
+        let begin = r#"{"name":"token","value":["#.repeat(depth);
+        let mut body = [begin.as_bytes(), inner.as_bytes(), br#""s3c""#, "]}".repeat(depth).as_bytes()].concat();
+        json::blot(&mut body, &hides);
+        assert!(!body.windows(3).any(|three| three == b"s3c"));
+        assert!(calls.get() < 5 * (1000 + depth), "{}", calls.get());
     }
 }

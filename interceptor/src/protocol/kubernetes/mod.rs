@@ -111,8 +111,8 @@ impl Dialect for Kubernetes {
         if is_secret { &masks::SAID } else { &masks::SAID_AGAIN }
     }
 
-    fn blot(&self, body: &mut [u8], hides: &dyn Fn(&str) -> Hides) {
-        proto::blot(body, hides);
+    fn blot(&self, body: &mut [u8], hides: &dyn Fn(&str) -> Hides) -> bool {
+        proto::blot(body, hides)
     }
 
     fn words_of_failure(&self, head: &RequestHead) -> &'static [&'static str] {

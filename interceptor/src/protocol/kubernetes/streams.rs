@@ -260,8 +260,9 @@ impl Talk<'_> {
         let (head, location) = self.asked;
         let body = Body::Whole(Bytes::new());
         let (target, routes) = (&self.served.target.name, &Routes::default());
-        let command =
+        let mut command =
             super::action::command(&Asked { target, routes, head, location, body: &body, called: Called::Nothing });
+        self.served.bind(head, &mut command);
         let k8s = command.facts.k8s.as_deref().cloned().unwrap_or_default();
         let k8s = KubernetesFacts { ports: BTreeSet::from([port.into()]), ..k8s };
         let facts = crate::policy::Facts { k8s: Some(Arc::new(k8s)), ..(*command.facts).clone() };

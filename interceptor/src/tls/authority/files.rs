@@ -63,6 +63,8 @@ pub struct Certificate {
     pub names: Vec<String>,
     /// Addresses that it may attest to, with their masks.
     pub addresses: Vec<String>,
+    /// Whether it signs leaves itself, or will: then Java looks at none of its constraints.
+    pub signs_by_itself: bool,
     #[serde(skip)]
     permitted: Permitted,
     #[serde(skip)]
@@ -164,6 +166,7 @@ impl Certificate {
             not_after: Timestamp::from_unix(parsed.validity().not_after.timestamp()),
             names: permitted.names.clone(),
             addresses: permitted.addresses.iter().map(|(base, mask)| network(base, mask)).collect(),
+            signs_by_itself: false,
             public_key: parsed.public_key().subject_public_key.data.to_vec(),
             id: parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
                 ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
@@ -235,8 +238,8 @@ impl Store {
         let mut found = Vec::new();
         for der in CertificateDer::pem_slice_iter(&pem) {
             let mut one = Certificate::read(der.map_err(|error| wrong(error.to_string()))?).map_err(wrong)?;
-            if let Some((_, role)) = signers.iter().find(|(signer, _)| signer.is_trusted_by(&one)) {
-                one.role = *role;
+            if let Some((signer, role)) = signers.iter().find(|(signer, _)| signer.is_trusted_by(&one)) {
+                (one.role, one.signs_by_itself) = (*role, signer.certificate.is_none());
             }
             found.push(one);
         }

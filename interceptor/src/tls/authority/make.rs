@@ -4,6 +4,7 @@
 //! constrained. Some clients (Java's) look at the constraints of all certificates but the one that they trust; whoever steals the key that is
 //! there is held by them all the same.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rcgen::{
@@ -11,7 +12,7 @@ use rcgen::{
     GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, date_time_ymd,
 };
 
-use super::{AUTHORITY_LIFE, AuthorityError, BACKDATED, Name, crypto, micros};
+use super::{AUTHORITY_LIFE, AuthorityError, BACKDATED, LENGTH_LIMIT, Name, crypto, micros};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 
@@ -40,6 +41,10 @@ pub(super) fn make(host: &str, names: &[Name], now: Timestamp) -> Result<Made, A
     let certificate = trusted.self_signed(&trusted_key).map_err(crypto)?;
     let signing = params(&named("signing CA"), 0, names, now);
     let signing = signing.signed_by(&key, &Issuer::from_params(&trusted, trusted_key)).map_err(crypto)?;
+    let length = signing.der().len().max(certificate.der().len());
+    if length > LENGTH_LIMIT {
+        return Err(AuthorityError::TooLong(length));
+    }
     let key = Secret::new([key.serialize_pem(), signing.pem()].concat().into_bytes());
     Ok(Made { certificate: certificate.pem(), key })
 }
@@ -61,8 +66,20 @@ fn params(name: &str, below: u8, names: &[Name], now: Timestamp) -> CertificateP
 }
 
 fn constraints(names: &[Name]) -> NameConstraints {
+    let listed: HashSet<&str> = names
+        .iter()
+        .filter_map(|name| match name {
+            Name::Dns(name) => Some(name.as_str()),
+            Name::Address(_) => None,
+        })
+        .collect();
     let mut permitted = Vec::new();
-    for name in names {
+    // What is permitted by another is, without being listed.
+    let is_below = |name: &Name| match name {
+        Name::Dns(name) => above(name).any(|domain| listed.contains(domain)),
+        Name::Address(_) => false,
+    };
+    for name in names.iter().filter(|&name| !is_below(name)) {
         permitted.push(match name {
             Name::Dns(name) => GeneralSubtree::DnsName(name.clone()),
             Name::Address(address) => {
@@ -82,6 +99,11 @@ fn constraints(names: &[Name]) -> NameConstraints {
     }
     permitted.push(GeneralSubtree::Rfc822Name(NOWHERE.to_owned()));
     NameConstraints { permitted_subtrees: permitted, excluded_subtrees: excluded }
+}
+
+/// The domains that a name is below.
+fn above(name: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(name.split_once('.'), |(_, rest)| rest.split_once('.')).map(|(_, rest)| rest)
 }
 
 /// A stamp as certificates have it: whole seconds, not before 1970.

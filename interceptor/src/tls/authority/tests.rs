@@ -35,8 +35,13 @@ fn clock() -> Arc<ManualClock> {
 
 /// What a client that trusts the authority says to a certificate, at a time.
 fn verify(authority: &Authority, leaf: &Leaf, name: &str, at: Timestamp) -> Result<(), rustls::Error> {
+    verify_by(std::slice::from_ref(authority.certificate()), leaf, name, at)
+}
+
+/// The same of one that trusts these.
+fn verify_by(trusted: &[Certificate], leaf: &Leaf, name: &str, at: Timestamp) -> Result<(), rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.certificate().der().clone()).unwrap();
+    trusted.iter().for_each(|one| roots.add(one.der().clone()).unwrap());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
     let (name, at) = (ServerName::try_from(name.to_owned()).unwrap(), u64::try_from(at.unix()).unwrap());
@@ -113,26 +118,103 @@ fn what_signs_is_constrained_by_itself_and_is_not_what_agents_trust() {
     assert!(verify(&authority, &alone, "db.internal", NOW).is_err(), "it is not signed by what agents trust");
 }
 
+/// What an earlier version has made: certificate and key, in PEM.
+fn made_before(name: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    let permitted_subtrees = vec![rcgen::GeneralSubtree::DnsName("db.internal".into())];
+    params.name_constraints = Some(rcgen::NameConstraints { permitted_subtrees, excluded_subtrees: vec![] });
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
 /// Those that an earlier version has made sign by themselves until they are rotated.
 #[test]
 fn an_authority_that_signs_by_itself_goes_on() {
     let (dir, store) = store(&["db.internal"]);
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-    let permitted_subtrees = vec![rcgen::GeneralSubtree::DnsName("db.internal".into())];
-    params.name_constraints = Some(rcgen::NameConstraints { permitted_subtrees, excluded_subtrees: vec![] });
-    let certificate = params.self_signed(&key).unwrap();
-    fs::write(dir.path().join("ca/ca.pem"), certificate.pem()).unwrap();
-    fs::write(dir.path().join("ca/ca.key"), key.serialize_pem()).unwrap();
-    let authority = load(&store, &clock());
-    let leaf = authority.mint(&Name::parse("db.internal").unwrap()).unwrap();
-    assert_eq!(leaf.chain.len(), 1);
-    verify(&authority, &leaf, "db.internal", NOW).unwrap();
+    let (certificate, key) = made_before("before");
+    fs::write(dir.path().join("ca/ca.pem"), certificate).unwrap();
+    fs::write(dir.path().join("ca/ca.key"), key).unwrap();
+    let mint = || load(&store, &clock()).mint(&Name::parse("db.internal").unwrap()).unwrap();
+    let check = |trusted: &[Certificate], leaf: &Leaf| verify_by(trusted, leaf, "db.internal", NOW);
+    let (old, leaf) = (store.certificates().unwrap(), mint());
+    assert_eq!((leaf.chain.len(), old[0].signs_by_itself), (1, true));
+    check(&old, &leaf).unwrap();
+    store.begin("host-1", &names(&["db.internal"]), None, NOW.plus(Duration::from_secs(1))).unwrap();
+    let both = store.certificates().unwrap();
+    assert_eq!(both.iter().map(|one| one.signs_by_itself).collect::<Vec<_>>(), [true, false]);
+    check(&both, &mint()).unwrap();
+    store.switch().unwrap();
+    let leaf = mint();
+    assert_eq!(leaf.chain.len(), 2);
+    check(&both, &leaf).unwrap();
+    assert!(check(&old, &leaf).is_err(), "who trusts the former alone does not trust what the next has signed");
+    store.finish().unwrap();
+    let new = store.certificates().unwrap();
+    assert_eq!((new.len(), new[0].signs_by_itself), (1, false));
+    check(&new, &mint()).unwrap();
+    check(&new, &leaf).unwrap();
+}
+
+/// A rotation that an earlier version has begun is gone through with, and followed by another.
+#[test]
+fn a_rotation_that_an_earlier_version_has_begun_goes_on() {
+    let (dir, store) = store(&["db.internal"]);
+    let ((first, key), (second, next)) = (made_before("before"), made_before("after"));
+    fs::write(dir.path().join("ca/ca.pem"), first + &second).unwrap();
+    fs::write(dir.path().join("ca/ca.key"), key).unwrap();
+    secret_file(&dir.path().join("ca/next.key"), &next);
+    let roles = || store.certificates().unwrap().iter().map(|one| one.role).collect::<Vec<_>>();
+    let mint = || load(&store, &clock()).mint(&Name::parse("db.internal").unwrap()).unwrap();
+    let check = |trusted: &[Certificate], leaf: &Leaf| verify_by(trusted, leaf, "db.internal", NOW);
+    assert_eq!(roles(), [Role::Signing, Role::Next]);
+    let both = store.certificates().unwrap();
+    check(&both[..1], &mint()).unwrap();
+    store.switch().unwrap();
+    assert_eq!(roles(), [Role::Former, Role::Signing]);
+    let leaf = mint();
+    check(&both, &leaf).unwrap();
+    assert!(check(&both[..1], &leaf).is_err());
+    store.finish().unwrap();
+    let alone = store.certificates().unwrap();
+    assert!(alone.len() == 1 && alone[0].signs_by_itself);
+    check(&alone, &leaf).unwrap();
     store.begin("host-1", &names(&["db.internal"]), None, NOW.plus(Duration::from_secs(1))).unwrap();
     store.switch().unwrap();
-    let leaf = load(&store, &clock()).mint(&Name::parse("db.internal").unwrap()).unwrap();
-    assert_eq!(leaf.chain.len(), 2);
+    check(&store.certificates().unwrap(), &mint()).unwrap();
+    assert!(check(&alone, &mint()).is_err());
+}
+
+/// Nobody else can read it.
+fn secret_file(path: &std::path::Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// The names go along in each handshake.
+#[test]
+fn names_below_others_are_not_listed_and_the_list_has_an_end() {
+    let (_dir, store) = store(&["db.internal", "a.db.internal", "b.a.db.internal", "xdb.internal", "10.0.0.1"]);
+    let authority = load(&store, &clock());
+    assert_eq!(authority.certificate().names, ["db.internal", "xdb.internal"]);
+    let leaf = authority.mint(&Name::parse("b.a.db.internal").unwrap()).unwrap();
+    verify(&authority, &leaf, "b.a.db.internal", NOW).unwrap();
+
+    let many = |count: usize| -> Vec<Name> {
+        (0..count).map(|at| Name::parse(&format!("service-{at:04}.production.internal")).unwrap()).collect()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::new(&Config { dir: dir.path().join("ca") });
+    let refused = store.init("h", &many(1000), None, NOW).unwrap_err();
+    assert!(matches!(refused, AuthorityError::TooLong(length) if length > LENGTH_LIMIT), "{refused}");
+    assert!(!dir.path().join("ca").exists(), "nothing is left behind");
+    store.init("h", &many(500), None, NOW).unwrap();
+    let later = NOW.plus(Duration::from_secs(1));
+    assert!(matches!(store.begin("h", &many(1000), None, later), Err(AuthorityError::TooLong(_))));
+    let domain = Name::parse("production.internal").unwrap();
+    store.begin("h", &[many(1000), vec![domain]].concat(), None, later).unwrap();
 }
 
 #[test]

@@ -231,9 +231,7 @@ const LOG_INS: &[&str] = &[
 
 /// Parameters of a query that log in, or name somebody else.
 const PARAMETERS: &[&str] = &[
-    "access_key",
     "access_token",
-    "accesskey",
     "accesstoken",
     "act_as",
     "api_key",
@@ -324,7 +322,15 @@ const TOGETHER: &[[&str; 2]] = &[
 ];
 
 /// Those that do at some targets, and are any word at others: which it is, their value tells.
-const PERHAPS: &[&str] = &["auth", "code", "delegation", "key", "password", "ticket", "token"];
+const PERHAPS: &[&str] =
+    &["access_key", "accesskey", "auth", "code", "delegation", "key", "password", "ticket", "token"];
+
+/// Those of [`PARAMETERS`] that may as well say that nobody else is meant: `impersonate=false`.
+const FLAGS: &[&str] =
+    &["act_as", "doas", "impersonate", "impersonate_user", "on_behalf_of", "run_as", "runas", "sudo"];
+
+/// Those of them that name nobody by a number: elsewhere, 0 is root.
+const SWITCHES: &[&str] = &["impersonate"];
 
 /// What JSON in base64 begins with that is a key: of Grafana, and what Laravel has encrypted.
 const SEALED: &[&str] = &["eyJrIjoi", "eyJpdiI6"];
@@ -434,11 +440,18 @@ pub(super) fn log_in_among<'a>(pairs: &[(Cow<'a, str>, &str)]) -> Option<Cow<'a,
         let is_pair = |[one, other]: &&[&str; 2]| *one == name && has(other);
         // A page of what somebody has is no password.
         let is_page = |name: &str| pairs.iter().filter(|(other, _)| other == name).all(|(_, value)| is_count(value));
-        TOGETHER.iter().find(is_pair).is_some_and(|[_, other]| *other != "p" || !is_page("p"))
+        // The head of a JWT, or of AppSync, is JSON in base64.
+        let has_head = || pairs.iter().any(|(other, value)| other == "header" && is_object_in_base64(value));
+        TOGETHER.iter().find(is_pair).is_some_and(|[_, other]| match *other {
+            "p" => !is_page("p"),
+            "payload" => has_head(),
+            _ => true,
+        })
     };
     let perhaps = |name: &str, value: &str| {
         let is_other = match name {
-            "key" => is_uuid(value),
+            // Tickets that log in say so: `ST-`, `PT-`.
+            "key" | "ticket" => is_uuid(value),
             // Where a list goes on: JSON in base64, of which a token has three.
             "token" => {
                 value.starts_with("eyJ") && !value.contains('.') && !SEALED.iter().any(|one| value.starts_with(one))
@@ -448,9 +461,34 @@ pub(super) fn log_in_among<'a>(pairs: &[(Cow<'a, str>, &str)]) -> Option<Cow<'a,
         listed(PERHAPS, name).is_some() && looks_secret(value) && !is_other
     };
     let is = |(name, value): &&(Cow<'a, str>, &str)| {
-        listed(PARAMETERS, name).is_some() || together(name) || perhaps(name, value)
+        (listed(PARAMETERS, name).is_some() && !is_nobody(name, value)) || together(name) || perhaps(name, value)
     };
     pairs.iter().find(is).map(|(name, _)| name.clone())
+}
+
+/// Whether the most lenient decoder finds the beginning of an object of JSON in it: `eyJob3N0...`, `e30`.
+fn is_object_in_base64(value: &str) -> bool {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD_NO_PAD;
+    let sign = |byte: u8| match byte {
+        b'-' => Some(b'+'),
+        b'_' => Some(b'/'),
+        byte if byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/') => Some(byte),
+        _ => None,
+    };
+    let mut signs: Vec<u8> = value.bytes().filter_map(sign).collect();
+    signs.resize(signs.len().next_multiple_of(4), b'A');
+    let decoded = STANDARD_NO_PAD.decode(signs).unwrap_or_default();
+    decoded.trim_ascii_start().first() == Some(&b'{')
+}
+
+/// Whether a parameter that could say for whom somebody acts says that it is nobody.
+fn is_nobody(name: &str, value: &str) -> bool {
+    let value = value.trim();
+    listed(FLAGS, name).is_some()
+        && (value.is_empty()
+            || value.eq_ignore_ascii_case("false")
+            || (value == "0" && listed(SWITCHES, name).is_some()))
 }
 
 /// Whether that is a number of a page.
@@ -499,7 +537,7 @@ mod tests {
 
     #[test]
     fn lists_are_in_order_and_in_the_form_that_is_looked_for() {
-        for list in [CLAIMS, FAMILIES, DELEGATIONS, DELEGATING, LOG_INS, PARAMETERS, PERHAPS] {
+        for list in [CLAIMS, FAMILIES, DELEGATIONS, DELEGATING, LOG_INS, PARAMETERS, PERHAPS, FLAGS] {
             assert!(list.is_sorted(), "{list:?}");
         }
         assert!([CLAIMS, DELEGATIONS, LOG_INS].concat().iter().all(|name| field(name) == *name));
@@ -567,6 +605,13 @@ mod tests {
             ("sync_token", "abcdefghijklmnop1234567"),
             ("state", "abcdefghijklmnop1234567"),
             ("ticket", "OPS-1234"),
+            ("ticket", "0f8fad5b-d9cb-469f-a165-70867728950e"),
+            ("run_as", ""),
+            ("impersonate", "false"),
+            ("impersonate", "0"),
+            ("sudo", "False"),
+            ("access_key", ""),
+            ("accesskey", "h"),
             ("session_id", "0f8fad5b-d9cb-469f-a165-70867728950e"),
         ] {
             assert!(log_in_among(&[(parameter(name), value)]).is_none(), "{name}");
@@ -578,6 +623,12 @@ mod tests {
             ("sudo", "1"),
             ("doAs", "x"),
             ("ticket", "ST-1856339-aA5Yuvrxzpv8Tau1cYQ7"),
+            ("ticket", "PT-0f8fad5b-d9cb-469f-a165-70867728950e"),
+            ("run_as", "0"),
+            ("run_as", "admin"),
+            ("impersonate", "true"),
+            ("access_key", "AKIAIOSFODNN7EXAMPLE"),
+            ("access_token", ""),
             ("SAMLResponse", "x"),
             ("JSESSIONID", "x"),
             ("wstoken", "x"),
@@ -594,6 +645,10 @@ mod tests {
             ([("username", "alice"), ("password", "x")], true),
             ([("username", "alice"), ("state", "x")], false),
             ([("header", "e30"), ("payload", "e30")], true),
+            ([("header", "eyJob3N0IjoiYSJ9"), ("payload", "x")], true),
+            ([("header", "IAp7 Imhvc3QiOiJhIn0="), ("payload", "x")], true),
+            ([("header", "true"), ("payload", "full")], false),
+            ([("header", ""), ("payload", "x")], false),
             // A code logs somebody in once, and a key of a function does so for as long as it likes, whatever stands beside it.
             ([("code", "4/0AX4XfWh1234567890abcdef"), ("state", "x")], true),
             ([("code", "Q0d3X0/xTz91Lm+4bN8vKpR2sTuVwXyZ=="), ("state", "x")], true),

@@ -16,18 +16,25 @@ use crate::protocol::{Failure, Verdict};
 /// How long an ordinary answer that has begun goes on once it is not permitted any more.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// How far an exchange has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// The target does not have all of the request yet.
-    #[default]
-    Sending,
-    /// It has, and has not answered yet.
-    Answering,
+/// How far an exchange has come. Some targets answer before they have heard the request out: the one does not say the other.
+#[derive(Clone, Copy, Debug, Default)]
+struct Phase {
+    /// The target has all of the request.
+    sent: bool,
     /// It has begun an ordinary answer then.
-    Telling(Instant),
+    told: Option<Instant>,
     /// Its answer goes on for as long as it likes.
-    Streaming,
+    streams: bool,
+}
+
+impl Phase {
+    /// When it may be ended, which it may since then; nothing where that is not known yet.
+    fn end(self, since: Instant) -> Option<Instant> {
+        if self.streams || !self.sent {
+            return Some(since);
+        }
+        self.told.map(|begun| begun.max(since) + LAST_WORDS)
+    }
 }
 
 /// The same, for whoever waits for it.
@@ -37,39 +44,26 @@ pub(super) struct Progress(Arc<watch::Sender<Phase>>);
 impl Progress {
     /// The target has all of the request.
     pub(super) fn sent(&self) {
-        self.0.send_if_modified(|phase| {
-            let is_next = *phase == Phase::Sending;
-            if is_next {
-                *phase = Phase::Answering;
-            }
-            is_next
-        });
+        self.0.send_modify(|phase| phase.sent = true);
     }
 
     /// The answer has begun.
     pub(super) fn answers(&self) {
-        self.0.send_if_modified(|phase| {
-            let is_next = *phase == Phase::Answering;
-            if is_next {
-                *phase = Phase::Telling(Instant::now());
-            }
-            is_next
-        });
+        self.0.send_modify(|phase| phase.told = phase.told.or_else(|| Some(Instant::now())));
     }
 
     /// The answer is a stream.
     pub(super) fn streams(&self) {
-        self.0.send_replace(Phase::Streaming);
+        self.0.send_modify(|phase| phase.streams = true);
     }
 
     /// Resolves once it may be ended, which it may since then.
     async fn can_end(&self, since: Instant) {
         let mut phase = self.0.subscribe();
-        let found = phase.wait_for(|phase| *phase != Phase::Answering).await.map(|phase| *phase);
+        let found = phase.wait_for(|phase| phase.end(since).is_some()).await.ok().and_then(|phase| phase.end(since));
         match found {
-            Ok(Phase::Telling(begun)) => sleep_until(begun.max(since) + LAST_WORDS).await,
-            Ok(_) => {}
-            Err(_) => std::future::pending().await,
+            Some(end) => sleep_until(end).await,
+            None => std::future::pending().await,
         }
     }
 }

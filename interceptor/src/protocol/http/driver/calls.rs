@@ -79,7 +79,7 @@ impl Relay<'_> {
         if !self.plan.is_for(&obligations) {
             return Err(self.broken("what may be seen of its answer is other than when it was begun: call again"));
         }
-        Ok((bytes, shown))
+        Ok((bytes, shown.map(|shown| shown.bytes)))
     }
 
     async fn judged(&self, command: &Command) -> Result<Permit, Denial> {

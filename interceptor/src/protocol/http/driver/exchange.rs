@@ -170,8 +170,9 @@ impl<'a> Exchange<'a> {
         let policies = self.served.gate.policies();
         let Meaning { mut command, place, asker } = self.served.meaning(&head, &location, &body);
         let redaction = self.served.redaction(&head, &location);
-        sent.shown = redaction.body(&sent.known);
-        redaction.command(&mut command, (&sent.known, sent.shown.as_ref()), self.served.gate);
+        let shown = redaction.body(&sent.known);
+        redaction.command(&mut command, (&sent.known, shown.as_ref()), self.served.gate);
+        sent.shown = shown.map(|shown| shown.bytes);
         let told = command.facts.http.as_ref().map_or(0, |http| http.fields.iter().map(String::len).sum());
         held.set(sent.known.len() + told)?;
         self.delivery.asker = asker;

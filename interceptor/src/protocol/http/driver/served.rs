@@ -239,7 +239,14 @@ impl<'a> Served<'a> {
     pub(super) fn meaning(&self, head: &RequestHead, location: &Location, body: &action::Body) -> Meaning {
         let (target, routes) = (&self.target.name, &self.settings.routes);
         let called = self.called(head, location);
-        self.settings.dialect.meaning(&Asked { target, routes, head, location, body, called })
+        let mut meaning = self.settings.dialect.meaning(&Asked { target, routes, head, location, body, called });
+        self.bind(head, &mut meaning.command);
+        meaning
+    }
+
+    /// Binds a command to secrets of its head, which stand in none.
+    pub(in crate::protocol) fn bind(&self, head: &RequestHead, command: &mut Command) {
+        action::bind(command, head, |bytes| self.gate.seal(bytes));
     }
 
     /// What recordings do not show of a request.
@@ -265,7 +272,9 @@ impl<'a> Served<'a> {
 
     /// The command of a message on a WebSocket.
     pub(super) fn message(&self, head: &RequestHead, location: &Location, is_text: bool, text: &Bytes) -> Command {
-        action::message(&self.target.name, &self.settings.routes, (head, location), is_text, text)
+        let mut command = action::message(&self.target.name, &self.settings.routes, (head, location), is_text, text);
+        self.bind(head, &mut command);
+        command
     }
 
     /// The command of a message of a call, of which this was read.
@@ -276,7 +285,9 @@ impl<'a> Served<'a> {
         bytes: &Bytes,
         read: Result<Content, String>,
     ) -> Command {
-        action::heard(&self.target.name, &self.settings.routes, (head, location), bytes, read)
+        let mut command = action::heard(&self.target.name, &self.settings.routes, (head, location), bytes, read);
+        self.bind(head, &mut command);
+        command
     }
 
     pub(in crate::protocol) fn agents_fault(&self, what: &str, why: &str) -> Denial {

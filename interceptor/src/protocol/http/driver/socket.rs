@@ -191,7 +191,7 @@ impl Socket<'_> {
     async fn pass(&self, said: &Said) -> Result<Result<(), LegError>, Failure> {
         let mut recorded = Vec::new();
         let shown = match said {
-            Said::Text(text) => MESSAGE.body(text).map(Said::Text),
+            Said::Text(text) => MESSAGE.body(text).map(|shown| Said::Text(shown.bytes)),
             _ => None,
         };
         shown.as_ref().unwrap_or(said).write(&mut recorded, None);

@@ -19,10 +19,16 @@ impl Known for Schema {
         };
         let kind = match kind {
             schema::Kind::Bool => Kind::Flag,
+            // That there is none.
+            schema::Kind::Enum(_) if field.name == "null_value" => Kind::Flag,
             schema::Kind::Message(place) => Kind::Message(place),
             _ => Kind::Plain,
         };
         Some(Field { names: [&field.name, &field.json], kind, is_map })
+    }
+
+    fn is_value(&self, message: usize) -> bool {
+        self.message(message).is_some_and(|message| message.is_value)
     }
 
     fn within(&self, message: usize, bytes: &[u8]) -> Option<(usize, u32)> {
@@ -47,7 +53,7 @@ impl Call<'_> {
         if self.form != Form::WebText {
             return self.blot_messages(body, hides);
         }
-        let Ok(mut plain) = frames::unarmoured(body) else { return };
+        let Ok(mut plain) = frames::unarmoured(body) else { return body.fill(b'*') };
         self.blot_messages(&mut plain, hides);
         let mut shown = Vec::with_capacity(body.len());
         frames::armour(&plain, &mut shown);

@@ -19,6 +19,21 @@ pub const FILES_LIMIT: usize = 64;
 /// What all of them have together, in bytes.
 const TOTAL_LIMIT: u64 = 32 << 20;
 
+/// Messages that stand for a value.
+const VALUES: &[&str] = &[
+    "google.protobuf.BoolValue",
+    "google.protobuf.BytesValue",
+    "google.protobuf.DoubleValue",
+    "google.protobuf.FloatValue",
+    "google.protobuf.Int32Value",
+    "google.protobuf.Int64Value",
+    "google.protobuf.ListValue",
+    "google.protobuf.StringValue",
+    "google.protobuf.UInt32Value",
+    "google.protobuf.UInt64Value",
+    "google.protobuf.Value",
+];
+
 /// `[target.http] grpc = { ... }`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -59,6 +74,8 @@ pub struct Message {
     implicit: Vec<usize>,
     /// It is `google.protobuf.Any`.
     pub is_any: bool,
+    /// It stands for a value that could have no name: `google.protobuf.StringValue`, `google.protobuf.Value`.
+    pub is_value: bool,
 }
 
 /// A field.
@@ -318,7 +335,8 @@ fn of_message(message: &reflect::MessageDescriptor, kind: impl Fn(reflect::Kind)
     fields.sort_by_key(|(field, _)| field.number);
     let implicit = fields.iter().enumerate().filter(|(_, (_, implicit))| *implicit).map(|(place, _)| place).collect();
     let is_any = message.full_name() == "google.protobuf.Any";
-    Message { fields: fields.into_iter().map(|(field, _)| field).collect(), implicit, is_any }
+    let is_value = VALUES.contains(&message.full_name());
+    Message { fields: fields.into_iter().map(|(field, _)| field).collect(), implicit, is_any, is_value }
 }
 
 fn of_enum(one: &reflect::EnumDescriptor) -> Enum {

@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+mod hidden;
+
 use proptest::prelude::*;
 use prost_reflect::prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage};

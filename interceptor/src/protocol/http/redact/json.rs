@@ -1,6 +1,15 @@
-//! JSON whose secrets are blotted out in place. Whatever is no JSON is left, to the end of its line.
+//! JSON whose secrets are blotted out in place, in one pass. Whatever is no JSON is left, to the end of its line.
+//!
+//! Lengths stay, and it stays JSON: a number becomes a text, which nobody takes for another number. One digit in a list becomes
+//! `*`, which is no JSON any more; one that stands alone is no secret.
+
+use std::ops::Range;
 
 use super::BLOT;
+use super::beside::{self, Says};
+use super::reasons::Reasons;
+
+pub use super::beside::{is_name, is_value};
 
 /// What a name says of the value that stands under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,24 +33,6 @@ impl Hides {
     }
 }
 
-/// Names of what says in words what the value beside it is of: variables of environments are written so, tags, parameters, credentials.
-const NAMES: &[&str] =
-    &["attribute", "field", "key", "name", "parameterkey", "parametername", "property", "type", "variable"];
-/// Names of such values.
-const VALUES: &[&str] = &["parametervalue", "stringvalue", "value", "values"];
-
-/// Whether what stands under that name may say what the value beside it is of.
-#[must_use]
-pub fn is_name(name: &str) -> bool {
-    NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
-}
-
-/// Whether that is the name of such a value.
-#[must_use]
-pub fn is_value(name: &str) -> bool {
-    VALUES.iter().any(|known| known.eq_ignore_ascii_case(name))
-}
-
 /// What some write before a text.
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 /// What may stand before each of several documents (RFC 7464).
@@ -51,11 +42,17 @@ const DEPTH_LIMIT: usize = 128;
 
 /// Blots out every text and number under a key that is to be hidden, and what stands as a value beside a name that would be.
 pub fn blot(text: &mut [u8], hides: &dyn Fn(&str) -> Hides) {
+    blot_telling(text, hides, &mut Reasons::default());
+}
+
+/// The same, and tells what it was.
+pub(super) fn blot_telling(text: &mut [u8], hides: &dyn Fn(&str) -> Hides, reasons: &mut Reasons) {
     let at = if text.starts_with(BOM) { BOM.len() } else { 0 };
-    let mut blotter = Blotter { text, at, hides, again: false };
+    let mut blotter = Blotter { text, at, hides, path: Vec::new(), beside: Vec::new(), reasons, told: None };
     // One document may stand behind another. What is none ends with its line.
     while blotter.at < blotter.text.len() {
-        if blotter.value(Hides::Nothing, 0).is_none() {
+        blotter.path.clear();
+        if blotter.value(Under::default(), 0).is_none() {
             let rest = blotter.text.get(blotter.at..).unwrap_or_default();
             blotter.at += memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
         }
@@ -66,8 +63,45 @@ struct Blotter<'a> {
     text: &'a mut [u8],
     at: usize,
     hides: &'a dyn Fn(&str) -> Hides,
-    /// What is looked at was looked at before.
-    again: bool,
+    /// Names and places that lead to what is looked at.
+    path: Vec<Step>,
+    /// Values of the objects that are read, innermost last, that may turn out to be hidden by what stands beside them.
+    beside: Vec<Spot>,
+    reasons: &'a mut Reasons,
+    /// Where the list begins of which was told last.
+    told: Option<usize>,
+}
+
+/// A step of a path.
+enum Step {
+    Name(String),
+    Place(usize),
+}
+
+/// A text or a number.
+struct Spot {
+    range: Range<usize>,
+    is_text: bool,
+    /// Where the list begins that it stands in.
+    list: Option<usize>,
+    /// The name that it stands under, where it is known later whether it is hidden.
+    name: &'static str,
+}
+
+/// What is known of a value before it is read.
+#[derive(Clone, Copy)]
+struct Under {
+    hidden: Hides,
+    /// Where the name of its own may stand beside it: the name that it has.
+    value: Option<&'static str>,
+    /// Where the outermost list begins that it stands in.
+    list: Option<usize>,
+}
+
+impl Default for Under {
+    fn default() -> Self {
+        Self { hidden: Hides::Nothing, value: None, list: None }
+    }
 }
 
 impl Blotter<'_> {
@@ -78,49 +112,74 @@ impl Blotter<'_> {
         self.text.get(self.at).copied()
     }
 
-    fn value(&mut self, hidden: Hides, depth: usize) -> Option<()> {
+    fn value(&mut self, under: Under, depth: usize) -> Option<()> {
         if depth > DEPTH_LIMIT {
             return None;
         }
         match self.next()? {
-            b'{' => self.members(hidden, depth),
-            b'[' => self.elements(hidden, depth),
+            b'{' => self.members(under.hidden.below(), depth),
+            b'[' => self.elements(under, depth),
             b'"' => {
                 let (from, to) = self.string()?;
-                if hidden > Hides::Nothing {
-                    self.text.get_mut(from..to)?.fill(BLOT);
-                }
+                self.found(from..to, true, under);
                 Some(())
             }
-            _ => self.word(hidden),
+            _ => self.word(under),
         }
     }
 
-    fn members(&mut self, hidden: Hides, depth: usize) -> Option<()> {
+    /// A text or a number.
+    fn found(&mut self, range: Range<usize>, is_text: bool, under: Under) {
+        let spot = Spot { range, is_text, list: under.list, name: under.value.unwrap_or_default() };
+        if under.hidden > Hides::Nothing {
+            // Of a list, once.
+            let is_told = spot.list.is_some() && spot.list == self.told;
+            if self.fill(&spot) && !is_told {
+                self.told = spot.list;
+                let path = &self.path;
+                self.reasons.note(|| told(path, ""), None);
+            }
+        } else if under.value.is_some() {
+            self.beside.push(spot);
+        }
+    }
+
+    /// Whether there was anything to be hidden.
+    fn fill(&mut self, spot: &Spot) -> bool {
+        let Some(part) = self.text.get_mut(spot.range.clone()) else { return false };
+        match part {
+            [] => return false,
+            text if spot.is_text => text.fill(BLOT),
+            [_] if spot.list.is_none() => return false,
+            [one] => *one = BLOT,
+            [first, between @ .., last] => {
+                between.fill(BLOT);
+                (*first, *last) = (b'"', b'"');
+            }
+        }
+        true
+    }
+
+    fn members(&mut self, below: Hides, depth: usize) -> Option<()> {
         self.at += 1;
-        let mut pair = Pair::default();
-        let done = self.each_member(hidden.below(), depth, &mut pair);
-        if pair.is_secret && !self.again {
-            self.blot_again(&pair.values, depth);
+        let (begun, deep, mut says) = (self.beside.len(), self.path.len(), None::<Said>);
+        let done = self.each_member(below, depth, &mut says);
+        self.path.truncate(deep);
+        let spots = self.beside.split_off(begun);
+        if let Some(said) = says {
+            let mut is_told = "";
+            for spot in spots.into_iter().filter(|spot| spot.is_text || said.says == Says::All) {
+                if self.fill(&spot) && is_told != spot.name {
+                    is_told = spot.name;
+                    let path = &self.path;
+                    self.reasons.note(|| told(path, spot.name), Some((&said.name, &said.said)));
+                }
+            }
         }
         done
     }
 
-    /// Blots out values of which it was found out only behind them.
-    fn blot_again(&mut self, values: &[usize], depth: usize) {
-        let at = self.at;
-        self.again = true;
-        for value in values {
-            self.at = *value;
-            // What has names of its own is told by these.
-            if self.next() != Some(b'{') {
-                self.value(Hides::Value, depth + 1);
-            }
-        }
-        (self.again, self.at) = (false, at);
-    }
-
-    fn each_member(&mut self, below: Hides, depth: usize, pair: &mut Pair) -> Option<()> {
+    fn each_member(&mut self, below: Hides, depth: usize, says: &mut Option<Said>) -> Option<()> {
         loop {
             match self.next()? {
                 b'}' => {
@@ -132,25 +191,29 @@ impl Blotter<'_> {
                     let name = self.text_of_string()?;
                     (self.next()? == b':').then_some(())?;
                     self.at += 1;
+                    self.note_beside(&name, says);
                     let hidden = below.max((self.hides)(&name));
-                    self.beside(&name, pair);
-                    self.value(hidden, depth + 1)?;
+                    let under = Under { hidden, value: beside::value(&name), list: None };
+                    self.path.push(Step::Name(name));
+                    self.value(under, depth + 1)?;
+                    self.path.pop();
                 }
                 _ => return None,
             }
         }
     }
 
-    /// Notes what may be one half of a name and its value.
-    fn beside(&mut self, name: &str, pair: &mut Pair) {
+    /// Notes what a member says of the values beside it.
+    fn note_beside(&mut self, name: &str, says: &mut Option<Said>) {
+        if !is_name(name) || self.next() != Some(b'"') {
+            return;
+        }
         let start = self.at;
-        if is_value(name) {
-            pair.values.push(start);
-        } else if is_name(name)
-            && self.next() == Some(b'"')
-            && let Some(said) = self.text_of_string()
-        {
-            pair.is_secret |= (self.hides)(&said) > Hides::Nothing;
+        if let Some(said) = self.text_of_string() {
+            let found = beside::says(name, &said, self.hides);
+            if found > says.as_ref().map_or(Says::Nothing, |known| known.says) {
+                *says = Some(Said { name: name.to_owned(), said, says: found });
+            }
         }
         self.at = start;
     }
@@ -165,8 +228,10 @@ impl Blotter<'_> {
         }
     }
 
-    fn elements(&mut self, hidden: Hides, depth: usize) -> Option<()> {
+    fn elements(&mut self, under: Under, depth: usize) -> Option<()> {
+        let under = Under { list: under.list.or(Some(self.at)), ..under };
         self.at += 1;
+        let mut place = 0;
         loop {
             match self.next()? {
                 b']' => {
@@ -174,7 +239,12 @@ impl Blotter<'_> {
                     return Some(());
                 }
                 b',' => self.at += 1,
-                _ => self.value(hidden, depth + 1)?,
+                _ => {
+                    self.path.push(Step::Place(place));
+                    self.value(under, depth + 1)?;
+                    self.path.pop();
+                    place += 1;
+                }
             }
         }
     }
@@ -197,27 +267,45 @@ impl Blotter<'_> {
         }
     }
 
-    /// A number that is to be hidden is 1 and as many zeros: others are none, to some readers.
-    fn word(&mut self, hidden: Hides) -> Option<()> {
+    /// A number, or what is no secret: true, false, null.
+    fn word(&mut self, under: Under) -> Option<()> {
         let from = self.at;
-        let mut digit = b'1';
-        while let Some(byte) = self.text.get_mut(self.at)
+        let mut is_number = false;
+        while let Some(byte) = self.text.get(self.at)
             && (byte.is_ascii_alphanumeric() || b"+-._".contains(byte))
         {
-            if hidden > Hides::Nothing && byte.is_ascii_digit() {
-                *byte = std::mem::replace(&mut digit, b'0');
-            }
+            is_number |= byte.is_ascii_digit();
             self.at += 1;
+        }
+        if is_number {
+            self.found(from..self.at, false, under);
         }
         (self.at > from).then_some(())
     }
 }
 
-/// A name, and the values that stand beside it.
-#[derive(Default)]
-struct Pair {
-    /// The name is that of a secret.
-    is_secret: bool,
-    /// Where they begin.
-    values: Vec<usize>,
+/// What stands beside values, and says that they are secrets.
+struct Said {
+    name: String,
+    said: String,
+    says: Says,
+}
+
+/// As people read it, with a name behind it; without the places at its end, since what hides one of a list hides all.
+fn told(path: &[Step], name: &str) -> String {
+    let mut steps: Vec<String> = path
+        .iter()
+        .map(|step| match step {
+            Step::Name(name) => name.clone(),
+            Step::Place(place) => place.to_string(),
+        })
+        .collect();
+    if name.is_empty() {
+        while matches!(path.get(steps.len().wrapping_sub(1)), Some(Step::Place(_))) {
+            steps.pop();
+        }
+    } else {
+        steps.push(name.to_owned());
+    }
+    steps.join(".")
 }

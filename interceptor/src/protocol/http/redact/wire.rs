@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::BLOT;
+use super::beside::{self, Says};
 use super::json::{self, Hides};
 use crate::protocol::http::grpc::wire::{Fields, Payload};
 
@@ -24,6 +25,11 @@ pub trait Schema {
 
     /// A field of one.
     fn field(&self, message: Self::Message, number: u32) -> Option<Field<'_, Self::Message>>;
+
+    /// Whether a message of this kind stands for a value of its own, under whatever name it has itself: what hides it hides what it holds.
+    fn is_value(&self, _message: Self::Message) -> bool {
+        false
+    }
 
     /// The kind that a message of this kind holds, as these bytes of its say, and the number of the field that it stands in.
     fn within(&self, _message: Self::Message, _bytes: &[u8]) -> Option<(Self::Message, u32)> {
@@ -102,8 +108,11 @@ struct Finder<'a, S> {
 /// A name, and the values that stand beside it.
 #[derive(Default)]
 struct Pair {
-    is_secret: bool,
-    values: Vec<Blot>,
+    /// It stands for a value, and has no names.
+    is_value: bool,
+    says: Option<Says>,
+    /// Each with whether it is a text.
+    values: Vec<(Blot, bool)>,
 }
 
 /// Bytes, and where they stand in all.
@@ -114,7 +123,8 @@ impl<S: Schema> Finder<'_, S> {
         let all = base..base + bytes.len();
         let Some(depth) = depth.checked_sub(1) else { return self.found.push(Blot::Text(all)) };
         let held = self.schema.within(kind, bytes);
-        let (mut fields, mut pair) = (Fields::of(bytes), Pair::default());
+        let (mut fields, mut pair) =
+            (Fields::of(bytes), Pair { is_value: self.schema.is_value(kind), ..Pair::default() });
         loop {
             let begun = fields.taken();
             let (number, payload) = match fields.read() {
@@ -133,9 +143,10 @@ impl<S: Schema> Finder<'_, S> {
                 (None, _) => {}
             }
         }
-        if pair.is_secret {
-            self.found.append(&mut pair.values);
-        }
+        let says = pair.says.unwrap_or(Says::Nothing);
+        let secrets =
+            pair.values.into_iter().filter(|(_, is_text)| says == Says::All || (says == Says::Texts && *is_text));
+        self.found.extend(secrets.map(|(blot, _)| blot));
     }
 
     fn field(
@@ -146,20 +157,46 @@ impl<S: Schema> Finder<'_, S> {
         pair: &mut Pair,
     ) {
         let named = field.names.into_iter().map(|name| self.hides(name)).max().unwrap_or(Hides::Nothing);
-        let hidden = hidden.below().max(named);
+        let hidden = hidden.max(named);
         if field.is_map {
             return self.entry(field.kind, payload, hidden.below(), depth);
         }
-        if matches!(field.kind, Kind::Plain) {
-            let is = |is: fn(&str) -> bool| field.names.into_iter().any(is);
-            match payload.text() {
-                Some(text) if is(json::is_name) => pair.is_secret |= self.hides(text) > Hides::Nothing,
-                Some(text) if super::is_word(text) => {}
-                _ if is(json::is_value) => pair.values.push(payload.blot()),
-                _ => {}
-            }
+        // Looked at once more: only once, or what is nested would take twice as long at each level.
+        if !pair.is_value {
+            self.beside(&field, &payload, depth, pair);
         }
         self.below(field.kind, payload, hidden, depth);
+    }
+
+    /// Notes what may be one half of a name and its value.
+    fn beside(&mut self, field: &Field<'_, S::Message>, payload: &Value<'_>, depth: usize, pair: &mut Pair) {
+        let name = field.names.into_iter().find(|name| json::is_name(name));
+        let is_value = field.names.into_iter().any(json::is_value);
+        match field.kind {
+            Kind::Plain => match (payload.text(), name) {
+                (Some(text), Some(name)) => pair.note(self.says(name, text)),
+                (Some(text), None) if super::is_word(text) => {}
+                (text, None) if is_value => pair.values.push((payload.blot(), text.is_some())),
+                _ => {}
+            },
+            Kind::Message(kind) if self.schema.is_value(kind) => match (payload.held(), name) {
+                (Some(text), Some(name)) => pair.note(self.says(name, text)),
+                (_, None) if is_value => {
+                    let known = self.found.len();
+                    self.below(field.kind, payload.clone(), Hides::Value, depth);
+                    pair.values.extend(self.found.split_off(known).into_iter().map(|blot| {
+                        let is_text = matches!(blot, Blot::Text(_));
+                        (blot, is_text)
+                    }));
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    fn says(&self, name: &str, said: &str) -> Says {
+        beside::says(name, said, self.hides)
     }
 
     /// An entry of a map, whose key is the name of its value.
@@ -189,7 +226,10 @@ impl<S: Schema> Finder<'_, S> {
     fn below(&mut self, kind: Kind<S::Message>, payload: Value<'_>, hidden: Hides, depth: usize) {
         match (kind, payload.bytes) {
             (Kind::Flag, _) => {}
-            (Kind::Message(kind), Some(placed)) => self.message(kind, placed, hidden.below(), depth),
+            (Kind::Message(kind), Some(placed)) => {
+                let hidden = if self.schema.is_value(kind) { hidden } else { hidden.below() };
+                self.message(kind, placed, hidden, depth);
+            }
             (Kind::Json, Some(placed)) => self.json(placed, hidden),
             _ if hidden == Hides::Nothing || payload.text().is_some_and(super::is_word) => {}
             _ => self.found.push(payload.blot()),
@@ -227,7 +267,14 @@ impl<S: Schema> Finder<'_, S> {
     }
 }
 
+impl Pair {
+    fn note(&mut self, says: Says) {
+        self.says = self.says.max(Some(says));
+    }
+}
+
 /// What a field holds, and where it stands in all.
+#[derive(Clone)]
 struct Value<'b> {
     range: Range<usize>,
     /// Where it has a length.
@@ -247,6 +294,14 @@ fn placed(payload: Payload<'_>, value: Range<usize>, base: usize) -> Value<'_> {
 impl<'b> Value<'b> {
     fn text(&self) -> Option<&'b str> {
         std::str::from_utf8(self.bytes?.0).ok()
+    }
+
+    /// The text that a message holds alone.
+    fn held(&self) -> Option<&'b str> {
+        match Fields::of(self.bytes?.0).read() {
+            Ok(Some((_, Payload::Bytes(text)))) => std::str::from_utf8(text).ok(),
+            _ => None,
+        }
     }
 
     fn blot(&self) -> Blot {

@@ -2,6 +2,7 @@
 
 use super::{KNOWN, Kind, MAGIC, Schema, Shape, message_of};
 use crate::protocol::http::grpc::wire::{Fields, Payload};
+use crate::protocol::http::redact::BLOT;
 use crate::protocol::http::redact::json::Hides;
 use crate::protocol::http::redact::wire::{self, Field};
 
@@ -20,24 +21,41 @@ impl wire::Schema for Schema {
     }
 }
 
-/// Blots the secrets out of an object with its envelope. Of kinds that are not known, nothing is.
-pub fn blot(bytes: &mut [u8], hides: &dyn Fn(&str) -> Hides) {
-    let Some(envelope) = bytes.strip_prefix(MAGIC) else { return };
-    let (mut fields, mut kind, mut raw) = (Fields::of(envelope), None, Vec::new());
-    while let Ok(Some((number, payload))) = fields.read() {
-        match (number, payload) {
-            (1, Payload::Bytes(types)) => kind = super::kind_of(types).ok().and_then(message_of),
-            (2, Payload::Bytes(_)) => raw.push(fields.value()),
+/// Blots the secrets out of an object with its envelope; whether that is what it is. Of kinds that are not known, nothing is, but where all
+/// that objects have is hidden (`data` in a Secret): there, readers may take for one whatever does not say clearly that it is another.
+pub fn blot(bytes: &mut [u8], hides: &dyn Fn(&str) -> Hides) -> bool {
+    let Some(envelope) = bytes.strip_prefix(MAGIC) else { return false };
+    let (mut fields, mut kinds, mut raw, mut is_clear) = (Fields::of(envelope), Vec::new(), Vec::new(), true);
+    loop {
+        let begun = fields.taken();
+        match fields.read() {
+            Ok(Some((1, Payload::Bytes(types)))) => kinds.push(super::kind_of(types).ok().and_then(message_of)),
+            Ok(Some((2, Payload::Bytes(_)))) => raw.push(fields.value()),
+            // In which way it is coded.
+            Ok(Some((3, Payload::Bytes([])))) => {}
+            Ok(Some((3, _))) => is_clear = false,
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(_) => {
+                // Whatever it is.
+                raw.push(begun..envelope.len());
+                is_clear = false;
+                break;
+            }
+        }
+    }
+    let is_clear = is_clear && kinds.len() == 1;
+    let (known, all_is_hidden) = (kinds.last().copied().flatten(), hides("data") == Hides::All);
+    let known = known.filter(|_| is_clear || !all_is_hidden);
+    for range in raw {
+        let range = range.start + MAGIC.len()..range.end + MAGIC.len();
+        match (bytes.get_mut(range), known) {
+            (Some(object), Some(kind)) => wire::blot(&*KNOWN, kind, object, hides),
+            (Some(object), None) if all_is_hidden => object.fill(BLOT),
             _ => {}
         }
     }
-    let Some(kind) = kind else { return };
-    for range in raw {
-        let range = range.start + MAGIC.len()..range.end + MAGIC.len();
-        if let Some(object) = bytes.get_mut(range) {
-            wire::blot(&*KNOWN, kind, object, hides);
-        }
-    }
+    true
 }
 
 #[cfg(test)]
@@ -85,8 +103,34 @@ mod tests {
             let out = blotted(&secret);
             assert!(!out.windows(3).any(|three| three == b"s3c") && out.len() == secret.len(), "{behind:?}");
         }
-        for whole in [object("v1", "Widget", &data), data] {
-            assert_eq!(blotted(&whole), whole);
+        let elsewhere = |name: &str| if name == "data" { Hides::Nothing } else { hides(name) };
+        let mut widget = object("v1", "Widget", &data);
+        assert!(blot(&mut widget, &elsewhere) && widget == object("v1", "Widget", &data));
+        let mut bare = data.clone();
+        assert!(!blot(&mut bare, &hides) && bare == data);
+    }
+
+    /// Clusters take what comes to `secrets` for one where its kind does not stand there.
+    #[test]
+    fn where_secrets_are_nothing_is_shown_of_what_is_not_clearly_something_else() {
+        let data = message(&[(1, said("p")), (2, said("s3c"))]);
+        let raw = message(&[(2, Payload::Bytes(&data))]);
+        let types = |kind: &str| message(&[(1, said("v1")), (2, said(kind))]);
+        let (secret, pod, none) = (types("Secret"), types("Pod"), message(&[]));
+        let envelope = |fields: &[(u32, Payload<'_>)]| [&b"k8s\0"[..], &message(fields)].concat();
+        let object = (2, Payload::Bytes(&raw));
+        for odd in [
+            envelope(&[object]),
+            envelope(&[(1, Payload::Bytes(&none)), object]),
+            envelope(&[(1, Payload::Bytes(&secret)), (1, Payload::Bytes(&pod)), object]),
+            envelope(&[(1, Payload::Bytes(b"\x0a\x7f")), object]),
+            envelope(&[(1, Payload::Bytes(&pod)), object, (3, said("gzip"))]),
+            [envelope(&[(1, Payload::Bytes(&pod))]), b"\x12\x7fs3c".to_vec()].concat(),
+        ] {
+            let out = blotted(&odd);
+            assert!(!out.windows(3).any(|three| three == b"s3c") && out.len() == odd.len(), "{odd:?}");
         }
+        let options = super::super::tests::object("v1", "DeleteOptions", &message(&[(1, Payload::Varint(30))]));
+        assert_eq!(blotted(&options), options);
     }
 }

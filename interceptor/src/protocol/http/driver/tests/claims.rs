@@ -75,7 +75,8 @@ async fn another_log_in_in_the_query_is_refused_and_not_on_record() {
         "state=x&code=of-somebody-else-0123456789",
         "ticket=ST-1-of-somebody-else",
         "username=admin&password=of-somebody-else",
-        "header=of-somebody-else&payload=e30",
+        "header=eyJhIjoiYiJ9&payload=of-somebody-else",
+        "run_as=of-somebody-else",
         "token=of-somebody-else-0123456789",
     ] {
         let mut scene = scene("");
@@ -92,6 +93,9 @@ async fn another_log_in_in_the_query_is_refused_and_not_on_record() {
         "_token=abcdefghijklmnop1234567&_method2=x",
         "state=BY&code=DE&username=alice",
         "continuationToken=abcdefghijklmnop1234567",
+        "header=true&payload=full",
+        "ticket=0f8fad5b-d9cb-469f-a165-70867728950e",
+        "impersonate=false&run_as=&access_key=",
     ] {
         let mut scene = scene("");
         let (head, _) = scene.ask(format!("GET /v1/orders?{query} HTTP/1.1\r\nHost: api.test\r\n\r\n")).await;

@@ -196,6 +196,36 @@ async fn an_answer_that_does_not_come_to_its_end_is_not_waited_for() {
     }
 }
 
+/// A target may begin its answer before it has heard the request out.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_begins_before_the_request_is_sent_out_is_not_waited_for_either() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99999\r\n\r\nfirst";
+    for is_long in [false, true] {
+        let length = BODY_LIMIT + 1;
+        let asked = format!("POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: {length}\r\n\r\nbegin");
+        let mut stream = Stream::begin_with(Answer::Permit(&[]), head, &asked).await;
+        stream.hears("first").await;
+        let rest = vec![b'x'; length - "begin".len()];
+        let mut reached = vec![0; rest.len()];
+        let (sent, got) = tokio::join!(stream.agent.write_all(&rest), stream.target.read_exact(&mut reached));
+        assert!(sent.is_ok() && got.is_ok());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let begun = tokio::time::Instant::now();
+        stream.policies_are_replaced(true).await;
+        if is_long {
+            stream.goes_on(".", 4).await;
+            stream.ends().await;
+            assert_eq!(begun.elapsed().as_secs(), 5, "{}", stream.heard);
+        } else {
+            stream.goes_on(".", 3).await;
+            stream.say(&"y".repeat(99_999 - "first...".len())).await;
+            stream.ends().await;
+            let body = stream.heard.split("\r\n\r\n").last().unwrap();
+            assert_eq!(body.len(), 99_999);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_may_have_been_done_is_told_whenever_the_target_answers() {
     let (gate, played) = (Arc::new(script(Answer::Permit(&[]))), Arc::new(Played::default()));

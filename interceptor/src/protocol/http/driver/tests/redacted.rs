@@ -37,3 +37,30 @@ async fn what_an_agent_logs_in_with_is_not_on_record() {
     assert!(scene.recorded().contains(r#"{"pageToken":"x","name":"ada"}"#));
     assert!(!scene.gate.judged.lock()[0].statement.contains("body: "));
 }
+
+/// The agent chooses the names by which values are hidden.
+#[tokio::test]
+async fn approvers_are_told_what_they_do_not_see() {
+    let asked = async |kind: &str, body: &str| {
+        let mut scene = Scene::new(Answer::Permit(&[]), OK);
+        assert_eq!(scene.ask(post(kind, body)).await.0.status, 200);
+        let judged = scene.gate.judged.lock()[0].clone();
+        let shown = String::from_utf8_lossy(judged.parameters[0].value.as_ref().unwrap()).into_owned();
+        (judged.statement.to_string(), shown, scene.recorded())
+    };
+    let body = r#"{"amount":{"value":9500000,"name":"token"},"replicas":500}"#;
+    let (statement, shown, recorded) = asked("application/json", body).await;
+    assert!(statement.ends_with("\nhidden: amount.value (beside name: token)"), "{statement}");
+    assert_eq!(shown, r#"{"amount":{"value":"*****","name":"token"},"replicas":500}"#);
+    assert!(recorded.contains(&shown), "{recorded}");
+    // The same finds its grant again.
+    assert_eq!(asked("application/json", body).await.0, statement);
+    assert_ne!(asked("application/json", &body.replace("9500000", "9500001")).await.0, statement);
+    // A currency is no secret.
+    let body = r#"{"amount":{"value":9500000,"currency":"EUR","type":"token"}}"#;
+    let (statement, shown, _) = asked("application/json", body).await;
+    assert!(!statement.contains("hidden") && shown == body, "{statement} {shown}");
+    // What merely says that it is in Protocol Buffers is read as what it is.
+    let (statement, _, recorded) = asked("application/vnd.x.protobuf+json", r#"{"password":"hunter-2"}"#).await;
+    assert!(!recorded.contains("hunter-2") && statement.ends_with("\nhidden: password"), "{recorded} {statement}");
+}
