@@ -275,10 +275,12 @@ pub const QUERIES: &[&str] = &[
      CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(k.*) AS more) AS x \
      WHERE k.contype = 'f' AND n.nspname !~ '^pg_(temp|toast)'",
     // 15: relations that views or row policies read, of whatever session; and tables whose rows policies hide
-    "SELECT d.refobjid::text, 'false' FROM pg_catalog.pg_depend d \
-     WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid >= 16384 AND d.deptype = 'n' \
-      AND d.classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass) \
-     GROUP BY d.refobjid \
+    "SELECT c.oid::text, 'false' FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     WHERE n.nspname !~ '^pg_(temp|toast)' AND c.oid IN (SELECT d.refobjid FROM pg_catalog.pg_depend d \
+      LEFT JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.oid = d.objid \
+      WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid >= 16384 AND d.deptype = 'n' \
+       AND d.classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass) \
+       AND r.ev_class IS DISTINCT FROM d.refobjid) \
      UNION ALL SELECT c.oid::text, 'true' FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relrowsecurity AND n.nspname !~ '^pg_(temp|toast)'",
     // 16: columns of which equal values need not be the same, by their collation or an index's
@@ -286,7 +288,8 @@ pub const QUERIES: &[&str] = &[
       SELECT a.attrelid AS a, a.attnum::int4 AS b, a.attcollation AS c FROM pg_catalog.pg_attribute a \
        WHERE a.attnum > 0 AND NOT a.attisdropped \
       UNION SELECT i.indrelid, u.number::int4, u.kind FROM pg_catalog.pg_index i CROSS JOIN LATERAL \
-       pg_catalog.unnest(i.indkey::int2[], i.indcollation::oid[]) AS u(number, kind) WHERE u.number > 0) AS x \
+       ROWS FROM (pg_catalog.unnest(i.indkey::int2[]), pg_catalog.unnest(i.indcollation::oid[])) AS u(number, kind) \
+       WHERE u.number > 0) AS x \
      JOIN pg_catalog.pg_collation k ON k.oid = x.c AND NOT k.collisdeterministic \
      JOIN pg_catalog.pg_class c ON c.oid = x.a JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE n.nspname !~ '^pg_(temp|toast)'",

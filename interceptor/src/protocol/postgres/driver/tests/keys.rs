@@ -24,7 +24,7 @@ CREATE TABLE of_one (id int, day int, FOREIGN KEY (id, day) REFERENCES regions_1
 CREATE VIEW all_customers AS SELECT id, name FROM customers;
 CREATE TABLE coded (code text PRIMARY KEY, day date UNIQUE, loose text COLLATE alike UNIQUE);
 CREATE TABLE coded_by (code text REFERENCES coded ON UPDATE CASCADE, day date REFERENCES coded (day) ON UPDATE CASCADE,
- loose text REFERENCES coded (loose) ON UPDATE CASCADE);
+ loose text COLLATE alike REFERENCES coded (loose) ON UPDATE CASCADE);
 CREATE TABLE indexed (code text PRIMARY KEY);
 CREATE UNIQUE INDEX ON indexed (code COLLATE alike);
 CREATE TABLE indexed_by (code text REFERENCES indexed ON UPDATE CASCADE);
@@ -121,6 +121,9 @@ async fn what_keys_write_is_named() {
         let expected: BTreeSet<String> = expected.into_iter().map(str::to_owned).collect();
         assert_eq!(written(&view, text), expected, "{text}");
     }
+    // Who gives a table tags is told what reads it.
+    let looked = |name: &str| view.catalog.relation_in("public", name).unwrap().looked_at;
+    assert!(looked("customers") && !looked("orders") && !looked("all_customers"));
     // It is as said: rows of what refers move along, and go.
     client.batch_execute("UPDATE regions_1 SET id = 7; UPDATE customers SET id = 3 WHERE id = 1").await.unwrap();
     let moved: i64 = client.query_one("SELECT count(*) FROM visits_1 WHERE region = 7", &[]).await.unwrap().get(0);
