@@ -151,7 +151,7 @@ impl Corpus {
         let (from, value) = self.source("p");
         let text = self.text(&value);
         let one = format!("SELECT p.id AS a, {text} AS b FROM {from}");
-        match self.draws.below(18) {
+        match self.draws.below(19) {
             0 => vec![format!("CREATE VIEW agent.v AS {one}"), "TABLE agent.v".into()],
             1 => vec![format!("CREATE VIEW agent.v (x, y) AS {one}"), "SELECT x, y, upper(y) FROM agent.v".into()],
             2 => vec![
@@ -211,6 +211,13 @@ impl Corpus {
             16 => vec![
                 "ALTER TABLE people ADD COLUMN shown text GENERATED ALWAYS AS (upper(ssn)) STORED".into(),
                 "SELECT id, shown FROM people".into(),
+            ],
+            17 => vec![
+                "CREATE VIEW agent.v AS SELECT 1 AS a, ''::text AS b".into(),
+                "CREATE VIEW agent.w AS SELECT n FROM generate_series(0, 200) n, agent.v v WHERE n = ascii(md5(v.b))"
+                    .into(),
+                format!("CREATE OR REPLACE VIEW agent.v AS SELECT 1 AS a, ({text})::text AS b FROM {from}"),
+                "SELECT n FROM agent.w".into(),
             ],
             _ => vec![
                 format!("CREATE VIEW agent.v WITH (security_invoker) AS {one}"),

@@ -102,6 +102,8 @@ const QUESTIONS: &[(&str, &str)] = &[
     ("index", "SELECT (ARRAY[[1]])[ascii(¤)] FROM @ WHERE ¤ > ''"),
     ("RAISE", "SELECT CASE WHEN ¤ < 'm' THEN shout('x') END FROM @"),
     ("view of one's own", "CREATE VIEW agent.v AS SELECT p.id FROM @ WHERE ¤ < 'm'"),
+    ("row policy", "CREATE POLICY p ON orders USING (EXISTS (SELECT 1 FROM @ WHERE ¤ < 'm'))"),
+    ("row policy", "CREATE POLICY p ON people USING (ssn < 'm')"),
     ("view's column", "SELECT id FROM folk WHERE x < 'm'"),
     ("view's column", "SELECT id FROM folk_deep ORDER BY deep"),
 ];

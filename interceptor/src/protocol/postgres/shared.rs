@@ -162,6 +162,8 @@ mod tests {
             rules: false,
             code: Code::default(),
             kept: Code::default(),
+            looked_at: false,
+            policies: false,
             constraints: Vec::new(),
         };
         let standard = || Names::standard("a");

@@ -34,6 +34,9 @@ impl<'a> Walker<'a> {
         self.changes_of(alter, relation);
         self.with_own_columns(relation, |walker| {
             for node in &alter.cmds {
+                if !walker.step() {
+                    break;
+                }
                 match &node.node {
                     Some(NodeEnum::AlterTableCmd(command)) => walker.alter_command(command, relation),
                     _ => walker.opaque("an ALTER that is not known"),
@@ -110,6 +113,7 @@ impl<'a> Walker<'a> {
                 }
             }
             Ok(AlterTableType::AtDropInherit) => self.orphaned(relation),
+            Ok(AlterTableType::AtAddInherit) => self.gets_parent(command, relation),
             Ok(AlterTableType::AtAttachPartition) => self.attached(command, relation),
             _ => {}
         }
@@ -154,6 +158,9 @@ impl<'a> Walker<'a> {
         self.filter(&tags);
         let (catalog, names) = (self.scope.catalog, self.scope.names);
         for key in catalog.keys_named(names, relation.oid, name) {
+            if !self.step() {
+                return;
+            }
             let tags = match self.relation_of(key.referred) {
                 Some(referred) => {
                     let asked = referred.columns.iter().filter(|column| key.keys.contains(&column.number));
@@ -230,10 +237,19 @@ impl<'a> Walker<'a> {
             }
             let brought = self.tags_brought(parent, child);
             self.leak(&brought, "not tagged in other partitions, where its rows can be moved");
+            self.joins(parent, child);
             // An error of it quotes no row, but goes over all of them.
             self.rows_quotable(Some(child));
         }
         self.filter(&tags);
+    }
+
+    /// `INHERIT parent`.
+    fn gets_parent(&mut self, command: &AlterTableCmd, child: Option<&'a Relation>) {
+        let Some(Some(NodeEnum::RangeVar(range))) = command.def.as_deref().map(|node| &node.node) else { return };
+        if let (Defined::Known(parent), Some(child)) = (self.defined(range), child) {
+            self.inherits(parent, child);
+        }
     }
 
     /// Tags of the columns by which a table is partitioned.

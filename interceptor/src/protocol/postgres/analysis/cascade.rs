@@ -1,104 +1,168 @@
 //! What foreign keys do to the rows that refer to one which is changed or removed: an UPDATE or DELETE of the server's own,
 //! with everything that this sets off, and so on.
 //!
-//! A row that moves to another partition counts as changed and, as before version 15, as removed. Not seen: what triggers
-//! make of a key.
+//! A row that moves to another partition counts as changed; as removed to a key of a partition alone, and before version 15
+//! to every key. Not seen: what triggers make of a key.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::Resync;
 use super::table::Walker;
 use super::write::Arriving;
-use crate::policy::ActionName;
-use crate::protocol::postgres::catalog::{ForeignKey, Reaction, Relation};
+use crate::policy::{ActionName, TagSet};
+use crate::protocol::postgres::catalog::{ForeignKey, Reaction, Relation, RelationKind};
 
 /// A write that a key brings about: of which columns, where it changes rows.
 type Write<'a> = (ActionName, &'a Relation, Vec<Arc<str>>);
 
+/// What a write has set off, by what was written, and whether rows could move. Its actions are kept already.
+pub(super) type Cascades = BTreeMap<(ActionName, u32, Vec<Arc<str>>, bool), Cascaded>;
+
+/// What it did to the statement.
+#[derive(Clone)]
+pub(super) struct Cascaded {
+    reads: TagSet,
+    resync: Resync,
+    opaques: usize,
+}
+
 impl<'a> Walker<'a> {
     /// Everything that foreign keys write where rows of a table are changed or removed.
     pub(super) fn cascade(&mut self, action: ActionName, relation: &'a Relation, columns: &[Arc<str>]) {
-        let placed = std::mem::replace(&mut self.placed, false);
+        if !matches!(action, ActionName::SQL_UPDATE | ActionName::SQL_DELETE) || !self.step() {
+            return;
+        }
+        let key = (action, relation.oid, columns.to_vec(), !self.placed);
+        let found = match self.cascaded.get(&key).cloned() {
+            Some(known) => {
+                self.opaque_again(known.opaques);
+                known
+            }
+            None => {
+                let found = self.cascade_anew(action, relation, columns);
+                self.cascaded.insert(key, found.clone());
+                found
+            }
+        };
+        self.saw(&found.reads);
+        self.resync.names |= found.resync.names;
+        self.resync.catalog |= found.resync.catalog;
+    }
+
+    fn cascade_anew(&mut self, action: ActionName, relation: &'a Relation, columns: &[Arc<str>]) -> Cascaded {
+        let (reads, resync) = (std::mem::take(&mut self.reads), std::mem::take(&mut self.resync));
+        let before = self.opaques();
+        let placed = self.placed;
         let mut seen = BTreeSet::new();
         let mut waiting: Vec<Write<'a>> = vec![(action, relation, columns.to_vec())];
-        while let Some((action, relation, columns)) = waiting.pop() {
-            for (action, other, columns) in self.reactions(action, relation, &columns) {
+        while let Some(write) = waiting.pop() {
+            for (action, other, columns) in self.reactions(&write) {
                 if self.step() && seen.insert((action, other.oid, columns.clone())) {
+                    self.placed = false;
                     self.write_to(action, other, &columns, Some("by a foreign key"));
                     waiting.push((action, other, columns));
                 }
             }
+            // What a key changes is moved, whatever the statement does.
+            self.placed = false;
         }
         self.placed = placed;
+        Cascaded {
+            reads: std::mem::replace(&mut self.reads, reads),
+            resync: std::mem::replace(&mut self.resync, resync),
+            opaques: self.opaques() - before,
+        }
     }
 
     /// What the keys that refer to a table, or to those below it, write at once.
-    fn reactions(&mut self, action: ActionName, relation: &'a Relation, columns: &[Arc<str>]) -> Vec<Write<'a>> {
+    fn reactions(&mut self, (action, relation, columns): &Write<'a>) -> Vec<Write<'a>> {
+        let (catalog, names) = (self.scope.catalog, self.scope.names);
+        let updates = *action == ActionName::SQL_UPDATE;
+        let members = self.referred_to(relation);
+        let parted = |column: &Arc<str>| self.is_parted_by(relation, column);
+        let moved = updates && !self.placed && !members.is_empty() && columns.iter().any(parted);
         let mut found = Vec::new();
-        if !matches!(action, ActionName::SQL_UPDATE | ActionName::SQL_DELETE) {
-            return found;
-        }
-        let keys = self.keys_to(relation);
-        let removes = keys.iter().any(|(_, key)| key.on_delete != Reaction::Nothing);
-        let removed = action == ActionName::SQL_DELETE
-            || (removes && columns.iter().any(|column| self.is_partitioned_by(relation, column)));
-        for (member, key) in keys {
-            let Some(other) = self.relation_of(key.referring) else {
-                self.opaque("a table that refers to it, and is not known");
-                continue;
-            };
-            let cleared = |numbers: &[i16]| (ActionName::SQL_UPDATE, other, named(other, numbers));
-            if removed {
-                match key.on_delete {
-                    Reaction::Nothing => {}
-                    Reaction::Cascade => found.push((ActionName::SQL_DELETE, other, Vec::new())),
-                    Reaction::Clear => found.push(cleared(&key.cleared)),
+        for member in members {
+            let changed = if updates { changed(member, columns) } else { BTreeSet::new() };
+            for key in catalog.keys_to(names, member.oid) {
+                if !self.step() {
+                    return found;
                 }
-            }
-            let changed = changed(member, columns);
-            let pairs = key.columns.iter().zip(&key.keys).filter(|(_, key)| changed.contains(*key));
-            let along: Vec<i16> = pairs.map(|(column, _)| *column).collect();
-            if action == ActionName::SQL_UPDATE && !along.is_empty() {
-                match key.on_update {
-                    Reaction::Nothing => {}
-                    Reaction::Cascade => found.push(cleared(&along)),
-                    Reaction::Clear => found.push(cleared(&key.columns)),
+                let Some(other) = self.relation_of(key.referring) else {
+                    self.opaque("a table that refers to it, and is not known");
+                    continue;
+                };
+                let own = !key.inherited && member.kind != RelationKind::Partitioned;
+                if !updates || (moved && (own || catalog.removes_what_moves())) {
+                    found.extend(removed(key, other));
                 }
+                found.extend(updated(key, other, &changed));
             }
         }
         found
     }
 
-    /// Keys that refer to a table or to those below it, each with the table that it refers to.
-    fn keys_to(&mut self, relation: &'a Relation) -> Vec<(&'a Relation, &'a ForeignKey)> {
+    /// The table and those below it to which keys refer that do something.
+    fn referred_to(&self, relation: &'a Relation) -> Vec<&'a Relation> {
         let (catalog, names) = (self.scope.catalog, self.scope.names);
-        let members = self.with_below(relation).into_iter();
-        members.flat_map(|member| catalog.keys_to(names, member.oid).map(move |key| (member, key))).collect()
+        let mut members = self.with_below(relation);
+        members.retain(|member| catalog.keys_to(names, member.oid).next().is_some());
+        members
     }
 
     /// A value that is stored in a column goes on into those that refer to it and are changed along.
     pub(super) fn arrive_by_keys(&mut self, relation: &'a Relation, column: &str, value: Arriving<'_>) {
         let Some(stored) = self.stored(relation, column).filter(|_| !value.0.is_empty()) else { return };
         let placed = std::mem::replace(&mut self.placed, false);
+        let (catalog, names) = (self.scope.catalog, self.scope.names);
         let mut seen = BTreeSet::new();
         let mut waiting = vec![stored];
         while let Some((relation, column)) = waiting.pop() {
-            for (member, key) in self.keys_to(relation) {
-                let Some(other) = self.relation_of(key.referring).filter(|_| key.on_update == Reaction::Cascade) else {
-                    continue;
-                };
+            for member in self.referred_to(relation) {
                 let changed = changed(member, std::slice::from_ref(&column));
-                let pairs = key.columns.iter().zip(&key.keys).filter(|(_, key)| changed.contains(*key));
-                for name in pairs.flat_map(|(column, _)| named(other, &[*column])).collect::<Vec<_>>() {
-                    if self.step() && seen.insert((other.oid, Arc::clone(&name))) {
-                        self.arrive(other, &name, value);
-                        waiting.push((other, name));
+                for key in catalog.keys_to(names, member.oid).filter(|key| key.on_update == Reaction::Cascade) {
+                    if !self.step() {
+                        break;
+                    }
+                    let Some(other) = self.relation_of(key.referring) else { continue };
+                    for name in named(other, &along(key, &changed)) {
+                        if seen.insert((other.oid, Arc::clone(&name))) {
+                            self.arrive(other, &name, value);
+                            waiting.push((other, name));
+                        }
                     }
                 }
             }
         }
         self.placed = placed;
     }
+}
+
+/// What a key writes where a row is removed.
+fn removed<'a>(key: &ForeignKey, other: &'a Relation) -> Option<Write<'a>> {
+    match key.on_delete {
+        Reaction::Nothing => None,
+        Reaction::Cascade => Some((ActionName::SQL_DELETE, other, Vec::new())),
+        Reaction::Clear => Some((ActionName::SQL_UPDATE, other, named(other, &key.cleared))),
+    }
+}
+
+/// What it writes where those columns are changed.
+fn updated<'a>(key: &ForeignKey, other: &'a Relation, changed: &BTreeSet<i16>) -> Option<Write<'a>> {
+    let along = along(key, changed);
+    match key.on_update {
+        _ if along.is_empty() => None,
+        Reaction::Nothing => None,
+        Reaction::Cascade => Some((ActionName::SQL_UPDATE, other, named(other, &along))),
+        Reaction::Clear => Some((ActionName::SQL_UPDATE, other, named(other, &key.columns))),
+    }
+}
+
+/// Columns that refer to those which are changed.
+fn along(key: &ForeignKey, changed: &BTreeSet<i16>) -> Vec<i16> {
+    let pairs = key.columns.iter().zip(&key.keys).filter(|(_, key)| changed.contains(*key));
+    pairs.map(|(column, _)| *column).collect()
 }
 
 /// Numbers of those columns of a table, and of those that are generated from them.

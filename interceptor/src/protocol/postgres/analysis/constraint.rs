@@ -16,7 +16,11 @@ impl<'a> Walker<'a> {
     pub(super) fn create_table(&mut self, create: &CreateStmt) {
         self.create_relation(create.relation.as_ref());
         self.made_table(create);
-        for relation in self.relations(&create.inh_relations) {
+        let parents = self.relations(&create.inh_relations);
+        if let Some(range) = &create.relation {
+            self.made_below(&parents, range);
+        }
+        for relation in parents {
             let resource = self.table(relation);
             self.act(ActionName::SQL_ALTER, resource);
             if create.partbound.is_some() {
@@ -211,12 +215,18 @@ impl<'a> Walker<'a> {
             Defined::Known(relation) => Some(relation),
             Defined::Made(_) | Defined::Unknown => None,
         });
+        let (calls, standing) = (self.calls, std::mem::replace(&mut self.standing, true));
         self.with_own_columns(relation, |walker| {
             for condition in conditions.into_iter().flatten() {
                 let tags = walker.expression(condition).tags;
                 walker.filter(&tags);
             }
         });
+        self.standing = standing;
+        if self.calls != calls {
+            // It is done to whoever reads the table, and named for nobody.
+            self.opaque("a row policy that does more than compute");
+        }
     }
 
     /// `element WITH operator` of an exclusion constraint.

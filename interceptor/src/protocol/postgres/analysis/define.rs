@@ -38,7 +38,9 @@ impl<'a> Walker<'a> {
                 self.opaque_on(self.object_named("server", &create.servername), "a table that another server answers");
             }
             NodeEnum::ViewStmt(view) => {
+                let standing = std::mem::replace(&mut self.standing, true);
                 let columns = self.sub_query(view.query.as_deref());
+                self.standing = standing;
                 self.saw(&all_tags(&columns));
                 self.create_relation(view.view.as_ref());
                 self.redefined(view.view.as_ref(), &columns);
@@ -331,7 +333,7 @@ impl<'a> Walker<'a> {
             NodeEnum::AlterTsconfigurationStmt(alter) => (A::SQL_ALTER, "text search", joined(&alter.cfgname)),
             NodeEnum::AlterObjectSchemaStmt(alter) => {
                 if let Some(relation) = alter.relation.as_ref() {
-                    self.moved(Some(relation), alter.missing_ok);
+                    self.moved(Some(relation), alter.missing_ok, (Some(&alter.newschema), None));
                     return true;
                 }
                 (A::SQL_ALTER, "object", alter.object.as_deref().and_then(name_in).unwrap_or_default().join("."))
@@ -414,20 +416,24 @@ impl<'a> Walker<'a> {
         self.on_relation(action, Some(&range));
     }
 
+    /// Where the server would put what is made.
+    pub(super) fn schema_to_be(&self, range: &RangeVar) -> Arc<str> {
+        let names = self.names;
+        if range.relpersistence == "t" || names.is_temp(&range.schemaname) {
+            return "pg_temp".into();
+        }
+        let own = |schema: &&Arc<str>| !names.is_temp(schema) && &***schema != "pg_catalog";
+        let first = || names.search_path.iter().find(own).map_or_else(|| "pg_catalog".into(), Arc::clone);
+        if range.schemaname.is_empty() { first() } else { range.schemaname.as_str().into() }
+    }
+
     /// A relation that is made, where the server would put it.
     pub(super) fn create_relation(&mut self, range: Option<&RangeVar>) {
         let Some(range) = range else { return self.opaque("a table that is not named") };
-        let temporary = range.relpersistence == "t" || self.names.is_temp(&range.schemaname);
         let names = self.names;
-        let schema = if temporary {
-            "pg_temp"
-        } else if range.schemaname.is_empty() {
-            let own = |schema: &&Arc<str>| !names.is_temp(schema) && &***schema != "pg_catalog";
-            names.search_path.iter().find(own).map_or("pg_catalog", |schema| &**schema)
-        } else {
-            range.schemaname.as_str()
-        };
-        let resource = self.resource(ResourceKind::Table, &[schema, &range.relname]);
+        let schema = self.schema_to_be(range);
+        let temporary = &*schema == "pg_temp";
+        let resource = self.resource(ResourceKind::Table, &[&schema, &range.relname]);
         self.act(ActionName::SQL_CREATE, resource);
         // A path that names pg_temp first makes it temporary, and the effective path does not tell whether it does.
         let perhaps =

@@ -53,6 +53,13 @@ impl<'a> Walker<'a> {
         tree.below.iter().copied().chain([relation]).collect()
     }
 
+    /// The relation, and those above it.
+    pub(super) fn with_above(&self, relation: &'a Relation) -> Vec<&'a Relation> {
+        let tree = self.tree(relation);
+        let _bounded = self.members(tree.above.len());
+        tree.above.iter().copied().chain([relation]).collect()
+    }
+
     /// The relation, and the others of its tree.
     pub(super) fn tree_oids(&self, relation: &Relation) -> Vec<u32> {
         let tree = self.tree(relation);
@@ -61,8 +68,18 @@ impl<'a> Walker<'a> {
 
     /// Tags that rules give a column of this very table.
     fn named_tags(&self, relation: &Relation, column: &str) -> TagSet {
-        let scope = self.scope;
-        scope.tags.tags(scope.target, scope.database, self.schema_of(relation), &relation.name, column)
+        self.tags_by_name((self.schema_of(relation), &relation.name), column)
+    }
+
+    /// The same of whatever is, or would be, of that schema and name.
+    pub(super) fn tags_by_name(&self, (schema, name): (&str, &str), column: &str) -> TagSet {
+        self.scope.tags.tags(self.scope.target, self.scope.database, schema, name, column)
+    }
+
+    /// Whether a view or row policy reads it, or a table of its tree.
+    pub(super) fn is_looked_at(&self, relation: &Relation) -> bool {
+        let tree = self.tree(relation);
+        relation.looked_at || tree.below.iter().chain(&tree.above).any(|other| other.looked_at)
     }
 
     /// Tags of a column: by the rules that name it in any table of the tree, and those of what it is generated from.
@@ -145,6 +162,14 @@ impl<'a> Walker<'a> {
         tree.below.iter().chain(&tree.above).copied().chain([relation]).any(|member| member.columns.iter().any(key))
     }
 
+    /// Whether a row is moved from one part of a table to another where that column is changed.
+    pub(super) fn is_parted_by(&self, relation: &Relation, column: &str) -> bool {
+        let tree = self.tree(relation);
+        let key = |known: &Column| known.partitions && &*known.name == column;
+        let mut members = tree.below.iter().copied().chain([relation]);
+        !self.members(tree.below.len()) || members.any(|member| member.columns.iter().any(key))
+    }
+
     /// Tags of a column that it has by others of its tree alone, were it to leave these.
     pub(super) fn tags_of_others(&self, relation: &Relation, column: &str) -> TagSet {
         let own = self.own_tags(relation, column);
@@ -191,7 +216,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Tags by rules that name a column of this very table, or what it is generated from there.
-    fn own_tags(&self, relation: &Relation, column: &str) -> TagSet {
+    pub(super) fn own_tags(&self, relation: &Relation, column: &str) -> TagSet {
         let named = self.named_tags(relation, column);
         sources(relation, column).fold(named, |tags, source| union(&tags, &self.named_tags(relation, source)))
     }

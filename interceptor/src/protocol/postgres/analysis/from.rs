@@ -12,6 +12,9 @@ use super::table::{LOCKED, MAX_VIEWS, Walker, names_of_views, union};
 use crate::policy::{ActionName, TagSet};
 use crate::protocol::postgres::catalog::{Relation, RelationKind};
 
+/// What is not named where a table is read: its owner's design.
+pub(super) const POLICIES: &str = "row policies of the table run, with what they read";
+
 impl<'a> Walker<'a> {
     /// Reads a FROM list into the innermost frame.
     pub(super) fn add_from(&mut self, list: &[Node]) {
@@ -86,7 +89,8 @@ impl<'a> Walker<'a> {
             (cte.columns.clone(), None, false)
         } else if let Some(relation) = self.relation(range) {
             let resource = self.table(relation);
-            self.act(ActionName::SQL_SELECT, resource);
+            let note = relation.policies.then_some(POLICIES);
+            self.add(ActionName::SQL_SELECT, resource, note, &[], None);
             let mut columns = self.columns_of(relation);
             self.foreign_below(relation);
             if range.schemaname.is_empty() {
@@ -481,6 +485,11 @@ impl Relation {
 /// Columns that a side of a join offers by name.
 fn offered(items: &[Item]) -> impl Iterator<Item = &Col> {
     items.iter().filter(|item| item.by_column).flat_map(|item| item.rte.columns.list.iter())
+}
+
+/// The schema that a name says.
+pub(super) fn schema_of(range: &RangeVar) -> Option<&str> {
+    (!range.schemaname.is_empty()).then_some(range.schemaname.as_str())
 }
 
 pub(super) fn item(rte: Rte) -> Item {

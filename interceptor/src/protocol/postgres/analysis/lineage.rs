@@ -116,6 +116,9 @@ impl Val {
     }
 }
 
+/// Stands among tags for those of columns that are not there yet.
+pub(super) const ADDED: &str = "columns that are added";
+
 const SYSTEM_COLUMNS: &[&str] = &["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
 
 /// undefined_column
@@ -133,7 +136,7 @@ impl Walker<'_> {
         };
         if star {
             let columns = self.star(&names);
-            return Val::made(self.whole(&columns));
+            return Val::made(self.whole_row(&columns));
         }
         match names.as_slice() {
             [column] => self.bare(column),
@@ -194,7 +197,7 @@ impl Walker<'_> {
             };
         }
         if let Some(rte) = self.find_table(None, column) {
-            let whole = self.whole(&rte.columns);
+            let whole = self.whole_row(&rte.columns);
             return Val::made(union(&whole, &unknown.unwrap_or_default()));
         }
         if let Some(rest) = unknown {
@@ -220,13 +223,22 @@ impl Walker<'_> {
             return Val::made(self.no_tags());
         }
         // `alias.name` also calls the function of that name with the whole row.
-        let tags = self.whole(&rte.columns);
+        let tags = self.whole_row(&rte.columns);
         self.field_function(column, &tags);
         if rte.columns.rest.is_none() && rte.columns.list.iter().all(|column| column.name.is_some()) {
             self.missing(NO_COLUMN, || format!("column {table}.{column} does not exist"));
             self.opaque(&format!("unknown column {table}.{column}"));
         }
         Val::made(tags)
+    }
+
+    /// Reads a row as one value. Where that stands from then on, columns that are added belong to it.
+    fn whole_row(&mut self, columns: &Columns) -> TagSet {
+        let tags = self.whole(columns);
+        if !self.standing || self.scope.tags.all().is_empty() {
+            return tags;
+        }
+        Arc::new(tags.iter().cloned().chain([ADDED.into()]).collect())
     }
 
     /// Reads every column.

@@ -41,6 +41,8 @@ impl Made {
             rules: false,
             code: Code::default(),
             kept: Code::default(),
+            looked_at: false,
+            policies: false,
             constraints: Vec::new(),
         }
     }
@@ -227,6 +229,9 @@ impl<'a> Walker<'a> {
     pub(super) fn altered(&mut self, relation: &Relation) {
         let oids = self.tree_oids(relation);
         self.changes.altered.extend(oids);
+        // What was found before that is looked for again.
+        self.views.clear();
+        self.cascaded.clear();
     }
 
     /// A definition touches nothing but that table.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    CopyStmt, DeclareCursorStmt, DiscardMode, ExecuteStmt, ExplainStmt, FetchStmt, LimitOption, Node, ParseResult,
-    RawStmt, SelectStmt, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const,
+    CopyStmt, DeclareCursorStmt, DiscardMode, ExecuteStmt, ExplainStmt, FetchStmt, LimitOption, Node, ObjectType,
+    ParseResult, RawStmt, SelectStmt, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const,
 };
 
 use super::copy::{CopyDirection, CopyFormat};
@@ -326,10 +326,12 @@ impl Reader<'_, '_> {
                 (Output::None, if all { SessionEffect::DiscardAll } else { SessionEffect::None })
             }
             NodeEnum::CreateTableAsStmt(create) => {
+                self.walker.standing = create.objtype == ObjectType::ObjectMatview as i32;
                 let columns = match create.query.as_deref() {
                     Some(node) => self.rows(node, range),
                     None => Columns::unknown(self.walker.scope.tags.all()),
                 };
+                self.walker.standing = false;
                 self.walker.create_table_as(create, &columns);
                 (Output::None, SessionEffect::None)
             }

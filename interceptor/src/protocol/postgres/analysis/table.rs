@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
+use super::cascade::Cascades;
 use super::family::Families;
-use super::lineage::{Col, Cte, Frame};
+use super::lineage::{ADDED, Col, Cte, Frame};
 use super::made::Changes;
 use super::{Missing, Scope};
 use crate::policy::{Action, ActionName, Facts, Resource, ResourceKind, TagSet};
@@ -47,6 +48,8 @@ pub(super) struct Walker<'a> {
     pub(super) failing: usize,
     /// Sub-queries so far.
     pub(super) sub_queries: usize,
+    /// What is read stands from then on: the query of a view, the condition of a row policy.
+    pub(super) standing: bool,
     /// What is stored is what the agent has given itself.
     pub(super) given: bool,
     /// Rows are put where the table says, or stay: in a plain one itself, in one partition of another.
@@ -62,6 +65,8 @@ pub(super) struct Walker<'a> {
     pub(super) open_views: Vec<u32>,
     /// What each view that was read so far reads itself.
     pub(super) below: HashMap<Resource, BTreeSet<Resource>>,
+    /// What foreign keys did where the same was written before.
+    pub(super) cascaded: Cascades,
     /// Names may have changed by an earlier statement of the same text.
     pub(super) names_in_doubt: bool,
     pub(super) session_bound: bool,
@@ -92,6 +97,7 @@ impl<'a> Walker<'a> {
             calls: 0,
             failing: 0,
             sub_queries: 0,
+            standing: false,
             given: false,
             placed: false,
             filters_on_masked: false,
@@ -103,6 +109,7 @@ impl<'a> Walker<'a> {
             views: HashMap::new(),
             open_views: Vec::new(),
             below: HashMap::new(),
+            cascaded: Cascades::default(),
             names_in_doubt: false,
             session_bound: false,
             resync: super::Resync::default(),
@@ -198,7 +205,7 @@ impl<'a> Walker<'a> {
 
     /// Values with these tags leave for a place where they would not be masked.
     pub(super) fn leak(&mut self, tags: &TagSet, note: &str) {
-        for tag in tags.iter() {
+        for tag in tags.iter().filter(|tag| ***tag != *ADDED) {
             let resource = Resource { kind: ResourceKind::Tag, path: vec![Arc::clone(tag)] };
             self.add(ActionName::UNMASK, resource, Some(note), &[], Some(tags));
         }
@@ -295,6 +302,11 @@ impl<'a> Walker<'a> {
         self.opaques
     }
 
+    /// Opaque actions that were found before are found again.
+    pub(super) fn opaque_again(&mut self, count: usize) {
+        self.opaques += count;
+    }
+
     /// How many actions were kept, counting those that were there already.
     pub(super) fn count(&self) -> usize {
         self.kept
@@ -302,11 +314,13 @@ impl<'a> Walker<'a> {
 
     /// Starts with no actions; what was found so far is handed out.
     pub(super) fn set_aside(&mut self) -> Actions {
+        self.cascaded.clear();
         std::mem::take(&mut self.actions)
     }
 
     /// Goes on where [`Walker::set_aside`] left; what was found in between is handed out.
     pub(super) fn bring_back(&mut self, outside: Actions) -> Actions {
+        self.cascaded.clear();
         std::mem::replace(&mut self.actions, outside)
     }
 

@@ -2,6 +2,7 @@
 
 mod cascade;
 mod family;
+mod gained;
 mod keys;
 mod laundered;
 

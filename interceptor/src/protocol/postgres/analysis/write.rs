@@ -9,16 +9,17 @@ use pg_query::protobuf::{
     UpdateStmt,
 };
 
-use super::from::item;
+use super::from::{POLICIES, item};
 use super::lineage::{Col, Columns, Frame, Item, Rte, Val, string};
 use super::query::all_tags;
 use super::table::{MAX_VIEWS, Walker, union};
 use super::{Resync, Source};
 use crate::policy::{ActionName, Tag, TagSet};
-use crate::protocol::postgres::catalog::{Relation, RelationKind};
+use crate::protocol::postgres::catalog::{Column, Relation, RelationKind};
 
-/// Types of which equal values are the same, so that nothing has changed: `int8`, `int2`, `int4`, `uuid`.
-const PLAIN_KEYS: [u32; 4] = [20, 21, 23, 2950];
+/// Types of which equal values are the same, so that nothing has changed: `bool`, `int8`, `int2`, `int4`, `oid`, `date`,
+/// `timestamp`, `timestamptz`, `uuid`.
+const PLAIN_KEYS: [u32; 9] = [16, 20, 21, 23, 26, 1082, 1114, 1184, 2950];
 
 /// `text` and `varchar`.
 const TEXT: u32 = 25;
@@ -263,7 +264,10 @@ impl<'a> Walker<'a> {
                 self.given &= self.sub_queries == queries;
                 let value = (&value.tags, value.computed, value.source.as_ref());
                 self.arrive(relation, &name, value);
-                self.arrive_by_keys(relation, &name, value);
+                let stored = kept.contains(&name).then(|| self.stored(relation, &name)).flatten();
+                if !stored.is_some_and(|(base, column)| is_plain_key(base, &column)) {
+                    self.arrive_by_keys(relation, &name, value);
+                }
                 self.given = given;
                 columns.push(name);
             }
@@ -299,7 +303,7 @@ impl<'a> Walker<'a> {
         let changed: Vec<Arc<str>> = columns.iter().filter(|column| !kept.contains(column)).cloned().collect();
         self.cascade(action, relation, &changed);
         if relation.kind == RelationKind::View {
-            self.write_through(action, relation, columns, 0);
+            self.write_through(action, relation, (columns, kept), 0);
         }
         if relation.kind == RelationKind::Sequence || relation.kind == RelationKind::Materialized {
             let resource = self.table(relation);
@@ -315,10 +319,15 @@ impl<'a> Walker<'a> {
         columns: &[Arc<str>],
         how: Option<&str>,
     ) {
+        if how.is_some() && self.changes.is_altered(relation) {
+            // What the statement names was asked already.
+            self.opaque(&format!("an earlier statement of the same text has changed {}", relation.name));
+        }
         let resource = self.table(relation);
         let tags = columns.iter().fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of(relation, column)));
         let triggers = self.has_triggers(relation).then_some("triggers of the table run");
-        let note = [how, triggers].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        let policies = relation.policies.then_some(POLICIES);
+        let note = [how, triggers, policies].into_iter().flatten().collect::<Vec<_>>().join("; ");
         self.add(action, resource.clone(), (!note.is_empty()).then_some(note.as_str()), columns, Some(&tags));
         self.moves(action, relation, columns);
         self.code_of_tree(relation);
@@ -344,7 +353,13 @@ impl<'a> Walker<'a> {
     }
 
     /// A write to a view is one to the table under it.
-    fn write_through(&mut self, action: ActionName, view: &'a Relation, columns: &[Arc<str>], depth: usize) {
+    fn write_through(
+        &mut self,
+        action: ActionName,
+        view: &'a Relation,
+        (columns, kept): (&[Arc<str>], &[Arc<str>]),
+        depth: usize,
+    ) {
         self.columns_of(view);
         let lineage = self.views.get(&view.oid).cloned().unwrap_or_else(|| Rc::new([]));
         let mut below: Vec<u32> =
@@ -360,19 +375,24 @@ impl<'a> Walker<'a> {
             self.opaque_on(resource, "a write through a view to what is not known");
             return;
         };
-        let mut written: Vec<Arc<str>> = Vec::new();
+        let (mut written, mut still): (Vec<Arc<str>>, Vec<Arc<str>>) = Default::default();
         for column in columns {
             let at = view.columns.iter().position(|known| known.name == *column);
             let origin = at.and_then(|at| lineage.get(at)).and_then(|origin| origin.source.as_ref());
             match origin {
-                Some(origin) => written.push(Arc::clone(&origin.column)),
+                Some(origin) => {
+                    let plain = kept.contains(column) && is_plain_key(base, &origin.column);
+                    still.extend(plain.then(|| Arc::clone(&origin.column)));
+                    written.push(Arc::clone(&origin.column));
+                }
                 None => self.opaque_on(resource.clone(), "a write through a view to what is not known"),
             }
         }
         self.write_to(action, base, &written, Some("through a view"));
-        self.cascade(action, base, &written);
+        let changed: Vec<Arc<str>> = written.iter().filter(|column| !still.contains(column)).cloned().collect();
+        self.cascade(action, base, &changed);
         if base.kind == RelationKind::View {
-            self.write_through(action, base, &written, depth + 1);
+            self.write_through(action, base, (&written, &still), depth + 1);
         }
     }
 
@@ -506,6 +526,14 @@ impl<'a> Walker<'a> {
     }
 }
 
+/// Whether values of a column that are equal are the same.
+fn is_plain_key(relation: &Relation, column: &str) -> bool {
+    let plain = |known: &Column| {
+        PLAIN_KEYS.contains(&known.type_oid) || (matches!(known.type_oid, TEXT | VARCHAR) && !known.alike)
+    };
+    relation.columns.iter().any(|known| *known.name == *column && plain(known))
+}
+
 /// Columns by which the row was found, and that are set to what it was found by: `SET id = excluded.id`.
 fn kept_keys(conflict: &OnConflictClause, relation: &Relation) -> Vec<Arc<str>> {
     let found_by = |name: &str| {
@@ -519,10 +547,9 @@ fn kept_keys(conflict: &OnConflictClause, relation: &Relation) -> Vec<Arc<str>> 
     };
     let kept = |node: &Node| match &node.node {
         Some(NodeEnum::ResTarget(target)) => {
-            let known = relation.columns.iter().find(|known| *known.name == *target.name)?;
-            let same = PLAIN_KEYS.contains(&known.type_oid) && target.indirection.is_empty();
+            let same = is_plain_key(relation, &target.name) && target.indirection.is_empty();
             (same && found_by(&target.name) && itself(&target.name, target.val.as_deref()))
-                .then(|| Arc::clone(&known.name))
+                .then(|| target.name.as_str().into())
         }
         _ => None,
     };

@@ -35,30 +35,57 @@ pub struct ForeignKey {
     pub on_delete: Reaction,
     /// Columns that are cleared where a row is removed.
     pub cleared: Vec<i16>,
+    /// Whether it is there for a key to, or of, the table above.
+    pub inherited: bool,
 }
 
-/// Foreign keys by the table that is referred to.
+impl ForeignKey {
+    fn writes(&self) -> bool {
+        self.on_update != Reaction::Nothing || self.on_delete != Reaction::Nothing
+    }
+}
+
+/// Foreign keys, found by either side.
 #[derive(Clone, Debug, Default)]
-pub struct Keys(HashMap<u32, Vec<ForeignKey>>);
+pub struct Keys {
+    all: Vec<ForeignKey>,
+    /// Those that write something, by the table that is referred to.
+    writing: HashMap<u32, Vec<usize>>,
+    /// All of them, by the table that refers, and their name.
+    named: HashMap<u32, HashMap<Arc<str>, Vec<usize>>>,
+}
 
 impl Keys {
     pub(super) fn add(&mut self, key: ForeignKey) {
-        self.0.entry(key.referred).or_default().push(key);
+        let at = self.all.len();
+        if key.writes() {
+            self.writing.entry(key.referred).or_default().push(at);
+        }
+        self.named.entry(key.referring).or_default().entry(Arc::clone(&key.name)).or_default().push(at);
+        self.all.push(key);
     }
 
     /// Whether there are any.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
+    }
+
+    fn at<'a>(&'a self, places: Option<&'a Vec<usize>>) -> impl Iterator<Item = &'a ForeignKey> {
+        places.into_iter().flatten().filter_map(|at| self.all.get(*at))
     }
 
     fn to(&self, referred: u32) -> impl Iterator<Item = &ForeignKey> {
-        self.0.get(&referred).into_iter().flatten()
+        self.at(self.writing.get(&referred))
+    }
+
+    fn named(&self, referring: u32, name: &str) -> impl Iterator<Item = &ForeignKey> {
+        self.at(self.named.get(&referring).and_then(|named| named.get(name)))
     }
 }
 
 impl Catalog {
-    /// Foreign keys that refer to a table, with the session's own.
+    /// Foreign keys that refer to a table and write something where its rows go or change, with the session's own.
     pub fn keys_to<'a>(&'a self, names: &'a Names, referred: u32) -> impl Iterator<Item = &'a ForeignKey> {
         self.keys.to(referred).chain(names.keys.to(referred))
     }
@@ -68,9 +95,8 @@ impl Catalog {
         &'a self,
         names: &'a Names,
         referring: u32,
-        name: &'a str,
+        name: &str,
     ) -> impl Iterator<Item = &'a ForeignKey> {
-        let all = self.keys.0.values().chain(names.keys.0.values()).flatten();
-        all.filter(move |key| key.referring == referring && *key.name == *name)
+        self.keys.named(referring, name).chain(names.keys.named(referring, name))
     }
 }

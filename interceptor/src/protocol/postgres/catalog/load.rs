@@ -127,6 +127,7 @@ impl Loader {
                     partitions: flag(row, 5)?,
                     typmod: text(row, 6)?.parse().ok()?,
                     bound: false,
+                    alike: false,
                     generated_from: Vec::new(),
                 };
                 // A relation made between the two queries is not known yet: it is unknown until the next load.
@@ -195,6 +196,21 @@ impl Loader {
                     cleared,
                 )?);
             }
+            15 => {
+                let policies = flag(row, 1)?;
+                if let Some(relation) = self.catalog.relations.get_mut(&number(row, 0)?) {
+                    relation.looked_at |= !policies;
+                    relation.policies |= policies;
+                }
+            }
+            16 => {
+                let column: i16 = text(row, 1)?.parse().ok()?;
+                let relation = self.catalog.relations.get_mut(&number(row, 0)?);
+                if let Some(known) = relation.and_then(|found| found.columns.iter_mut().find(|c| c.number == column)) {
+                    known.alike = true;
+                }
+            }
+            17 => self.catalog.version = number(row, 0)?,
             _ => return None,
         }
         Some(())
@@ -213,6 +229,8 @@ impl Loader {
             rules: flag(row, 6)?,
             code: code(row, 7)?,
             kept: Code::default(),
+            looked_at: false,
+            policies: false,
             constraints: Vec::new(),
         };
         // A composite type has columns, but no name that a FROM could use.
@@ -312,6 +330,8 @@ impl Names {
                 rules: text(row, 4)?.get(1..)?.contains('r'),
                 code: Code::default(),
                 kept: Code::default(),
+                looked_at: false,
+                policies: false,
                 constraints: Vec::new(),
             }),
             "type" => self.types.push(Type {
@@ -363,6 +383,8 @@ impl Names {
                     partitions: flags.contains('k'),
                     typmod: typmod.parse().ok()?,
                     bound: false,
+                    // Not asked for.
+                    alike: true,
                     generated_from: Vec::new(),
                 });
             }
@@ -387,8 +409,8 @@ impl Relation {
     }
 }
 
-/// A foreign key: the tables and columns of both sides, what it does where a row is changed and where one is removed, and
-/// which columns that is about, if not all.
+/// A foreign key: the tables and columns of both sides, what it does where a row is changed and where one is removed, with a
+/// sign where it is there for another key; and which columns are cleared, if not all.
 fn key(
     [referring, referred, columns, keys]: [Option<&str>; 4],
     reactions: &str,
@@ -404,6 +426,7 @@ fn key(
         keys: numbers(keys)?,
         on_update: reaction(reactions.next()?)?,
         on_delete: reaction(reactions.next()?)?,
+        inherited: reactions.next() == Some('i'),
         cleared: if cleared.is_empty() { columns.clone() } else { cleared },
         columns,
     })

@@ -41,6 +41,8 @@ pub struct Catalog {
     event_triggers: bool,
     edges: Edges,
     keys: Keys,
+    /// `server_version_num`.
+    version: u32,
     schemas: BTreeSet<Arc<str>>,
     fingerprint: u64,
 }
@@ -87,6 +89,10 @@ pub struct Relation {
     pub code: Code,
     /// What its indexes and statistics alone call.
     pub kept: Code,
+    /// Whether a view or a row policy, its own or another's, reads it.
+    pub looked_at: bool,
+    /// Whether row policies decide which of its rows are seen.
+    pub policies: bool,
     /// Columns of its constraints, by the names of these; 0 is the whole row, -1 no column of which the value is looked at.
     pub constraints: Vec<(Arc<str>, i16)>,
 }
@@ -108,6 +114,8 @@ pub struct Column {
     pub primary: bool,
     /// Whether its table is partitioned by it.
     pub partitions: bool,
+    /// Whether its values can be equal and not the same, by a collation of its own or of an index.
+    pub alike: bool,
     /// Columns of its table that it is generated from: stored, or when it is read.
     pub generated_from: Vec<i16>,
 }
@@ -280,6 +288,13 @@ impl Catalog {
     #[must_use]
     pub fn casts_between_builtins(&self) -> &[u32] {
         &self.builtin_cast_functions
+    }
+
+    /// Whether a row that an UPDATE moves to another partition counts as removed to what refers to the whole table: before
+    /// version 15, and where the version is not known.
+    #[must_use]
+    pub const fn removes_what_moves(&self) -> bool {
+        self.version < 150_000
     }
 
     /// Whether changes of definitions set off functions of somebody's.

@@ -270,12 +270,34 @@ pub const QUERIES: &[&str] = &[
      pg_catalog.array_to_string(k.confkey, ','), CASE WHEN p.oid IS NOT NULL \
        OR (k.confupdtype IN ('a', 'r') AND k.confdeltype IN ('a', 'r')) \
        OR pg_catalog.to_jsonb(k.*) ->> 'conenforced' = 'false' THEN 'aa' \
-      ELSE k.confupdtype::text || k.confdeltype::text END, CASE WHEN k.confdeltype IN ('n', 'd') \
+      ELSE k.confupdtype::text || k.confdeltype::text END || CASE WHEN k.conparentid <> 0 THEN 'i' ELSE '' END, \
+     CASE WHEN k.confdeltype IN ('n', 'd') \
       THEN pg_catalog.translate(pg_catalog.to_jsonb(k.*) ->> 'confdelsetcols', '[] ', '') END \
      FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      LEFT JOIN pg_catalog.pg_constraint p ON p.oid = k.conparentid AND p.confrelid = k.confrelid \
      WHERE k.contype = 'f' AND n.nspname !~ '^pg_(temp|toast)'",
+    // 15: relations that views or row policies read, of whatever session; and tables whose rows policies hide
+    "SELECT c.oid::text, 'false' FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     WHERE n.nspname !~ '^pg_(temp|toast)' AND c.oid IN (SELECT d.refobjid FROM pg_catalog.pg_depend d \
+      LEFT JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.oid = d.objid \
+      WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid >= 16384 AND d.deptype = 'n' \
+       AND d.classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass) \
+       AND r.ev_class IS DISTINCT FROM d.refobjid) \
+     UNION ALL SELECT c.oid::text, 'true' FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     WHERE c.relrowsecurity AND n.nspname !~ '^pg_(temp|toast)'",
+    // 16: columns of which equal values need not be the same, by their collation or an index's
+    "SELECT x.a::text, x.b::text FROM ( \
+      SELECT a.attrelid AS a, a.attnum::int4 AS b, a.attcollation AS c FROM pg_catalog.pg_attribute a \
+       WHERE a.attnum > 0 AND NOT a.attisdropped \
+      UNION SELECT i.indrelid, u.number::int4, u.kind FROM pg_catalog.pg_index i CROSS JOIN LATERAL \
+       ROWS FROM (pg_catalog.unnest(i.indkey::int2[]), pg_catalog.unnest(i.indcollation::oid[])) AS u(number, kind) \
+       WHERE u.number > 0) AS x \
+     JOIN pg_catalog.pg_collation k ON k.oid = x.c AND NOT k.collisdeterministic \
+     JOIN pg_catalog.pg_class c ON c.oid = x.a JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     WHERE n.nspname !~ '^pg_(temp|toast)'",
+    // 17: the version
+    "SELECT pg_catalog.current_setting('server_version_num')",
 ];
 
 /// State of one session that decides what names mean; read its rows with [`super::Names::from_rows`].
@@ -312,7 +334,7 @@ pub const SESSION_QUERY: &str = concat!(
     bound!(" = c.oid"),
     ") AS r WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
      UNION ALL SELECT 5, 'key', k.conrelid::text, k.confrelid::text, pg_catalog.array_to_string(k.conkey, ','), \
-      pg_catalog.array_to_string(k.confkey, ','), pg_catalog.concat(k.confupdtype, k.confdeltype, ':', k.conname), 0 \
+      pg_catalog.array_to_string(k.confkey, ','), pg_catalog.concat(k.confupdtype, k.confdeltype, CASE WHEN k.conparentid OPERATOR(pg_catalog.<>) 0 THEN 'i' END, ':', k.conname), 0 \
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.contype = 'f' \
       WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r','p','f') \
      UNION ALL SELECT 5, 'generated', a.attrelid::text, a.attnum::text, d.refobjsubid::text, NULL, NULL, 0 \

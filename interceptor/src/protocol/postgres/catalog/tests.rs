@@ -50,6 +50,6 @@ fn what_cannot_be_read_is_an_error() {
     assert_eq!(Loader::new().rows(&row(&[&"x".repeat(super::MAX_CELL + 1)])), Err(LoadError::TooMuch(0)));
     assert!(Names::from_rows(&row(&["path", "public"])).is_err());
     assert!(Names::from_rows(&row(&["user", "a", "b", "x"])).is_err());
-    assert_eq!(QUERIES.len(), 15);
+    assert_eq!(QUERIES.len(), 18);
     assert_eq!(Names::standard("a").search_path.first(), Some(&Arc::from("pg_catalog")));
 }

@@ -281,6 +281,10 @@ fn a_policy_is_what_its_conditions_are() {
         "CREATE POLICY p ON orders USING (wipe() = 1)",
         "ALTER POLICY p ON orders USING (query_to_xml('SELECT 1', true, true, '') IS NULL)",
         "CREATE POLICY p ON nowhere USING (true)",
+        // Whoever reads the table would do it unseen.
+        "CREATE POLICY p ON orders USING (pg_notify('c', note) IS NULL)",
+        "CREATE POLICY p ON orders USING (nextval('counter') > 0)",
+        "ALTER POLICY p ON orders WITH CHECK (set_config('role', 'x', false) IS NULL)",
     ] {
         assert!(opaque(text), "{text}");
     }

@@ -21,8 +21,10 @@ use crate::testing::proxy::serve;
 
 const ATTACKS: &str = include_str!("../../testdata/attacks.txt");
 const SETUP: &str = include_str!("../../testdata/attacks.sql");
-/// Apart from what honest tools are tried on: whatever touches such a table is opaque, so that it cannot be dumped.
-const EAGER: &str = "CREATE DOMAIN greedy AS int DEFAULT touch(); CREATE TABLE eager (id int, g greedy)";
+/// Apart from what honest tools are tried on: whatever touches such a table is opaque, so that it cannot be dumped; and
+/// somebody to whom row policies apply.
+const EAGER: &str = "CREATE DOMAIN greedy AS int DEFAULT touch(); CREATE TABLE eager (id int, g greedy); \
+     CREATE ROLE lowly; GRANT SELECT ON people TO lowly";
 
 /// Attacks that run at the same time, each in a database of its own.
 const AT_ONCE: usize = 4;
@@ -59,13 +61,15 @@ fn attacks() -> Vec<Attack> {
     found
 }
 
-/// The policy: what the attack is given, nothing of the schema `hidden`, and no value in clear.
+/// The policy: what the attack is given, nothing of the schema `hidden`, and no value in clear; nor, where it is `blind`, any
+/// filter by one.
 fn verdict(command: &Command, allowed: &BTreeSet<&'static str>) -> Answer {
     let permitted = command.actions.iter().all(|action| {
         action.name == ActionName::SQL_CONNECT
             || (allowed.contains(action.name.as_str().trim_start_matches("sql:"))
                 && action.resource.path.get(2).is_none_or(|schema| &**schema != "hidden"))
     });
+    let permitted = permitted && !(allowed.contains("blind") && command.facts.filters_on_masked);
     if permitted { Answer::Permit(&["pii", "card"]) } else { Answer::Deny }
 }
 

@@ -1,0 +1,134 @@
+//! Columns that get a tag after views or row policies were made to filter by them.
+
+use super::family::{Named, catalog, read, session};
+use super::laundered::parted;
+use super::*;
+
+/// `bait`, and `plain_view (id, k)` of no tags.
+const BAIT: &[(usize, &str)] = &[
+    (1, "23001 public bait r - false false - - -\n23002 public stash r - false false - - -"),
+    (2, "23001 1 pos 23 false false -1\n23001 2 ch 25 false false -1\n23002 1 k 25 false false -1"),
+];
+
+const RULES: Named = Named(&[
+    ["public", "users", "ssn", "pii"],
+    ["public", "stash", "ssn", "pii"],
+    ["public", "loot", "k", "pii"],
+    ["sales", "stash", "k", "pii"],
+]);
+
+fn filters(text: &str) -> bool {
+    let found = read(text, &catalog(BAIT), &Names::standard("agent"), &RULES);
+    assert!(!found.opaque, "{text} {:?}", actions(&found));
+    found.facts.filters_on_masked
+}
+
+#[test]
+fn a_view_whose_columns_get_tags_may_be_filtered_by() {
+    for text in [
+        "CREATE OR REPLACE VIEW user_names AS SELECT id, ssn AS name FROM users",
+        "CREATE OR REPLACE VIEW public.user_names AS SELECT id, upper(ssn) AS name FROM users",
+        "CREATE OR REPLACE VIEW user_names (id, name) AS SELECT id, name FROM users UNION ALL SELECT id, ssn FROM users",
+        "CREATE OR REPLACE VIEW user_names AS SELECT id, s.hidden AS name FROM users JOIN user_secrets s USING (id)",
+    ] {
+        assert!(filters(text), "{text}");
+    }
+    for text in [
+        "CREATE OR REPLACE VIEW user_names AS SELECT id, name FROM users",
+        "CREATE OR REPLACE VIEW user_names AS SELECT id, upper(name) AS name, created FROM users",
+        // Nobody can have named what is new.
+        "CREATE OR REPLACE VIEW user_names AS SELECT id, name, ssn FROM users",
+        "CREATE OR REPLACE VIEW user_secrets AS SELECT id, ssn AS hidden, upper(email) AS loud FROM users",
+        "CREATE OR REPLACE VIEW another AS SELECT id, ssn FROM users",
+        "CREATE VIEW another AS SELECT id, ssn AS name FROM users",
+    ] {
+        assert!(!filters(text), "{text}");
+    }
+}
+
+#[test]
+fn a_temporary_view_hides_none_that_is_replaced() {
+    let names =
+        session("relation 30001 pg_temp_3 user_names v- SELECT\ncolumn 30001 1 id 23 -\ncolumn 30001 2 name 25 -");
+    let text = "CREATE OR REPLACE VIEW user_names AS SELECT id, ssn AS name FROM users";
+    assert!(read(text, &catalog(&[]), &names, &RULES).facts.filters_on_masked);
+}
+
+#[test]
+fn a_name_that_a_rule_knows_may_be_filtered_by() {
+    for text in [
+        "ALTER TABLE stash RENAME COLUMN k TO ssn",
+        "ALTER TABLE stash RENAME TO loot",
+        "ALTER TABLE stash SET SCHEMA sales",
+    ] {
+        assert!(filters(text), "{text}");
+    }
+    for text in [
+        "ALTER TABLE stash RENAME COLUMN k TO v",
+        "ALTER TABLE stash RENAME TO other",
+        "ALTER TABLE bait SET SCHEMA sales",
+        "ALTER TABLE orders RENAME TO orders_old",
+        "ALTER TABLE orders RENAME COLUMN note TO remark",
+        "ALTER TABLE users ADD COLUMN phone text",
+    ] {
+        assert!(!filters(text), "{text}");
+    }
+}
+
+#[test]
+fn a_parent_or_child_that_brings_tags_may_be_filtered_by() {
+    let rules = Named(&[["public", "folk", "ssn", "pii"]]);
+    let with = |text: &str, more: &[(usize, &str)], rules: &Named| {
+        let found = read(text, &parted(more), &Names::standard("agent"), rules);
+        assert!(!found.opaque, "{text} {:?}", actions(&found));
+        found.facts.filters_on_masked
+    };
+    // `plain` is read through: it gets the rows of `folk`.
+    assert!(with("ALTER TABLE folk INHERIT plain", &[], &rules));
+    assert!(with("CREATE TABLE heir () INHERITS (plain, folk)", &[], &rules));
+    let by_name = Named(&[["public", "fresh", "ssn", "pii"]]);
+    assert!(with("CREATE TABLE fresh () INHERITS (plain)", &[], &by_name));
+    assert!(!with("CREATE TABLE other () INHERITS (plain)", &[], &by_name));
+    assert!(!with("CREATE TABLE heir () INHERITS (folk)", &[], &rules));
+    // A child gets its parent's tags: of interest where something looks at it.
+    let looked = (15, "20004 false");
+    assert!(with("ALTER TABLE plain INHERIT folk", &[looked], &rules));
+    assert!(!with("ALTER TABLE plain INHERIT folk", &[(15, "20004 true")], &rules));
+    let parent = Named(&[["public", "mine", "ssn", "pii"]]);
+    let attach = "ALTER TABLE mine ATTACH PARTITION folk FOR VALUES IN ('a')";
+    assert!(with(attach, &[(15, "20003 false")], &parent));
+    assert!(!with(attach, &[], &parent));
+}
+
+/// Columns that are added belong to it.
+#[test]
+fn what_filters_by_a_whole_row_filters_by_what_is_added() {
+    for text in [
+        "CREATE POLICY p ON bait USING (ch = (SELECT substr(stash::text, pos, 1) FROM stash))",
+        "CREATE VIEW spelt AS SELECT b.pos FROM bait b, stash s WHERE b.ch = substr(s::text, b.pos, 1)",
+        "CREATE VIEW spelt AS SELECT b.pos FROM bait b, stash s WHERE b.ch = substr(to_jsonb(s.*)->>'k', b.pos, 1)",
+        "CREATE VIEW spelt AS SELECT b.pos FROM bait b JOIN (SELECT s::text AS t FROM stash s) s ON b.ch = substr(s.t, b.pos, 1)",
+        "CREATE MATERIALIZED VIEW spelt AS SELECT b.pos FROM bait b, stash s WHERE b.ch = substr(s::text, b.pos, 1)",
+    ] {
+        assert!(filters(text), "{text}");
+    }
+    for text in [
+        "SELECT b.pos FROM bait b, stash s WHERE b.ch = substr(s::text, b.pos, 1)",
+        "CREATE VIEW told AS SELECT o.id, to_jsonb(o) AS doc FROM orders o WHERE o.total > 0 ORDER BY o.id",
+        "CREATE POLICY p ON bait USING (pos IN (SELECT id FROM orders))",
+    ] {
+        assert!(!filters(text), "{text}");
+    }
+}
+
+#[test]
+fn that_row_policies_run_is_noted() {
+    let noted = |text: &str, more: &[(usize, &str)]| {
+        let found = read(text, &catalog(more), &Names::standard("agent"), &Named(&[]));
+        found.actions.iter().any(|action| action.note.as_deref().is_some_and(|note| note.contains("row policies")))
+    };
+    for text in ["SELECT 1 FROM orders", "DELETE FROM orders", "SELECT 1 FROM joined"] {
+        assert!(noted(text, &[(15, "16446 true")]), "{text}");
+        assert!(!noted(text, &[(15, "16446 false")]), "{text}");
+    }
+}
