@@ -135,8 +135,9 @@ impl Walker<'_> {
             return Val::made(self.scope.tags.all());
         };
         if star {
+            let grows = self.range_of(&names).iter().any(|rte| rte.table);
             let columns = self.star(&names);
-            return Val::made(self.whole_row(&columns));
+            return Val::made(self.whole_row(&columns, grows));
         }
         match names.as_slice() {
             [column] => self.bare(column),
@@ -149,9 +150,9 @@ impl Walker<'_> {
         }
     }
 
-    /// Columns that a star stands for.
-    pub(super) fn star(&mut self, names: &[&str]) -> Columns {
-        let items: Vec<Rc<Rte>> = match names {
+    /// What a star goes over.
+    fn range_of(&self, names: &[&str]) -> Vec<Rc<Rte>> {
+        match names {
             [] => self
                 .frames
                 .last()
@@ -160,7 +161,12 @@ impl Walker<'_> {
             [schema, table] | [_, schema, table] => self.find_table(Some(schema), table).map(|rte| vec![rte]),
             _ => None,
         }
-        .unwrap_or_default();
+        .unwrap_or_default()
+    }
+
+    /// Columns that a star stands for.
+    pub(super) fn star(&mut self, names: &[&str]) -> Columns {
+        let items = self.range_of(names);
         if items.is_empty() {
             self.opaque("a star over nothing that is known");
             return Columns::unknown(self.scope.tags.all());
@@ -197,7 +203,7 @@ impl Walker<'_> {
             };
         }
         if let Some(rte) = self.find_table(None, column) {
-            let whole = self.whole_row(&rte.columns);
+            let whole = self.whole_row(&rte.columns, rte.table);
             return Val::made(union(&whole, &unknown.unwrap_or_default()));
         }
         if let Some(rest) = unknown {
@@ -223,7 +229,7 @@ impl Walker<'_> {
             return Val::made(self.no_tags());
         }
         // `alias.name` also calls the function of that name with the whole row.
-        let tags = self.whole_row(&rte.columns);
+        let tags = self.whole_row(&rte.columns, rte.table);
         self.field_function(column, &tags);
         if rte.columns.rest.is_none() && rte.columns.list.iter().all(|column| column.name.is_some()) {
             self.missing(NO_COLUMN, || format!("column {table}.{column} does not exist"));
@@ -232,10 +238,11 @@ impl Walker<'_> {
         Val::made(tags)
     }
 
-    /// Reads a row as one value. Where that stands from then on, columns that are added belong to it.
-    fn whole_row(&mut self, columns: &Columns) -> TagSet {
+    /// Reads a row as one value. Where that stands from then on, columns that are added belong to it; rows of functions, of
+    /// sub-selects and the like `grow` by none.
+    fn whole_row(&mut self, columns: &Columns, grows: bool) -> TagSet {
         let tags = self.whole(columns);
-        if !self.standing || self.scope.tags.all().is_empty() {
+        if !grows || !self.standing || self.scope.tags.all().is_empty() {
             return tags;
         }
         Arc::new(tags.iter().cloned().chain([ADDED.into()]).collect())
