@@ -215,7 +215,7 @@ impl<'a> Walker<'a> {
             Defined::Known(relation) => Some(relation),
             Defined::Made(_) | Defined::Unknown => None,
         });
-        let (calls, standing) = (self.calls, std::mem::replace(&mut self.standing, true));
+        let (effects, standing) = (self.effects, std::mem::replace(&mut self.standing, true));
         self.with_own_columns(relation, |walker| {
             for condition in conditions.into_iter().flatten() {
                 let tags = walker.expression(condition).tags;
@@ -223,7 +223,7 @@ impl<'a> Walker<'a> {
             }
         });
         self.standing = standing;
-        if self.calls != calls {
+        if self.effects != effects {
             // It is done to whoever reads the table, and named for nobody.
             self.opaque("a row policy that does more than compute");
         }

@@ -236,6 +236,7 @@ impl Walker<'_> {
             Effect::Opaque => self.not_known(function, "a function that can run or reach anything"),
         }
         self.calls += 1;
+        self.effects += usize::from(effect != Effect::None);
         self.leak(tags, &format!("given to {}", function.name));
     }
 

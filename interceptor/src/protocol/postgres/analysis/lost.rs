@@ -107,7 +107,7 @@ impl<'a> Walker<'a> {
         self.joins(parent, child);
     }
 
-    /// The same of the child alone, where something filters by it already.
+    /// The same of the child alone, where something filters by it already that the catalog knows.
     pub(super) fn joins(&mut self, parent: &'a Relation, child: &'a Relation) {
         if !self.is_looked_at(child) {
             return;

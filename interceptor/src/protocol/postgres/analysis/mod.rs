@@ -4,8 +4,8 @@
 //! [`analyze`] is pure, bounded and total: it parses with the server's own grammar, resolves names as the server would
 //! with the given [`Catalog`] and [`Names`], and calls `sql:opaque` whatever it does not know. It never judges: policy
 //! does. It does not promise to know what triggers do (the design of the table's owner; named in a note; what foreign keys
-//! write is known), which rows a statement finds, or what a statement costs. Nor what another session makes of a name
-//! between the reading and the run:
+//! write is known), nor what row policies read (so is that), which rows a statement finds, or what a statement costs. Nor
+//! what another session makes of a name between the reading and the run:
 //! an unqualified name counts for whatever lies behind it on the path, too, and the machine passes no computed column
 //! that was judged under another catalog. Nor whether a plain write breaks a constraint of the table, which tells a bit.
 

@@ -44,6 +44,8 @@ pub(super) struct Walker<'a> {
     pub(super) functions: BTreeSet<Arc<str>>,
     /// Calls so far that do more than compute.
     pub(super) calls: usize,
+    /// Those of them that change something, or reach beyond the database.
+    pub(super) effects: usize,
     /// Computations so far that can fail.
     pub(super) failing: usize,
     /// Sub-queries so far.
@@ -95,6 +97,7 @@ impl<'a> Walker<'a> {
             opaques: 0,
             functions: BTreeSet::new(),
             calls: 0,
+            effects: 0,
             failing: 0,
             sub_queries: 0,
             standing: false,

@@ -261,6 +261,7 @@ fn a_policy_is_what_its_conditions_are() {
         "CREATE POLICY p ON orders USING (user_id = current_setting('app.user', true)::bigint) WITH CHECK (total > 0)",
         "CREATE POLICY p ON orders FOR SELECT TO PUBLIC USING (user_id IN (SELECT id FROM users WHERE name = CURRENT_USER))",
         "ALTER POLICY p ON orders USING (true)",
+        "CREATE POLICY p ON orders USING (total < random() OR clock_timestamp() > now())",
         "CREATE COLLATION plainly (provider = libc, locale = 'C')",
         "CREATE TEXT SEARCH CONFIGURATION words (PARSER = pg_catalog.default)",
     ] {
