@@ -182,7 +182,7 @@ impl<'a> Walker<'a> {
         let entry = self.actions.entry((name, resource, note.map(Into::into))).or_default();
         entry.0.extend(columns.iter().cloned());
         if let Some(tags) = tags {
-            entry.1 = union(&entry.1, tags);
+            entry.1 = union(&entry.1, &of_rules(tags));
         }
     }
 
@@ -235,7 +235,7 @@ impl<'a> Walker<'a> {
 
     /// Values with these tags take part, so that messages may carry them.
     pub(super) fn saw(&mut self, tags: &TagSet) {
-        self.reads = union(&self.reads, tags);
+        self.reads = union(&self.reads, &of_rules(tags));
     }
 
     /// Values with these tags decide which rows or groups are seen.
@@ -367,4 +367,12 @@ pub(super) fn names_of_views() -> &'static Names {
     static NAMES: LazyLock<Names> =
         LazyLock::new(|| Names { search_path: vec!["pg_catalog".into()], plain_text: true, ..Names::default() });
     &NAMES
+}
+
+/// Without the mark of columns that are added, which is no tag of a rule: nobody has the right to see what has it.
+fn of_rules(tags: &TagSet) -> TagSet {
+    if tags.iter().all(|tag| **tag != *ADDED) {
+        return Arc::clone(tags);
+    }
+    Arc::new(tags.iter().filter(|tag| ***tag != *ADDED).cloned().collect())
 }

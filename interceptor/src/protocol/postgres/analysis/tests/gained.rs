@@ -3,6 +3,7 @@
 use super::family::{Named, catalog, read, session};
 use super::laundered::parted;
 use super::*;
+use crate::protocol::postgres::analysis::lineage::ADDED;
 
 /// `bait`, and `plain_view (id, k)` of no tags.
 const BAIT: &[(usize, &str)] = &[
@@ -146,4 +147,18 @@ fn ordinary_views_and_policies_over_what_does_not_grow_filter_by_no_tag() {
     }
     // A row of a table has those that it will get as well.
     assert!(filters("CREATE VIEW wanted AS SELECT b.pos FROM bait b WHERE to_jsonb(b) ->> 'ssn' = b.ch"));
+}
+
+/// What marks such rows is no tag of a rule: nobody could have the right to see it.
+#[test]
+fn the_mark_of_rows_that_grow_is_asked_for_by_nobody() {
+    for text in [
+        "CREATE MATERIALIZED VIEW wanted AS SELECT to_jsonb(u) AS row FROM users u",
+        "CREATE VIEW wanted AS SELECT to_jsonb(u) AS row FROM users u",
+    ] {
+        let found = read(text, &catalog(BAIT), &Names::standard("agent"), &RULES);
+        let shown = actions(&found);
+        assert!(!shown.iter().any(|action| action.contains(ADDED)), "{text}: {shown:?}");
+        assert!(found.statements.iter().all(|one| one.reads_tagged.iter().all(|tag| **tag != *ADDED)), "{text}");
+    }
 }
