@@ -123,6 +123,7 @@ struct Open {
 }
 
 /// What stands next.
+#[expect(clippy::large_enum_variant, reason = "it is looked at and gone, one at a time")]
 enum Seen {
     /// A frame.
     Frame(Frame),
