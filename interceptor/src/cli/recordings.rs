@@ -193,8 +193,13 @@ pub enum RecordingsError {
     #[error("name the public key with --key")]
     WhichKey,
     /// Whoever has the spool could not be acted for.
-    #[error("cannot act as the owner of the spool: {0}")]
-    Owner(io::Error),
+    #[error("cannot act as the owner of the spool {path}: {source}; name its directory with --spool", path = path.display())]
+    Owner {
+        /// The directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// Another key.
     #[error("{0}")]
     Rotate(#[from] OpenError),

@@ -14,7 +14,7 @@ use crate::record::Config;
 use crate::record::rotation::{self, Rotated};
 
 pub(super) fn run(config: &Config, to: Option<&Path>, json: bool, out: &mut impl Write) -> Result<(), RecordingsError> {
-    act_as_owner(&config.spool).map_err(RecordingsError::Owner)?;
+    act_as_owner(&config.spool).map_err(|source| RecordingsError::Owner { path: config.spool.clone(), source })?;
     let Rotated { from, to, kept } = rotation::rotate(config, Arc::new(SystemClock::new()), to)?;
     if json {
         return json_line(&serde_json::json!({ "from": from.to_string(), "to": to.to_string(), "kept": kept }), out);

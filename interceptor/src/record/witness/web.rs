@@ -22,7 +22,9 @@ pub struct Server {
 
 impl Http {
     pub(super) fn check(&self) -> Result<(), String> {
-        fetch::allowed(&self.url).map(drop).map_err(|error| format!("http: {error}"))
+        // The address may hold a secret.
+        let error = fetch::allowed(&self.url).map(drop);
+        error.map_err(|error| format!("http: {}", error.to_string().replace(&self.url, "...")))
     }
 }
 
