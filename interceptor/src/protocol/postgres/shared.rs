@@ -164,6 +164,7 @@ mod tests {
             kept: Code::default(),
             looked_at: false,
             policies: false,
+            hidden_by: Vec::new(),
             constraints: Vec::new(),
         };
         let standard = || Names::standard("a");

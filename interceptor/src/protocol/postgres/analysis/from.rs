@@ -7,8 +7,9 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{Alias, JoinExpr, JoinType, Node, RangeFunction, RangeSubselect, RangeTableFunc, RangeVar};
 
 use super::Source;
+use super::function::told_by_session;
 use super::lineage::{Col, Columns, Frame, Item, Rte, join_rest, qualified_name, string};
-use super::table::{LOCKED, MAX_VIEWS, Walker, names_of_views, union};
+use super::table::{LOCKED, MAX_VIEWS, View, Walker, names_of_views, union};
 use crate::policy::{ActionName, TagSet};
 use crate::protocol::postgres::catalog::{Relation, RelationKind};
 
@@ -91,6 +92,8 @@ impl<'a> Walker<'a> {
             let resource = self.table(relation);
             let note = relation.policies.then_some(POLICIES);
             self.add(ActionName::SQL_SELECT, resource, note, &[], None);
+            self.hidden_by_policies(relation);
+            self.asks_session |= &*relation.schema == "pg_catalog" && told_by_session(&relation.name);
             let mut columns = self.columns_of(relation);
             self.foreign_below(relation);
             if range.schemaname.is_empty() {
@@ -191,7 +194,9 @@ impl<'a> Walker<'a> {
     fn view(&mut self, relation: &'a Relation) -> Option<Rc<[Col]>> {
         let definition = relation.definition.as_ref()?;
         if let Some(known) = self.views.get(&relation.oid) {
-            return Some(Rc::clone(known));
+            self.effects += known.effects;
+            self.asks_session |= known.asks_session;
+            return Some(Rc::clone(&known.columns));
         }
         if definition.is_empty() {
             self.missing(LOCKED, || {
@@ -212,22 +217,27 @@ impl<'a> Walker<'a> {
         let doubt = std::mem::take(&mut self.names_in_doubt);
         let frames = std::mem::take(&mut self.frames);
         let ctes = std::mem::take(&mut self.ctes);
-        let restricted = (self.unrestricted, self.filters_on_masked);
+        let restricted = (self.unrestricted, std::mem::take(&mut self.filters_on_masked));
+        let (effects, asked) = (self.effects, std::mem::take(&mut self.asks_session));
         let outside = self.set_aside();
         let columns = self.definition(definition);
         let inside = self.bring_back(outside);
         let read = inside.keys().filter(|(name, ..)| *name == ActionName::SQL_SELECT);
         let below = read.map(|(_, resource, _)| resource.clone()).collect();
         self.merge_actions(inside);
-        // What a view filters by is the design of its owner.
+        // What a view filters by is the design of its owner, unless what the agent says decides it.
+        self.steered |= self.filters_on_masked && self.asks_session;
         (self.unrestricted, self.filters_on_masked) = restricted;
+        self.filters_on_masked |= self.steered;
         self.frames = frames;
         self.ctes = ctes;
         self.names_in_doubt = doubt;
         self.names = names;
         self.open_views.pop();
         let list = columns.map_or_else(|| Rc::from([]), |columns| columns.list);
-        self.views.insert(relation.oid, Rc::clone(&list));
+        let seen = View { columns: Rc::clone(&list), effects: self.effects - effects, asks_session: self.asks_session };
+        self.views.insert(relation.oid, seen);
+        self.asks_session |= asked;
         let resource = self.table(relation);
         self.below.insert(resource, below);
         Some(list)

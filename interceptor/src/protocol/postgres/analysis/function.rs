@@ -171,6 +171,7 @@ impl Walker<'_> {
     fn builtin(&mut self, function: &Function, args: &[Node], tags: &TagSet) {
         let first = args.first().and_then(|node| self.constant_argument(node));
         let effect = effect(function);
+        self.asks_session |= told_by_session(&function.name);
         let file = |walker: &Self| walker.server(ResourceKind::Path, first.unwrap_or("*"));
         // What such a function does to whom is in its arguments.
         self.uses_constants |= effect != Effect::None;
@@ -303,6 +304,28 @@ impl Walker<'_> {
         self.act(action, resource);
         self.resync.names |= super::statement::decides_names(&name);
     }
+}
+
+/// Whether a function or view of the system yields what a session may say as it likes.
+pub(super) fn told_by_session(name: &str) -> bool {
+    const SAID: [&str; 15] = [
+        "current_query",
+        "current_setting",
+        "pg_cursor",
+        "pg_cursors",
+        "pg_listening_channels",
+        "pg_lock_status",
+        "pg_locks",
+        "pg_prepared_statement",
+        "pg_prepared_statements",
+        "pg_settings",
+        "pg_show_all_settings",
+        "pg_stat_activity",
+        "pg_stat_get_activity",
+        "pg_stat_get_backend_activity",
+        "pg_stat_get_progress_info",
+    ];
+    SAID.contains(&name)
 }
 
 /// Whether a value of a type sets off functions that are not known: checks of a domain, casts.

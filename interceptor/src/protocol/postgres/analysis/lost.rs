@@ -91,6 +91,9 @@ impl<'a> Walker<'a> {
         if let Some(schema) = schema_of(range) {
             return catalog.resolve(names, Some(schema), &range.relname).into_iter().collect();
         }
+        if range.relpersistence == "t" {
+            return catalog.resolve(names, Some("pg_temp"), &range.relname).into_iter().collect();
+        }
         let path = names.search_path.iter().filter(|schema| &***schema != "pg_catalog" && !names.is_temp(schema));
         let first = path.take(1).map(|schema| &**schema);
         ["pg_temp"].into_iter().chain(first).filter_map(|at| catalog.resolve(names, Some(at), &range.relname)).collect()

@@ -43,6 +43,7 @@ impl Made {
             kept: Code::default(),
             looked_at: false,
             policies: false,
+            hidden_by: Vec::new(),
             constraints: Vec::new(),
         }
     }
@@ -231,6 +232,7 @@ impl<'a> Walker<'a> {
         self.changes.altered.extend(oids);
         // What was found before that is looked for again.
         self.views.clear();
+        self.hidden.clear();
         self.cascaded.clear();
     }
 

@@ -34,6 +34,16 @@ type Value = (BTreeSet<Arc<str>>, TagSet);
 /// Actions with what is known of them, each once.
 pub(super) type Actions = BTreeMap<Key, Value>;
 
+/// What the query of a view was found to do.
+#[derive(Clone)]
+pub(super) struct View {
+    pub(super) columns: Rc<[Col]>,
+    /// Calls that change something.
+    pub(super) effects: usize,
+    /// See [`Walker::asks_session`].
+    pub(super) asks_session: bool,
+}
+
 /// Walks over trees and keeps what they do.
 pub(super) struct Walker<'a> {
     pub(super) scope: &'a Scope<'a>,
@@ -57,13 +67,19 @@ pub(super) struct Walker<'a> {
     /// Rows are put where the table says, or stay: in a plain one itself, in one partition of another.
     pub(super) placed: bool,
     pub(super) filters_on_masked: bool,
+    /// A filter by such values is the agent's own, wherever it stands: what it says decides what is found.
+    pub(super) steered: bool,
+    /// Something was asked that the agent says: a setting, its text.
+    pub(super) asks_session: bool,
     pub(super) unrestricted: bool,
     /// References to columns so far.
     pub(super) references: usize,
     pub(super) reads: TagSet,
     pub(super) frames: Vec<Frame>,
     pub(super) ctes: Vec<Cte>,
-    pub(super) views: HashMap<u32, Rc<[Col]>>,
+    pub(super) views: HashMap<u32, View>,
+    /// Tables that were read or written so far, and whether policies hide rows of them by what is masked.
+    pub(super) hidden: HashMap<u32, bool>,
     pub(super) open_views: Vec<u32>,
     /// What each view that was read so far reads itself.
     pub(super) below: HashMap<Resource, BTreeSet<Resource>>,
@@ -104,12 +120,15 @@ impl<'a> Walker<'a> {
             given: false,
             placed: false,
             filters_on_masked: false,
+            steered: false,
+            asks_session: false,
             unrestricted: false,
             references: 0,
             reads: TagSet::default(),
             frames: Vec::new(),
             ctes: Vec::new(),
             views: HashMap::new(),
+            hidden: HashMap::new(),
             open_views: Vec::new(),
             below: HashMap::new(),
             cascaded: Cascades::default(),

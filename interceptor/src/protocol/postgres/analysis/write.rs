@@ -325,6 +325,7 @@ impl<'a> Walker<'a> {
         }
         let resource = self.table(relation);
         let tags = columns.iter().fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of(relation, column)));
+        self.hidden_by_policies(relation);
         let triggers = self.has_triggers(relation).then_some("triggers of the table run");
         let policies = relation.policies.then_some(POLICIES);
         let note = [how, triggers, policies].into_iter().flatten().collect::<Vec<_>>().join("; ");
@@ -361,7 +362,7 @@ impl<'a> Walker<'a> {
         depth: usize,
     ) {
         self.columns_of(view);
-        let lineage = self.views.get(&view.oid).cloned().unwrap_or_else(|| Rc::new([]));
+        let lineage = self.views.get(&view.oid).map_or_else(|| Rc::from([]), |view| Rc::clone(&view.columns));
         let mut below: Vec<u32> =
             lineage.iter().filter_map(|col| col.source.as_ref()).map(|from| from.relation).collect();
         below.sort_unstable();
@@ -479,7 +480,7 @@ impl<'a> Walker<'a> {
     fn origin(&mut self, view: &'a Relation, column: &str) -> Option<(&'a Relation, Arc<str>)> {
         self.columns_of(view);
         let at = view.columns.iter().position(|known| *known.name == *column)?;
-        let origin = self.views.get(&view.oid)?.get(at)?.source.clone()?;
+        let origin = self.views.get(&view.oid)?.columns.get(at)?.source.clone()?;
         Some((self.relation_of(origin.relation)?, origin.column))
     }
 

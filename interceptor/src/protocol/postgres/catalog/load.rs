@@ -198,9 +198,13 @@ impl Loader {
             }
             15 => {
                 let policies = flag(row, 1)?;
+                let at = cell(row, 2)?.map(|at| Some((at.parse().ok()?, text(row, 3)?.parse().ok()?)));
                 if let Some(relation) = self.catalog.relations.get_mut(&number(row, 0)?) {
                     relation.looked_at |= !policies;
                     relation.policies |= policies;
+                    if let Some(at) = at {
+                        relation.hidden_by.push(at?);
+                    }
                 }
             }
             16 => {
@@ -231,6 +235,7 @@ impl Loader {
             kept: Code::default(),
             looked_at: false,
             policies: false,
+            hidden_by: Vec::new(),
             constraints: Vec::new(),
         };
         // A composite type has columns, but no name that a FROM could use.
@@ -332,6 +337,7 @@ impl Names {
                 kept: Code::default(),
                 looked_at: false,
                 policies: false,
+                hidden_by: Vec::new(),
                 constraints: Vec::new(),
             }),
             "type" => self.types.push(Type {

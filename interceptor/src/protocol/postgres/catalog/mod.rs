@@ -93,6 +93,8 @@ pub struct Relation {
     pub looked_at: bool,
     /// Whether row policies decide which of its rows are seen.
     pub policies: bool,
+    /// Columns that these look at, by relation and number; 0 is its whole row.
+    pub hidden_by: Vec<(u32, i16)>,
     /// Columns of its constraints, by the names of these; 0 is the whole row, -1 no column of which the value is looked at.
     pub constraints: Vec<(Arc<str>, i16)>,
 }

@@ -21,10 +21,15 @@ use crate::testing::proxy::serve;
 
 const ATTACKS: &str = include_str!("../../testdata/attacks.txt");
 const SETUP: &str = include_str!("../../testdata/attacks.sql");
-/// Apart from what honest tools are tried on: whatever touches such a table is opaque, so that it cannot be dumped; and
-/// somebody to whom row policies apply.
+/// Apart from what honest tools are tried on: whatever touches such a table is opaque, so that it cannot be dumped;
+/// somebody to whom row policies apply; a view and a policy that filter by what is masked as a setting says.
 const EAGER: &str = "CREATE DOMAIN greedy AS int DEFAULT touch(); CREATE TABLE eager (id int, g greedy); \
-     CREATE ROLE lowly; GRANT SELECT ON people TO lowly";
+     CREATE ROLE lowly; GRANT SELECT ON people TO lowly; \
+     CREATE VIEW guess AS SELECT id FROM people WHERE email LIKE current_setting('my.guess', true); \
+     CREATE TABLE guarded AS SELECT id, email AS masked FROM people; GRANT SELECT ON guarded TO lowly; \
+     CREATE POLICY p ON guarded USING (masked LIKE current_setting('my.guess', true)); \
+     ALTER TABLE guarded ENABLE ROW LEVEL SECURITY; \
+     CREATE VIEW guards AS SELECT id FROM guarded; ALTER VIEW guards OWNER TO lowly";
 
 /// Attacks that run at the same time, each in a database of its own.
 const AT_ONCE: usize = 4;
