@@ -223,7 +223,7 @@ impl Redaction<'_> {
             let text = std::str::from_utf8(said).unwrap_or("?");
             let found = unwrapped(&name).filter_map(value_beside).find_map(|place| found(&beside, place, text));
             if !is_word(text) && (found.is_some() || self.hides_path(&name)) {
-                reasons.note(|| name.clone(), found);
+                reasons.note(|| name.clone(), beside::is_number(text), found);
                 said.fill(BLOT);
             }
         }
@@ -300,7 +300,7 @@ impl Redaction<'_> {
             if found.is_some() || self.hides(last(&name)) > Hides::Nothing {
                 let value = pair.get_mut(at + 1..).unwrap_or_default();
                 if !value.is_empty() {
-                    reasons.note(|| name.clone(), found);
+                    reasons.note(|| name.clone(), beside::is_number(&said), found);
                 }
                 value.fill(BLOT);
             }
@@ -531,7 +531,7 @@ mod tests {
             (
                 "application/yaml",
                 "credentials:\n- type: password\n  value: s3c\n- Key: size\n  Value: x\n",
-                "credentials:\n- type: password\n  value: ***\n- Key: size\n  Value: x\n",
+                "credentials:\n- type: password\n  value: ***\n- Key: size\n  Value: *\n",
             ),
         ] {
             assert_eq!(shown(kind, &[], body), expected);
@@ -565,12 +565,12 @@ mod tests {
             (
                 r#"{"amount":{"value":9500000,"name":"token"},"a":[{"pin":42},{"pin":7}]}"#,
                 r#"{"amount":{"value":"*****","name":"token"},"a":[{"pin":""},{"pin":7}]}"#,
-                &["hidden: amount.value (beside name: token)", "hidden: a.0.pin"],
+                &["hidden: amount.value (beside name: token), a number", "hidden: a.0.pin, a number"],
             ),
             (
                 r#"{"type":"API token","value":"s3c","secrets":[["a"],["b"]],"password\n":"x"}"#,
                 r#"{"type":"API token","value":"***","secrets":[["*"],["*"]],"password\n":"*"}"#,
-                &["hidden: secrets", r"hidden: password\n", "hidden: value (beside type: API token)"],
+                &["hidden: value (beside type: API token)", "hidden: secrets", r"hidden: password\n"],
             ),
             (
                 r#"{"type":"text-token","value":"x","field":"csrf_token","values":["y"]}"#,
@@ -584,10 +584,42 @@ mod tests {
         let form = told_of("application/x-www-form-urlencoded", "a[name]=token&a[value]=s3c&user[password]=x&b=1");
         assert_eq!(form, ["hidden: a[value] (beside name: token)", "hidden: user[password]"]);
         let yaml = told_of("application/yaml", "a: b\npassword: x\ntokens:\n  - name: token\n    value: y\n");
-        assert_eq!(yaml, ["hidden: line 2: password", "hidden: line 5: value (beside name: token)"]);
-        let many: Vec<String> = (0..30).map(|at| format!(r#""a{at}":{{"pin":"x"}}"#)).collect();
-        let many = told_of("application/json", &format!("{{{}}}", many.join(",")));
-        assert_eq!((many.len(), many[20].as_str()), (21, "hidden: 10 more"));
+        assert_eq!(yaml, ["hidden: line 5: value (beside name: token)", "hidden: line 2: password"]);
+    }
+
+    /// Whoever hides much so that one thing is not seen says so in the first line, and what is the least like a secret comes before the rest.
+    #[test]
+    fn what_is_hidden_among_much_is_told() {
+        let kind = "application/json";
+        let many = |count: usize| (0..count).map(|at| format!(r#""a{at}":{{"pin":"x"}},"#)).collect::<String>();
+        let body = format!(r#"{{{}"amount":{{"name":"token","value":9500000}}}}"#, many(30));
+        let told = told_of(kind, &body);
+        assert_eq!(told.first().unwrap(), "hidden: 6 places more than are told here");
+        assert_eq!(told.get(1).unwrap(), "hidden: amount.value (beside name: token), a number");
+        assert_eq!(told.len(), 26);
+        // Of what is alike, one.
+        let list = (0..3000).map(|at| format!(r#"{{"pin":{}}},"#, 1000 + at)).collect::<String>();
+        let body = format!(r#"{{"cards":[{list}{{}}],"password":"x"}}"#);
+        let expected = ["hidden: cards.0.pin, a number, and 2999 more like it", "hidden: password"];
+        assert_eq!(told_of(kind, &body), expected);
+        let body = format!("{{{}{}\"z\":1}}", many(5000), r#""pin":12345,"#);
+        assert_eq!(told_of(kind, &body).first().unwrap(), "hidden: 4977 places more than are told here");
+    }
+
+    #[test]
+    fn the_value_of_a_secret_may_stand_below_it() {
+        let body =
+            r#"{"parameters":{"adminPassword":{"value":"s3c"},"size":{"value":"x"}},"secret":{"from":{"value":"y"}}}"#;
+        assert_eq!(shown("application/json", &[], body), body.replace("s3c", "***"));
+        let body = "adminPassword:\n  value: s3c\nsize:\n  value: x\n";
+        assert_eq!(shown("application/yaml", &[], body), body.replace("s3c", "***"));
+    }
+
+    /// What stands in one document says nothing of another.
+    #[test]
+    fn documents_of_yaml_are_apart() {
+        let body = "name: token\nvalue: s3c\n--- # next\nvalue: /\nname: HOME\n---\nvalue: s3c\nname: token\n";
+        assert_eq!(shown("application/yaml", &[], body), body.replace("s3c", "***"));
     }
 
     /// Each byte is read a few times at most, however deep it stands.

@@ -26,6 +26,7 @@ const SECRETS: &[&str] = &[
     "pin",
     "privatekey",
     "secret",
+    "secretaccesskey",
     "secretkey",
     "secretstring",
     "securestring",
@@ -34,7 +35,18 @@ const SECRETS: &[&str] = &[
     "userpassword",
 ];
 /// Those that are secrets where they are texts: of numbers, they are what is traded.
-const TOKENS: &[&str] = &["accesstoken", "apitoken", "authtoken", "bearertoken", "jwt", "refreshtoken", "token"];
+const TOKENS: &[&str] = &[
+    "accesstoken",
+    "apitoken",
+    "authtoken",
+    "bearertoken",
+    "idtoken",
+    "jwt",
+    "refreshtoken",
+    "securitytoken",
+    "sessiontoken",
+    "token",
+];
 /// Names of such values.
 const VALUES: &[&str] = &["parametervalue", "stringvalue", "value", "values"];
 

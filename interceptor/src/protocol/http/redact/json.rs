@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::BLOT;
 use super::beside::{self, Says};
-use super::reasons::Reasons;
+use super::reasons::{self, Reasons};
 
 pub use super::beside::{is_name, is_value};
 
@@ -117,7 +117,7 @@ impl Blotter<'_> {
             return None;
         }
         match self.next()? {
-            b'{' => self.members(under.hidden.below(), depth),
+            b'{' => self.members(under.hidden, depth),
             b'[' => self.elements(under, depth),
             b'"' => {
                 let (from, to) = self.string()?;
@@ -137,7 +137,7 @@ impl Blotter<'_> {
             if self.fill(&spot) && !is_told {
                 self.told = spot.list;
                 let path = &self.path;
-                self.reasons.note(|| told(path, ""), None);
+                self.reasons.note(|| told(path, ""), !spot.is_text, None);
             }
         } else if under.value.is_some() {
             self.beside.push(spot);
@@ -160,10 +160,10 @@ impl Blotter<'_> {
         true
     }
 
-    fn members(&mut self, below: Hides, depth: usize) -> Option<()> {
+    fn members(&mut self, outer: Hides, depth: usize) -> Option<()> {
         self.at += 1;
         let (begun, deep, mut says) = (self.beside.len(), self.path.len(), None::<Said>);
-        let done = self.each_member(below, depth, &mut says);
+        let done = self.each_member(outer, depth, &mut says);
         self.path.truncate(deep);
         let spots = self.beside.split_off(begun);
         if let Some(said) = says {
@@ -172,14 +172,14 @@ impl Blotter<'_> {
                 if self.fill(&spot) && is_told != spot.name {
                     is_told = spot.name;
                     let path = &self.path;
-                    self.reasons.note(|| told(path, spot.name), Some((&said.name, &said.said)));
+                    self.reasons.note(|| told(path, spot.name), !spot.is_text, Some((&said.name, &said.said)));
                 }
             }
         }
         done
     }
 
-    fn each_member(&mut self, below: Hides, depth: usize, says: &mut Option<Said>) -> Option<()> {
+    fn each_member(&mut self, outer: Hides, depth: usize, says: &mut Option<Said>) -> Option<()> {
         loop {
             match self.next()? {
                 b'}' => {
@@ -192,8 +192,10 @@ impl Blotter<'_> {
                     (self.next()? == b':').then_some(())?;
                     self.at += 1;
                     self.note_beside(&name, says);
-                    let hidden = below.max((self.hides)(&name));
-                    let under = Under { hidden, value: beside::value(&name), list: None };
+                    // A secret's own value: `"adminPassword": {"value": ...}`.
+                    let value = beside::value(&name);
+                    let above = if value.is_some() { outer } else { outer.below() };
+                    let under = Under { hidden: above.max((self.hides)(&name)), value, list: None };
                     self.path.push(Step::Name(name));
                     self.value(under, depth + 1)?;
                     self.path.pop();
@@ -293,18 +295,15 @@ struct Said {
 
 /// As people read it, with a name behind it; without the places at its end, since what hides one of a list hides all.
 fn told(path: &[Step], name: &str) -> String {
-    let mut steps: Vec<String> = path
-        .iter()
+    let inner = path.iter().rev().skip_while(|step| name.is_empty() && matches!(step, Step::Place(_)));
+    let mut steps: Vec<String> = inner
         .map(|step| match step {
-            Step::Name(name) => name.clone(),
+            Step::Name(name) => reasons::end_of(name).to_owned(),
             Step::Place(place) => place.to_string(),
         })
         .collect();
-    if name.is_empty() {
-        while matches!(path.get(steps.len().wrapping_sub(1)), Some(Step::Place(_))) {
-            steps.pop();
-        }
-    } else {
+    steps.reverse();
+    if !name.is_empty() {
         steps.push(name.to_owned());
     }
     steps.join(".")

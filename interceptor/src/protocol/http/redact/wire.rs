@@ -157,7 +157,9 @@ impl<S: Schema> Finder<'_, S> {
         pair: &mut Pair,
     ) {
         let named = field.names.into_iter().map(|name| self.hides(name)).max().unwrap_or(Hides::Nothing);
-        let hidden = hidden.max(named);
+        // A secret's own value.
+        let is_held = pair.is_value || field.names.into_iter().any(json::is_value);
+        let hidden = named.max(if is_held { hidden } else { hidden.below() });
         if field.is_map {
             return self.entry(field.kind, payload, hidden.below(), depth);
         }
@@ -227,7 +229,6 @@ impl<S: Schema> Finder<'_, S> {
         match (kind, payload.bytes) {
             (Kind::Flag, _) => {}
             (Kind::Message(kind), Some(placed)) => {
-                let hidden = if self.schema.is_value(kind) { hidden } else { hidden.below() };
                 self.message(kind, placed, hidden, depth);
             }
             (Kind::Json, Some(placed)) => self.json(placed, hidden),

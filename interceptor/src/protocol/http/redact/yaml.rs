@@ -58,8 +58,11 @@ impl Beside {
         let (mut mappings, mut said) = (Vec::new(), Vec::<Option<(Says, String, String)>>::new());
         // Those that are open, the innermost last, by their columns.
         let mut open: Vec<(usize, usize)> = Vec::new();
-        for line in text.split(|byte| *byte == b'\n').map(Line::of) {
-            let Some(line) = line else {
+        for line in text.split(|byte| *byte == b'\n') {
+            if is_border(line) {
+                open.clear();
+            }
+            let Some(line) = Line::of(line) else {
                 mappings.push(usize::MAX);
                 continue;
             };
@@ -107,6 +110,10 @@ struct Lines<'a> {
 
 impl Lines<'_> {
     fn line(&mut self, line: &mut [u8], number: usize) {
+        if is_border(line) {
+            (self.text, self.all, self.list) = (None, None, None);
+            return;
+        }
         let Some(Line { indent, named, colon, .. }) = Line::of(line) else { return };
         for below in [&mut self.text, &mut self.all, &mut self.list] {
             *below = below.filter(|outer| indent > *outer);
@@ -117,14 +124,15 @@ impl Lines<'_> {
         }
         let Some((name, said)) = named else {
             if self.all.is_some() || self.list.is_some() {
-                self.reasons.note(|| format!("line {}", number + 1), None);
+                self.reasons.note(|| format!("line {}", number + 1), is_number(text), None);
                 fill(text);
             }
             return;
         };
         let mut hides = (self.hides)(&name);
         let beside = beside::is_value(&name).then(|| self.beside.of_line(number, &said)).flatten();
-        if beside.is_some() {
+        let is_held = self.list.is_some() && beside::is_value(&name);
+        if beside.is_some() || is_held {
             hides = hides.max(Hides::Value);
         }
         if self.all.is_none() && (hides == Hides::Nothing || (!said.is_empty() && is_word(&said))) {
@@ -138,7 +146,7 @@ impl Lines<'_> {
             }
             return;
         }
-        self.reasons.note(|| format!("line {}: {name}", number + 1), beside);
+        self.reasons.note(|| format!("line {}: {name}", number + 1), beside::is_number(&said), beside);
         self.text = Some(indent);
         if !matches!(said.chars().next(), Some('|' | '>')) {
             fill(text.get_mut(colon + 1..).unwrap_or_default());
@@ -152,6 +160,17 @@ fn key_of(text: &[u8]) -> Option<usize> {
     let from = quote.map_or(Some(0), |quote| Some(memchr::memchr(quote, text.get(1..)?)? + 2))?;
     let ends = |at: &usize| text.get(at + 1).is_none_or(u8::is_ascii_whitespace);
     memchr::memchr_iter(b':', text.get(from..)?).map(|at| at + from).find(ends)
+}
+
+fn is_number(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(beside::is_number)
+}
+
+/// Whether one document ends there, or the next one begins.
+fn is_border(line: &[u8]) -> bool {
+    [&b"---"[..], b"..."]
+        .iter()
+        .any(|mark| line.strip_prefix(*mark).is_some_and(|rest| rest.first().is_none_or(u8::is_ascii_whitespace)))
 }
 
 fn fill(text: &mut [u8]) {

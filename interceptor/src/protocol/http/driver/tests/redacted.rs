@@ -50,7 +50,7 @@ async fn approvers_are_told_what_they_do_not_see() {
     };
     let body = r#"{"amount":{"value":9500000,"name":"token"},"replicas":500}"#;
     let (statement, shown, recorded) = asked("application/json", body).await;
-    assert!(statement.ends_with("\nhidden: amount.value (beside name: token)"), "{statement}");
+    assert!(statement.ends_with("\nhidden: amount.value (beside name: token), a number"), "{statement}");
     assert_eq!(shown, r#"{"amount":{"value":"*****","name":"token"},"replicas":500}"#);
     assert!(recorded.contains(&shown), "{recorded}");
     // The same finds its grant again.
