@@ -24,6 +24,7 @@ use crate::capture::{Capture, Namespace, Namespaces};
 use crate::clock::Timestamp;
 use crate::config::Problem;
 use crate::identity::Level;
+use crate::record::witness::WitnessState;
 use crate::session::House;
 
 pub use routes::router;
@@ -66,6 +67,8 @@ pub struct Api {
     pub enroll: Enroll,
     /// Network namespaces of agents' own.
     pub namespaces: Namespaces,
+    /// Witnesses of the recording, and what each knows.
+    pub witnesses: Arc<ArcSwap<Vec<WitnessState>>>,
     /// gid of the group that may ask.
     pub group: Option<u32>,
     /// When the daemon started.
@@ -108,6 +111,9 @@ pub struct Status {
     pub waiting: usize,
     /// Whether the recorder takes events; `None` when it does, else why not.
     pub recorder_fault: Option<String>,
+    /// Witnesses of the recording, and what each knows.
+    #[serde(default)]
+    pub witnesses: Vec<WitnessState>,
 }
 
 /// `POST /v1/approvals/ID`.

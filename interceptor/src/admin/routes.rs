@@ -53,6 +53,7 @@ async fn status(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
         levels: api.house.registry.levels(),
         waiting: api.house.approvals.list().iter().filter(|request| request.state.name() == "waiting").count(),
         recorder_fault: api.house.recorder.health().failing.map(|why| why.to_string()),
+        witnesses: api.witnesses.load().to_vec(),
     })
 }
 

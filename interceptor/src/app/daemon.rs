@@ -69,6 +69,7 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
         governed: Arc::clone(&captured.governing.governed),
         enroll,
         namespaces: captured.namespaces.clone(),
+        witnesses: witnesses.states(),
         group,
         started_at: house.clock.now(),
     });

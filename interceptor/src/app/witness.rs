@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::StartError;
 use crate::clock::Clock;
-use crate::record::witness::{self, Statement, Witness, WitnessError};
+use crate::record::witness::{self, Statement, Witness, WitnessError, WitnessState};
 use crate::record::{self, Event, Recorder};
 use crate::telemetry::SessionId;
 
@@ -35,6 +36,7 @@ pub(super) struct Witnesses {
     spool: PathBuf,
     host: String,
     clock: Arc<dyn Clock>,
+    states: Arc<ArcSwap<Vec<WitnessState>>>,
 }
 
 /// Witnesses that are told, until that is ended.
@@ -57,12 +59,19 @@ impl Witnesses {
         let all = config.witness.open(&config.spool, config.free_space_floor);
         let all = all.map_err(|words| StartError::failed("opening [record.witness]")(&words))?;
         let now = clock.monotonic();
+        let all: Vec<Told> = all.into_iter().map(|(witness, every)| Told::new(witness, every, now)).collect();
         Ok(Self {
-            all: all.into_iter().map(|(witness, every)| Told::new(witness, every, now)).collect(),
+            states: Arc::new(ArcSwap::from_pointee(all.iter().map(|told| told.state.clone()).collect())),
+            all,
             spool: config.spool.clone(),
             host: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
             clock,
         })
+    }
+
+    /// What each knows, as it was last told.
+    pub(super) fn states(&self) -> Arc<ArcSwap<Vec<WitnessState>>> {
+        Arc::clone(&self.states)
     }
 
     /// Tells whoever is due from now on. Nothing where there is nobody.
@@ -119,7 +128,9 @@ impl Witnesses {
         });
         let told = join_all(tell).await;
         let now = self.clock.monotonic();
-        told.into_iter().filter_map(|(told, result)| told.learn(&statement, now, result)).collect()
+        let lines = told.into_iter().filter_map(|(told, result)| told.learn(&statement, now, result)).collect();
+        self.states.store(Arc::new(self.all.iter().map(|told| told.state.clone()).collect()));
+        lines
     }
 }
 
@@ -135,13 +146,15 @@ struct Told {
     failing_since: Option<Duration>,
     /// Whether that it fails is on record.
     on_record: bool,
+    state: WitnessState,
 }
 
 impl Told {
     fn new(witness: Witness, every: Duration, now: Duration) -> Self {
         let rest = witness.told_ago().map_or(Duration::ZERO, |ago| every.saturating_sub(ago));
         let next = now.saturating_add(rest);
-        Self { witness, every, next, note: None, failures: 0, failing_since: None, on_record: false }
+        let state = WitnessState { name: witness.to_string(), told_at: None, frames: None, failing: None };
+        Self { witness, every, next, note: None, failures: 0, failing_since: None, on_record: false, state }
     }
 
     fn has_rested(&self, now: Duration, last: bool) -> bool {
@@ -160,10 +173,13 @@ impl Told {
                 self.note = Some(statement.note.clone());
                 self.next = now.saturating_add(self.every);
                 (self.failures, self.failing_since) = (0, None);
+                let (told_at, frames) = (Some(statement.time), Some(statement.frames()));
+                self.state = WitnessState { told_at, frames, failing: None, ..self.state.clone() };
                 std::mem::take(&mut self.on_record).then(|| format!("{} is told of checkpoints again", self.witness))
             }
             Err(error) => {
                 tracing::error!(witness = %self.witness, %error, "a witness is not told of the newest checkpoint");
+                self.state.failing = Some(error.to_string());
                 let wait = RETRY.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
                 self.next = now.saturating_add(wait.min(RETRY_MOST));
                 self.failures = self.failures.saturating_add(1);
@@ -195,6 +211,7 @@ mod tests {
         let (mut told, second) = (one(), Duration::from_secs(1));
         assert!(told.is_due("a", Duration::ZERO, false));
         assert_eq!(told.learn(&statement("a"), second, Ok(())), None);
+        assert_eq!((told.state.told_at, &told.state.failing), (Some(Timestamp(0)), &None));
         assert!(!told.is_due("a", second * 1000, false) && !told.is_due("a", second, true));
         assert!(!told.is_due("b", second * 60, false) && told.is_due("b", second * 61, false));
         assert!(told.is_due("b", second, true));
@@ -214,11 +231,13 @@ mod tests {
             assert_eq!(fail(&mut told, at), None);
         }
         assert!(fail(&mut told, 16).unwrap().contains("the journal is not told of checkpoints: no answer"));
+        assert!(told.state.failing.as_ref().unwrap().contains("no answer") && told.state.told_at.is_none());
         for at in [32, 64, 128, 256, 512, 812, 1112] {
             assert_eq!(fail(&mut told, at), None);
         }
         let again = told.learn(&statement("a"), Duration::from_secs(1412), Ok(()));
         assert!(again.unwrap().contains("again"));
+        assert_eq!(told.state.failing, None);
         assert_eq!(told.learn(&statement("b"), Duration::from_secs(1413), Err(WitnessError::Timeout)), None);
     }
 }

@@ -6,6 +6,7 @@ use super::{Context, Printer, REFUSED, block_on, output};
 use crate::admin::{Status, client};
 use crate::capture::Namespace;
 use crate::identity::Level;
+use crate::record::witness::WitnessState;
 
 pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, String> {
     let status: Status = block_on(client::get(&context.socket, "/v1/status"))?.map_err(|error| error.to_string())?;
@@ -22,6 +23,7 @@ pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, Stri
             ["live sessions".to_owned(), sessions(status)],
             ["waiting for approval".to_owned(), status.waiting.to_string()],
             ["recorder".to_owned(), status.recorder_fault.clone().unwrap_or_else(|| "records".to_owned())],
+            ["witnesses".to_owned(), witnesses(&status.witnesses)],
         ];
         Ok(output::pairs(rows))
     })?;
@@ -33,6 +35,16 @@ fn sessions(status: &Status) -> String {
     let of_level = |(level, count): (&Level, &usize)| format!("{count} {level}");
     let levels: Vec<String> = status.levels.iter().rev().map(of_level).collect();
     if levels.is_empty() { status.sessions.to_string() } else { format!("{} ({})", status.sessions, levels.join(", ")) }
+}
+
+/// One a line, with what it was told last.
+fn witnesses(all: &[WitnessState]) -> String {
+    let line = |one: &WitnessState| match (one.told_at, &one.failing) {
+        (_, Some(why)) => format!("{}: not told: {why}", one.name),
+        (Some(at), None) => format!("{}: told at {at} of {} frames", one.name, one.frames.unwrap_or_default()),
+        (None, None) => format!("{}: not told since the daemon started", one.name),
+    };
+    if all.is_empty() { "none".to_owned() } else { all.iter().map(line).collect::<Vec<_>>().join("\n") }
 }
 
 /// One a line, beside the host's own.

@@ -235,6 +235,19 @@ impl Witness {
     }
 }
 
+/// What one knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessState {
+    /// Who it is, for people.
+    pub name: String,
+    /// When it was last told, since the daemon started.
+    pub told_at: Option<Timestamp>,
+    /// Of how many frames.
+    pub frames: Option<u64>,
+    /// Why it cannot be told now.
+    pub failing: Option<String>,
+}
+
 /// For people: who it is.
 impl std::fmt::Display for Witness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

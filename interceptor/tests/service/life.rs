@@ -144,6 +144,16 @@ fn witnesses_are_told_of_what_is_signed_also_of_the_last() {
     let lines = || fs::read_to_string(&kept).unwrap_or_default().lines().count();
     assert!((0..600).any(|_| lines() > 0 || wait()), "{}", stage.log());
     assert!(said(start(&stage, &["SELECT 1"])).0);
+    let knows = || {
+        let status = stage.operate(&["status", "--json"]).unwrap().stdout;
+        let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+        status["witnesses"].as_array().unwrap().iter().any(|one| {
+            one["name"].as_str().is_some_and(|name| name.contains("7878"))
+                && !one["told_at"].is_null()
+                && one["frames"].as_u64() > Some(0)
+        })
+    };
+    assert!((0..600).any(|_| knows() || wait()), "{}", stage.log());
     stage.stop_daemon().unwrap();
     for other in &mut others {
         other.kill().unwrap();
