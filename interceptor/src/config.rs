@@ -45,6 +45,8 @@ pub struct Config {
     pub limits: session::Limits,
     /// `[admin]`.
     pub admin: admin::Config,
+    /// `[metrics]`.
+    pub metrics: admin::metrics::Config,
     /// `[ca]`: the host CA, where there is one.
     pub ca: Option<tls::authority::Config>,
 }
@@ -140,6 +142,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
             "record" => reader.section(value, &mut config.record),
             "limits" => reader.section(value, &mut config.limits),
             "admin" => reader.section(value, &mut config.admin),
+            "metrics" => reader.section(value, &mut config.metrics),
             "ca" => reader.section(value, config.ca.get_or_insert_default()),
             "masking" => reader.section(value, &mut config.masking),
             "issuer" => reader.list("issuer", value, &mut config.issuers),
@@ -149,7 +152,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
             unknown => {
                 let message = format!(
                     "unknown section `{unknown}`; there are capture, issuer, agent, target, mask, masking, policy, \
-                     approval, record, limits, ca and admin"
+                     approval, record, limits, ca, admin and metrics"
                 );
                 reader.problem(Some(key.span()), &message);
             }

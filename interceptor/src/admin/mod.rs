@@ -5,6 +5,7 @@
 //! or below a governed one. Request bodies are bounded to [`BODY_LIMIT`] bytes.
 
 pub mod client;
+pub mod metrics;
 mod peer;
 mod routes;
 
@@ -69,6 +70,8 @@ pub struct Api {
     pub namespaces: Namespaces,
     /// Witnesses of the recording, and what each knows.
     pub witnesses: Arc<ArcSwap<Vec<WitnessState>>>,
+    /// The spool.
+    pub spool: metrics::Spool,
     /// gid of the group that may ask.
     pub group: Option<u32>,
     /// When the daemon started.

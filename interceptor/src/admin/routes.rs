@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 
 use super::peer::Peer;
-use super::{AdoptBody, AnswerBody, Api, BODY_LIMIT, Enrolled, Fault, Status};
+use super::{AdoptBody, AnswerBody, Api, BODY_LIMIT, Enrolled, Fault, Status, metrics};
 use crate::approval::{Answer, Approver, RequestId};
 use crate::capture::Wish;
 use crate::telemetry::SessionId;
@@ -20,6 +20,7 @@ use crate::telemetry::SessionId;
 pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/metrics", get(metrics))
         .route("/v1/sessions", get(sessions))
         .route("/v1/sessions/{id}/kill", post(kill))
         .route("/v1/approvals", get(approvals))
@@ -55,6 +56,16 @@ async fn status(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
         recorder_fault: api.house.recorder.health().failing.map(|why| why.to_string()),
         witnesses: api.witnesses.load().to_vec(),
     })
+}
+
+async fn metrics(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
+    if let Err(refused) = admit(&api, &peer) {
+        return refused;
+    }
+    match metrics::text(&api) {
+        Ok(text) => json(&text),
+        Err(error) => fault(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
 }
 
 async fn sessions(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {

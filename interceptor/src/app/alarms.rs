@@ -12,7 +12,7 @@ use super::tally::{Line, Tally};
 use crate::capture::cgroup::cgroup_path;
 use crate::capture::{Events, KernelEvent, Refusal};
 use crate::record::Event;
-use crate::session::House;
+use crate::session::{House, Sort};
 use crate::telemetry::SessionId;
 
 /// How often refusals are put on record.
@@ -40,14 +40,14 @@ pub(super) async fn watch(house: Arc<House>, mut events: Events, wishes: Wishes)
                 for line in tally.take() {
                     let event = match line {
                         Line::Kind((what, _), event, count) => denied(&house, what, event, count),
-                        Line::OthersOf(cgroup, count) => others(count, &format!(" in cgroup {cgroup}")),
-                        Line::Others(count) => others(count, ""),
+                        Line::OthersOf(cgroup, count) => others(&house, count, &format!(" in cgroup {cgroup}")),
+                        Line::Others(count) => others(&house, count, ""),
                     };
                     record(&house, event).await;
                 }
                 match events.newly_lost() {
                     Ok(0) => {}
-                    Ok(count) => record(&house, untold(count, since)).await,
+                    Ok(count) => record(&house, untold(&house, count, since)).await,
                     Err(error) => tracing::error!(%error, "refusals that nobody was told of cannot be counted"),
                 }
                 since = "";
@@ -62,7 +62,8 @@ async fn record(house: &House, event: Event) {
     }
 }
 
-fn untold(count: u64, since: &str) -> Event {
+fn untold(house: &House, count: u64, since: &str) -> Event {
+    house.rare.count(Sort::Kernel, "untold", count);
     tracing::warn!(count, "refused in the kernel{since}, too fast to be told one by one");
     Event::Note { text: format!("{count} more refusals of the kernel programs{since}, too fast to be told one by one") }
 }
@@ -70,7 +71,8 @@ fn untold(count: u64, since: &str) -> Event {
 /// What was refused, and which process it was.
 type Kind = (String, Option<u32>);
 
-fn others(count: u64, place: &str) -> Event {
+fn others(house: &House, count: u64, place: &str) -> Event {
+    house.rare.count(Sort::Kernel, "unlisted", count);
     Event::Note { text: format!("{count} more refusals of the kernel programs{place}, of too many kinds to list") }
 }
 
@@ -89,7 +91,9 @@ fn is_lookup(house: &House, event: &KernelEvent) -> bool {
 }
 
 fn denied(house: &House, what: String, event: KernelEvent, count: u64) -> Event {
-    if is_lookup(house, &event) {
+    let is_lookup = is_lookup(house, &event);
+    house.rare.count(Sort::Kernel, if is_lookup { "lookup" } else { event.refusal.kind() }, count);
+    if is_lookup {
         tracing::debug!(%what, cgroup = event.cgroup, pid = event.pid, count, destination = ?event.address, "refused in the kernel");
     } else {
         tracing::warn!(%what, cgroup = event.cgroup, pid = event.pid, count, destination = ?event.address, "refused in the kernel");

@@ -1,6 +1,7 @@
 //! The running daemon: accept, serve, reload, drain.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::identity::level;
 use crate::launch;
 use crate::policy::DecisionCache;
 use crate::record::{Event, Recorder};
-use crate::session::{House, Learned, Loaded, REFRESH, Registry, Routes};
+use crate::session::{House, Learned, Loaded, REFRESH, Rare, Registry, Routes};
 use crate::telemetry::SessionId;
 
 /// How often held commands are looked at for having timed out.
@@ -70,10 +71,12 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
         enroll,
         namespaces: captured.namespaces.clone(),
         witnesses: witnesses.states(),
+        spool: admin::metrics::Spool { path: config.record.spool.clone(), floor: config.record.free_space_floor },
         group,
         started_at: house.clock.now(),
     });
-    let stop = serve_admin(listener, api)?;
+    let metrics = listen_for_metrics(config.metrics.listen)?;
+    let stop = serve_admin(listener, metrics, api)?;
     let workers =
         Workers::start(house.limits.workers).map_err(|error| StartError::failed("starting the workers")(&error))?;
     announce(&house).await?;
@@ -191,6 +194,7 @@ async fn furnish(config: &Config, loaded: Loaded, clock: Arc<dyn Clock>) -> Resu
         decisions: DecisionCache::default(),
         loaded: ArcSwap::from_pointee(loaded),
         routes: ArcSwap::from_pointee(Routes::default()),
+        rare: Rare::default(),
         learned: Learned::default(),
         resolving: tokio::sync::Mutex::default(),
     });
@@ -334,7 +338,17 @@ async fn note(house: &House, text: String) {
 }
 
 /// The admin API on a thread and a runtime of its own: it answers while sessions keep every worker busy.
-fn serve_admin(listener: UnixListener, api: Arc<Api>) -> Result<oneshot::Sender<()>, StartError> {
+/// Where metrics are read without the admin socket, if anywhere.
+fn listen_for_metrics(at: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
+    let bound = at.map(TcpListener::bind).transpose();
+    bound.map_err(|error| StartError::failed("listening at [metrics] listen")(&error))
+}
+
+fn serve_admin(
+    listener: UnixListener,
+    metrics: Option<TcpListener>,
+    api: Arc<Api>,
+) -> Result<oneshot::Sender<()>, StartError> {
     let (stop, stopped) = oneshot::channel::<()>();
     let serve = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -350,6 +364,10 @@ fn serve_admin(listener: UnixListener, api: Arc<Api>) -> Result<oneshot::Sender<
                     }
                 }
             });
+            if let Some(metrics) = metrics {
+                let serving = admin::metrics::serve(metrics, Arc::clone(&api))?;
+                tokio::spawn(serving);
+            }
             admin::serve(listener, api, async { drop(stopped.await) }).await
         })
     };

@@ -15,7 +15,7 @@ use super::tally::{Line, Tally};
 use crate::capture::Origin;
 use crate::capture::dns::{Asked, Fate, Names};
 use crate::record::Event;
-use crate::session::House;
+use crate::session::{House, Sort};
 use crate::telemetry::SessionId;
 
 /// How often questions are put on record of which nothing leaves.
@@ -76,6 +76,11 @@ async fn keep(names: Arc<HouseNames>) {
 }
 
 async fn record(house: &House, line: Line<Question, Option<Origin>>) {
+    let (word, count) = match &line {
+        Line::Kind((_, _, fate), _, count) => (fate.as_str(), *count),
+        Line::OthersOf(_, count) | Line::Others(count) => ("unlisted", *count),
+    };
+    house.rare.count(Sort::Name, word, count);
     let event = match line {
         Line::Kind(question, asker, count) => told(question, asker, count),
         Line::OthersOf(cgroup, count) => {

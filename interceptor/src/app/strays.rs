@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 
 use crate::capture::{Looked, Stray, Strays};
 use crate::record::Event;
-use crate::session::House;
+use crate::session::{House, Sort};
 use crate::telemetry::SessionId;
 
 /// How often it is looked, unless looking takes long.
@@ -63,11 +63,13 @@ async fn tell(house: &House, looked: Looked, told: &mut Told, governed: &[String
     let more = strays.len().saturating_sub(NAMED);
     for Stray { pid, comm, cgroup, to } in strays.into_iter().take(NAMED) {
         let governed = governed.iter().any(|root| Path::new(&to).starts_with(root));
+        house.rare.count(Sort::Stray, if governed { "governed" } else { "free" }, 1);
         record(house, Event::Strayed { cgroup: cgroup.clone(), pid, comm: comm.clone(), to: to.clone(), governed })
             .await;
         tracing::warn!(pid, ?comm, %cgroup, ?to, governed, "a process left its governed cgroup");
     }
     if more > 0 {
+        house.rare.count(Sort::Stray, "unlisted", u64::try_from(more).unwrap_or(u64::MAX));
         note(house, format!("{more} more processes left their governed cgroups")).await;
     }
     if !complete && !std::mem::replace(&mut told.incomplete, true) {

@@ -180,6 +180,33 @@ impl fmt::Display for PacketFault {
     }
 }
 
+impl Refusal {
+    /// What was tried, in a word for metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::NoSettings => "settings",
+            Self::SocketKind { .. } => "socket_kind",
+            Self::NoRecord => "no_record",
+            Self::Udp => "udp",
+            Self::Bind => "bind",
+            Self::SocketOption { .. } => "socket_option",
+            Self::Packet { .. } => "packet",
+            Self::ConnectKind => "connect_kind",
+            Self::Inbound { .. } => "inbound",
+            Self::NoListener => "no_listener",
+            Self::SocketFamily { .. } => "socket_family",
+            Self::Descriptor => "descriptor",
+            Self::Process => "process",
+            Self::Bpf { .. } => "bpf",
+            Self::LocalSocket => "local_socket",
+            Self::Device { .. } => "device",
+            Self::Interface => "interface",
+            Self::Unknown { .. } => "unknown",
+        }
+    }
+}
+
 /// For people: what was tried.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -95,6 +95,8 @@ enum Command {
     Namespaces(namespaces::Arguments),
     /// Show the daemon's state
     Status,
+    /// Print metrics as Prometheus reads them
+    Metrics,
     /// List live sessions, or end one
     Sessions(sessions::Arguments),
     /// List held commands, show one, approve or deny it
@@ -170,6 +172,7 @@ fn dispatch(arguments: Arguments, out: &mut Printer) -> ExitCode {
         Command::OciHook => adopt::hook(&context),
         Command::Namespaces(arguments) => namespaces::run(&context, &arguments),
         Command::Status => status::run(&context, out),
+        Command::Metrics => status::metrics(&context, out),
         Command::Sessions(arguments) => sessions::run(&context, &arguments, out),
         Command::Approvals(arguments) => approvals::run(&context, &arguments, out),
 

@@ -30,6 +30,13 @@ pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, Stri
     Ok(if status.recorder_fault.is_none() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
 
+/// `interceptor metrics`.
+pub(super) fn metrics(context: &Context, out: &mut Printer) -> Result<ExitCode, String> {
+    let text: String = block_on(client::get(&context.socket, "/v1/metrics"))?.map_err(|error| error.to_string())?;
+    out.show(&text, |text| Ok(text.trim_end().to_owned()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// How many, and of which levels.
 fn sessions(status: &Status) -> String {
     let of_level = |(level, count): (&Level, &usize)| format!("{count} {level}");

@@ -3,13 +3,14 @@
 //! Owns when a decision may be kept: only where no policy that was asked reads `context.time` or `context.session`, and
 //! nothing failed. A kept decision is found by a hash and used only where all that policy could see is equal: the
 //! generation of the policies, the identity (but not its pid or its token's number), the target, the known tags, whether a
-//! transaction is open, and the analysis (equal numbers mean equal actions and facts). Of requests, each of which is analysed
-//! anew, it is the actions and facts that are equal, but for what stands in the request: decisions of policies that look at
-//! that are not kept. Does not look at the token's end: the session ends with it.
+//! transaction is open, and the analysis (equal numbers mean equal actions and facts). Where another analysis is of equal actions
+//! and facts, its decision is the same: a statement that was never seen is not judged anew where it does what others did. Of
+//! requests, each of which is analysed anew, it is these alone that are equal, but for what stands in the request: decisions of
+//! policies that look at that are not kept. Does not look at the token's end: the session ends with it.
 //!
 //! One cache serves all sessions. It is cut into shards, each with its own lock, held for one look-up or one insertion.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -56,27 +57,51 @@ impl DecisionCache {
 
     /// The decision: a kept one, or [`Policies::evaluate`].
     pub fn decide(&self, policies: &Policies, request: &Request<'_>) -> Decision {
-        let hash = self.hash(policies, request);
-        let shard = usize::try_from(hash >> 32).unwrap_or_default() % SHARDS;
-        let Some(shard) = self.shards.get(shard) else { return policies.evaluate(request) };
-        if let Some(kept) = shard.lock().get(&hash).filter(|kept| kept.answers(policies, request)) {
-            return kept.decision.clone();
+        let command = request.command;
+        let analysis = (!is_request(command)).then(|| self.hash(policies, request, &command.analysis));
+        if let Some(known) = analysis.and_then(|hash| self.find(hash, policies, request)) {
+            return known;
+        }
+        let deeds = self.hash(policies, request, &command.actions);
+        if let Some(known) = self.find(deeds, policies, request) {
+            if let Some(analysis) = analysis {
+                self.keep(analysis, What::Analysis(command.analysis), policies, request, &known);
+            }
+            return known;
         }
         let judged = policies.judge(request);
-        let what = What::of(request.command);
-        if judged.reach >= what.wants() {
-            let kept = Kept {
-                generation: policies.generation(),
-                what,
-                in_transaction: request.command.in_transaction,
-                principal: request.principal.clone(),
-                target: request.target.into(),
-                tags: Arc::clone(request.tags),
-                decision: judged.decision.clone(),
-            };
-            shard.lock().put(hash, kept);
+        if let Some(analysis) = analysis.filter(|_| judged.reach >= Reach::Command) {
+            self.keep(analysis, What::Analysis(command.analysis), policies, request, &judged.decision);
+        }
+        if judged.reach >= Reach::Actions {
+            self.keep(deeds, What::deeds(command), policies, request, &judged.decision);
         }
         judged.decision
+    }
+
+    fn shard(&self, hash: u64) -> Option<&Mutex<LruCache<u64, Kept>>> {
+        self.shards.get(usize::try_from(hash >> 32).unwrap_or_default() % SHARDS)
+    }
+
+    fn find(&self, hash: u64, policies: &Policies, request: &Request<'_>) -> Option<Decision> {
+        let mut shard = self.shard(hash)?.lock();
+        shard.get(&hash).filter(|kept| kept.answers(policies, request)).map(|kept| kept.decision.clone())
+    }
+
+    fn keep(&self, hash: u64, what: What, policies: &Policies, request: &Request<'_>, decision: &Decision) {
+        let kept = Kept {
+            generation: policies.generation(),
+            what,
+            in_transaction: request.command.in_transaction,
+            principal: request.principal.clone(),
+            target: request.target.into(),
+            tags: Arc::clone(request.tags),
+            decision: decision.clone(),
+        };
+        if let Some(shard) = self.shard(hash) {
+            // What it pushes out is dropped after the lock.
+            let _gone = shard.lock().push(hash, kept);
+        }
     }
 
     /// Decisions kept now.
@@ -91,12 +116,10 @@ impl DecisionCache {
         self.len() == 0
     }
 
-    fn hash(&self, policies: &Policies, request: &Request<'_>) -> u64 {
+    fn hash(&self, policies: &Policies, request: &Request<'_>, what: &impl Hash) -> u64 {
         let who = request.principal;
-        let command = request.command;
-        let what = if is_request(command) { Ok(&command.actions) } else { Err(command.analysis) };
         self.hasher.hash_one((
-            (policies.generation(), what, command.in_transaction),
+            (policies.generation(), what, request.command.in_transaction),
             (&who.name, &who.groups, &who.facts.cgroup, who.facts.uid, &who.token.subject),
             request.target,
         ))
@@ -108,35 +131,21 @@ impl DecisionCache {
 enum What {
     /// The analysis of that number.
     Analysis(u64),
-    /// A request that does this; the facts are without what stands in it.
-    Request(Arc<[Action]>, Facts),
+    /// Whatever does this; the facts are without what stands in a request.
+    Deeds(Arc<[Action]>, Facts),
 }
 
 impl What {
-    fn of(command: &Command) -> Self {
-        if !is_request(command) {
-            return Self::Analysis(command.analysis);
-        }
-        Self::Request(
-            Arc::clone(&command.actions),
-            Facts { http: None, k8s: None, mcp: None, ..(*command.facts).clone() },
-        )
-    }
-
-    /// How far a decision has to go that is kept for it.
-    const fn wants(&self) -> Reach {
-        match self {
-            Self::Analysis(_) => Reach::Command,
-            Self::Request(..) => Reach::Actions,
-        }
+    fn deeds(command: &Command) -> Self {
+        let facts = Facts { http: None, k8s: None, mcp: None, ..(*command.facts).clone() };
+        Self::Deeds(Arc::clone(&command.actions), facts)
     }
 
     fn is(&self, command: &Command) -> bool {
         match self {
             Self::Analysis(number) => !is_request(command) && *number == command.analysis,
-            Self::Request(actions, facts) => {
-                is_request(command)
-                    && (Arc::ptr_eq(actions, &command.actions) || *actions == command.actions)
+            Self::Deeds(actions, facts) => {
+                (Arc::ptr_eq(actions, &command.actions) || *actions == command.actions)
                     && is_alike(facts, &command.facts)
             }
         }

@@ -22,6 +22,20 @@ pub enum Fault {
     Interceptor,
 }
 
+impl Fault {
+    /// In one word, as recordings have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Identity => "identity",
+            Self::Upstream => "upstream",
+            Self::Operator => "operator",
+            Self::Interceptor => "interceptor",
+        }
+    }
+}
+
 /// Whether it makes sense to ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

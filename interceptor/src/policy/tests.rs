@@ -453,7 +453,7 @@ fn kept_decisions_end_with_what_they_depend_on() {
     };
     permitted(cache.decide(&permissive, &request));
     permitted(cache.decide(&permissive, &request));
-    assert_eq!(cache.len(), 1);
+    assert_eq!(cache.len(), 2, "of the analysis, and of what it does");
     denied(cache.decide(&strict, &request));
     let mut other = bot.clone();
     other.facts.exe_sha256 = Some("ab".into());
@@ -465,6 +465,32 @@ fn kept_decisions_end_with_what_they_depend_on() {
         permitted(cache.decide(&permissive, &Request { command: &command, ..request }));
     }
     assert!(cache.len() <= 64);
+}
+
+#[test]
+fn another_analysis_of_what_is_known_is_decided_the_same_and_of_what_differs_is_not() {
+    let cache = DecisionCache::default();
+    let policies = load(&format!(
+        "{ALL}forbid (principal, action, resource) when {{ context.filters_on_masked }};
+         forbid (principal, action, resource) when {{ context.in_transaction }};
+         forbid (principal, action == Action::\"sql:delete\", resource == Table::\"db/orders/public/kept\");"
+    ));
+    let (bot, tags) = (attested("bot", &[]), Arc::default());
+    let known = command(vec![on_table(ActionName::SQL_DELETE, "t")]);
+    let session = SessionFacts::default();
+    let ask = |analysis: u64, command: &Command| {
+        let command = Command { analysis, ..command.clone() };
+        let request = Request { principal: &bot, target: "db", command: &command, session, now: NOW, tags: &tags };
+        cache.decide(&policies, &request)
+    };
+    permitted(ask(1, &known));
+    permitted(ask(2, &known));
+    assert_eq!(cache.len(), 3, "each analysis, and what both do");
+    let filters = Facts { filters_on_masked: true, ..Facts::default() };
+    denied(ask(3, &Command { facts: Arc::new(filters), ..known.clone() }));
+    denied(ask(4, &Command { in_transaction: true, ..known.clone() }));
+    denied(ask(5, &command(vec![on_table(ActionName::SQL_DELETE, "t"), on_table(ActionName::SQL_DELETE, "kept")])));
+    permitted(ask(6, &known));
 }
 
 #[test]

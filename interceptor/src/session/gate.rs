@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::SetOnce;
 
 use super::house::House;
+use super::rare::Sort;
 use super::registry::Live;
 use super::target::BoundTarget;
 use crate::approval::{Asked, Digest, Question, Request as ApprovalRequest, Ticket, Waited};
@@ -57,6 +58,7 @@ impl Gate for SessionGate {
             match self.identify(presented).await {
                 Ok(admitted) => Ok(admitted),
                 Err(denial) => {
+                    self.house.rare.count(Sort::Refused, denial.fault.as_str(), 1);
                     self.record(Event::Refused { denial: denial.clone() }).await?;
                     Err(denial)
                 }
@@ -346,6 +348,7 @@ impl SessionGate {
             return self.record(Event::Note { text: format!("waits with request {}", ticket.id) }).await;
         }
         tracing::info!(session = %self.live.id, request = %ticket.id, "a command waits for approval");
+        self.house.rare.count(Sort::Approval, "asked", 1);
         self.record(Event::HoldOpened {
             request: ticket.id.to_string(),
             approvers: held.approvers.clone(),

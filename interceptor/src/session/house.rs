@@ -4,7 +4,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,6 +13,7 @@ use tokio::sync::SetOnce;
 
 use super::gate::{SessionGate, approval_event, dial_failed};
 use super::learned::Learned;
+use super::rare::{Rare, Sort};
 use super::registry::{Enrolled, Limits, Registry};
 use super::target::{BoundTarget, Route, Routes};
 use crate::approval;
@@ -61,6 +61,8 @@ pub struct House {
     pub routes: ArcSwap<Routes>,
     /// Addresses that agents were told for names of targets.
     pub learned: Learned,
+    /// What happens seldom, and is counted.
+    pub rare: Rare,
     /// Held while names are looked up, so that an older answer never replaces a newer one.
     pub resolving: tokio::sync::Mutex<()>,
 }
@@ -138,6 +140,7 @@ impl House {
     /// Removes what nobody answered, and records it.
     pub async fn expire_approvals(&self) {
         for request in self.approvals.expire() {
+            self.rare.count(Sort::Approval, "timeout", 1);
             let event = approval_event(&request, None, Outcome::Timeout, None);
             if let Err(error) = self.recorder.append(request.session, event).await {
                 tracing::error!(request = %request.id, %error, "a time-out is not on record");
@@ -157,6 +160,7 @@ impl House {
     ) -> Result<approval::Request, String> {
         let request = self.approvals.may_answer(id, &answer.approver).map_err(|error| error.to_string())?;
         let outcome = if approve { Outcome::Approve } else { Outcome::Deny };
+        self.rare.count(Sort::Approval, if outcome == Outcome::Approve { "approved" } else { "refused" }, 1);
         let event = approval_event(&request, Some(&answer.approver), outcome, answer.reason.clone());
         let recorded = self.recorder.append(request.session, event).await;
         recorded.map_err(|error| format!("the answer does not count, because it cannot be recorded: {error}"))?;
@@ -217,6 +221,7 @@ impl House {
     /// A refusal before any protocol: the record says it, whether the agent can be told or not.
     async fn refuse(&self, id: SessionId, origin: &Origin, target: Option<Arc<str>>, denial: Denial) {
         tracing::warn!(session = %id, pid = origin.pid, uid = origin.uid, %denial, "refused");
+        self.rare.count(Sort::Refused, denial.fault.as_str(), 1);
         let opened = Event::SessionOpened {
             identity: None,
             origin: recorded_origin(origin),
@@ -290,15 +295,7 @@ impl House {
             Ok(Close::Cancel) => "a cancel request".to_owned(),
             Err(failure) => failure.to_string(),
         };
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = record::Counters {
-            commands: read(&live.counters.commands),
-            denied: read(&live.counters.denied),
-            held: read(&live.counters.held),
-            masked_cells: read(&live.counters.masked),
-            bytes_from_agent: read(&live.counters.from_agent),
-            bytes_to_agent: read(&live.counters.to_agent),
-        };
+        let counters = live.counters.read();
         if let Err(Failure::Handshake(error)) = &ended {
             self.no_tls(live.id, &live.target, error).await;
         }
@@ -337,6 +334,7 @@ impl House {
             session: id,
         };
         tracing::error!(session = %id, %target, %error, remedy, "an agent has no TLS");
+        self.rare.count(Sort::Refused, "tls", 1);
         if let Err(error) = self.recorder.append(id, Event::Refused { denial }).await {
             tracing::error!(session = %id, %error, "a refusal is not on record");
         }

@@ -6,10 +6,12 @@
 mod gate;
 mod house;
 mod learned;
+mod rare;
 mod registry;
 mod target;
 
 pub use house::{House, Loaded};
 pub use learned::Learned;
-pub use registry::{Counters, Limits, Listed, Live, Registry};
+pub use rare::{Rare, Sort};
+pub use registry::{Counters, Limits, Listed, Live, Registry, Sums};
 pub use target::{BoundTarget, REFRESH, Route, Routes, TargetConfig};

@@ -19,6 +19,7 @@ use crate::clock::Timestamp;
 use crate::identity::Level;
 use crate::policy::{Denial, Fault, Retry};
 use crate::protocol::Cancel;
+use crate::record;
 use crate::telemetry::SessionId;
 
 /// How many of the last actions of a session are kept for an approver.
@@ -146,6 +147,22 @@ pub struct Counters {
     pub to_agent: AtomicU64,
 }
 
+impl Counters {
+    /// As they are now.
+    #[must_use]
+    pub fn read(&self) -> record::Counters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        record::Counters {
+            commands: read(&self.commands),
+            denied: read(&self.denied),
+            held: read(&self.held),
+            masked_cells: read(&self.masked),
+            bytes_from_agent: read(&self.from_agent),
+            bytes_to_agent: read(&self.to_agent),
+        }
+    }
+}
+
 /// A line of `interceptor sessions`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Listed {
@@ -255,8 +272,12 @@ impl Live {
         first(&self.leave).await
     }
 
+    fn whose(&self) -> Whose {
+        (Arc::clone(&self.target), self.identity().cloned())
+    }
+
     fn listed(&self) -> Listed {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = self.counters.read();
         Listed {
             id: self.id,
             identity: self.identity().map(ToString::to_string),
@@ -265,12 +286,12 @@ impl Live {
             pid: self.origin.pid,
             uid: self.origin.uid,
             opened_at: self.opened_at,
-            commands: read(&self.counters.commands),
-            denied: read(&self.counters.denied),
-            held: read(&self.counters.held),
-            masked: read(&self.counters.masked),
-            from_agent: read(&self.counters.from_agent),
-            to_agent: read(&self.counters.to_agent),
+            commands: counters.commands,
+            denied: counters.denied,
+            held: counters.held,
+            masked: counters.masked_cells,
+            from_agent: counters.bytes_from_agent,
+            to_agent: counters.bytes_to_agent,
         }
     }
 }
@@ -294,6 +315,35 @@ pub struct Registry {
 struct Sessions {
     by_id: BTreeMap<SessionId, Arc<Live>>,
     users: HashMap<u32, Arc<User>>,
+    /// What those did that are over.
+    over: BTreeMap<Whose, Sums>,
+}
+
+/// Target, and identity where there was one.
+type Whose = (Arc<str>, Option<Arc<str>>);
+
+/// What sessions of one identity at one target have done since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// How many there were.
+    pub sessions: u64,
+    /// How many of them are live.
+    pub live: u64,
+    /// What they did.
+    pub counters: record::Counters,
+}
+
+impl Sums {
+    fn add(&mut self, live: &Live) {
+        let more = live.counters.read();
+        self.sessions += 1;
+        self.counters.commands += more.commands;
+        self.counters.denied += more.denied;
+        self.counters.held += more.held;
+        self.counters.masked_cells += more.masked_cells;
+        self.counters.bytes_from_agent += more.bytes_from_agent;
+        self.counters.bytes_to_agent += more.bytes_to_agent;
+    }
 }
 
 #[derive(Debug)]
@@ -322,6 +372,8 @@ impl Drop for Enrolled {
         let _never_refused = self.live.hold(0, &Limits::default());
         let mut sessions = self.registry.live.lock();
         sessions.by_id.remove(&self.live.id);
+        // With that in one step: no sum ever falls.
+        sessions.over.entry(self.live.whose()).or_default().add(&self.live);
         if self.live.user.sessions.fetch_sub(1, Ordering::Relaxed) == 1 {
             sessions.users.remove(&self.live.origin.uid);
         }
@@ -425,6 +477,19 @@ impl Registry {
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
         self.live.lock().by_id.values().map(|live| live.listed()).collect()
+    }
+
+    /// What sessions have done, those that are over and those that are live.
+    #[must_use]
+    pub fn sums(&self) -> BTreeMap<(Arc<str>, Option<Arc<str>>), Sums> {
+        let sessions = self.live.lock();
+        let mut sums = sessions.over.clone();
+        for live in sessions.by_id.values() {
+            let sum = sums.entry(live.whose()).or_default();
+            sum.add(live);
+            sum.live += 1;
+        }
+        sums
     }
 
     /// How many live sessions there are of each level; those without have no identity yet.

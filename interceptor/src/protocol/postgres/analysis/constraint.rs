@@ -8,7 +8,6 @@ use pg_query::protobuf::{ConstrType, Constraint, CreateStmt, IndexStmt, Node, Ra
 use super::from::item;
 use super::lineage::{Columns, Frame, Rte, qualified_name, string};
 use super::made::Defined;
-use super::query::all_tags;
 use super::table::{Walker, union};
 use crate::policy::{ActionName, TagSet};
 use crate::protocol::postgres::catalog::Relation;
@@ -228,40 +227,6 @@ impl<'a> Walker<'a> {
             // It is done to whoever reads the table, and named for nobody.
             self.opaque("a row policy that does more than compute");
         }
-    }
-
-    /// Whose rows are hidden by what is masked is filtered by it. What the agent says decides it: a setting that the
-    /// condition asks for, who it is, what it writes.
-    pub(super) fn hidden_by_policies(&mut self, relation: &'a Relation) {
-        let tagged = self.hidden.get(&relation.oid).copied().unwrap_or_else(|| {
-            let tagged = relation.hidden_by.iter().any(|(oid, number)| !self.looked_at_tags(*oid, *number).is_empty());
-            self.hidden.insert(relation.oid, tagged);
-            tagged
-        });
-        self.steered |= tagged;
-        self.filters_on_masked |= tagged;
-    }
-
-    /// Tags of what a policy looks at: a column, or 0 for the whole row.
-    fn looked_at_tags(&mut self, oid: u32, number: i16) -> TagSet {
-        match self.relation_of(oid) {
-            Some(view) if view.definition.is_some() => self.tags_behind(view),
-            Some(table) if number == 0 => self.row_tags(table),
-            Some(table) => {
-                let column = table.columns.iter().find(|column| column.number == number);
-                column.map_or_else(|| self.no_tags(), |column| self.tags_of(table, &column.name))
-            }
-            None => self.scope.tags.all(),
-        }
-    }
-
-    /// Tags of a view's columns. What it does is not done, and is found anew by whoever reads it.
-    fn tags_behind(&mut self, view: &'a Relation) -> TagSet {
-        let (outside, views) = (self.set_aside(), std::mem::take(&mut self.views));
-        let columns = self.columns_of(view);
-        self.views = views;
-        self.bring_back(outside);
-        all_tags(&columns)
     }
 
     /// `element WITH operator` of an exclusion constraint.

@@ -13,9 +13,6 @@ use super::table::{LOCKED, MAX_VIEWS, View, Walker, names_of_views, union};
 use crate::policy::{ActionName, TagSet};
 use crate::protocol::postgres::catalog::{Relation, RelationKind};
 
-/// What is not named where a table is read: its owner's design.
-pub(super) const POLICIES: &str = "row policies of the table run, with what they read";
-
 impl<'a> Walker<'a> {
     /// Reads a FROM list into the innermost frame.
     pub(super) fn add_from(&mut self, list: &[Node]) {
@@ -89,10 +86,7 @@ impl<'a> Walker<'a> {
         let (columns, schema, table) = if let Some(Some(cte)) = cte {
             (cte.columns.clone(), None, false)
         } else if let Some(relation) = self.relation(range) {
-            let resource = self.table(relation);
-            let note = relation.policies.then_some(POLICIES);
-            self.add(ActionName::SQL_SELECT, resource, note, &[], None);
-            self.hidden_by_policies(relation);
+            self.reads_from(relation, None);
             self.asks_session |= &*relation.schema == "pg_catalog" && told_by_session(&relation.name);
             let mut columns = self.columns_of(relation);
             self.foreign_below(relation);
@@ -116,8 +110,7 @@ impl<'a> Walker<'a> {
     fn behind(&mut self, relation: &'a Relation, columns: &mut Columns) {
         let (names, catalog) = (self.names, self.catalog());
         for other in catalog.behind(names, relation) {
-            let resource = self.table(other);
-            self.add(ActionName::SQL_SELECT, resource, Some("of the same name, further on the search path"), &[], None);
+            self.reads_from(other, Some("of the same name, further on the search path"));
             let hidden = self.columns_of(other);
             self.foreign_below(other);
             let list = columns.list.iter().map(|column| {

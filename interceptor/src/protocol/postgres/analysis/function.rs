@@ -164,6 +164,7 @@ impl Walker<'_> {
     }
 
     fn not_known(&mut self, function: &Function, why: &str) {
+        self.asks_session = true;
         let resource = self.resource(ResourceKind::Function, &[&function.schema, &function.name]);
         self.opaque_on(resource, why);
     }
@@ -308,9 +309,14 @@ impl Walker<'_> {
 
 /// Whether a function or view of the system yields what a session may say as it likes.
 pub(super) fn told_by_session(name: &str) -> bool {
-    const SAID: [&str; 15] = [
+    const SAID: [&str; 22] = [
         "current_query",
+        "current_schema",
+        "current_schemas",
         "current_setting",
+        "currval",
+        "lastval",
+        "nextval",
         "pg_cursor",
         "pg_cursors",
         "pg_listening_channels",
@@ -318,6 +324,8 @@ pub(super) fn told_by_session(name: &str) -> bool {
         "pg_locks",
         "pg_prepared_statement",
         "pg_prepared_statements",
+        "pg_prepared_xact",
+        "pg_prepared_xacts",
         "pg_settings",
         "pg_show_all_settings",
         "pg_stat_activity",

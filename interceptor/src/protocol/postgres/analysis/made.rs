@@ -233,6 +233,7 @@ impl<'a> Walker<'a> {
         // What was found before that is looked for again.
         self.views.clear();
         self.hidden.clear();
+        self.behind.clear();
         self.cascaded.clear();
     }
 

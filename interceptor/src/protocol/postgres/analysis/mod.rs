@@ -20,6 +20,7 @@ mod fails;
 mod family;
 mod from;
 mod function;
+mod hidden;
 mod lineage;
 mod lost;
 mod made;

@@ -575,8 +575,7 @@ impl Reader<'_, '_> {
                 walker.frames.pop();
             }
         } else {
-            let resource = walker.table(relation);
-            walker.act(ActionName::SQL_SELECT, resource);
+            walker.reads_from(relation, None);
             walker.whole(&columns);
             walker.unrestricted = true;
         }

@@ -78,8 +78,12 @@ pub(super) struct Walker<'a> {
     pub(super) frames: Vec<Frame>,
     pub(super) ctes: Vec<Cte>,
     pub(super) views: HashMap<u32, View>,
-    /// Tables that were read or written so far, and whether policies hide rows of them by what is masked.
-    pub(super) hidden: HashMap<u32, bool>,
+    /// Tables that were read so far, or written, and whether policies hide rows of them by what is masked.
+    pub(super) hidden: HashMap<(u32, bool), bool>,
+    /// Tags of the columns of views that policies look at.
+    pub(super) behind: HashMap<u32, TagSet>,
+    /// Policies that are followed, one within another.
+    pub(super) policies_open: usize,
     pub(super) open_views: Vec<u32>,
     /// What each view that was read so far reads itself.
     pub(super) below: HashMap<Resource, BTreeSet<Resource>>,
@@ -129,6 +133,8 @@ impl<'a> Walker<'a> {
             ctes: Vec::new(),
             views: HashMap::new(),
             hidden: HashMap::new(),
+            behind: HashMap::new(),
+            policies_open: 0,
             open_views: Vec::new(),
             below: HashMap::new(),
             cascaded: Cascades::default(),

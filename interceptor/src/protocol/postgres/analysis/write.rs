@@ -9,7 +9,8 @@ use pg_query::protobuf::{
     UpdateStmt,
 };
 
-use super::from::{POLICIES, item};
+use super::from::item;
+use super::hidden::POLICIES;
 use super::lineage::{Col, Columns, Frame, Item, Rte, Val, string};
 use super::query::all_tags;
 use super::table::{MAX_VIEWS, Walker, union};
@@ -224,6 +225,7 @@ impl<'a> Walker<'a> {
             for other in self.catalog().behind(self.names, relation) {
                 let resource = self.table(other);
                 self.add(action, resource, Some("of the same name, further on the search path"), &[], None);
+                self.hidden_by_policies(other, true);
             }
         }
         let alias = range.and_then(|range| range.alias.as_ref());
@@ -325,7 +327,7 @@ impl<'a> Walker<'a> {
         }
         let resource = self.table(relation);
         let tags = columns.iter().fold(self.no_tags(), |tags, column| union(&tags, &self.tags_of(relation, column)));
-        self.hidden_by_policies(relation);
+        self.hidden_by_policies(relation, true);
         let triggers = self.has_triggers(relation).then_some("triggers of the table run");
         let policies = relation.policies.then_some(POLICIES);
         let note = [how, triggers, policies].into_iter().flatten().collect::<Vec<_>>().join("; ");

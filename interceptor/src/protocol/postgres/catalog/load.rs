@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use super::code::{Class, Member};
 use super::keys::{ForeignKey, Reaction};
 use super::queries::QUERIES;
-use super::{Catalog, Code, Column, Function, Names, Operator, Relation, RelationKind, Type, Volatility};
+use super::{Catalog, Code, Column, Function, Look, Looked, Names, Operator, Relation, RelationKind, Type, Volatility};
 
 /// Rows of one query, at most.
 pub const MAX_ROWS: usize = 500_000;
@@ -198,13 +198,11 @@ impl Loader {
             }
             15 => {
                 let policies = flag(row, 1)?;
-                let at = cell(row, 2)?.map(|at| Some((at.parse().ok()?, text(row, 3)?.parse().ok()?)));
+                let look = if cell(row, 2)?.is_some() { Some(look(row)?) } else { None };
                 if let Some(relation) = self.catalog.relations.get_mut(&number(row, 0)?) {
                     relation.looked_at |= !policies;
                     relation.policies |= policies;
-                    if let Some(at) = at {
-                        relation.hidden_by.push(at?);
-                    }
+                    relation.hidden_by.extend(look);
                 }
             }
             16 => {
@@ -462,6 +460,16 @@ fn one_of(code: &mut Code, row: Cells<'_>) -> Option<()> {
 }
 
 /// The same as lists, from that cell on.
+/// What a row policy looks at.
+fn look(row: Cells<'_>) -> Option<Look> {
+    let at = match text(row, 3)? {
+        "rows" => Looked::Rows,
+        "row" => Looked::Row,
+        number => Looked::Column(number.parse().ok()?),
+    };
+    Some(Look { relation: number(row, 2)?, at, reading: flag(row, 4)? })
+}
+
 fn code(row: Cells<'_>, at: usize) -> Option<Code> {
     Some(Code {
         functions: oids(cell(row, at)?)?,

@@ -93,10 +93,32 @@ pub struct Relation {
     pub looked_at: bool,
     /// Whether row policies decide which of its rows are seen.
     pub policies: bool,
-    /// Columns that these look at, by relation and number; 0 is its whole row.
-    pub hidden_by: Vec<(u32, i16)>,
+    /// What these look at.
+    pub hidden_by: Vec<Look>,
     /// Columns of its constraints, by the names of these; 0 is the whole row, -1 no column of which the value is looked at.
     pub constraints: Vec<(Arc<str>, i16)>,
+}
+
+/// What a row policy looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// `pg_class.oid` of the table or view.
+    pub relation: u32,
+    /// What of it.
+    pub at: Looked,
+    /// Whether the policy hides rows from whoever reads, and not only from who writes.
+    pub reading: bool,
+}
+
+/// What of a table or view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// Whether there are rows.
+    Rows,
+    /// A row as a whole.
+    Row,
+    /// The column of that number.
+    Column(i16),
 }
 
 /// A column.

@@ -277,20 +277,22 @@ pub const QUERIES: &[&str] = &[
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      LEFT JOIN pg_catalog.pg_constraint p ON p.oid = k.conparentid AND p.confrelid = k.confrelid \
      WHERE k.contype = 'f' AND n.nspname !~ '^pg_(temp|toast)'",
-    // 15: relations that views or row policies read, of whatever session; tables whose rows policies hide, and by which
-    // columns: those that the server says they depend on, and whole rows, of which it does not say it
-    "SELECT c.oid::text, 'false', NULL, NULL FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    // 15: relations that views or row policies read, of whatever session; tables whose rows policies hide, and what these look
+    // at: columns as the server says that they depend on them; whole rows, of which it does not say whose they are
+    "SELECT c.oid::text, 'false', NULL, NULL, NULL FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE n.nspname !~ '^pg_(temp|toast)' AND c.oid IN (SELECT d.refobjid FROM pg_catalog.pg_depend d \
       LEFT JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.oid = d.objid \
       WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid >= 16384 AND d.deptype = 'n' \
        AND d.classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass) \
        AND r.ev_class IS DISTINCT FROM d.refobjid) \
-     UNION ALL SELECT c.oid::text, 'true', d.refobjid::text, d.refobjsubid::text \
+     UNION ALL SELECT DISTINCT c.oid::text, 'true', d.refobjid::text, CASE WHEN q.whole THEN 'row' \
+       WHEN d.refobjsubid = 0 THEN 'rows' ELSE d.refobjsubid::text END, (p.polcmd IN ('*', 'r', 'w'))::text \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-     LEFT JOIN pg_catalog.pg_policy p ON p.polrelid = c.oid \
-     LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND d.objid = p.oid \
-      AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND (d.refobjsubid <> 0 \
-       OR pg_catalog.concat(p.polqual::text, p.polwithcheck::text) ~ ':varattno 0 ') \
+     LEFT JOIN (pg_catalog.pg_policy p CROSS JOIN LATERAL (SELECT \
+        pg_catalog.concat(p.polqual::text, p.polwithcheck::text) ~ ':varattno 0 ' AS whole) AS q \
+       JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND d.objid = p.oid \
+        AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+        AND (d.refobjsubid <> 0 OR d.refobjid <> p.polrelid OR q.whole)) ON p.polrelid = c.oid \
      WHERE c.relrowsecurity AND n.nspname !~ '^pg_(temp|toast)'",
     // 16: columns of which equal values need not be the same, by their collation or an index's
     "SELECT x.a::text, x.b::text FROM ( \

@@ -92,12 +92,12 @@ fn a_parent_or_child_that_brings_tags_may_be_filtered_by() {
     assert!(!with("CREATE TABLE other () INHERITS (plain)", &[], &by_name));
     assert!(!with("CREATE TABLE heir () INHERITS (folk)", &[], &rules));
     // A child gets its parent's tags: of interest where something looks at it.
-    let looked = (15, "20004 false - -");
+    let looked = (15, "20004 false - - -");
     assert!(with("ALTER TABLE plain INHERIT folk", &[looked], &rules));
-    assert!(!with("ALTER TABLE plain INHERIT folk", &[(15, "20004 true - -")], &rules));
+    assert!(!with("ALTER TABLE plain INHERIT folk", &[(15, "20004 true - - -")], &rules));
     let parent = Named(&[["public", "mine", "ssn", "pii"]]);
     let attach = "ALTER TABLE mine ATTACH PARTITION folk FOR VALUES IN ('a')";
-    assert!(with(attach, &[(15, "20003 false - -")], &parent));
+    assert!(with(attach, &[(15, "20003 false - - -")], &parent));
     assert!(!with(attach, &[], &parent));
 }
 
@@ -129,8 +129,8 @@ fn that_row_policies_run_is_noted() {
         found.actions.iter().any(|action| action.note.as_deref().is_some_and(|note| note.contains("row policies")))
     };
     for text in ["SELECT 1 FROM orders", "DELETE FROM orders", "SELECT 1 FROM joined"] {
-        assert!(noted(text, &[(15, "16446 true - -")]), "{text}");
-        assert!(!noted(text, &[(15, "16446 false - -")]), "{text}");
+        assert!(noted(text, &[(15, "16446 true - - -")]), "{text}");
+        assert!(!noted(text, &[(15, "16446 false - - -")]), "{text}");
     }
 }
 
@@ -171,20 +171,24 @@ fn a_policy_that_looks_at_what_is_masked_filters_by_it() {
         assert!(!found.opaque, "{text} {:?}", actions(&found));
         found.facts.filters_on_masked
     };
-    let statements = [
-        "SELECT count(*) FROM orders",
-        "SELECT 1 FROM joined",
-        "DELETE FROM orders",
-        "UPDATE orders SET total = 1",
-        "INSERT INTO orders (id) VALUES (1)",
-    ];
-    for text in statements {
+    let (reads, writes) = (
+        ["SELECT count(*) FROM orders", "SELECT 1 FROM joined", "COPY orders TO STDOUT", "TABLE orders"],
+        ["DELETE FROM orders", "UPDATE orders SET total = 1", "INSERT INTO orders (id) VALUES (1)"],
+    );
+    for text in reads.iter().chain(&writes) {
         // Of its own, and of another table, a view among them; a whole row; one that is not known.
-        for at in ["16446 4", "16446 0", "16467 2", "999999 1"] {
-            assert!(filters(text, &format!("16446 true {at}")), "{text} {at}");
+        for at in ["16446 4", "16446 row", "16467 2", "999999 1", "999999 rows"] {
+            assert!(filters(text, &format!("16446 true {at} true")), "{text} {at}");
+            let written = writes.contains(text);
+            assert_eq!(filters(text, &format!("16446 true {at} false")), written, "{text} {at}");
         }
-        for at in ["16446 1", "16446 -7", "16463 1", "- -"] {
-            assert!(!filters(text, &format!("16446 true {at}")), "{text} {at}");
+        for at in ["16446 1", "16446 -7", "16463 1", "16425 rows", "16467 rows", "- -"] {
+            assert!(!filters(text, &format!("16446 true {at} true")), "{text} {at}");
         }
+        // As the policies of what it looks at say, also around a circle.
+        let others = "16446 true 16425 rows true\n16425 true 16446 1 true\n16425 true 16425 3 true";
+        assert!(filters(text, others), "{text}");
+        let others = "16446 true 16425 rows true\n16425 true 16446 1 true\n16446 true 16463 rows true";
+        assert!(!filters(text, others), "{text}");
     }
 }

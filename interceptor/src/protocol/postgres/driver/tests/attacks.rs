@@ -29,7 +29,18 @@ const EAGER: &str = "CREATE DOMAIN greedy AS int DEFAULT touch(); CREATE TABLE e
      CREATE TABLE guarded AS SELECT id, email AS masked FROM people; GRANT SELECT ON guarded TO lowly; \
      CREATE POLICY p ON guarded USING (masked LIKE current_setting('my.guess', true)); \
      ALTER TABLE guarded ENABLE ROW LEVEL SECURITY; \
-     CREATE VIEW guards AS SELECT id FROM guarded; ALTER VIEW guards OWNER TO lowly";
+     CREATE VIEW guards AS SELECT id FROM guarded; ALTER VIEW guards OWNER TO lowly; GRANT SELECT ON guess TO lowly; \
+     CREATE TABLE ajar (id int); CREATE TABLE moot (id int); CREATE TABLE wide (id int); \
+     INSERT INTO ajar VALUES (1); INSERT INTO moot VALUES (1); INSERT INTO wide VALUES (1); \
+     CREATE POLICY p ON ajar USING (id IN (SELECT id FROM guarded)); \
+     CREATE POLICY p ON moot USING (EXISTS (SELECT 1 FROM guess)); \
+     CREATE POLICY p ON wide USING (EXISTS (SELECT 1 FROM people o WHERE o.id = wide.id \
+       AND o::text LIKE '%' || current_setting('my.guess', true))); \
+     ALTER TABLE ajar ENABLE ROW LEVEL SECURITY; ALTER TABLE moot ENABLE ROW LEVEL SECURITY; \
+     ALTER TABLE wide ENABLE ROW LEVEL SECURITY; GRANT SELECT ON ajar, moot, wide TO lowly; \
+     CREATE VIEW ajars AS SELECT id FROM ajar; ALTER VIEW ajars OWNER TO lowly; \
+     CREATE VIEW moots AS SELECT id FROM moot; ALTER VIEW moots OWNER TO lowly; \
+     CREATE VIEW wides AS SELECT id FROM wide; ALTER VIEW wides OWNER TO lowly";
 
 /// Attacks that run at the same time, each in a database of its own.
 const AT_ONCE: usize = 4;

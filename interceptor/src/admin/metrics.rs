@@ -1,0 +1,308 @@
+//! Metrics in the OpenMetrics text format (<https://prometheus.io/docs/specs/om/open_metrics_spec/>), as Prometheus reads it.
+//!
+//! They are read off what is there when somebody asks: on the way of data nothing is counted for them alone. Labels are names of the
+//! configuration and words of the program's own: an agent makes none.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::statvfs::statvfs;
+use nix::sys::time::{TimeVal, TimeValLike as _};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use super::Api;
+use crate::clock::Timestamp;
+use crate::session::Sort;
+
+/// Who reads at once.
+const AT_ONCE: usize = 16;
+/// How long one may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long nobody is let in where that failed.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What an answer is.
+const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// `[metrics]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address at which anybody who can reach it may read the metrics, without TLS: none where it is not said.
+    pub listen: Option<SocketAddr>,
+}
+
+/// The spool, as far as that matters here.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Nothing is recorded where fewer bytes are free than this.
+    pub floor: u64,
+}
+
+/// All of them now. Blocks for as long as the file system needs.
+///
+/// # Errors
+/// Never, as far as is known.
+pub fn text(api: &Arc<Api>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("interceptor");
+    registry.register_collector(Box::new(Reading(Arc::clone(api))));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+/// Serves whoever connects, until the end of the program: `/metrics`, and nothing else.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn serve(listener: TcpListener, api: Arc<Api>) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    listener.set_nonblocking(true)?;
+    let (listener, places) = (tokio::net::TcpListener::from_std(listener)?, Arc::new(Semaphore::new(AT_ONCE)));
+    Ok(async move {
+        loop {
+            match (listener.accept().await, Arc::clone(&places).try_acquire_owned()) {
+                (Ok((stream, _)), Ok(place)) => {
+                    let api = Arc::clone(&api);
+                    tokio::spawn(async move {
+                        let _late = timeout(PATIENCE, converse(stream, api)).await;
+                        drop(place);
+                    });
+                }
+                // Whoever comes while all places are taken finds the door closed.
+                (Ok(_), Err(_)) => {}
+                (Err(error), _) => {
+                    tracing::warn!(%error, "nobody who wants metrics can be let in for a moment");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    })
+}
+
+async fn converse(stream: TcpStream, api: Arc<Api>) {
+    let answer = service_fn(move |request: Request<Incoming>| std::future::ready(answer(&api, &request)));
+    let served = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), answer).await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "metrics were not read");
+    }
+}
+
+fn answer(api: &Arc<Api>, request: &Request<Incoming>) -> Result<Response<String>, hyper::http::Error> {
+    let response = Response::builder();
+    match (request.method(), request.uri().path(), text(api)) {
+        (&Method::GET, "/metrics", Ok(text)) => response.header(CONTENT_TYPE, CONTENT).body(text),
+        (&Method::GET, "/metrics", Err(error)) => {
+            response.status(StatusCode::INTERNAL_SERVER_ERROR).body(error.to_string())
+        }
+        _ => response.status(StatusCode::NOT_FOUND).body("metrics are at /metrics\n".to_owned()),
+    }
+}
+
+#[derive(Debug)]
+struct Reading(Arc<Api>);
+
+impl Collector for Reading {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (api, mut sheet) = (&*self.0, Sheet(encoder));
+        sheet.gauge("build_info", "Which version runs", None, [([("version", env!("CARGO_PKG_VERSION"))], 1.0)])?;
+        sheet.sessions(api)?;
+        sheet.rare(api)?;
+        sheet.recorder(api)?;
+        sheet.witnesses(api)?;
+        sheet.process(api.started_at)
+    }
+}
+
+/// Labels of one line.
+type Labels<'l, const N: usize> = [(&'static str, &'l str); N];
+
+struct Sheet<'a>(DescriptorEncoder<'a>);
+
+impl Sheet<'_> {
+    fn counter<'l, const N: usize>(
+        &mut self,
+        (name, help): (&str, &str),
+        rows: impl IntoIterator<Item = (Labels<'l, N>, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        rows.into_iter().try_for_each(|(labels, value)| line(&mut metric, &labels, &ConstCounter::new(value)))
+    }
+
+    fn gauge<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        rows: impl IntoIterator<Item = (Labels<'l, N>, f64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        rows.into_iter().try_for_each(|(labels, value)| line(&mut metric, &labels, &ConstGauge::new(value)))
+    }
+
+    fn sessions(&mut self, api: &Api) -> fmt::Result {
+        let sums = api.house.registry.sums();
+        let whose: Vec<(Labels<'_, 2>, _)> = sums
+            .iter()
+            .map(|((target, identity), sums)| {
+                let identity = identity.as_ref().map_or("", |identity| identity);
+                ([("target", &**target), ("identity", identity)], sums)
+            })
+            .collect();
+        let live = whose.iter().map(|(labels, sums)| (*labels, as_f64(sums.live)));
+        self.gauge("sessions", "Live sessions; without an identity they are not attested yet", None, live)?;
+        let opened = whose.iter().map(|(labels, sums)| (*labels, sums.sessions));
+        self.counter(("sessions_opened", "Sessions that were opened"), opened)?;
+        let commands = whose.iter().map(|(labels, sums)| (*labels, sums.counters.commands));
+        self.counter(("commands", "Commands that were judged"), commands)?;
+        let denied = whose.iter().map(|(labels, sums)| (*labels, sums.counters.denied));
+        self.counter(("commands_denied", "Commands that policy denied"), denied)?;
+        let held = whose.iter().map(|(labels, sums)| (*labels, sums.counters.held));
+        self.counter(("commands_held", "Commands that waited for people"), held)?;
+        let masked = whose.iter().map(|(labels, sums)| (*labels, sums.counters.masked_cells));
+        self.counter(("values_masked", "Values that were masked in answers"), masked)?;
+        let bytes = whose.iter().flat_map(|([target, identity], sums)| {
+            let way = |way| [*target, *identity, ("direction", way)];
+            [(way("from_agent"), sums.counters.bytes_from_agent), (way("to_agent"), sums.counters.bytes_to_agent)]
+        });
+        self.counter(("transferred_bytes", "Bytes as agents sent and got them"), bytes)
+    }
+
+    fn rare(&mut self, api: &Api) -> fmt::Result {
+        let waiting = api.house.approvals.list().iter().filter(|request| request.state.name() == "waiting").count();
+        self.gauge("approvals_waiting", "Commands that wait for people now", None, [([], as_f64(waiting as u64))])?;
+        for (sort, label, name, help) in [
+            (Sort::Approval, "outcome", "approvals", "Commands that waited for people, by what came of it"),
+            (
+                Sort::Refused,
+                "fault",
+                "connections_refused",
+                "Connections that were refused, by whose fault it was: identity is a token or process that does not match",
+            ),
+            (
+                Sort::Kernel,
+                "kind",
+                "kernel_refusals",
+                "What the kernel programs refused to governed processes: attempts to get around the proxy, and lookups",
+            ),
+            (
+                Sort::Stray,
+                "to",
+                "strays",
+                "Processes that left a governed cgroup, by whether they are governed where they went",
+            ),
+            (Sort::Name, "fate", "names_asked", "Names that governed processes asked for, by what became of it"),
+        ] {
+            let counts = api.house.rare.of(sort);
+            let rows = counts.iter().map(|(word, count)| ([(label, word.as_str())], *count));
+            self.counter((name, help), rows)?;
+        }
+        Ok(())
+    }
+
+    fn recorder(&mut self, api: &Api) -> fmt::Result {
+        let health = api.house.recorder.health();
+        self.counter(("recorder_frames", "Frames in the spool"), [([], health.frames)])?;
+        let failing = if health.failing.is_some() { 1.0 } else { 0.0 };
+        self.gauge(
+            "recorder_failing",
+            "1 while nothing can be recorded, and so nothing is forwarded",
+            None,
+            [([], failing)],
+        )?;
+        let queued = as_f64(health.queued_entries as u64);
+        self.gauge("recorder_queue_events", "Events that wait to be recorded", None, [([], queued)])?;
+        let queued = as_f64(health.queued_bytes as u64);
+        self.gauge("recorder_queue", "Bytes that wait to be recorded", Some(&Unit::Bytes), [([], queued)])?;
+        if let Ok(stat) = statvfs(&api.spool.path) {
+            let (size, free) = (stat.blocks() * stat.fragment_size(), stat.blocks_available() * stat.fragment_size());
+            self.gauge(
+                "spool_free",
+                "Bytes free on the spool's file system",
+                Some(&Unit::Bytes),
+                [([], as_f64(free))],
+            )?;
+            self.gauge("spool_size", "Size of the spool's file system", Some(&Unit::Bytes), [([], as_f64(size))])?;
+        }
+        let floor = as_f64(api.spool.floor);
+        self.gauge("spool_floor", "Below so many free bytes nothing is recorded", Some(&Unit::Bytes), [([], floor)])
+    }
+
+    fn witnesses(&mut self, api: &Api) -> fmt::Result {
+        let states = api.witnesses.load();
+        let failing = states
+            .iter()
+            .map(|state| ([("witness", state.name.as_str())], if state.failing.is_some() { 1.0 } else { 0.0 }));
+        self.gauge("witness_failing", "1 while a witness cannot be told of checkpoints", None, failing)?;
+        let told =
+            states.iter().filter_map(|state| Some(([("witness", state.name.as_str())], seconds(state.told_at?))));
+        self.gauge("witness_told_timestamp", "When a witness was told last", Some(&Unit::Seconds), told)
+    }
+
+    fn process(&mut self, started: Timestamp) -> fmt::Result {
+        self.gauge(
+            "process_start_timestamp",
+            "When the daemon started",
+            Some(&Unit::Seconds),
+            [([], seconds(started))],
+        )?;
+        if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
+            let spent = |time: TimeVal| u64::try_from(time.num_milliseconds()).unwrap_or_default();
+            let rows = [("user", usage.user_time()), ("system", usage.system_time())];
+            let rows = rows.map(|(mode, time)| ([("mode", mode)], as_f64(spent(time)) / 1000.0));
+            self.seconds_spent(rows)?;
+        }
+        let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        self.gauge("process_open_fds", "Descriptors of the daemon", None, [([], as_f64(files as u64))])?;
+        let memory = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages: Option<u64> = memory.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+        let page = page.and_then(|page| u64::try_from(page).ok());
+        let resident = pages.zip(page).map(|(pages, page)| ([], as_f64(pages * page)));
+        self.gauge("process_resident_memory", "Memory of the daemon", Some(&Unit::Bytes), resident)
+    }
+
+    fn seconds_spent<'l>(&mut self, rows: impl IntoIterator<Item = (Labels<'l, 1>, f64)>) -> fmt::Result {
+        let help = "Processor time of the daemon";
+        let mut metric = self.0.encode_descriptor("process_cpu", help, Some(&Unit::Seconds), MetricType::Counter)?;
+        rows.into_iter().try_for_each(|(labels, value)| line(&mut metric, &labels, &ConstCounter::new(value)))
+    }
+}
+
+fn line<const N: usize>(
+    metric: &mut MetricEncoder<'_>,
+    labels: &Labels<'_, N>,
+    value: &impl EncodeMetric,
+) -> fmt::Result {
+    value.encode(metric.encode_family(labels)?)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "above 2^53 the last digits do not matter to anybody")]
+const fn as_f64(value: u64) -> f64 {
+    value as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds since 1970 fit for another two hundred years")]
+const fn seconds(at: Timestamp) -> f64 {
+    at.0 as f64 / 1e6
+}
