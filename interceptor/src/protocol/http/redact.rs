@@ -222,7 +222,10 @@ impl Redaction<'_> {
             let said = line.get_mut(at + 1..).unwrap_or_default();
             let text = std::str::from_utf8(said).unwrap_or("?");
             let found = unwrapped(&name).filter_map(value_beside).find_map(|place| found(&beside, place, text));
-            if !is_word(text) && (found.is_some() || self.hides_path(&name)) {
+            let is_hidden = self.hides_path(&name);
+            // What says so may be hidden itself.
+            let found = found.filter(|_| !is_hidden);
+            if !is_word(text) && (found.is_some() || is_hidden) {
                 reasons.note(|| name.clone(), beside::is_number(text), found);
                 said.fill(BLOT);
             }
@@ -297,7 +300,10 @@ impl Redaction<'_> {
             let (name, said) = read(&*pair).unwrap_or_default();
             let Some(at) = memchr::memchr(b'=', pair) else { continue };
             let found = value_beside(&name).and_then(|place| found(&beside, place, &said));
-            if found.is_some() || self.hides(last(&name)) > Hides::Nothing {
+            // A secret's own value: `password[value]`.
+            let (place, step) = parted(&name);
+            let above = beside::value(step).map_or(Hides::Nothing, |_| self.hides(last(place)));
+            if found.is_some() || self.hides(last(&name)).max(above) > Hides::Nothing {
                 let value = pair.get_mut(at + 1..).unwrap_or_default();
                 if !value.is_empty() {
                     reasons.note(|| name.clone(), beside::is_number(&said), found);
@@ -331,7 +337,9 @@ fn last(name: &str) -> &str {
 /// `Value`).
 fn unwrapped(path: &str) -> impl Iterator<Item = &str> {
     const HOLDERS: &[&str] = &["value", "values", "string_value", "number_value", "list_value"];
-    let is_holder = |step: &str| HOLDERS.contains(&step) || step.bytes().all(|byte| byte.is_ascii_digit());
+    let is_holder = |step: &str| {
+        HOLDERS.contains(&step) || beside::value(step).is_some() || step.bytes().all(|byte| byte.is_ascii_digit())
+    };
     std::iter::successors(Some(path), move |path| {
         path.rsplit_once('.').filter(|(_, step)| is_holder(step)).map(|(outer, _)| outer)
     })
@@ -584,7 +592,14 @@ mod tests {
         let form = told_of("application/x-www-form-urlencoded", "a[name]=token&a[value]=s3c&user[password]=x&b=1");
         assert_eq!(form, ["hidden: a[value] (beside name: token)", "hidden: user[password]"]);
         let yaml = told_of("application/yaml", "a: b\npassword: x\ntokens:\n  - name: token\n    value: y\n");
-        assert_eq!(yaml, ["hidden: line 5: value (beside name: token)", "hidden: line 2: password"]);
+        assert_eq!(yaml, ["hidden: line 5: tokens.value (beside name: token)", "hidden: line 2: password"]);
+        let yaml =
+            told_of("application/yaml", "e:\n- name: token\n  value: 10\namount:\n  name: token\n  value: 9500000\n");
+        let expected = [
+            "hidden: line 3: e.value (beside name: token), a number",
+            "hidden: line 6: amount.value (beside name: token), a number",
+        ];
+        assert_eq!(yaml, expected);
     }
 
     /// Whoever hides much so that one thing is not seen says so in the first line, and what is the least like a secret comes before the rest.
@@ -603,7 +618,19 @@ mod tests {
         let expected = ["hidden: cards.0.pin, a number, and 2999 more like it", "hidden: password"];
         assert_eq!(told_of(kind, &body), expected);
         let body = format!("{{{}{}\"z\":1}}", many(5000), r#""pin":12345,"#);
-        assert_eq!(told_of(kind, &body).first().unwrap(), "hidden: 4977 places more than are told here");
+        assert_eq!(told_of(kind, &body).first().unwrap(), "hidden: 4976 places more than are told here");
+        assert_eq!(told_of(kind, &body).get(1).unwrap(), "hidden: pin, a number");
+        // However it is written, and whatever stands before it.
+        let pins = |count: usize| (0..count).map(|at| format!(r#""c{at}":{{"pin":10}},"#)).collect::<String>();
+        let amount = |values: &str| format!(r#"{{{}"amount":{{"name":"token",{values}}}}}"#, pins(30));
+        for values in
+            [r#""value":9500000"#, r#""value":"x","value":9500000"#, r#""value":["x",9500000]"#, r#""value":"9500000""#]
+        {
+            let told = told_of(kind, &amount(values));
+            assert_eq!(told.get(1).unwrap(), "hidden: amount.value (beside name: token), a number", "{values}");
+        }
+        let told = told_of(kind, r#"{"passwords":["a",95,"b"]}"#);
+        assert_eq!(told, ["hidden: passwords, a number", "hidden: passwords, and 1 more like it"]);
     }
 
     #[test]
@@ -611,13 +638,34 @@ mod tests {
         let body =
             r#"{"parameters":{"adminPassword":{"value":"s3c"},"size":{"value":"x"}},"secret":{"from":{"value":"y"}}}"#;
         assert_eq!(shown("application/json", &[], body), body.replace("s3c", "***"));
+        let body = "adminPassword[value]=s3c&size[value]=x&secret[from][value]=y";
+        assert_eq!(shown("application/x-www-form-urlencoded", &[], body), body.replace("s3c", "***"));
+        let body = "passwords:\n- value:\n    a\n- s3c\n";
+        assert_eq!(shown("application/yaml", &[], body), body.replace("s3c", "***").replace("   a", "   *"));
         let body = "adminPassword:\n  value: s3c\nsize:\n  value: x\n";
         assert_eq!(shown("application/yaml", &[], body), body.replace("s3c", "***"));
+    }
+
+    /// What is hidden itself is no reason that people are told.
+    #[test]
+    fn what_is_hidden_is_not_told_as_a_reason() {
+        for (kind, body) in [
+            ("application/json", r#"{"stringData":{"name":"token","value":"x"}}"#),
+            ("application/yaml", "stringData:\n  name: token\n  value: x\n"),
+        ] {
+            let hidden = Redaction { kind: Some(kind), ..named(&["stringData"]) }.body(body.as_bytes()).unwrap();
+            assert!(hidden.reasons.lines().all(|line| !line.contains("token")), "{:?}", hidden.reasons);
+        }
+        let more = ["string_data"];
+        let told = named(&more).told(b"string_data.name=token\nstring_data.value=x").unwrap();
+        assert!(told.reasons.lines().all(|line| !line.contains("token")), "{:?}", told.reasons);
     }
 
     /// What stands in one document says nothing of another.
     #[test]
     fn documents_of_yaml_are_apart() {
+        let body = "--- password: s3c\n";
+        assert_eq!(shown("application/yaml", &[], body), body.replace("s3c", "***"));
         let body = "name: token\nvalue: s3c\n--- # next\nvalue: /\nname: HOME\n---\nvalue: s3c\nname: token\n";
         assert_eq!(shown("application/yaml", &[], body), body.replace("s3c", "***"));
     }

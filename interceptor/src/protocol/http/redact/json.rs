@@ -3,6 +3,7 @@
 //! Lengths stay, and it stays JSON: a number becomes a text, which nobody takes for another number. One digit in a list becomes
 //! `*`, which is no JSON any more; one that stands alone is no secret.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::BLOT;
@@ -68,8 +69,8 @@ struct Blotter<'a> {
     /// Values of the objects that are read, innermost last, that may turn out to be hidden by what stands beside them.
     beside: Vec<Spot>,
     reasons: &'a mut Reasons,
-    /// Where the list begins of which was told last.
-    told: Option<usize>,
+    /// Where the list begins of which was told last, and whether a number was.
+    told: Option<(usize, bool)>,
 }
 
 /// A step of a path.
@@ -132,16 +133,24 @@ impl Blotter<'_> {
     fn found(&mut self, range: Range<usize>, is_text: bool, under: Under) {
         let spot = Spot { range, is_text, list: under.list, name: under.value.unwrap_or_default() };
         if under.hidden > Hides::Nothing {
-            // Of a list, once.
-            let is_told = spot.list.is_some() && spot.list == self.told;
+            // Of a list, once for its texts, and once for what its numbers are.
+            let is_number = self.is_number(&spot);
+            let of_list = spot.list.map(|list| (list, is_number));
+            let is_told = of_list.is_some() && of_list == self.told;
             if self.fill(&spot) && !is_told {
-                self.told = spot.list;
+                self.told = of_list;
                 let path = &self.path;
-                self.reasons.note(|| told(path, ""), !spot.is_text, None);
+                self.reasons.note(|| told(path, ""), is_number, None);
             }
         } else if under.value.is_some() {
             self.beside.push(spot);
         }
+    }
+
+    /// Whether it is a number, in quotes or not.
+    fn is_number(&self, spot: &Spot) -> bool {
+        let text = self.text.get(spot.range.clone()).and_then(|text| std::str::from_utf8(text).ok());
+        !spot.is_text || text.is_some_and(beside::is_number)
     }
 
     /// Whether there was anything to be hidden.
@@ -167,12 +176,13 @@ impl Blotter<'_> {
         self.path.truncate(deep);
         let spots = self.beside.split_off(begun);
         if let Some(said) = says {
-            let mut is_told = "";
+            let mut is_told = ("", false);
             for spot in spots.into_iter().filter(|spot| spot.is_text || said.says == Says::All) {
-                if self.fill(&spot) && is_told != spot.name {
-                    is_told = spot.name;
+                let is_number = self.is_number(&spot);
+                if self.fill(&spot) && is_told != (spot.name, is_number) {
+                    is_told = (spot.name, is_number);
                     let path = &self.path;
-                    self.reasons.note(|| told(path, spot.name), !spot.is_text, Some((&said.name, &said.said)));
+                    self.reasons.note(|| told(path, spot.name), is_number, Some((&said.name, &said.said)));
                 }
             }
         }
@@ -296,15 +306,10 @@ struct Said {
 /// As people read it, with a name behind it; without the places at its end, since what hides one of a list hides all.
 fn told(path: &[Step], name: &str) -> String {
     let inner = path.iter().rev().skip_while(|step| name.is_empty() && matches!(step, Step::Place(_)));
-    let mut steps: Vec<String> = inner
-        .map(|step| match step {
-            Step::Name(name) => reasons::end_of(name).to_owned(),
-            Step::Place(place) => place.to_string(),
-        })
-        .collect();
-    steps.reverse();
-    if !name.is_empty() {
-        steps.push(name.to_owned());
-    }
-    steps.join(".")
+    let steps = inner.map(|step| match step {
+        Step::Name(name) => Cow::Borrowed(name.as_str()),
+        Step::Place(place) => Cow::Owned(place.to_string()),
+    });
+    let steps: Vec<Cow<'_, str>> = (!name.is_empty()).then_some(Cow::Borrowed(name)).into_iter().chain(steps).collect();
+    reasons::path(steps.iter().map(|step| &**step))
 }

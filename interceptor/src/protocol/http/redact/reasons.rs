@@ -4,7 +4,7 @@
 
 /// Places that differ in more than their numbers, of each sort; of more, how many.
 const PLACES: usize = 24;
-/// Places that are looked at; of more, how many.
+/// Places that are looked at of each sort; of more, how many.
 const LOOKED_AT: usize = 4096;
 /// The longest that is told of a place or a name, in characters.
 const LENGTH: usize = 160;
@@ -12,7 +12,9 @@ const LENGTH: usize = 160;
 /// What is hidden, from what is the least like a secret to what is the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sort {
-    /// A number.
+    /// A number that a name beside it says to be a secret.
+    NumberBeside,
+    /// A number under the name of a secret.
     Number,
     /// A text that a name beside it says to be a secret.
     Beside,
@@ -21,10 +23,13 @@ pub(super) enum Sort {
 }
 
 impl Sort {
+    const ALL: usize = 4;
+
     /// Of a value, and what is said of it beside.
-    pub(super) const fn of(is_number: bool, beside: Option<(&str, &str)>) -> Self {
+    const fn of(is_number: bool, beside: Option<(&str, &str)>) -> Self {
         match (is_number, beside) {
-            (true, _) => Self::Number,
+            (true, Some(_)) => Self::NumberBeside,
+            (true, None) => Self::Number,
             (false, Some(_)) => Self::Beside,
             (false, None) => Self::Named,
         }
@@ -46,7 +51,8 @@ struct Told {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reasons {
     told: Vec<Told>,
-    noted: usize,
+    /// Places of each sort that were looked at.
+    noted: [usize; Sort::ALL],
     more: usize,
 }
 
@@ -54,10 +60,13 @@ impl Reasons {
     /// Notes a place, which is asked for only where it is told, whether a number stands there, and what stands beside it that says so: its
     /// name and what it says.
     pub(super) fn note(&mut self, place: impl FnOnce() -> String, is_number: bool, beside: Option<(&str, &str)>) {
-        self.noted += 1;
-        if self.noted > LOOKED_AT {
-            self.more += 1;
-            return;
+        let sort = Sort::of(is_number, beside);
+        match self.noted.get_mut(sort as usize) {
+            Some(noted) if *noted < LOOKED_AT => *noted += 1,
+            _ => {
+                self.more += 1;
+                return;
+            }
         }
         let mut told = shortened(&place());
         let mut shape = numberless(&told);
@@ -66,7 +75,7 @@ impl Reasons {
             told.push_str(&beside);
             shape.push_str(&beside);
         }
-        self.add(Told { sort: Sort::of(is_number, beside), place: told, shape, count: 1 });
+        self.add(Told { sort, place: told, shape, count: 1 });
     }
 
     pub(super) fn append(&mut self, other: &Self) {
@@ -95,7 +104,7 @@ impl Reasons {
         let mut told: Vec<&Told> = self.told.iter().collect();
         told.sort_by_key(|told| told.sort);
         more.into_iter().chain(told.into_iter().map(|told| {
-            let what = if told.sort == Sort::Number { ", a number" } else { "" };
+            let what = if matches!(told.sort, Sort::Number | Sort::NumberBeside) { ", a number" } else { "" };
             let alike = if told.count > 1 { format!(", and {} more like it", told.count - 1) } else { String::new() };
             format!("hidden: {}{what}{alike}", told.place)
         }))
@@ -115,14 +124,31 @@ fn numberless(path: &str) -> String {
 }
 
 /// As much of a long text as is told.
-pub(super) fn end_of(text: &str) -> &str {
+fn end_of(text: &str) -> &str {
     let begin = text.char_indices().rev().nth(LENGTH).map_or(0, |(at, c)| at + c.len_utf8());
     text.get(begin..).unwrap_or_default()
+}
+
+/// A path of which the steps are given from the last to the first: as much of its end as is told.
+pub(super) fn path<'s>(steps: impl Iterator<Item = &'s str>) -> String {
+    let (mut told, mut length) = (Vec::new(), 0);
+    for step in steps {
+        told.push(end_of(step));
+        length += step.len();
+        if length > LENGTH {
+            // It goes on; more is cut off in any case.
+            told.push("...");
+            break;
+        }
+    }
+    told.reverse();
+    told.join(".")
 }
 
 /// On one line, so that none can be taken for several, nor hide behind a long one: of a long place, its end tells.
 fn shortened(text: &str) -> String {
     let end = end_of(text);
     let begun = if end.len() < text.len() { "..." } else { "" };
-    begun.chars().chain(end.chars().flat_map(char::escape_debug)).collect()
+    // What is escaped is longer than it was.
+    begun.chars().chain(end.chars().flat_map(char::escape_debug).take(2 * LENGTH)).collect()
 }

@@ -2,13 +2,13 @@
 
 use super::beside::{self, Says};
 use super::json::Hides;
-use super::reasons::Reasons;
+use super::reasons::{self, Reasons};
 use super::{BLOT, is_word};
 
 /// Blots out what stands behind names that are to be hidden, and values beside such a name, before it or behind.
 pub(super) fn blot(out: &mut [u8], hides: &dyn Fn(&str) -> Hides, reasons: &mut Reasons) {
     let beside = Beside::of(out, hides);
-    let mut lines = Lines { hides, beside, reasons, text: None, all: None, list: None };
+    let mut lines = Lines { hides, beside, reasons, text: None, all: None, list: None, names: Vec::new() };
     for (number, line) in out.split_mut(|byte| *byte == b'\n').enumerate() {
         lines.line(line, number);
     }
@@ -106,13 +106,15 @@ struct Lines<'a> {
     all: Option<usize>,
     /// What has no names of its own.
     list: Option<usize>,
+    /// Names that lead to the line, by their columns.
+    names: Vec<(usize, String)>,
 }
 
 impl Lines<'_> {
     fn line(&mut self, line: &mut [u8], number: usize) {
         if is_border(line) {
             (self.text, self.all, self.list) = (None, None, None);
-            return;
+            self.names.clear();
         }
         let Some(Line { indent, named, colon, .. }) = Line::of(line) else { return };
         for below in [&mut self.text, &mut self.all, &mut self.list] {
@@ -124,11 +126,14 @@ impl Lines<'_> {
         }
         let Some((name, said)) = named else {
             if self.all.is_some() || self.list.is_some() {
-                self.reasons.note(|| format!("line {}", number + 1), is_number(text), None);
+                let names = &self.names;
+                self.reasons.note(|| told(names, indent, number), is_number(text), None);
                 fill(text);
             }
             return;
         };
+        self.names.retain(|(column, _)| *column < indent);
+        self.names.push((indent, name.clone()));
         let mut hides = (self.hides)(&name);
         let beside = beside::is_value(&name).then(|| self.beside.of_line(number, &said)).flatten();
         let is_held = self.list.is_some() && beside::is_value(&name);
@@ -142,11 +147,12 @@ impl Lines<'_> {
             if hides == Hides::All {
                 self.all = self.all.or(Some(indent));
             } else if hides == Hides::Value {
-                self.list = Some(indent);
+                self.list = self.list.or(Some(indent));
             }
             return;
         }
-        self.reasons.note(|| format!("line {}: {name}", number + 1), beside::is_number(&said), beside);
+        let (names, beside) = (&self.names, beside.filter(|_| self.all.is_none()));
+        self.reasons.note(|| told(names, indent + 1, number), beside::is_number(&said), beside);
         self.text = Some(indent);
         if !matches!(said.chars().next(), Some('|' | '>')) {
             fill(text.get_mut(colon + 1..).unwrap_or_default());
@@ -162,15 +168,20 @@ fn key_of(text: &[u8]) -> Option<usize> {
     memchr::memchr_iter(b':', text.get(from..)?).map(|at| at + from).find(ends)
 }
 
+/// Where a line is, as people read it, with the names above that column.
+fn told(names: &[(usize, String)], column: usize, number: usize) -> String {
+    let above = names.iter().rev().filter(|(at, _)| *at < column).map(|(_, name)| name.as_str());
+    format!("line {}: {}", number + 1, reasons::path(above))
+}
+
 fn is_number(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(beside::is_number)
 }
 
 /// Whether one document ends there, or the next one begins.
 fn is_border(line: &[u8]) -> bool {
-    [&b"---"[..], b"..."]
-        .iter()
-        .any(|mark| line.strip_prefix(*mark).is_some_and(|rest| rest.first().is_none_or(u8::is_ascii_whitespace)))
+    let behind = line.strip_prefix(b"---").or_else(|| line.strip_prefix(b"..."));
+    behind.is_some_and(|rest| rest.first().is_none_or(u8::is_ascii_whitespace))
 }
 
 fn fill(text: &mut [u8]) {
