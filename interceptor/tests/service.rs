@@ -13,6 +13,8 @@ mod down;
 mod kept;
 #[path = "service/life.rs"]
 mod life;
+#[path = "service/metrics.rs"]
+mod metrics;
 #[path = "service/own_user.rs"]
 mod own_user;
 #[path = "service/reload.rs"]

@@ -123,7 +123,7 @@ pub(crate) fn ensure(what: For) -> Result<()> {
     }
     if what == For::Tests {
         python("orms", &["psycopg[binary]>=3.2", "psycopg2-binary", "sqlalchemy>=2", "django>=4.2,<6"])?;
-        python("web", &["requests", "httpx[http2]", "aiohttp", "grpcio", "protobuf"])?;
+        python("web", &["requests", "httpx[http2]", "aiohttp", "grpcio", "protobuf", "prometheus-client"])?;
         python("s3", &["moto[server,s3,iam,sts]>=5,<6", "boto3"])?;
         python("kubernetes", &["kubernetes"])?;
         // What is newest, and what most agents have.
@@ -135,8 +135,23 @@ pub(crate) fn ensure(what: For) -> Result<()> {
             &["pg", streams, "@modelcontextprotocol/sdk@1", "@connectrpc/connect-node@2", "@bufbuild/protobuf@2"],
         )?;
         newer::pgx();
+        promtool()?;
     }
     Ok(())
+}
+
+/// The program that checks alerts: out of the package of Prometheus, which would have the machine run that.
+fn promtool() -> Result<()> {
+    let folder = clients().join("promtool");
+    let (root, proof) = (folder.join("root"), folder.join("root/usr/bin/promtool"));
+    if proof.exists() {
+        return Ok(());
+    }
+    say("installing promtool");
+    std::fs::create_dir_all(&root)?;
+    Sources::of("stable", &["deb"], &folder.join("apt"))?.unpack(&["prometheus"], &root)?;
+    std::fs::remove_dir_all(folder.join("apt"))?;
+    if proof.exists() { Ok(()) } else { bail!("the package of Prometheus holds no promtool") }
 }
 
 /// What builds extensions for PostgreSQL 15, and its `pg_regress`.

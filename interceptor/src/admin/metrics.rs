@@ -4,8 +4,7 @@
 //! configuration and words of the program's own: an agent makes none.
 
 use std::fmt;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::statvfs::statvfs;
 use nix::sys::time::{TimeVal, TimeValLike as _};
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -26,7 +26,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Deserialize;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
@@ -40,6 +40,10 @@ const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long nobody is let in where that failed.
 const PAUSE: Duration = Duration::from_millis(100);
+/// An address that somebody else has is tried again after this.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long an answer is kept.
+const KEPT: Duration = Duration::from_secs(1);
 /// What an answer is.
 const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -72,50 +76,87 @@ pub fn text(api: &Arc<Api>) -> Result<String, fmt::Error> {
     Ok(out)
 }
 
-/// Serves whoever connects, until the end of the program: `/metrics`, and nothing else.
-///
-/// # Errors
-/// When the listener cannot be used.
-pub fn serve(listener: TcpListener, api: Arc<Api>) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    listener.set_nonblocking(true)?;
-    let (listener, places) = (tokio::net::TcpListener::from_std(listener)?, Arc::new(Semaphore::new(AT_ONCE)));
-    Ok(async move {
-        loop {
-            match (listener.accept().await, Arc::clone(&places).try_acquire_owned()) {
-                (Ok((stream, _)), Ok(place)) => {
-                    let api = Arc::clone(&api);
-                    tokio::spawn(async move {
-                        let _late = timeout(PATIENCE, converse(stream, api)).await;
-                        drop(place);
-                    });
+/// Serves whoever connects to that address, until the end of the program: `/metrics`, and nothing else. An address that somebody else has
+/// is tried again: that must not keep agents from being served.
+pub async fn serve(at: SocketAddr, api: Arc<Api>) {
+    let mut is_told = false;
+    let listener = loop {
+        match TcpListener::bind(at).await {
+            Ok(listener) => break listener,
+            Err(error) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::error!(%error, %at, "metrics cannot be read there, see [metrics] listen; it is tried again");
                 }
-                // Whoever comes while all places are taken finds the door closed.
-                (Ok(_), Err(_)) => {}
-                (Err(error), _) => {
-                    tracing::warn!(%error, "nobody who wants metrics can be let in for a moment");
-                    sleep(PAUSE).await;
-                }
+                sleep(RETRY).await;
             }
         }
-    })
+    };
+    if is_told {
+        tracing::info!(%at, "metrics can be read");
+    }
+    let pages = Arc::new(Pages { api, kept: Mutex::default() });
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        match (listener.accept().await, Arc::clone(&places).try_acquire_owned()) {
+            (Ok((stream, _)), Ok(place)) => {
+                let pages = Arc::clone(&pages);
+                tokio::spawn(async move {
+                    let _late = timeout(PATIENCE, converse(stream, pages)).await;
+                    drop(place);
+                });
+            }
+            // Whoever comes while all places are taken finds the door closed.
+            (Ok(_), Err(_)) => {}
+            (Err(error), _) => {
+                tracing::warn!(%error, "nobody who wants metrics can be let in for a moment");
+                sleep(PAUSE).await;
+            }
+        }
+    }
 }
 
-async fn converse(stream: TcpStream, api: Arc<Api>) {
-    let answer = service_fn(move |request: Request<Incoming>| std::future::ready(answer(&api, &request)));
+async fn converse(stream: TcpStream, pages: Arc<Pages>) {
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let pages = Arc::clone(&pages);
+        async move { pages.answer(&request).await }
+    });
     let served = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), answer).await;
     if let Err(error) = served {
         tracing::debug!(%error, "metrics were not read");
     }
 }
 
-fn answer(api: &Arc<Api>, request: &Request<Incoming>) -> Result<Response<String>, hyper::http::Error> {
-    let response = Response::builder();
-    match (request.method(), request.uri().path(), text(api)) {
-        (&Method::GET, "/metrics", Ok(text)) => response.header(CONTENT_TYPE, CONTENT).body(text),
-        (&Method::GET, "/metrics", Err(error)) => {
-            response.status(StatusCode::INTERNAL_SERVER_ERROR).body(error.to_string())
+/// What is answered, and kept for a second: whoever asks all the time costs no more than one who does it once.
+struct Pages {
+    api: Arc<Api>,
+    kept: Mutex<Option<(Duration, String)>>,
+}
+
+impl Pages {
+    async fn answer(self: Arc<Self>, request: &Request<Incoming>) -> Result<Response<String>, hyper::http::Error> {
+        let response = Response::builder();
+        if (request.method(), request.uri().path()) != (&Method::GET, "/metrics") {
+            return response.status(StatusCode::NOT_FOUND).body("metrics are at /metrics\n".to_owned());
         }
-        _ => response.status(StatusCode::NOT_FOUND).body("metrics are at /metrics\n".to_owned()),
+        // A file system may take its time.
+        match tokio::task::spawn_blocking(move || self.page()).await {
+            Ok(Ok(text)) => response.header(CONTENT_TYPE, CONTENT).body(text),
+            _ => response.status(StatusCode::INTERNAL_SERVER_ERROR).body("metrics cannot be read\n".to_owned()),
+        }
+    }
+
+    fn page(&self) -> Result<String, fmt::Error> {
+        // Held while it is made: it is made once for all who wait.
+        let mut kept = self.kept.lock();
+        let now = self.api.house.clock.monotonic();
+        if let Some((at, text)) = kept.as_ref()
+            && now.saturating_sub(*at) < KEPT
+        {
+            return Ok(text.clone());
+        }
+        let text = text(&self.api)?;
+        *kept = Some((now, text.clone()));
+        Ok(text)
     }
 }
 
@@ -189,8 +230,11 @@ impl Sheet<'_> {
     }
 
     fn rare(&mut self, api: &Api) -> fmt::Result {
-        let waiting = api.house.approvals.list().iter().filter(|request| request.state.name() == "waiting").count();
+        let (waiting, oldest) = api.house.approvals.waiting();
         self.gauge("approvals_waiting", "Commands that wait for people now", None, [([], as_f64(waiting as u64))])?;
+        let oldest = oldest.map(|at| ([], seconds(at)));
+        let help = "When the oldest of them began to wait";
+        self.gauge("approvals_oldest_timestamp", help, Some(&Unit::Seconds), oldest)?;
         for (sort, label, name, help) in [
             (Sort::Approval, "outcome", "approvals", "Commands that waited for people, by what came of it"),
             (
@@ -250,22 +294,19 @@ impl Sheet<'_> {
 
     fn witnesses(&mut self, api: &Api) -> fmt::Result {
         let states = api.witnesses.load();
-        let failing = states
-            .iter()
-            .map(|state| ([("witness", state.name.as_str())], if state.failing.is_some() { 1.0 } else { 0.0 }));
+        // Two may show the same name: what is secret of an address is not shown.
+        let names: Vec<String> =
+            states.iter().enumerate().map(|(at, state)| format!("{} {}", at + 1, state.name)).collect();
+        let both = || names.iter().map(String::as_str).zip(states.iter());
+        let failing =
+            both().map(|(name, state)| ([("witness", name)], if state.failing.is_some() { 1.0 } else { 0.0 }));
         self.gauge("witness_failing", "1 while a witness cannot be told of checkpoints", None, failing)?;
-        let told =
-            states.iter().filter_map(|state| Some(([("witness", state.name.as_str())], seconds(state.told_at?))));
+        let told = both().filter_map(|(name, state)| Some(([("witness", name)], seconds(state.told_at?))));
         self.gauge("witness_told_timestamp", "When a witness was told last", Some(&Unit::Seconds), told)
     }
 
     fn process(&mut self, started: Timestamp) -> fmt::Result {
-        self.gauge(
-            "process_start_timestamp",
-            "When the daemon started",
-            Some(&Unit::Seconds),
-            [([], seconds(started))],
-        )?;
+        self.gauge("process_start_time", "When the daemon started", Some(&Unit::Seconds), [([], seconds(started))])?;
         if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
             let spent = |time: TimeVal| u64::try_from(time.num_milliseconds()).unwrap_or_default();
             let rows = [("user", usage.user_time()), ("system", usage.system_time())];

@@ -52,7 +52,7 @@ async fn status(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
         targets: loaded.targets.iter().map(|target| target.name.to_string()).collect(),
         sessions: api.house.registry.len(),
         levels: api.house.registry.levels(),
-        waiting: api.house.approvals.list().iter().filter(|request| request.state.name() == "waiting").count(),
+        waiting: api.house.approvals.waiting().0,
         recorder_fault: api.house.recorder.health().failing.map(|why| why.to_string()),
         witnesses: api.witnesses.load().to_vec(),
     })

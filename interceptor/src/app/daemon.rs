@@ -1,7 +1,7 @@
 //! The running daemon: accept, serve, reload, drain.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,8 +75,7 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
         group,
         started_at: house.clock.now(),
     });
-    let metrics = listen_for_metrics(config.metrics.listen)?;
-    let stop = serve_admin(listener, metrics, api)?;
+    let stop = serve_admin(listener, config.metrics.listen, api)?;
     let workers =
         Workers::start(house.limits.workers).map_err(|error| StartError::failed("starting the workers")(&error))?;
     announce(&house).await?;
@@ -338,15 +337,9 @@ async fn note(house: &House, text: String) {
 }
 
 /// The admin API on a thread and a runtime of its own: it answers while sessions keep every worker busy.
-/// Where metrics are read without the admin socket, if anywhere.
-fn listen_for_metrics(at: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
-    let bound = at.map(TcpListener::bind).transpose();
-    bound.map_err(|error| StartError::failed("listening at [metrics] listen")(&error))
-}
-
 fn serve_admin(
     listener: UnixListener,
-    metrics: Option<TcpListener>,
+    metrics: Option<SocketAddr>,
     api: Arc<Api>,
 ) -> Result<oneshot::Sender<()>, StartError> {
     let (stop, stopped) = oneshot::channel::<()>();
@@ -364,9 +357,8 @@ fn serve_admin(
                     }
                 }
             });
-            if let Some(metrics) = metrics {
-                let serving = admin::metrics::serve(metrics, Arc::clone(&api))?;
-                tokio::spawn(serving);
+            if let Some(at) = metrics {
+                tokio::spawn(admin::metrics::serve(at, Arc::clone(&api)));
             }
             admin::serve(listener, api, async { drop(stopped.await) }).await
         })

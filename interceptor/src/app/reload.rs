@@ -128,6 +128,7 @@ fn unchanged(begun: &Config, now: &Config) -> String {
         ("[record]", begun.record == now.record),
         ("[limits]", begun.limits == now.limits),
         ("[admin]", begun.admin == now.admin),
+        ("[metrics]", begun.metrics == now.metrics),
         ("[approval] state", begun.approval.state == now.approval.state),
     ];
     let changed: Vec<&str> = sections.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect();

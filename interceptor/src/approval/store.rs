@@ -186,6 +186,14 @@ impl Store {
         requests
     }
 
+    /// How many wait for people, and since when the oldest does.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, Option<Timestamp>) {
+        let open = self.open.lock();
+        let waiting = || open.values().filter(|request| matches!(request.state, State::Waiting));
+        (waiting().count(), waiting().map(|request| request.opened_at).min())
+    }
+
     /// One open request.
     ///
     /// # Errors

@@ -110,6 +110,18 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::PassedOn,
+        Self::Uncovered,
+        Self::Kind,
+        Self::Limited,
+        Self::Again,
+        Self::Wordy,
+        Self::Spent,
+        Self::Unknown,
+    ];
+
     /// In one word, as recordings have it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -181,6 +181,28 @@ impl fmt::Display for PacketFault {
 }
 
 impl Refusal {
+    /// All that [`Refusal::kind`] says.
+    pub const KINDS: [&str; 18] = [
+        "settings",
+        "socket_kind",
+        "no_record",
+        "udp",
+        "bind",
+        "socket_option",
+        "packet",
+        "connect_kind",
+        "inbound",
+        "no_listener",
+        "socket_family",
+        "descriptor",
+        "process",
+        "bpf",
+        "local_socket",
+        "device",
+        "interface",
+        "unknown",
+    ];
+
     /// What was tried, in a word for metrics.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
@@ -339,6 +361,7 @@ mod tests {
             let reason = u32::try_from(reason).unwrap();
             let event = kernel_event(&Event { reason, ..Event::default() });
             assert!(!matches!(event.refusal, Refusal::Unknown { .. }), "{reason}");
+            assert!(Refusal::KINDS.contains(&event.refusal.kind()), "{reason}");
             assert_eq!((event.pid, event.address), (None, None));
         }
         let event = Event {

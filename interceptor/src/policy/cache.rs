@@ -23,7 +23,7 @@ use super::evaluate::{Reach, Request};
 use super::load::Policies;
 use crate::identity::Attested;
 
-/// Decisions kept, unless told otherwise: about one kilobyte each.
+/// Decisions kept, unless told otherwise: about one kilobyte each, five at the most.
 pub const DEFAULT_CAPACITY: usize = 4096;
 
 const SHARDS: usize = 16;
@@ -62,8 +62,8 @@ impl DecisionCache {
         if let Some(known) = analysis.and_then(|hash| self.find(hash, policies, request)) {
             return known;
         }
-        let deeds = self.hash(policies, request, &command.actions);
-        if let Some(known) = self.find(deeds, policies, request) {
+        let deeds = What::is_small(command).then(|| self.hash(policies, request, &command.actions));
+        if let Some(known) = deeds.and_then(|hash| self.find(hash, policies, request)) {
             if let Some(analysis) = analysis {
                 self.keep(analysis, What::Analysis(command.analysis), policies, request, &known);
             }
@@ -73,7 +73,7 @@ impl DecisionCache {
         if let Some(analysis) = analysis.filter(|_| judged.reach >= Reach::Command) {
             self.keep(analysis, What::Analysis(command.analysis), policies, request, &judged.decision);
         }
-        if judged.reach >= Reach::Actions {
+        if let Some(deeds) = deeds.filter(|_| judged.reach >= Reach::Actions) {
             self.keep(deeds, What::deeds(command), policies, request, &judged.decision);
         }
         judged.decision
@@ -136,6 +136,18 @@ enum What {
 }
 
 impl What {
+    /// Whether what a command does is kept at all: so that as many as there may be hold some megabytes.
+    fn is_small(command: &Command) -> bool {
+        const MOST: usize = 16;
+        const LONGEST: usize = 4096;
+        let length = |action: &Action| {
+            let columns = action.columns.iter().map(|column| column.len() + 64).sum::<usize>();
+            action.resource.path.iter().map(|step| step.len() + 32).sum::<usize>() + columns
+        };
+        let functions = command.facts.functions.iter().map(|name| name.len() + 64).sum::<usize>();
+        command.actions.len() <= MOST && functions + command.actions.iter().map(length).sum::<usize>() <= LONGEST
+    }
+
     fn deeds(command: &Command) -> Self {
         let facts = Facts { http: None, k8s: None, mcp: None, ..(*command.facts).clone() };
         Self::Deeds(Arc::clone(&command.actions), facts)

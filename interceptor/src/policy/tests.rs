@@ -491,6 +491,11 @@ fn another_analysis_of_what_is_known_is_decided_the_same_and_of_what_differs_is_
     denied(ask(4, &Command { in_transaction: true, ..known.clone() }));
     denied(ask(5, &command(vec![on_table(ActionName::SQL_DELETE, "t"), on_table(ActionName::SQL_DELETE, "kept")])));
     permitted(ask(6, &known));
+    // What an agent makes large is not kept for others.
+    let kept = cache.len();
+    permitted(ask(7, &command((0..40).map(|at| on_table(ActionName::SQL_DELETE, &format!("t{at}"))).collect())));
+    permitted(ask(8, &command(vec![on_table(ActionName::SQL_DELETE, &"t".repeat(5000))])));
+    assert_eq!(cache.len(), kept + 2, "their analyses alone");
 }
 
 #[test]

@@ -167,6 +167,7 @@ impl Gate for SessionGate {
                         "no session of this identity has that key",
                         Retry::Never,
                     );
+                    self.house.rare.count(Sort::Refused, denial.fault.as_str(), 1);
                     self.record(Event::Refused { denial: denial.clone() }).await?;
                     Err(denial)
                 }

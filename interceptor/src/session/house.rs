@@ -140,7 +140,9 @@ impl House {
     /// Removes what nobody answered, and records it.
     pub async fn expire_approvals(&self) {
         for request in self.approvals.expire() {
-            self.rare.count(Sort::Approval, "timeout", 1);
+            if matches!(request.state, approval::State::Waiting) {
+                self.rare.count(Sort::Approval, "timeout", 1);
+            }
             let event = approval_event(&request, None, Outcome::Timeout, None);
             if let Err(error) = self.recorder.append(request.session, event).await {
                 tracing::error!(request = %request.id, %error, "a time-out is not on record");
@@ -160,10 +162,10 @@ impl House {
     ) -> Result<approval::Request, String> {
         let request = self.approvals.may_answer(id, &answer.approver).map_err(|error| error.to_string())?;
         let outcome = if approve { Outcome::Approve } else { Outcome::Deny };
-        self.rare.count(Sort::Approval, if outcome == Outcome::Approve { "approved" } else { "refused" }, 1);
         let event = approval_event(&request, Some(&answer.approver), outcome, answer.reason.clone());
         let recorded = self.recorder.append(request.session, event).await;
         recorded.map_err(|error| format!("the answer does not count, because it cannot be recorded: {error}"))?;
+        self.rare.count(Sort::Approval, if approve { "approved" } else { "refused" }, 1);
         self.approvals.answer(id, approve, answer).map_err(|error| error.to_string())
     }
 

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+use crate::capture::Refusal;
+use crate::capture::dns::Fate;
+
 /// Words that are told apart of one sort.
 const WORDS: usize = 64;
 
@@ -24,9 +27,31 @@ pub enum Sort {
     Name,
 }
 
+impl Sort {
+    const ALL: [Self; 5] = [Self::Kernel, Self::Stray, Self::Refused, Self::Approval, Self::Name];
+
+    /// What is counted of it: known before it happens, so that the first time is seen as more than before.
+    fn words(self) -> Vec<&'static str> {
+        match self {
+            Self::Kernel => [&Refusal::KINDS[..], &["lookup", "unlisted", "untold"]].concat(),
+            Self::Stray => vec!["governed", "free", "unlisted"],
+            Self::Refused => vec!["agent", "identity", "upstream", "operator", "interceptor", "tls"],
+            Self::Approval => vec!["asked", "approved", "refused", "timeout"],
+            Self::Name => Fate::ALL.iter().map(|fate| fate.as_str()).chain(["unlisted"]).collect(),
+        }
+    }
+}
+
 /// Counts of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rare(Mutex<BTreeMap<Sort, BTreeMap<String, u64>>>);
+
+impl Default for Rare {
+    fn default() -> Self {
+        let words = |sort: Sort| sort.words().into_iter().map(|word| (word.to_owned(), 0)).collect();
+        Self(Mutex::new(Sort::ALL.into_iter().map(|sort| (sort, words(sort))).collect()))
+    }
+}
 
 impl Rare {
     /// So many more.
@@ -57,7 +82,8 @@ mod tests {
         (0..100).for_each(|at| rare.count(Sort::Name, &format!("w{at}"), 1));
         rare.count(Sort::Name, "w1", 2);
         let names = rare.of(Sort::Name);
-        assert_eq!((names.len(), names["w1"], names["other"]), (65, 3, 36));
-        assert!(rare.of(Sort::Stray).is_empty());
+        assert_eq!((names.len(), names["w1"], names["passed on"]), (WORDS + 1, 3, 0));
+        assert_eq!(names.values().sum::<u64>(), 102);
+        assert_eq!(rare.of(Sort::Stray)["free"], 0);
     }
 }

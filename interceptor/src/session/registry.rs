@@ -486,8 +486,11 @@ impl Registry {
         let mut sums = sessions.over.clone();
         for live in sessions.by_id.values() {
             let sum = sums.entry(live.whose()).or_default();
-            sum.add(live);
             sum.live += 1;
+            // Whose it is may be known later: until then it is not counted, or that sum would fall.
+            if live.identity().is_some() {
+                sum.add(live);
+            }
         }
         sums
     }
@@ -715,5 +718,27 @@ mod tests {
         registry.end_all();
         assert!(enrolled.live().ended().await.reason.contains("alice"));
         assert!(enrolled.live().leaving().await.reason.contains("stopping"));
+    }
+
+    /// Whose a session is may be known late: it is counted once that is so, or when it has ended.
+    #[test]
+    fn no_sum_ever_falls() {
+        let registry = Arc::new(Registry::default());
+        let enroll = || {
+            let id = SessionId::generate(Timestamp(0)).unwrap();
+            registry.enroll(&Limits::default(), id, "db".into(), origin(1), Timestamp(0)).unwrap()
+        };
+        let (one, other) = (enroll(), enroll());
+        one.live().counters.from_agent.fetch_add(7, Ordering::Relaxed);
+        let (bot, nobody): (Whose, Whose) = (("db".into(), Some("bot".into())), ("db".into(), None));
+        assert_eq!(registry.sums(), BTreeMap::from([(nobody.clone(), Sums { live: 2, ..Sums::default() })]));
+        one.live().identify(bot.1.as_ref().unwrap(), Level::Adopted);
+        let counters = record::Counters { bytes_from_agent: 7, ..record::Counters::default() };
+        let known = Sums { sessions: 1, live: 1, counters };
+        assert_eq!(registry.sums()[&bot], known);
+        drop(one);
+        assert_eq!(registry.sums()[&bot], Sums { live: 0, ..known });
+        drop(other);
+        assert_eq!(registry.sums()[&nobody], Sums { sessions: 1, ..Sums::default() });
     }
 }

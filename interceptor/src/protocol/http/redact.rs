@@ -153,7 +153,13 @@ impl Redaction<'_> {
             return true;
         }
         let dialect = self.dialect.filter(|_| self.is_protobuf());
-        dialect.is_some_and(|dialect| dialect.blot(out, &|name| self.hides(name)))
+        let Some(dialect) = dialect else { return false };
+        let is_read = dialect.blot(out, &|name| self.hides(name));
+        if !is_read && !is_json(out) {
+            // It says that it is such a message, and nobody can tell where its secrets are.
+            out.fill(BLOT);
+        }
+        is_read || !is_json(out)
     }
 
     fn text(&self, out: &mut [u8], reasons: &mut Reasons) {
@@ -240,6 +246,7 @@ impl Redaction<'_> {
             let steps = unwrapped(&path).map(parted).find(|(_, name)| beside::is_name(name));
             let Some((place, name)) = steps else { continue };
             let says = beside::says(name, &said, &|name| self.hides(name));
+            let said = if self.hides(name) > Hides::Nothing { "...".to_owned() } else { said };
             if says > beside.get(place).map_or(Says::Nothing, |known| known.says) {
                 beside.insert(place.to_owned(), Said { says, name: name.to_owned(), said });
             }
@@ -301,8 +308,7 @@ impl Redaction<'_> {
             let Some(at) = memchr::memchr(b'=', pair) else { continue };
             let found = value_beside(&name).and_then(|place| found(&beside, place, &said));
             // A secret's own value: `password[value]`.
-            let (place, step) = parted(&name);
-            let above = beside::value(step).map_or(Hides::Nothing, |_| self.hides(last(place)));
+            let above = value_beside(&name).map_or(Hides::Nothing, |place| self.hides(last(place)));
             if found.is_some() || self.hides(last(&name)).max(above) > Hides::Nothing {
                 let value = pair.get_mut(at + 1..).unwrap_or_default();
                 if !value.is_empty() {
@@ -362,6 +368,7 @@ fn is_word(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::kubernetes::Kubernetes;
 
     fn named<'a>(more: &'a [&'a str]) -> Redaction<'a> {
         Redaction { more, kind: None, call: None, dialect: None }
@@ -638,12 +645,22 @@ mod tests {
         let body =
             r#"{"parameters":{"adminPassword":{"value":"s3c"},"size":{"value":"x"}},"secret":{"from":{"value":"y"}}}"#;
         assert_eq!(shown("application/json", &[], body), body.replace("s3c", "***"));
-        let body = "adminPassword[value]=s3c&size[value]=x&secret[from][value]=y";
+        let body = "adminPassword[value]=s3c&pin[value][]=s3c&pin[value][0]=s3c&size[value]=x&secret[from][value]=y";
         assert_eq!(shown("application/x-www-form-urlencoded", &[], body), body.replace("s3c", "***"));
         let body = "passwords:\n- value:\n    a\n- s3c\n";
         assert_eq!(shown("application/yaml", &[], body), body.replace("s3c", "***").replace("   a", "   *"));
         let body = "adminPassword:\n  value: s3c\nsize:\n  value: x\n";
         assert_eq!(shown("application/yaml", &[], body), body.replace("s3c", "***"));
+    }
+
+    #[test]
+    fn what_says_that_it_is_a_message_and_is_none_is_hidden_whole() {
+        let kind = Some("application/vnd.kubernetes.protobuf");
+        let redaction = Redaction { kind, dialect: Some(&Kubernetes), ..named(&["data"]) };
+        let hidden = |body: &[u8]| redaction.body(body).map(|hidden| hidden.bytes.to_vec());
+        assert_eq!(hidden(b"\x12\x05s3cre").unwrap(), b"*******");
+        assert_eq!(hidden(br#"{"data":{"p":"eA=="}}"#).unwrap(), br#"{"data":{"p":"****"}}"#);
+        assert_eq!(hidden(b"k8s\0\x0a\x08\x0a\x02v1\x12\x02xy"), None);
     }
 
     /// What is hidden itself is no reason that people are told.

@@ -71,7 +71,7 @@ pub const REGISTRATION: Registration = Registration {
 
 /// What the protocol makes of HTTP.
 #[derive(Clone, Copy, Debug)]
-struct Kubernetes;
+pub(super) struct Kubernetes;
 
 /// Checks the settings of a target that has these names: those of web services, without routes.
 ///

@@ -224,6 +224,8 @@ impl Blotter<'_> {
         if let Some(said) = self.text_of_string() {
             let found = beside::says(name, &said, self.hides);
             if found > says.as_ref().map_or(Says::Nothing, |known| known.says) {
+                // What says so may be hidden itself.
+                let said = if (self.hides)(name) > Hides::Nothing { "...".to_owned() } else { said };
                 *says = Some(Said { name: name.to_owned(), said, says: found });
             }
         }

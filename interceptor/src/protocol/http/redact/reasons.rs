@@ -148,7 +148,9 @@ pub(super) fn path<'s>(steps: impl Iterator<Item = &'s str>) -> String {
 /// On one line, so that none can be taken for several, nor hide behind a long one: of a long place, its end tells.
 fn shortened(text: &str) -> String {
     let end = end_of(text);
-    let begun = if end.len() < text.len() { "..." } else { "" };
     // What is escaped is longer than it was.
-    begun.chars().chain(end.chars().flat_map(char::escape_debug).take(2 * LENGTH)).collect()
+    let escaped: Vec<char> = end.chars().flat_map(char::escape_debug).collect();
+    let shown = escaped.get(escaped.len().saturating_sub(2 * LENGTH)..).unwrap_or_default();
+    let begun = if end.len() < text.len() || shown.len() < escaped.len() { "..." } else { "" };
+    begun.chars().chain(shown.iter().copied()).collect()
 }

@@ -79,6 +79,7 @@ impl Beside {
             let Some((name, text)) = line.named else { continue };
             let text = text.split(" #").next().unwrap_or_default().trim_end().trim_end_matches(['"', '\'']).to_owned();
             let says = beside::says(&name, &text, hides);
+            let text = if hides(&name) > Hides::Nothing { "...".to_owned() } else { text };
             if let Some(known) = said.get_mut(place)
                 && says > known.as_ref().map_or(Says::Nothing, |(known, ..)| *known)
             {

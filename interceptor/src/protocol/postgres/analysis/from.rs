@@ -198,7 +198,7 @@ impl<'a> Walker<'a> {
             self.opaque("a view whose definition is locked by another session");
             return Some(Rc::new([]));
         }
-        if self.open_views.len() >= MAX_VIEWS || self.open_views.contains(&relation.oid) {
+        if self.outer_views + self.open_views.len() >= MAX_VIEWS || self.open_views.contains(&relation.oid) {
             self.opaque("views nest deeper than is analysed");
             return Some(Rc::new([]));
         }

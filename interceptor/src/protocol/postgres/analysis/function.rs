@@ -309,7 +309,7 @@ impl Walker<'_> {
 
 /// Whether a function or view of the system yields what a session may say as it likes.
 pub(super) fn told_by_session(name: &str) -> bool {
-    const SAID: [&str; 22] = [
+    const SAID: [&str; 23] = [
         "current_query",
         "current_schema",
         "current_schemas",
@@ -332,6 +332,7 @@ pub(super) fn told_by_session(name: &str) -> bool {
         "pg_stat_get_activity",
         "pg_stat_get_backend_activity",
         "pg_stat_get_progress_info",
+        "random",
     ];
     SAID.contains(&name)
 }

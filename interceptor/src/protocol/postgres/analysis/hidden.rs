@@ -54,8 +54,12 @@ impl<'a> Walker<'a> {
     fn look(&mut self, look: Look) -> TagSet {
         let Some(relation) = self.relation_of(look.relation) else { return self.scope.tags.all() };
         if relation.definition.is_some() {
-            let tags = self.tags_behind(relation);
-            return if look.at == Looked::Rows { self.no_tags() } else { tags };
+            let Behind { tags, is_read } = self.tags_behind(relation);
+            return match look.at {
+                _ if !is_read => self.scope.tags.all(),
+                Looked::Rows => self.no_tags(),
+                Looked::Row | Looked::Column(_) => tags,
+            };
         }
         self.hidden_by_policies(relation, false);
         match look.at {
@@ -63,16 +67,32 @@ impl<'a> Walker<'a> {
             Looked::Row => self.row_tags(relation),
             Looked::Column(number) => {
                 let column = relation.columns.iter().find(|column| column.number == number);
-                column.map_or_else(|| self.no_tags(), |column| self.tags_of(relation, &column.name))
+                match column {
+                    Some(column) => self.tags_of(relation, &column.name),
+                    // Of the system: where a row is, and who wrote it.
+                    None if number < 0 => self.no_tags(),
+                    None => self.scope.tags.all(),
+                }
             }
         }
     }
 
-    /// Tags of a view's columns. What it does is found anew by whoever reads it himself.
-    fn tags_behind(&mut self, view: &'a Relation) -> TagSet {
-        if let Some(known) = self.behind.get(&view.oid) {
-            return TagSet::clone(known);
+    /// Whoever locks rows, or is to change them, has those policies asked as well.
+    pub(super) fn hidden_from_locks(&mut self) {
+        let read: Vec<u32> = self.hidden.keys().filter(|(_, written)| !written).map(|(oid, _)| *oid).collect();
+        for relation in read.into_iter().filter_map(|oid| self.relation_of(oid)).collect::<Vec<_>>() {
+            self.hidden_by_policies(relation, true);
         }
+    }
+
+    /// What a view is. What it does is found anew by whoever reads it himself.
+    fn tags_behind(&mut self, view: &'a Relation) -> Behind {
+        if let Some(known) = self.behind.get(&view.oid) {
+            return known.clone();
+        }
+        let opaques = self.opaques();
+        let (outer_views, more) = (self.outer_views, self.open_views.len() + 1);
+        self.outer_views += more;
         let (outside, views) = (self.set_aside(), std::mem::take(&mut self.views));
         let open_views = std::mem::take(&mut self.open_views);
         let (functions, reads) = (self.functions.clone(), TagSet::clone(&self.reads));
@@ -83,9 +103,19 @@ impl<'a> Walker<'a> {
         (self.calls, self.effects, self.failing, self.sub_queries, self.references) = counts;
         (self.functions, self.reads) = (functions, reads);
         (self.views, self.open_views) = (views, open_views);
+        self.outer_views = outer_views;
         self.bring_back(outside);
-        let tags = all_tags(&columns);
-        self.behind.insert(view.oid, TagSet::clone(&tags));
-        tags
+        let behind = Behind { tags: all_tags(&columns), is_read: self.opaques() == opaques };
+        self.behind.insert(view.oid, behind.clone());
+        behind
     }
+}
+
+/// What a view is that a policy looks at.
+#[derive(Clone)]
+pub(super) struct Behind {
+    /// Tags of its columns.
+    tags: TagSet,
+    /// Whether all that it does was understood.
+    is_read: bool,
 }

@@ -376,6 +376,9 @@ impl Walker<'_> {
     }
 
     fn locking(&mut self, clauses: &[Node]) {
+        if !clauses.is_empty() {
+            self.hidden_from_locks();
+        }
         for clause in clauses {
             let Some(NodeEnum::LockingClause(locking)) = &clause.node else {
                 self.opaque("a lock that is not known");

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::cascade::Cascades;
 use super::family::Families;
+use super::hidden::Behind;
 use super::lineage::{ADDED, Col, Cte, Frame};
 use super::made::Changes;
 use super::{Missing, Scope};
@@ -80,8 +81,10 @@ pub(super) struct Walker<'a> {
     pub(super) views: HashMap<u32, View>,
     /// Tables that were read so far, or written, and whether policies hide rows of them by what is masked.
     pub(super) hidden: HashMap<(u32, bool), bool>,
-    /// Tags of the columns of views that policies look at.
-    pub(super) behind: HashMap<u32, TagSet>,
+    /// Views that policies look at.
+    pub(super) behind: HashMap<u32, Behind>,
+    /// Views that are open outside of a policy that is followed.
+    pub(super) outer_views: usize,
     /// Policies that are followed, one within another.
     pub(super) policies_open: usize,
     pub(super) open_views: Vec<u32>,
@@ -134,6 +137,7 @@ impl<'a> Walker<'a> {
             views: HashMap::new(),
             hidden: HashMap::new(),
             behind: HashMap::new(),
+            outer_views: 0,
             policies_open: 0,
             open_views: Vec::new(),
             below: HashMap::new(),

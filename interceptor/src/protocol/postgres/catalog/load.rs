@@ -459,7 +459,6 @@ fn one_of(code: &mut Code, row: Cells<'_>) -> Option<()> {
     Some(())
 }
 
-/// The same as lists, from that cell on.
 /// What a row policy looks at.
 fn look(row: Cells<'_>) -> Option<Look> {
     let at = match text(row, 3)? {
@@ -470,6 +469,7 @@ fn look(row: Cells<'_>) -> Option<Look> {
     Some(Look { relation: number(row, 2)?, at, reading: flag(row, 4)? })
 }
 
+/// The same as lists, from that cell on.
 fn code(row: Cells<'_>, at: usize) -> Option<Code> {
     Some(Code {
         functions: oids(cell(row, at)?)?,

@@ -286,7 +286,7 @@ pub const QUERIES: &[&str] = &[
        AND d.classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass) \
        AND r.ev_class IS DISTINCT FROM d.refobjid) \
      UNION ALL SELECT DISTINCT c.oid::text, 'true', d.refobjid::text, CASE WHEN q.whole THEN 'row' \
-       WHEN d.refobjsubid = 0 THEN 'rows' ELSE d.refobjsubid::text END, (p.polcmd IN ('*', 'r', 'w'))::text \
+       WHEN d.refobjsubid = 0 THEN 'rows' ELSE d.refobjsubid::text END, (p.polcmd IN ('*', 'r'))::text \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      LEFT JOIN (pg_catalog.pg_policy p CROSS JOIN LATERAL (SELECT \
         pg_catalog.concat(p.polqual::text, p.polwithcheck::text) ~ ':varattno 0 ' AS whole) AS q \

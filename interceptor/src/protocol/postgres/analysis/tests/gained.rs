@@ -192,3 +192,21 @@ fn a_policy_that_looks_at_what_is_masked_filters_by_it() {
         assert!(!filters(text, others), "{text}");
     }
 }
+
+/// What cannot be understood behind a policy hides rows by anything.
+#[test]
+fn a_policy_by_what_cannot_be_read_filters() {
+    let rules = Named(&[["public", "users", "ssn", "pii"]]);
+    let view = |definition: &str| (1, format!("24001 public odd v {definition} false false - - -"));
+    for (definition, filters) in [(")(", true), ("SELECT", false)] {
+        let (number, odd) = view(definition);
+        let more = [(number, odd.as_str()), (15, "16446 true 24001 rows true")];
+        let found = read("SELECT count(*) FROM orders", &catalog(&more), &Names::standard("agent"), &rules);
+        assert!(!found.opaque, "{:?}", found.actions);
+        assert_eq!(found.facts.filters_on_masked, filters, "{definition}");
+    }
+    // One that updates alone are asked for, where rows are locked.
+    let more = [(15, "16446 true 16425 3 false")];
+    let filters = |text: &str| read(text, &catalog(&more), &Names::standard("agent"), &rules).facts.filters_on_masked;
+    assert!(!filters("SELECT id FROM orders") && filters("SELECT id FROM orders FOR UPDATE"));
+}
