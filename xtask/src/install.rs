@@ -140,7 +140,7 @@ pub(crate) fn ensure(what: For) -> Result<()> {
     Ok(())
 }
 
-/// The program that checks alerts: out of the package of Prometheus, which would have the machine run that.
+/// The program that checks alerts, of a release that has it by itself.
 fn promtool() -> Result<()> {
     let folder = clients().join("promtool");
     let (root, proof) = (folder.join("root"), folder.join("root/usr/bin/promtool"));
@@ -149,9 +149,9 @@ fn promtool() -> Result<()> {
     }
     say("installing promtool");
     std::fs::create_dir_all(&root)?;
-    Sources::of("stable", &["deb"], &folder.join("apt"))?.unpack(&["prometheus"], &root)?;
+    Sources::of("trixie", &["deb"], &folder.join("apt"))?.unpack(&["promtool"], &root)?;
     std::fs::remove_dir_all(folder.join("apt"))?;
-    if proof.exists() { Ok(()) } else { bail!("the package of Prometheus holds no promtool") }
+    if proof.exists() { Ok(()) } else { bail!("the package holds no promtool") }
 }
 
 /// What builds extensions for PostgreSQL 15, and its `pg_regress`.
