@@ -943,8 +943,12 @@ impl Sink for Faulty {
         self.files.free_space()
     }
 
-    fn publish(&mut self, checkpoint: &[u8]) -> io::Result<()> {
-        self.files.publish(checkpoint)
+    fn remove(&mut self, segment: u64) -> io::Result<()> {
+        self.files.remove(segment)
+    }
+
+    fn publish(&mut self, checkpoint: &[u8], sync: bool) -> io::Result<()> {
+        self.files.publish(checkpoint, sync)
     }
 }
 
@@ -997,8 +1001,14 @@ async fn a_disk_that_fills_at_any_byte_refuses_and_heals() {
 
 #[tokio::test]
 async fn a_failed_fsync_acknowledges_nothing() {
+    for fsync in [Fsync::Group, Fsync::Command] {
+        failed_fsync(fsync).await;
+    }
+}
+
+async fn failed_fsync(fsync: Fsync) {
     let mut fixture = Fixture::new();
-    fixture.config.fsync = Fsync::Group;
+    fixture.config.fsync = fsync;
     let (recorder, faults) = faulty(&fixture);
     recorder.append(session(0), note(0)).await.unwrap();
     faults.no_sync.store(true, Ordering::SeqCst);

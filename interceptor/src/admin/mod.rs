@@ -108,6 +108,9 @@ pub struct Status {
     pub waiting: usize,
     /// Whether the recorder takes events; `None` when it does, else why not.
     pub recorder_fault: Option<String>,
+    /// What room there is for recordings, and how long it lasts; `None` before it was first seen.
+    #[serde(default)]
+    pub recorder_room: Option<String>,
 }
 
 /// `POST /v1/approvals/ID`.

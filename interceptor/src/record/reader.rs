@@ -60,6 +60,28 @@ impl Reader {
         }
     }
 
+    /// In which segments something of these sessions stands, as stretches of segments in a row; also where that is sealed.
+    ///
+    /// # Errors
+    /// The first segment that cannot be read.
+    pub fn stretches(&self, of: &dyn Fn(SessionId) -> bool) -> Result<Vec<(u64, Option<u64>)>, ReadError> {
+        let (mut stretches, mut frames): (Vec<(u64, Option<u64>)>, _) = (Vec::new(), self.frames(None));
+        while let Some(seen) = frames.step() {
+            let (segment, session) = match seen? {
+                Seen::Frame(frame) => (frame.segment, frame.session),
+                Seen::Sealed { segment, session, .. } => (segment, session),
+            };
+            if !of(session) {
+                continue;
+            }
+            match stretches.last_mut() {
+                Some((_, Some(to))) if segment <= to.saturating_add(1) => *to = segment,
+                _ => stretches.push((segment, Some(segment))),
+            }
+        }
+        Ok(stretches)
+    }
+
     /// What each session did, in the order in which they began; and what could not be read.
     #[must_use]
     pub fn sessions(&self) -> (Vec<Summary>, Vec<ReadError>) {

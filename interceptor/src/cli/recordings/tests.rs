@@ -109,7 +109,7 @@ impl Fixture {
     fn run(&self, line: &[&str], json: bool) -> (Result<ExitCode, RecordingsError>, String) {
         let line = Line::try_parse_from(["recordings"].iter().chain(line)).unwrap();
         let mut out = Vec::new();
-        let code = run(&line.arguments, &self.config, json, &mut out);
+        let code = run(&line.arguments, &self.config, None, json, &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.chars().all(|c| c == '\n' || !is_hostile(c)), "{text:?}");
         (code, text)
