@@ -85,6 +85,7 @@ impl Run {
             retention: retention::Config {
                 max_bytes: if seed % 2 == 0 { 5 * 4096 } else { 0 },
                 at_limit: AtLimit::DeleteOldest,
+                min_age_days: 0,
                 ..retention::Config::default()
             },
             ..Config::default()
@@ -355,7 +356,8 @@ impl Memory {
         };
         let in_order = random.below(2) == 0;
         for (at, naming) in renamed.iter().enumerate() {
-            if if in_order { at < kept } else { random.below(2) == 0 } {
+            let survives = if in_order { at < kept } else { random.below(2) == 0 };
+            if survives {
                 naming.apply(&mut self.durable);
             }
         }

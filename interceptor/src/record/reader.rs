@@ -217,7 +217,12 @@ impl Frames {
     fn begin(&self, segment: u64) -> Result<Option<Open>, ReadError> {
         let path = sink::segment_path(&self.directory, segment);
         let failed = |source| ReadError::Segment { path: path.clone(), source };
-        let mut scan = Scan::new(File::open(&path).map_err(failed)?);
+        let file = match File::open(&path) {
+            // Deleted since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed)?,
+        };
+        let mut scan = Scan::new(file);
         match scan.header().map_err(failed)? {
             Ok((header, _)) => {
                 let sealed = Some(header.sealing).filter(|sealing| !sealing.is_empty());

@@ -21,7 +21,7 @@ use super::sink;
 use crate::clock::Timestamp;
 
 /// `[record.retention]`: without it nothing is ever deleted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Segments whose last frame is older than that are deleted. 0: none for its age.
@@ -30,8 +30,14 @@ pub struct Config {
     pub max_bytes: u64,
     /// What happens where they have as many, or the file system has no more than `record.free_space_floor` left.
     pub at_limit: AtLimit,
-    /// Nothing younger is deleted to make room.
+    /// Nothing younger is deleted to make room: else an agent that says much would push out what it did before.
     pub min_age_days: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_age_days: 0, max_bytes: 0, at_limit: AtLimit::Refuse, min_age_days: 7 }
+    }
 }
 
 /// What happens at the bound.
@@ -50,9 +56,6 @@ impl Config {
     pub(super) fn validate(&self, segment_bytes: u64) -> Result<(), String> {
         if self.max_bytes != 0 && self.max_bytes < segment_bytes.saturating_mul(LEAST_SEGMENTS) {
             return Err(format!("max_bytes: at least {LEAST_SEGMENTS} times record.segment_bytes, or 0"));
-        }
-        if self.max_age_days != 0 && self.min_age_days > self.max_age_days {
-            return Err("min_age_days: at most max_age_days".to_owned());
         }
         Ok(())
     }

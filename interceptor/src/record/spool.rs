@@ -87,7 +87,7 @@ impl Spool {
         let recipients = config.recipients()?;
         let now = clock.now();
         let mut sealer = None;
-        let (header, length, state, over, event) = match found {
+        let (header, length, mut state, over, event) = match found {
             None => {
                 sealer = recipients.sealer().map_err(OpenError::io("cannot seal", directory))?;
                 let header = header((0, now), [0; 32], &key, &Tree::default(), sealer.as_ref());
@@ -104,6 +104,9 @@ impl Spool {
                 (found.header, found.length, found.state, over, event)
             }
         };
+        // What is no checkpoint of ours, as a power cut may leave it, is replaced by the next one, also where nothing follows.
+        state.unsigned |=
+            fs::read(directory.join(sink::CHECKPOINT)).is_ok_and(|note| key.public().open_checkpoint(&note).is_err());
         let stock =
             Stock::look(directory, &header).map_err(OpenError::io("cannot look at the segments in", directory))?;
         let packer = Packer::new().map_err(OpenError::io("cannot compress for", directory))?;

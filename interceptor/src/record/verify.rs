@@ -133,7 +133,7 @@ impl fmt::Display for Problem {
 pub fn directory(path: &Path, key: &PublicKey, options: &Options) -> Result<Report, VerifyError> {
     let failed = |path: PathBuf| move |source| VerifyError { path, source };
     let mut attempts = 0;
-    loop {
+    'again: loop {
         // Read before the segments, which only grow: what it names must be in them.
         let newest = match fs::read(path.join(sink::CHECKPOINT)) {
             // Where nothing is forced to the disk, a power cut may leave a file of that name, and nothing in it.
@@ -149,7 +149,14 @@ pub fn directory(path: &Path, key: &PublicKey, options: &Options) -> Result<Repo
         let mut verifier = Verifier::new(key, newest.as_deref(), options);
         for (place, number) in numbers.iter().enumerate() {
             let file = sink::segment_path(path, *number);
-            let source = File::open(&file).map_err(failed(file.clone()))?;
+            let source = match File::open(&file) {
+                // Deleted since it was listed: that is on record by now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    continue 'again;
+                }
+                source => source.map_err(failed(file.clone()))?,
+            };
             if !verifier.segment(*number, place + 1 == numbers.len(), source).map_err(failed(file))? {
                 break;
             }
@@ -647,6 +654,13 @@ impl Verifier {
         let (broken, signed) = (!self.report.findings.is_empty(), self.report.signed);
         for stretch in std::mem::take(&mut self.deletions.stretches) {
             let (words, (first, after)) = (stretch.words(), stretch.frames);
+            let kept = self.outside.range(first..after).filter(|(size, _)| **size > first);
+            let kept = kept.flat_map(|(_, kept)| kept).filter(|(_, name)| *name == ELSEWHERE).count();
+            if kept > 0 {
+                let words =
+                    format!("{kept} checkpoints that were kept elsewhere are of {words}, and were not looked at");
+                self.report.notes.push(words);
+            }
             match stretch.said.as_ref().filter(|(.., record)| *record < signed) {
                 Some((time, reason, record)) => self.report.notes.push(format!(
                     "whole since frame {after}, but for {words} (frames {first} to {}): deleted at {time}, as frame {record} says: {reason}",

@@ -23,7 +23,8 @@ const WAY: &str = "INTERCEPTOR_KILLED_WAY";
 const SESSIONS: u8 = 4;
 
 fn config(place: &Path, way: &str) -> Config {
-    let retention = retention::Config { max_bytes: 256 << 10, at_limit: AtLimit::DeleteOldest, ..Default::default() };
+    let retention =
+        retention::Config { max_bytes: 256 << 10, at_limit: AtLimit::DeleteOldest, min_age_days: 0, max_age_days: 0 };
     Config {
         spool: place.join("spool"),
         key: place.join("key"),
@@ -143,7 +144,8 @@ fn one(place: &Path, way: &str, after: Duration) -> Vec<(u64, String)> {
         }
         line.clear();
     }
+    // Before it is waited for: so long its process id is no other's.
+    timer.expect("it ended before it said a word").join().unwrap();
     let _killed = child.wait().unwrap();
-    timer.expect("it was killed before it said a word").join().unwrap();
     told
 }

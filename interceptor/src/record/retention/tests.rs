@@ -14,7 +14,7 @@ use crate::record::queue::{Job, What};
 use crate::record::recorder::Shared;
 use crate::record::sink::Files;
 use crate::record::verify::{self, Options, Problem, Report};
-use crate::record::{PublicKey, RecordError};
+use crate::record::{PublicKey, RecordError, rotation};
 use crate::telemetry::SessionId;
 
 struct Fixture {
@@ -181,7 +181,7 @@ fn the_oldest_go_at_the_bound_but_nothing_young() {
     shared.worker.lock().turn(&shared, Vec::new());
     for number in 0..200 {
         fixture.note(&shared, number).unwrap();
-        fixture.clock.advance(DAY / 8);
+        fixture.clock.advance(DAY / 2);
         let size = shared.worker.lock().bytes();
         assert!(size <= 5 * 4096, "{size}");
     }
@@ -224,7 +224,7 @@ fn what_is_held_stays_until_it_is_let_go_of() {
 
 #[test]
 fn a_hold_at_the_bound_refuses() {
-    let bound = Config { max_bytes: 5 * 4096, at_limit: AtLimit::DeleteOldest, ..Config::default() };
+    let bound = Config { max_bytes: 5 * 4096, at_limit: AtLimit::DeleteOldest, min_age_days: 0, max_age_days: 0 };
     let fixture = Fixture::new(bound);
     let shared = fixture.open();
     let times = Some((Timestamp::from_unix(0), None));
@@ -307,6 +307,25 @@ fn what_is_sealed_goes_with_a_word_that_everybody_can_read() {
 fn values_that_make_no_sense_are_refused() {
     assert!(Config { max_bytes: 4096, ..Config::default() }.validate(4096).is_err());
     assert!(Config { max_bytes: 4 * 4096, ..Config::default() }.validate(4096).is_ok());
-    assert!(Config { max_age_days: 1, min_age_days: 2, ..Config::default() }.validate(4096).is_err());
-    assert!(Config { min_age_days: 2, ..Config::default() }.validate(4096).is_ok());
+}
+
+#[test]
+fn a_key_that_was_named_in_what_is_deleted_has_to_be_known() {
+    let fixture = Fixture::new(aged(7));
+    let shared = fixture.open();
+    fixture.days(&shared, 2);
+    drop(shared);
+    let first = PublicKey::load(&fixture.config.public_key()).unwrap();
+    rotation::rotate(&fixture.config, Arc::clone(&fixture.clock) as Arc<_>, None).unwrap();
+    let shared = fixture.open();
+    fixture.days(&shared, 2);
+    let with = |keys| {
+        let options = Options { keys, ..Options::default() };
+        verify::directory(&fixture.config.spool, &first, &options).unwrap()
+    };
+    assert!(with(Vec::new()).is_whole());
+    fixture.later(&shared, DAY * 20);
+    assert_eq!(with(Vec::new()).findings[0].problem, Problem::Unsigned);
+    let report = with(rotation::public_keys(&fixture.config.key).unwrap());
+    assert!(report.is_whole(), "{report:?}");
 }
