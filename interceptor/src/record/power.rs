@@ -22,7 +22,7 @@ use super::recorder::Shared;
 use super::retention::{self, AtLimit};
 use super::sink::{self, Files};
 use super::verify::{self, Options, Problem};
-use super::{Config, Fsync, PublicKey, RecordError};
+use super::{Config, Fsync, OpenError, PublicKey, RecordError};
 use crate::clock::{Clock as _, ManualClock, Timestamp};
 use crate::telemetry::SessionId;
 
@@ -56,6 +56,18 @@ fn many(fsync: Fsync, from: u64, spools: u64) {
         cuts += Run::new(fsync, seed).all();
     }
     assert_eq!(cuts, spools * CUTS);
+}
+
+/// Opens a spool again that was just let go of. A process that another test starts at that moment has the lock until it is another
+/// program.
+pub(super) fn unlocked<T>(open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    for _ in 0..1000 {
+        match open() {
+            Err(OpenError::Locked(_)) => std::thread::sleep(Duration::from_millis(5)),
+            opened => return opened,
+        }
+    }
+    open()
 }
 
 /// One spool, and what happens to it.
@@ -128,8 +140,8 @@ impl Run {
 
     fn open(&mut self) -> Shared {
         self.disk.0.lock().load(&self.config.spool);
-        let sink = Files::on(self.disk.clone(), self.config.spool.clone());
-        match Shared::open(&self.config, Arc::clone(&self.clock) as Arc<_>, Box::new(sink)) {
+        let sink = || Box::new(Files::on(self.disk.clone(), self.config.spool.clone()));
+        match unlocked(|| Shared::open(&self.config, Arc::clone(&self.clock) as Arc<_>, sink())) {
             Ok(shared) => shared,
             Err(error) => panic!("seed {}: after a power cut: {error}", self.seed),
         }

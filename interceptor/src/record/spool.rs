@@ -48,6 +48,8 @@ pub(super) struct Spool {
     stock: Stock,
     /// When it is looked next whether something is to be deleted.
     retain_at: Duration,
+    /// The longest that found no room.
+    refused: u64,
     /// Whether what is staged may go beyond the bound: it makes room, or says what must not.
     unbounded: bool,
     /// Whether what is acknowledged has to outlive a power cut.
@@ -125,6 +127,7 @@ impl Spool {
             retention: config.retention.clone(),
             stock,
             retain_at: Duration::ZERO,
+            refused: 0,
             unbounded: false,
             forces: config.fsync != Fsync::None,
             header,
@@ -232,6 +235,7 @@ impl Spool {
                 self.checkpointed = self.clock.monotonic();
             }
         } else {
+            self.refused = self.refused.max(len64(&self.buffer));
             self.staged.copy_from(&self.committed);
             self.newest = None;
             if self.tail && self.sink.truncate(self.length).is_ok() {

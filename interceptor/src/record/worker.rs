@@ -253,16 +253,34 @@ impl Worker {
         queue.closed && queue.is_empty()
     }
 
-    /// Stages jobs up to the bound of a group, writes them, and tells who waits. Gives the number of the last of them that
-    /// nobody waits for; `None` also where nothing could be written.
+    /// Writes a group of jobs, and tells who waits. Gives the number of the last of them that nobody waits for; `None` also
+    /// where nothing could be written.
     fn write_group(&mut self, shared: &Shared) -> Option<Result<u64, RecordError>> {
+        let mut written = self.commit_group();
+        // One may want more room than is kept for it.
+        let is_short =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::QuotaExceeded | io::ErrorKind::StorageFull);
+        if written.as_ref().is_err_and(is_short) && self.spool.retain(true).is_ok_and(|deleted| deleted) {
+            written = self.commit_group();
+        }
+        match written {
+            Ok((sync, checkpoint)) => self.group_is_written(shared, sync, checkpoint),
+            Err(error) => {
+                self.fail(shared, &error);
+                None
+            }
+        }
+    }
+
+    /// Stages jobs up to the bound of a group, and writes them. Gives whether they are forced to the disk, and whether a signature is
+    /// among them.
+    fn commit_group(&mut self) -> io::Result<(bool, bool)> {
         self.spool.discard();
         // Where another segment begins, there may have to be room for it.
         let begins = self.spool.is_full();
-        let ready = self.spool.rotate_when_full();
-        if let Err(error) = ready.and_then(|()| if begins { self.spool.retain(false) } else { Ok(()) }) {
-            self.fail(shared, &error);
-            return None;
+        self.spool.rotate_when_full()?;
+        if begins {
+            self.spool.retain(false)?;
         }
         self.numbers.clear();
         let (mut sync, mut checkpoint) = (self.forces(), false);
@@ -281,8 +299,7 @@ impl Worker {
             if matches!(number, Err(FormatError::Sealing)) {
                 self.spool.discard();
                 self.spool.renew();
-                self.fail(shared, &io::Error::other(FormatError::Sealing));
-                return None;
+                return Err(io::Error::other(FormatError::Sealing));
             }
             // Bounded by `admit`, an event always fits; were one not to, its absence is put on record.
             let number = number.map_err(|_| RecordError::TooLarge { bytes: job.weight() });
@@ -299,10 +316,12 @@ impl Worker {
         if checkpoint {
             self.spool.stage_checkpoint();
         }
-        if let Err(error) = self.spool.commit(sync) {
-            self.fail(shared, &error);
-            return None;
-        }
+        self.spool.commit(sync)?;
+        Ok((sync, checkpoint))
+    }
+
+    /// Tells who waits.
+    fn group_is_written(&mut self, shared: &Shared, sync: bool, checkpoint: bool) -> Option<Result<u64, RecordError>> {
         shared.frames.store(self.spool.frames(), Ordering::Relaxed);
         shared.bytes.store(self.spool.bytes(), Ordering::Relaxed);
         let (mut freed, mut last) = (0usize, None);
@@ -361,7 +380,7 @@ impl Worker {
         outage.tried = time;
         let gap = Event::Gap { reason: outage.error.reason(), refused: outage.refused };
         self.spool.discard();
-        let healed = self.spool.retain(true).and_then(|()| self.spool.rotate_when_full()).and_then(|()| {
+        let healed = self.spool.retain(true).and_then(|_| self.spool.rotate_when_full()).and_then(|()| {
             self.spool.stage(SessionId::NONE, self.clock.now(), &gap).map_err(io::Error::other)?;
             self.spool.commit(true)
         });

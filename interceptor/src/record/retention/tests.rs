@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::clock::{Clock as _, ManualClock};
-use crate::record::event::Event;
+use crate::record::event::{Direction, Event};
 use crate::record::hold::{Change, Hold, Holds, Scope};
+use crate::record::power::unlocked;
 use crate::record::queue::{Job, What};
 use crate::record::recorder::Shared;
 use crate::record::sink::Files;
@@ -39,8 +40,8 @@ impl Fixture {
     }
 
     fn open(&self) -> Shared {
-        let sink = Files::new(self.config.spool.clone());
-        Shared::open(&self.config, Arc::clone(&self.clock) as Arc<_>, Box::new(sink)).unwrap()
+        let sink = || Box::new(Files::new(self.config.spool.clone()));
+        unlocked(|| Shared::open(&self.config, Arc::clone(&self.clock) as Arc<_>, sink())).unwrap()
     }
 
     /// Has something written, or signed.
@@ -192,6 +193,31 @@ fn the_oldest_go_at_the_bound_but_nothing_young() {
 }
 
 #[test]
+fn a_group_that_is_longer_than_the_room_that_is_kept_makes_its_own() {
+    let bound = Config { max_bytes: 10 * 4096, at_limit: AtLimit::DeleteOldest, min_age_days: 0, max_age_days: 0 };
+    let fixture = Fixture::new(bound);
+    let shared = fixture.open();
+    for number in 0..100 {
+        fixture.note(&shared, number).unwrap();
+    }
+    for number in 0u8..30 {
+        // Nothing that could be compressed.
+        let mut state = u32::from(number) + 1;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        };
+        let bytes: Vec<u8> = (0..15_000).map(|_| noise()).collect();
+        let what = What::Event(Event::Data { direction: Direction::ToAgent, bytes: bytes.into() });
+        fixture.write(&shared, what).unwrap();
+        fixture.note(&shared, 0).unwrap();
+        assert!(shared.worker.lock().bytes() <= 10 * 4096);
+    }
+    fixture.write(&shared, What::Flush).unwrap();
+    assert!(fixture.verify().is_whole());
+}
+
+#[test]
 fn what_is_held_stays_until_it_is_let_go_of() {
     let fixture = Fixture::new(aged(3));
     let shared = fixture.open();
@@ -316,7 +342,7 @@ fn a_key_that_was_named_in_what_is_deleted_has_to_be_known() {
     fixture.days(&shared, 2);
     drop(shared);
     let first = PublicKey::load(&fixture.config.public_key()).unwrap();
-    rotation::rotate(&fixture.config, Arc::clone(&fixture.clock) as Arc<_>, None).unwrap();
+    unlocked(|| rotation::rotate(&fixture.config, Arc::clone(&fixture.clock) as Arc<_>, None)).unwrap();
     let shared = fixture.open();
     fixture.days(&shared, 2);
     let with = |keys| {

@@ -16,34 +16,35 @@ impl Spool {
         self.stock.bytes().saturating_add(self.length)
     }
 
-    /// Deletes what is too old, or in the way, where it is time to look; `now` also where it is not. Nothing may be staged.
+    /// Deletes what is too old, or in the way, where it is time to look; `now` also where it is not. Whether anything was. Nothing may
+    /// be staged.
     ///
     /// That it goes is on record, signed, and on the disk before it does. What could not be removed then is, later, by another
     /// record.
-    pub(in crate::record) fn retain(&mut self, now: bool) -> io::Result<()> {
+    pub(in crate::record) fn retain(&mut self, now: bool) -> io::Result<bool> {
         let time = self.clock.monotonic();
         if !now && time < self.retain_at {
-            return Ok(());
+            return Ok(false);
         }
         self.retain_at = time.saturating_add(LOOK_EVERY);
         let room = self.wanted_room()?;
-        let Some(plan) = self.stock.plan(&self.retention, self.clock.now(), room) else { return Ok(()) };
+        let Some(plan) = self.stock.plan(&self.retention, self.clock.now(), room) else { return Ok(false) };
         let numbers: Vec<u64> = plan.segments.iter().map(|gone| gone.segment).collect();
         tracing::info!(segments = ?numbers, reason = %plan.reason, "segments are deleted");
         let event = Event::Deleted { reason: plan.reason, segments: plan.segments, missing: plan.missing };
         self.say([(SessionId::NONE, &event)])?;
-        for number in numbers {
+        for (done, number) in numbers.into_iter().enumerate() {
             if let Err(error) = self.sink.remove(number) {
                 tracing::error!(segment = number, %error, "a segment cannot be deleted");
                 self.retain_at = time.saturating_add(REST);
-                return Ok(());
+                return Ok(done > 0);
             }
             self.stock.forget(number);
         }
         // There may be more.
         self.retain_at = time;
         self.space_checked = None;
-        Ok(())
+        Ok(true)
     }
 
     /// Holds what the hold is of, from now on. It is held, once it is in the file, even where that cannot be put on record.
@@ -99,7 +100,7 @@ impl Spool {
             return Ok(0);
         }
         // A segment ends with the group that fills it.
-        let next = self.segment_bytes.saturating_add(self.segment_bytes / 2);
+        let next = self.segment_bytes.saturating_add((self.segment_bytes / 2).max(self.refused));
         let beyond = match self.retention.max_bytes {
             0 => 0,
             most => self.stock.bytes().saturating_add(next).saturating_add(self.length).saturating_sub(most),
