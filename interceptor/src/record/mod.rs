@@ -160,8 +160,8 @@ pub enum Fsync {
     None,
     /// Before each group of appends is acknowledged: a power cut loses nothing that was acknowledged.
     Group,
-    /// Before each append that somebody waits for is acknowledged, by itself: the same promise, and no command is refused because
-    /// what others have written could not be forced to the disk.
+    /// Before each append that somebody waits for is acknowledged, by itself: the same promise, at the price of a sync for each; no
+    /// command waits for what others record at the same time, but for those before it.
     Command,
 }
 
