@@ -11,6 +11,9 @@ mod crowds;
 #[path = "fire/hostile.rs"]
 mod hostile;
 #[cfg(test)]
+#[path = "fire/kills.rs"]
+mod kills;
+#[cfg(test)]
 #[path = "fire/parrot.rs"]
 mod parrot;
 #[cfg(test)]

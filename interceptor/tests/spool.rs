@@ -18,6 +18,7 @@ use interceptor::clock::{Clock, SystemClock};
 use interceptor::record::format::{Entry, Header, Kind};
 use interceptor::record::merkle::Tree;
 use interceptor::record::reader::{Frame, ReadError, Reader};
+use interceptor::record::retention::AtLimit;
 use interceptor::record::rotation;
 use interceptor::record::seal::Identities;
 use interceptor::record::verify::{self, Options, Problem, Report};
@@ -732,6 +733,12 @@ async fn one_writer_and_only_what_is_built() {
     }
     assert!(toml::from_str::<Config>("spol = \"/x\"").is_err());
     assert_eq!(toml::from_str::<Config>("fsync = \"group\"").unwrap().fsync, Fsync::Group);
+    assert_eq!(toml::from_str::<Config>("fsync = \"command\"").unwrap().fsync, Fsync::Command);
+    let kept =
+        toml::from_str::<Config>("retention = { max_age_days = 9, at_limit = \"delete_oldest\" }").unwrap().retention;
+    assert_eq!((kept.max_age_days, kept.max_bytes, kept.at_limit), (9, 0, AtLimit::DeleteOldest));
+    let bound = toml::from_str::<Config>("retention = { max_bytes = 4096 }\nwarn_percent = [99]").unwrap();
+    assert!(bound.validate().unwrap_err().to_string().contains("record.retention.max_bytes"));
 }
 
 /// A spool that is sealed to two, and the files of their identities and of somebody else's.
@@ -943,8 +950,12 @@ impl Sink for Faulty {
         self.files.free_space()
     }
 
-    fn publish(&mut self, checkpoint: &[u8]) -> io::Result<()> {
-        self.files.publish(checkpoint)
+    fn remove(&mut self, segment: u64) -> io::Result<()> {
+        self.files.remove(segment)
+    }
+
+    fn publish(&mut self, checkpoint: &[u8], sync: bool) -> io::Result<()> {
+        self.files.publish(checkpoint, sync)
     }
 }
 
@@ -997,8 +1008,14 @@ async fn a_disk_that_fills_at_any_byte_refuses_and_heals() {
 
 #[tokio::test]
 async fn a_failed_fsync_acknowledges_nothing() {
+    for fsync in [Fsync::Group, Fsync::Command] {
+        failed_fsync(fsync).await;
+    }
+}
+
+async fn failed_fsync(fsync: Fsync) {
     let mut fixture = Fixture::new();
-    fixture.config.fsync = Fsync::Group;
+    fixture.config.fsync = fsync;
     let (recorder, faults) = faulty(&fixture);
     recorder.append(session(0), note(0)).await.unwrap();
     faults.no_sync.store(true, Ordering::SeqCst);

@@ -7,8 +7,8 @@ use crate::run::{as_root, cargo, clients, output, root, run as execute, say};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// What to measure: postgres, http, capture: what a connect and a packet cost more, masks: how fast answers are masked, or
-    /// decisions: what a verdict costs
+    /// What to measure: postgres, http, capture: what a connect and a packet cost more, masks: how fast answers are masked,
+    /// decisions: what a verdict costs, or record: what recording costs
     #[arg(default_value = "postgres")]
     name: String,
     /// Replace the figures, the table and the chart in docs/bench
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 }
 
 /// As cargo knows them.
-const BENCHMARKS: &[&str] = &["postgres", "http", "capture", "masks", "decisions"];
+const BENCHMARKS: &[&str] = &["postgres", "http", "capture", "masks", "decisions", "record"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ensure!(BENCHMARKS.contains(&arguments.name.as_str()), "there are these benchmarks: {}", BENCHMARKS.join(", "));

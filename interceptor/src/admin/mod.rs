@@ -117,6 +117,9 @@ pub struct Status {
     /// Witnesses of the recording, and what each knows.
     #[serde(default)]
     pub witnesses: Vec<WitnessState>,
+    /// What room there is for recordings, and how long it lasts; `None` before it was first seen.
+    #[serde(default)]
+    pub recorder_room: Option<String>,
 }
 
 /// `POST /v1/approvals/ID`.

@@ -14,6 +14,7 @@ use super::peer::Peer;
 use super::{AdoptBody, AnswerBody, Api, BODY_LIMIT, Enrolled, Fault, Status, metrics};
 use crate::approval::{Answer, Approver, RequestId};
 use crate::capture::Wish;
+use crate::record::hold::Change;
 use crate::telemetry::SessionId;
 
 /// The API.
@@ -28,6 +29,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/namespaces", post(adopt))
         .route("/v1/namespaces/door", get(door))
         .route("/v1/cgroups", post(enroll))
+        .route("/v1/holds", post(holds))
         .route("/v1/reload", post(reload))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(api)
@@ -38,6 +40,7 @@ async fn status(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
         return refused;
     }
     let loaded = api.house.loaded.load_full();
+    let health = api.house.recorder.health();
     json(&Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: api.started_at,
@@ -53,8 +56,9 @@ async fn status(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer
         sessions: api.house.registry.len(),
         levels: api.house.registry.levels(),
         waiting: api.house.approvals.waiting().0,
-        recorder_fault: api.house.recorder.health().failing.map(|why| why.to_string()),
+        recorder_fault: health.failing.map(|why| why.to_string()),
         witnesses: api.witnesses.load().to_vec(),
+        recorder_room: health.room.map(|room| room.to_string()),
     })
 }
 
@@ -162,6 +166,32 @@ async fn adopt(
             json(&namespace)
         }
         Err(error) => fault(StatusCode::CONFLICT, error.to_string()),
+    }
+}
+
+/// Root holds recordings, or lets them go.
+async fn holds(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<Change>, JsonRejection>,
+) -> Response {
+    let asked_by = match admit(&api, &peer) {
+        Ok(approver) => approver,
+        Err(refused) => return refused,
+    };
+    let change = match body {
+        Ok(Json(change)) => change,
+        Err(rejection) => return fault(StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    if asked_by.uid != 0 {
+        return fault(StatusCode::FORBIDDEN, "only root holds recordings, and lets them go".to_owned());
+    }
+    tracing::warn!(?change, %asked_by, "what is held of the recordings changes");
+    let recorder = api.house.recorder.clone();
+    match tokio::task::spawn_blocking(move || recorder.change_holds(change, &asked_by.to_string())).await {
+        Ok(Ok(done)) => json(&done),
+        Ok(Err(error)) => fault(StatusCode::CONFLICT, error.to_string()),
+        Err(error) => fault(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }
 

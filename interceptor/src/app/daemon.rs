@@ -86,6 +86,7 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
     let mut sessions = JoinSet::new();
     let (watchdog, questions) = service::watchdog(workers.pulses());
     let _watchdog = AbortOnDrop(tokio::spawn(watchdog));
+    let _room = AbortOnDrop(tokio::spawn(super::room::watch(Arc::clone(&house), config.record.clone())));
     let ended = govern(&house, captured, (&workers, questions), &mut sessions).await;
     let _nobody_listens = stop.send(());
     drain(&house).await;

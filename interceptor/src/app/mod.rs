@@ -11,6 +11,7 @@ mod load;
 mod names;
 mod namespaces;
 mod reload;
+mod room;
 mod service;
 mod strays;
 mod tally;

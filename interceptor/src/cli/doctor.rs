@@ -20,7 +20,11 @@ pub(super) fn run(context: &Context, arguments: &Arguments, out: &mut Printer) -
     let config = configuration(&context.config, arguments.wanted.as_deref())?;
     let scope = config.as_ref().map_or_else(Scope::default, |config| Scope {
         capture: Some(&config.capture),
-        spool: Some((&config.record.spool, config.record.free_space_floor)),
+        spool: Some((
+            &config.record.spool,
+            config.record.free_space_floor,
+            config.record.warn_percent.iter().copied().max().unwrap_or(0),
+        )),
     });
     let mut findings = capture::probe(scope);
     findings.extend(config.as_ref().map(super::ca::findings).unwrap_or_default());

@@ -215,7 +215,7 @@ fn recorded(context: &Context, arguments: &recordings::Arguments, out: &mut Prin
         Err(_) if arguments.names_spool() => crate::record::Config::default(),
         Err(problems) => return Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     };
-    recordings::run(arguments, &defaults, context.json, out).map_err(|error| error.to_string())
+    recordings::run(arguments, &defaults, Some(&context.socket), context.json, out).map_err(|error| error.to_string())
 }
 
 /// Works without a configuration, too, as far as no statement has to be analysed.

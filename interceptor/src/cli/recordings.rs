@@ -5,12 +5,13 @@
 //! agent cannot drive the terminal of whoever reads its session. Does not verify unless told to.
 
 mod asciicast;
+mod hold;
 mod rotate;
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -89,6 +90,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
+    /// Hold what must not be deleted (legal hold), list what is held, let go of it. The daemon need not be stopped
+    #[command(subcommand)]
+    Hold(hold::Verb),
     /// Print every event, for other programs
     Export {
         /// The form
@@ -109,13 +113,15 @@ enum Format {
     Asciicast,
 }
 
-/// Runs the command. `defaults` is the `[record]` section of the configuration, for what the arguments leave out.
+/// Runs the command. `defaults` is the `[record]` section of the configuration, for what the arguments leave out; `socket` is that
+/// of a daemon which writes to the spool.
 ///
 /// # Errors
 /// When something cannot be read, or `out` cannot be written: exit code 2.
 pub fn run(
     arguments: &Arguments,
     defaults: &Config,
+    socket: Option<&Path>,
     json: bool,
     out: &mut impl Write,
 ) -> Result<ExitCode, RecordingsError> {
@@ -154,6 +160,10 @@ pub fn run(
             let report = verify::directory(directory, key, &options)?;
             print_report(&report, json, out)?;
             return Ok(if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(FOUND) });
+        }
+        Command::Hold(verb) => {
+            let config = Config { spool: directory.to_owned(), ..defaults.clone() };
+            hold::run(verb, &config, (reader, socket.filter(|_| !arguments.names_spool())), json, out)?;
         }
         Command::RotateKey { to } => {
             let config = Config { spool: directory.to_owned(), ..defaults.clone() };
@@ -203,6 +213,9 @@ pub enum RecordingsError {
     /// Another key.
     #[error("{0}")]
     Rotate(#[from] OpenError),
+    /// Nothing is held, or let go of.
+    #[error("{0}")]
+    Hold(String),
     /// A terminal is one session.
     #[error("a terminal is of one session: name it with --session")]
     WhichSession,

@@ -22,6 +22,10 @@ pub(super) fn run(context: &Context, out: &mut Printer) -> Result<ExitCode, Stri
             ["policies".to_owned(), status.policies.clone()],
             ["live sessions".to_owned(), sessions(status)],
             ["waiting for approval".to_owned(), status.waiting.to_string()],
+            [
+                "room for recordings".to_owned(),
+                status.recorder_room.clone().unwrap_or_else(|| "not known yet".to_owned()),
+            ],
             ["recorder".to_owned(), status.recorder_fault.clone().unwrap_or_else(|| "records".to_owned())],
             ["witnesses".to_owned(), witnesses(&status.witnesses)],
         ];

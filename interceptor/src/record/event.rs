@@ -11,6 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::hold::Scope;
+use super::retention::{Gone, Missing};
 use crate::identity::{Attested, ProcessFacts, TokenFacts};
 use crate::policy::{Action, Command, Denial, Parameter, ResourceKind};
 
@@ -200,6 +202,28 @@ pub enum Event {
         /// The public key, in its text form.
         to: String,
     },
+    /// Segments are about to be deleted.
+    Deleted {
+        /// By which rule.
+        reason: String,
+        /// Which ones.
+        segments: Vec<Gone>,
+        /// All that are not there any more then, those of before included.
+        missing: Vec<Missing>,
+    },
+    /// From now on these are not deleted.
+    Held {
+        /// Name of the hold.
+        hold: String,
+        /// What it is of.
+        #[serde(flatten)]
+        scope: Scope,
+    },
+    /// A hold has ended.
+    Released {
+        /// Its name.
+        hold: String,
+    },
     /// The spool could not be written for a while, and can again.
     Gap {
         /// What the operating system said.
@@ -265,6 +289,11 @@ impl Event {
                 256 + strings(groups) + strings(&facts.ancestry) + facts.cgroup.len()
             }
             Self::Strayed { cgroup, comm, to, .. } => 64 + cgroup.len() + comm.len() + to.len(),
+            Self::Deleted { reason, segments, missing } => {
+                reason.len() + segments.len().saturating_add(missing.len()).saturating_mul(512)
+            }
+            Self::Held { hold, scope } => hold.len() + scope.segments.len().saturating_mul(64) + 64,
+            Self::Released { hold } => hold.len(),
             Self::DaemonStarted { .. }
             | Self::PolicyLoaded { .. }
             | Self::KernelDenied { .. }

@@ -7,22 +7,28 @@
 //! # What lies in the directory
 //! `NNNNNNNNNN.spool` are the segments, in order (see [`format`]); `checkpoint` is the newest signed checkpoint, to be
 //! copied elsewhere by whoever wants to detect that the whole directory was rolled back; `lock` keeps a second writer
-//! out; `NNNNNNNNNN.OFFSET.cut` holds what recovery removed from a damaged segment.
+//! out; `NNNNNNNNNN.OFFSET.cut` holds what recovery removed from a damaged segment; `holds.json` says what is not deleted (see [`hold`]).
 //!
 //! # Limits
-//! Not promised: secrecy without [`Config::recipients`] (with them, see [`seal`]), pruning, and proof against somebody who holds
+//! Not promised: secrecy without [`Config::recipients`] (with them, see [`seal`]), and proof against somebody who holds
 //! the signing key. Frames after the newest checkpoint are chained but not yet signed: at most
 //! [`Config::checkpoint_seconds`] of activity.
 
+mod disk;
 pub mod event;
 pub mod format;
+pub mod hold;
 pub mod key;
 mod known;
 pub mod merkle;
 mod pack;
+#[cfg(test)]
+mod power;
 mod queue;
 pub mod reader;
 mod recorder;
+pub mod retention;
+pub mod room;
 pub mod rotation;
 mod scan;
 pub mod seal;
@@ -30,6 +36,7 @@ pub mod sink;
 mod spool;
 pub mod verify;
 pub mod witness;
+mod worker;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,6 +44,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use disk::{Disk, Host};
 pub use event::{
     ActionRecord, Actions, Approver, Counters, Direction, Effect, Event, Origin, Outcome, ParameterRecord, Parameters,
     RecordedVerdict,
@@ -60,6 +68,8 @@ pub struct Config {
     pub fsync: Fsync,
     /// Recording stops, and with it governed traffic, where the file system has fewer free bytes than this.
     pub free_space_floor: u64,
+    /// Shares of the room for recordings, in per cent, at which it is told that it gets short.
+    pub warn_percent: Vec<u8>,
     /// Most events that wait for the recorder.
     pub queue_entries: u32,
     /// Most bytes that wait for the recorder.
@@ -69,6 +79,8 @@ pub struct Config {
     /// age recipients (X25519, `age1...`) to which what happened is sealed, so that this host cannot read it again. Without any it
     /// is stored in clear.
     pub recipients: Vec<String>,
+    /// How long what was recorded is kept, and how much of it.
+    pub retention: retention::Config,
     /// Who else is told of checkpoints.
     pub witness: witness::Config,
 }
@@ -81,10 +93,12 @@ impl Default for Config {
             segment_bytes: 64 << 20,
             fsync: Fsync::None,
             free_space_floor: 64 << 20,
+            warn_percent: vec![25, 10, 5],
             queue_entries: 16_384,
             queue_bytes: 32 << 20,
             checkpoint_seconds: 2,
             recipients: Vec::new(),
+            retention: retention::Config::default(),
             witness: witness::Config::default(),
         }
     }
@@ -103,6 +117,14 @@ impl Config {
             .map_err(|words| OpenError::Config(format!("record.witness: {words}")))?;
         if self.segment_bytes < MIN_SEGMENT_BYTES {
             return bad("record.segment_bytes: at least 4096");
+        }
+        self.retention
+            .validate(self.segment_bytes)
+            .map_err(|words| OpenError::Config(format!("record.retention.{words}")))?;
+        if self.warn_percent.len() > MOST_WARNINGS
+            || self.warn_percent.iter().any(|percent| !(1..=90).contains(percent))
+        {
+            return bad("record.warn_percent: at most 8 shares, each from 1 to 90");
         }
         if self.queue_entries == 0 || self.queue_bytes < MIN_QUEUE_BYTES || self.queue_bytes > MAX_QUEUE_BYTES {
             return bad("record.queue_entries: at least 1; record.queue_bytes: from 65536 to 268435456");
@@ -138,6 +160,9 @@ pub enum Fsync {
     None,
     /// Before each group of appends is acknowledged: a power cut loses nothing that was acknowledged.
     Group,
+    /// Before each append that somebody waits for is acknowledged, by itself: the same promise, at the price of a sync for each; no
+    /// command waits for what others record at the same time, but for those before it.
+    Command,
 }
 
 /// Why an event is not on record. The command that it stands for must not be forwarded.
@@ -146,6 +171,9 @@ pub enum RecordError {
     /// The spool cannot be written; appends fail until it can be again.
     #[error("the recording cannot be written: {0}")]
     Storage(Arc<str>),
+    /// The spool has grown to its bound; appends fail until there is room again.
+    #[error("the recording has come to its bound: {0}")]
+    Limit(Arc<str>),
     /// The event is larger than a recording takes.
     #[error("an event of {bytes} bytes is more than one frame of the recording takes")]
     TooLarge {
@@ -158,6 +186,24 @@ pub enum RecordError {
     /// The recorder was closed.
     #[error("the recorder is closed")]
     Closed,
+}
+
+impl RecordError {
+    /// What it comes from, in the operating system's words, or ours.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Storage(reason) | Self::Limit(reason) => reason.to_string(),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl From<&io::Error> for RecordError {
+    fn from(error: &io::Error) -> Self {
+        let reason = Arc::from(error.to_string());
+        if error.kind() == io::ErrorKind::QuotaExceeded { Self::Limit(reason) } else { Self::Storage(reason) }
+    }
 }
 
 /// Why a spool cannot be opened for writing. Always the operator's to mend.
@@ -209,6 +255,8 @@ impl OpenError {
     }
 }
 
+/// Most shares of which it is told.
+const MOST_WARNINGS: usize = 8;
 const MIN_SEGMENT_BYTES: u64 = 4096;
 const MIN_QUEUE_BYTES: u32 = 64 << 10;
 const MAX_QUEUE_BYTES: u32 = 256 << 20;

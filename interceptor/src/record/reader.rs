@@ -60,6 +60,28 @@ impl Reader {
         }
     }
 
+    /// In which segments something of these sessions stands, as stretches of segments in a row; also where that is sealed.
+    ///
+    /// # Errors
+    /// The first segment that cannot be read.
+    pub fn stretches(&self, of: &dyn Fn(SessionId) -> bool) -> Result<Vec<(u64, Option<u64>)>, ReadError> {
+        let (mut stretches, mut frames): (Vec<(u64, Option<u64>)>, _) = (Vec::new(), self.frames(None));
+        while let Some(seen) = frames.step() {
+            let (segment, session) = match seen? {
+                Seen::Frame(frame) => (frame.segment, frame.session),
+                Seen::Sealed { segment, session, .. } => (segment, session),
+            };
+            if !of(session) {
+                continue;
+            }
+            match stretches.last_mut() {
+                Some((_, Some(to))) if segment <= to.saturating_add(1) => *to = segment,
+                _ => stretches.push((segment, Some(segment))),
+            }
+        }
+        Ok(stretches)
+    }
+
     /// What each session did, in the order in which they began; and what could not be read.
     #[must_use]
     pub fn sessions(&self) -> (Vec<Summary>, Vec<ReadError>) {
@@ -195,7 +217,12 @@ impl Frames {
     fn begin(&self, segment: u64) -> Result<Option<Open>, ReadError> {
         let path = sink::segment_path(&self.directory, segment);
         let failed = |source| ReadError::Segment { path: path.clone(), source };
-        let mut scan = Scan::new(File::open(&path).map_err(failed)?);
+        let file = match File::open(&path) {
+            // Deleted since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed)?,
+        };
+        let mut scan = Scan::new(file);
         match scan.header().map_err(failed)? {
             Ok((header, _)) => {
                 let sealed = Some(header.sealing).filter(|sealing| !sealing.is_empty());

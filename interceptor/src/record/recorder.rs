@@ -1,12 +1,11 @@
 //! The handle through which everything is recorded, and the thread behind it.
 //!
-//! Owns the queue's bounds (in entries and bytes; its order is `queue`'s), grouping many events into one write, who writes
-//! (an appender itself where that is quick, else the thread), and what happens when writing fails: the appends of that write
+//! Owns the queue's bounds (in entries and bytes; its order is `queue`'s), who writes (an appender itself where that is quick,
+//! else the thread; how is `worker`'s), and what happens when writing fails: the appends of that write
 //! fail, later ones fail at once, and the thread tries until it can write again. Events that nobody waits for are kept
-//! meanwhile, in order; they may stay in memory for `TICK`, and are lost where the daemon is killed then. Does not promise
+//! meanwhile, in order; they may stay in memory for some milliseconds, and are lost where the daemon is killed then. Does not promise
 //! that a dropped handle has written all that was queued: [`Recorder::close`] does.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -18,12 +17,14 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot, watch};
 
 use super::event::Event;
-use super::format::{self, FormatError};
+use super::format;
+use super::hold::Change;
 use super::pack::Packer;
 use super::queue::{Ack, Job, Queue, What};
+use super::room::Room;
 use super::sink::{Files, Sink};
-use super::spool::Spool;
-use super::{Config, Fsync, OpenError, RecordError};
+use super::worker::{Thread, Worker, wants_signature};
+use super::{Config, OpenError, RecordError};
 use crate::clock::{Clock, Timestamp};
 use crate::policy::Recorded;
 use crate::telemetry::SessionId;
@@ -49,39 +50,9 @@ impl Recorder {
     /// # Errors
     /// As [`Recorder::open`].
     pub fn open_with(config: &Config, clock: Arc<dyn Clock>, sink: Box<dyn Sink>) -> Result<Self, OpenError> {
-        let (spool, recovered) = Spool::open(config, Arc::clone(&clock), sink)?;
-        let (report, finished) = watch::channel(None);
-        let frames = AtomicU64::new(spool.frames());
-        let mut worker = Worker {
-            spool,
-            clock: Arc::clone(&clock),
-            fsync: config.fsync == Fsync::Group,
-            checkpoint_every: Duration::from_secs(u64::from(config.checkpoint_seconds)),
-            pending: VecDeque::new(),
-            numbers: Vec::new(),
-            outage: None,
-            attempts: 0,
-            here: false,
-        };
-        if let Some(event) = recovered {
-            let (session, time) = (SessionId::NONE, clock.now());
-            worker.pending.push_back(Job { session, time, what: What::Event(event), ack: None, cost: 0 });
-        }
+        let shared = Arc::new(Shared::open(config, Arc::clone(&clock), sink)?);
         let packer = Packer::new().map_err(OpenError::io("cannot compress for", &config.spool))?;
-        let shared = Arc::new(Shared {
-            worker: Mutex::new(worker),
-            queue: Mutex::new(Queue::default()),
-            wake: Condvar::new(),
-            permits: Semaphore::new(usize::try_from(config.queue_bytes).unwrap_or(Semaphore::MAX_PERMITS)),
-            queue_bytes: config.queue_bytes,
-            least_cost: config.queue_bytes.div_ceil(config.queue_entries.max(1)),
-            checkpoint_every: Duration::from_secs(u64::from(config.checkpoint_seconds)),
-            failing: AtomicBool::new(false),
-            failure: Mutex::new(Arc::from("")),
-            failed: Notify::new(),
-            frames,
-            last: AtomicI64::new(0),
-        });
+        let (report, finished) = watch::channel(None);
         let run = Thread { shared: Arc::clone(&shared), report, packer };
         thread::Builder::new()
             .name("recorder".into())
@@ -160,9 +131,23 @@ impl Recorder {
         let mut finished = self.handle.finished.clone();
         let outcome = finished.wait_for(Option::is_some).await.map_err(|_| RecordError::Closed)?;
         match outcome.as_ref() {
-            Some(Err(error)) => Err(RecordError::Storage(Arc::clone(error))),
+            Some(Err(error)) => Err(error.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// Holds segments, or lets go of them; blocks while others write. False where there is no such hold.
+    ///
+    /// # Errors
+    /// Where it cannot be done, or put on record; what was to be held may be held all the same.
+    pub fn change_holds(&self, change: Change, by: &str) -> io::Result<bool> {
+        let shared = &self.handle.shared;
+        shared.worker.lock().holds(shared, change, by)
+    }
+
+    /// Takes note of what room there is, for whoever asks.
+    pub fn set_room(&self, room: Room) {
+        *self.handle.shared.room.lock() = Some(room);
     }
 
     /// How the recorder fares, for metrics and status.
@@ -172,9 +157,11 @@ impl Recorder {
         let bytes = usize::try_from(shared.queue_bytes).unwrap_or(0);
         Health {
             frames: shared.frames.load(Ordering::Relaxed),
+            bytes: shared.bytes.load(Ordering::Relaxed),
+            room: *shared.room.lock(),
             queued_entries: shared.queue.lock().len(),
             queued_bytes: bytes.saturating_sub(shared.permits.available_permits()),
-            failing: shared.failing.load(Ordering::Acquire).then(|| Arc::clone(&shared.failure.lock())),
+            failing: shared.failing.load(Ordering::Acquire).then(|| shared.error().reason().into()),
         }
     }
 
@@ -232,6 +219,10 @@ impl Recorder {
 pub struct Health {
     /// Frames in the spool.
     pub frames: u64,
+    /// Bytes of all its segments.
+    pub bytes: u64,
+    /// What room there is for more, as it was seen last.
+    pub room: Option<Room>,
     /// Events that wait.
     pub queued_entries: usize,
     /// Bytes that wait.
@@ -244,33 +235,23 @@ pub struct Health {
 const LARGEST_GROWTH: usize = 8;
 /// Longest data in one frame.
 const MAX_DATA: usize = 1 << 20;
-/// Bytes that are staged before they are written.
-const GROUP_BYTES: usize = 4 << 20;
-/// While frames arrive, the thread looks for events that nobody waits for this often instead of being woken by each.
-const TICK: Duration = Duration::from_millis(5);
-/// Ticks without an event after which the thread sleeps until it is woken.
-const IDLE_TICKS: u32 = 100;
 /// Events that wait, or bytes of one of them, from which on the thread is woken before its tick.
 const WAKE_ENTRIES: usize = 256;
 const WAKE_COST: u32 = 64 << 10;
 /// Most events, and bytes of them, that an appender writes itself.
-const HERE_ENTRIES: usize = 256;
-const HERE_COST: u64 = 64 << 10;
+pub(super) const HERE_ENTRIES: usize = 256;
+pub(super) const HERE_COST: u64 = 64 << 10;
 /// Times that an appender writes for others in a row before the thread takes over.
 const HERE_ROUNDS: usize = 8;
 /// Microseconds between two events within which a third can be expected.
 const BURST: i64 = 100;
 /// Looks at the lock before it is given up: some microseconds.
 const SPINS: usize = 100;
-/// Time between two attempts to write again.
-const RETRY: Duration = Duration::from_millis(200);
-/// Attempts that closing makes on a spool that cannot be written.
-const CLOSING_ATTEMPTS: u32 = 5;
 
 struct Handle {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
-    finished: watch::Receiver<Option<Result<(), Arc<str>>>>,
+    finished: watch::Receiver<Option<Result<(), RecordError>>>,
 }
 
 impl Drop for Handle {
@@ -285,25 +266,49 @@ impl fmt::Debug for Handle {
     }
 }
 
-struct Shared {
+pub(super) struct Shared {
     /// Locked before `queue`, and never waited for by an appender.
-    worker: Mutex<Worker>,
-    queue: Mutex<Queue>,
-    wake: Condvar,
+    pub(super) worker: Mutex<Worker>,
+    pub(super) queue: Mutex<Queue>,
+    pub(super) wake: Condvar,
     /// One permit a byte. An event costs at least `least_cost`, so that the same number bounds entries.
-    permits: Semaphore,
-    queue_bytes: u32,
-    least_cost: u32,
-    checkpoint_every: Duration,
-    failing: AtomicBool,
-    failure: Mutex<Arc<str>>,
-    failed: Notify,
-    frames: AtomicU64,
+    pub(super) permits: Semaphore,
+    pub(super) queue_bytes: u32,
+    pub(super) least_cost: u32,
+    pub(super) checkpoint_every: Duration,
+    pub(super) failing: AtomicBool,
+    pub(super) failure: Mutex<RecordError>,
+    pub(super) failed: Notify,
+    pub(super) frames: AtomicU64,
+    /// Of all segments.
+    pub(super) bytes: AtomicU64,
+    room: Mutex<Option<Room>>,
     /// When somebody last asked for an event to be written.
-    last: AtomicI64,
+    pub(super) last: AtomicI64,
 }
 
 impl Shared {
+    /// Opens the spool; what recovery has to say of it waits to be written first.
+    pub(super) fn open(config: &Config, clock: Arc<dyn Clock>, sink: Box<dyn Sink>) -> Result<Self, OpenError> {
+        let worker = Worker::open(config, clock, sink)?;
+        Ok(Self {
+            frames: AtomicU64::new(worker.frames()),
+            bytes: AtomicU64::new(worker.bytes()),
+            room: Mutex::default(),
+            worker: Mutex::new(worker),
+            queue: Mutex::new(Queue::default()),
+            wake: Condvar::new(),
+            permits: Semaphore::new(usize::try_from(config.queue_bytes).unwrap_or(Semaphore::MAX_PERMITS)),
+            queue_bytes: config.queue_bytes,
+            least_cost: config.queue_bytes.div_ceil(config.queue_entries.max(1)),
+            checkpoint_every: Duration::from_secs(u64::from(config.checkpoint_seconds)),
+            failing: AtomicBool::new(false),
+            failure: Mutex::new(RecordError::Closed),
+            failed: Notify::new(),
+            last: AtomicI64::new(0),
+        })
+    }
+
     /// The cost of an event, where it may be queued at all. The end of a session may be, even while writing fails.
     fn admit(&self, event: &Event) -> Result<u32, RecordError> {
         let bytes = event.weight();
@@ -317,8 +322,8 @@ impl Shared {
         Ok(u32::try_from(bytes).unwrap_or(u32::MAX).clamp(self.least_cost, self.queue_bytes))
     }
 
-    fn error(&self) -> RecordError {
-        RecordError::Storage(Arc::clone(&self.failure.lock()))
+    pub(super) fn error(&self) -> RecordError {
+        self.failure.lock().clone()
     }
 
     fn close(&self) {
@@ -328,7 +333,7 @@ impl Shared {
         self.wake(&mut queue);
     }
 
-    fn wake(&self, queue: &mut Queue) {
+    pub(super) fn wake(&self, queue: &mut Queue) {
         queue.woken = true;
         if std::mem::take(&mut queue.waiting) {
             self.wake.notify_one();
@@ -397,308 +402,4 @@ impl Shared {
             worker
         })
     }
-}
-
-/// A time in which nothing can be written.
-struct Outage {
-    reason: Arc<str>,
-    refused: u64,
-    tried: Duration,
-}
-
-/// The recorder's thread: writes what appenders did not, signs, rotates, tries again after failures.
-struct Thread {
-    shared: Arc<Shared>,
-    report: watch::Sender<Option<Result<(), Arc<str>>>>,
-    packer: Packer,
-}
-
-impl Thread {
-    fn run(mut self) {
-        let (mut idle, mut failing) = (IDLE_TICKS, false);
-        loop {
-            self.wait(idle < IDLE_TICKS, failing);
-            // Made ready beside whoever writes meanwhile.
-            let mut heavy = self.shared.queue.lock().take_heavy();
-            heavy.iter_mut().for_each(|job| job.prepare(&mut self.packer));
-            let mut worker = self.shared.worker.lock();
-            let before = worker.spool.frames();
-            if worker.turn(&self.shared, heavy) {
-                let outcome = worker.outage.as_ref().map_or(Ok(()), |outage| Err(Arc::clone(&outage.reason)));
-                // Whoever waits for the end may open the spool again at once.
-                worker.spool.unlock();
-                worker.pending.clear();
-                self.report.send_replace(Some(outcome));
-                return;
-            }
-            failing = worker.outage.is_some();
-            idle = if worker.spool.frames() > before || worker.wrote_here() { 0 } else { idle.saturating_add(1) };
-        }
-    }
-
-    fn wait(&self, ticking: bool, failing: bool) {
-        let mut queue = self.shared.queue.lock();
-        let work = queue.woken || queue.waited_for || (!ticking && !queue.is_empty());
-        // While nothing can be written, being woken is no reason to try before it is time to.
-        if !work || failing {
-            (queue.waiting, queue.ticking) = (true, ticking);
-            let until = match (failing, ticking) {
-                (true, _) => RETRY,
-                (false, true) => TICK,
-                (false, false) => self.shared.checkpoint_every,
-            };
-            self.shared.wake.wait_for(&mut queue, until);
-        }
-        (queue.waiting, queue.woken) = (false, false);
-    }
-}
-
-/// Whatever ends the thread, nobody waits for it for ever.
-impl Drop for Thread {
-    fn drop(&mut self) {
-        self.shared.permits.close();
-        self.shared.queue.lock().close();
-        self.shared.worker.lock().pending.clear();
-    }
-}
-
-/// Who writes: the thread, or an appender in its place.
-struct Worker {
-    spool: Spool,
-    clock: Arc<dyn Clock>,
-    fsync: bool,
-    checkpoint_every: Duration,
-    /// Taken from the queue, not yet written.
-    pending: VecDeque<Job>,
-    /// Numbers of the frames that the group in hand stages, one a job.
-    numbers: Vec<Result<u64, RecordError>>,
-    outage: Option<Outage>,
-    /// Attempts to write again since closing.
-    attempts: u32,
-    /// Whether an appender wrote since the thread last looked.
-    here: bool,
-}
-
-impl Worker {
-    /// Does what there is to do, with what is ready of what was heavy. True when the recorder is closed and nothing is left.
-    fn turn(&mut self, shared: &Shared, heavy: Vec<Job>) -> bool {
-        let closed = self.take_all(shared, heavy);
-        if self.outage.is_some() && !self.heal(shared, closed) {
-            self.refuse(shared);
-            self.attempts = self.attempts.saturating_add(u32::from(closed));
-            return self.attempts >= CLOSING_ATTEMPTS;
-        }
-        while !self.pending.is_empty() && self.outage.is_none() {
-            let _told = self.write_group(shared);
-        }
-        if self.outage.is_some() {
-            return false;
-        }
-        self.spool.discard();
-        if self.spool.is_old() {
-            self.spool.renew();
-            if let Err(error) = self.spool.rotate_when_full() {
-                self.fail(shared, &error);
-                return false;
-            }
-        }
-        let due = self.spool.unsigned_for().is_some_and(|waited| waited >= self.checkpoint_every);
-        if due || closed {
-            self.spool.stage_checkpoint();
-            if let Err(error) = self.spool.commit(self.fsync || closed) {
-                self.fail(shared, &error);
-                return false;
-            }
-        }
-        self.spool.publish(closed);
-        closed
-    }
-
-    /// Writes what is queued, where that is quick. False where it is left to the thread.
-    fn write_little(&mut self, shared: &Shared) -> bool {
-        if !self.takes_little(shared) {
-            return false;
-        }
-        if !self.pending.is_empty() {
-            let _told = self.write_group(shared);
-        }
-        self.pending.is_empty() && self.outage.is_none()
-    }
-
-    /// Writes all that is pending, and gives the number of the last frame; nobody waits for that one but the caller.
-    fn write_last(&mut self, shared: &Shared) -> Result<u64, RecordError> {
-        let number = self.write_group(shared);
-        if let Some(number) = number.filter(|_| self.pending.is_empty()) {
-            return number;
-        }
-        // It was the last, and is not to be written later.
-        self.pending.pop_back();
-        if let Some(outage) = &mut self.outage {
-            outage.refused = outage.refused.saturating_add(1);
-        }
-        Err(shared.error())
-    }
-
-    /// Takes what is queued, where writing it is quick. False where it is left to the thread.
-    fn takes_little(&mut self, shared: &Shared) -> bool {
-        if self.fsync || self.outage.is_some() || !self.pending.is_empty() || self.spool.is_full() {
-            return false;
-        }
-        if self.take(shared) {
-            return false;
-        }
-        let cost: u64 = self.pending.iter().map(|job| u64::from(job.cost)).sum();
-        // A flush, and the end of a session, want a signature.
-        let sign = self.pending.iter().any(|job| match &job.what {
-            What::Flush => true,
-            What::Event(event) => wants_signature(event),
-            What::Packed(_) => false,
-        });
-        if sign || self.pending.len() > HERE_ENTRIES || cost > HERE_COST {
-            return false;
-        }
-        self.here = true;
-        true
-    }
-
-    fn wrote_here(&mut self) -> bool {
-        std::mem::take(&mut self.here)
-    }
-
-    /// Takes what is light. True once the recorder is closed.
-    fn take(&mut self, shared: &Shared) -> bool {
-        let mut queue = shared.queue.lock();
-        queue.take_light(&mut self.pending);
-        queue.closed
-    }
-
-    /// Takes what is light, and then what was heavy. True once the recorder is closed and there is nothing else.
-    fn take_all(&mut self, shared: &Shared, heavy: Vec<Job>) -> bool {
-        let mut queue = shared.queue.lock();
-        queue.take_light(&mut self.pending);
-        queue.handed_over(&heavy);
-        self.pending.extend(heavy);
-        queue.closed && queue.is_empty()
-    }
-
-    /// Stages jobs up to the bound of a group, writes them, and tells who waits. Gives the number of the last of them that
-    /// nobody waits for; `None` also where nothing could be written.
-    fn write_group(&mut self, shared: &Shared) -> Option<Result<u64, RecordError>> {
-        self.spool.discard();
-        if let Err(error) = self.spool.rotate_when_full() {
-            self.fail(shared, &error);
-            return None;
-        }
-        self.numbers.clear();
-        let (mut sync, mut checkpoint) = (self.fsync, false);
-        for job in &self.pending {
-            let number = match &job.what {
-                What::Flush => {
-                    (sync, checkpoint) = (true, true);
-                    Ok(self.spool.frames())
-                }
-                What::Packed(payload) => self.spool.stage_ready(job.session, job.time, payload.as_slice()),
-                What::Event(event) => {
-                    checkpoint |= wants_signature(event);
-                    self.spool.stage(job.session, job.time, event)
-                }
-            };
-            if matches!(number, Err(FormatError::Sealing)) {
-                self.spool.discard();
-                self.spool.renew();
-                self.fail(shared, &io::Error::other(FormatError::Sealing));
-                return None;
-            }
-            // Bounded by `admit`, an event always fits; were one not to, its absence is put on record.
-            let number = number.map_err(|_| RecordError::TooLarge { bytes: job.weight() });
-            if number.is_err() && job.ack.is_none() {
-                let text = "an event was too large to be recorded".to_owned();
-                let _a_short_note_fits = self.spool.stage(job.session, job.time, &Event::Note { text });
-            }
-            self.numbers.push(number);
-            if self.spool.staged_bytes() >= GROUP_BYTES {
-                break;
-            }
-        }
-        if checkpoint {
-            self.spool.stage_checkpoint();
-        }
-        if let Err(error) = self.spool.commit(sync) {
-            self.fail(shared, &error);
-            return None;
-        }
-        shared.frames.store(self.spool.frames(), Ordering::Relaxed);
-        let (mut freed, mut last) = (0usize, None);
-        for (job, number) in self.pending.drain(..self.numbers.len()).zip(self.numbers.drain(..)) {
-            freed = freed.saturating_add(usize::try_from(job.cost).unwrap_or(0));
-            match job.ack {
-                Some(ack) => {
-                    let _nobody_waits_any_more = ack.send(number);
-                }
-                None => last = Some(number),
-            }
-        }
-        if freed > 0 {
-            shared.permits.add_permits(freed);
-        }
-        if checkpoint {
-            self.spool.publish(sync);
-        }
-        last
-    }
-
-    fn fail(&mut self, shared: &Shared, error: &io::Error) {
-        let reason: Arc<str> = Arc::from(error.to_string());
-        tracing::error!(%error, "the recording cannot be written: governed commands are refused until it can be");
-        *shared.failure.lock() = Arc::clone(&reason);
-        shared.failing.store(true, Ordering::Release);
-        self.outage = Some(Outage { reason, refused: 0, tried: self.clock.monotonic() });
-        self.refuse(shared);
-        shared.failed.notify_waiters();
-        // Whoever wrote: the thread tries again.
-        shared.wake(&mut shared.queue.lock());
-    }
-
-    /// Tells everybody who waits that it is not on record, and keeps the rest.
-    fn refuse(&mut self, shared: &Shared) {
-        let Some(outage) = &mut self.outage else { return };
-        let (mut freed, reason, mut refused) = (0usize, Arc::clone(&outage.reason), 0u64);
-        self.pending.retain_mut(|job| {
-            let Some(ack) = job.ack.take() else { return true };
-            freed = freed.saturating_add(usize::try_from(job.cost).unwrap_or(0));
-            refused = refused.saturating_add(1);
-            let _nobody_waits_any_more = ack.send(Err(RecordError::Storage(Arc::clone(&reason))));
-            false
-        });
-        outage.refused = outage.refused.saturating_add(refused);
-        shared.permits.add_permits(freed);
-    }
-
-    /// Tries to write again: what is written first says that there was a gap.
-    fn heal(&mut self, shared: &Shared, now: bool) -> bool {
-        let Some(outage) = &mut self.outage else { return true };
-        let time = self.clock.monotonic();
-        if !now && time.saturating_sub(outage.tried) < RETRY {
-            return false;
-        }
-        outage.tried = time;
-        let gap = Event::Gap { reason: outage.reason.to_string(), refused: outage.refused };
-        self.spool.discard();
-        let healed = self.spool.rotate_when_full().and_then(|()| {
-            self.spool.stage(SessionId::NONE, self.clock.now(), &gap).map_err(io::Error::other)?;
-            self.spool.commit(true)
-        });
-        if let Err(error) = healed {
-            tracing::debug!(%error, "the recording still cannot be written");
-            return false;
-        }
-        tracing::info!("the recording can be written again");
-        self.outage = None;
-        shared.failing.store(false, Ordering::Release);
-        true
-    }
-}
-
-fn wants_signature(event: &Event) -> bool {
-    matches!(event, Event::SessionClosed { .. } | Event::DaemonStopped { .. })
 }

@@ -1,13 +1,14 @@
 //! Where a spool's bytes go: files, or in tests something that fails on demand.
 //!
-//! Owns file names and file operations. A [`Sink`] promises nothing about what it holds after an error: the spool
+//! Owns file names, and in which order what is done of files is forced to the disk; [`Disk`] does it. A [`Sink`] promises nothing about what it holds after an error: the spool
 //! truncates back to the last whole frame before it writes again.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use super::disk::{Disk, Host};
 
 /// The writing side of a spool's storage. One segment is open at a time.
 pub trait Sink: fmt::Debug + Send {
@@ -17,7 +18,8 @@ pub trait Sink: fmt::Debug + Send {
     /// What the storage says; nothing is open then.
     fn open(&mut self, segment: u64, length: u64) -> io::Result<()>;
 
-    /// Creates the next segment with these first bytes, in place of one that an earlier attempt left unfinished.
+    /// Creates the next segment with these first bytes, in place of one that an earlier attempt left unfinished. It and its name
+    /// are on the disk then.
     ///
     /// # Errors
     /// What the storage says; the segment that was open stays open then.
@@ -47,77 +49,112 @@ pub trait Sink: fmt::Debug + Send {
     /// What the storage says.
     fn free_space(&mut self) -> io::Result<u64>;
 
-    /// Replaces the newest checkpoint, that lies beside the segments.
+    /// Removes a segment that is closed, for good: where that has to be told to the disk, it is.
+    ///
+    /// # Errors
+    /// What the storage says; it may be gone all the same. One that is not there is no error.
+    fn remove(&mut self, segment: u64) -> io::Result<()>;
+
+    /// Replaces the newest checkpoint, that lies beside the segments. Where `sync`, what takes its place is on the disk before.
     ///
     /// # Errors
     /// What the storage says.
-    fn publish(&mut self, checkpoint: &[u8]) -> io::Result<()>;
+    fn publish(&mut self, checkpoint: &[u8], sync: bool) -> io::Result<()>;
 }
 
 /// Segments in a directory.
+///
+/// A file that is begun under its name is whole: it is written beside, forced to the disk, and renamed. So a power cut leaves no
+/// segment without its header.
 #[derive(Debug)]
-pub struct Files {
+pub struct Files<D: Disk = Host> {
     directory: PathBuf,
-    open: Option<File>,
+    disk: D,
+    open: Option<D::File>,
 }
 
 impl Files {
     /// Segments in that directory.
     #[must_use]
     pub const fn new(directory: PathBuf) -> Self {
-        Self { directory, open: None }
-    }
-
-    fn current(&self) -> io::Result<&File> {
-        self.open.as_ref().ok_or_else(|| io::Error::other("no segment is open"))
+        Self::on(Host, directory)
     }
 }
 
-impl Sink for Files {
+impl<D: Disk> Files<D> {
+    /// Segments in a directory of that disk.
+    #[must_use]
+    pub const fn on(disk: D, directory: PathBuf) -> Self {
+        Self { directory, disk, open: None }
+    }
+
+    /// Writes a file whole, under its name only once it is on the disk.
+    fn place(&mut self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<D::File> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".tmp");
+        let beside = PathBuf::from(beside);
+        let file = self.disk.create(&beside)?;
+        let mut written = self.disk.write(&file, 0, bytes);
+        if sync {
+            written = written.and_then(|()| self.disk.sync(&file));
+        }
+        if let Err(error) = written.and_then(|()| self.disk.rename(&beside, path)) {
+            let _keeps_the_first_error = self.disk.remove(&beside);
+            return Err(error);
+        }
+        Ok(file)
+    }
+}
+
+impl<D: Disk> Sink for Files<D> {
     fn open(&mut self, segment: u64, length: u64) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(segment_path(&self.directory, segment))?;
-        file.set_len(length)?;
+        let file = self.disk.open(&segment_path(&self.directory, segment))?;
+        self.disk.set_len(&file, length)?;
         self.open = Some(file);
         Ok(())
     }
 
     fn create(&mut self, segment: u64, header: &[u8]) -> io::Result<()> {
-        let path = segment_path(&self.directory, segment);
-        // Not `create_new`: an attempt that failed half-way is repeated over its own remains.
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        let written = file.write_all_at(header, 0).and_then(|()| file.sync_all());
-        if let Err(error) = written {
-            let _keeps_the_first_error = fs::remove_file(&path);
-            return Err(error);
-        }
-        File::open(&self.directory)?.sync_all()?;
+        let file = self.place(&segment_path(&self.directory, segment), header, true)?;
+        self.disk.sync_directory(&self.directory)?;
         self.open = Some(file);
         Ok(())
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.current()?.write_all_at(bytes, offset)
+        let file = self.open.as_ref().ok_or_else(closed)?;
+        self.disk.write(file, offset, bytes)
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.current()?.set_len(length)
+        let file = self.open.as_ref().ok_or_else(closed)?;
+        self.disk.set_len(file, length)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.current()?.sync_data()
+        let file = self.open.as_ref().ok_or_else(closed)?;
+        self.disk.sync(file)
+    }
+
+    fn remove(&mut self, segment: u64) -> io::Result<()> {
+        match self.disk.remove(&segment_path(&self.directory, segment)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.disk.sync_directory(&self.directory),
+        }
     }
 
     fn free_space(&mut self) -> io::Result<u64> {
-        let stat = nix::sys::statvfs::statvfs(&self.directory)?;
-        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+        self.disk.free_space(&self.directory)
     }
 
-    fn publish(&mut self, checkpoint: &[u8]) -> io::Result<()> {
-        let temporary = self.directory.join("checkpoint.tmp");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(checkpoint)?;
-        fs::rename(&temporary, self.directory.join(CHECKPOINT))
+    fn publish(&mut self, checkpoint: &[u8], sync: bool) -> io::Result<()> {
+        let path = self.directory.join(CHECKPOINT);
+        self.place(&path, checkpoint, sync).map(|_file| ())
     }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("no segment is open")
 }
 
 /// File of a segment.

@@ -3,25 +3,29 @@
 //! Nothing that was not committed counts: a failed commit is rolled back in memory and truncated away in the segment
 //! before the next one, so that no torn frame is ever followed by another. Not owned: queueing, and when to do what.
 
+mod keep;
+
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::disk;
 use super::event::Event;
 use super::format::{self, Entry, FormatError, Header, Kind};
 use super::key::{PublicKey, SigningKey};
 use super::known::KnownActions;
 use super::merkle::{Hash, Tree};
 use super::pack::{Packer, Payload};
+use super::retention::{self, Stock};
 use super::scan::{Scan, Step};
 use super::seal::{Recipients, Sealer};
 use super::sink::{self, Sink};
-use super::{Config, OpenError, rotation};
+use super::{Config, Fsync, OpenError, rotation};
 use crate::clock::{Clock, Timestamp};
 use crate::telemetry::SessionId;
 
@@ -38,8 +42,20 @@ pub(super) struct Spool {
     begun: Duration,
     clock: Arc<dyn Clock>,
     segment_bytes: u64,
+    directory: PathBuf,
     free_space_floor: u64,
-    segment: u64,
+    retention: retention::Config,
+    stock: Stock,
+    /// When it is looked next whether something is to be deleted.
+    retain_at: Duration,
+    /// The longest that found no room.
+    refused: u64,
+    /// Whether what is staged may go beyond the bound: it makes room, or says what must not.
+    unbounded: bool,
+    /// Whether what is acknowledged has to outlive a power cut.
+    forces: bool,
+    /// Of the open segment.
+    header: Header,
     /// Bytes of the open segment that are committed.
     length: u64,
     /// Whether the open segment may hold bytes after `length`.
@@ -67,31 +83,34 @@ impl Spool {
     ) -> Result<(Self, Option<Event>), OpenError> {
         config.validate()?;
         let directory = &config.spool;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(OpenError::io("cannot create the spool directory", directory))?;
+        disk::make_directory(directory).map_err(OpenError::io("cannot create the spool directory", directory))?;
         let lock = lock(directory)?;
         let (key, found) = rotation::settled(&config.key, |key| newest_segment(directory, key))?;
         let recipients = config.recipients()?;
         let now = clock.now();
         let mut sealer = None;
-        let (segment, length, state, over, event) = match found {
+        let (header, length, mut state, over, event) = match found {
             None => {
                 sealer = recipients.sealer().map_err(OpenError::io("cannot seal", directory))?;
                 let header = header((0, now), [0; 32], &key, &Tree::default(), sealer.as_ref());
-                sink.create(0, &header).map_err(OpenError::io("cannot begin a segment in", directory))?;
-                (0, len64(&header), State::begin(&header, Tree::default()), false, None)
+                let bytes = header.encode();
+                sink.create(0, &bytes).map_err(OpenError::io("cannot begin a segment in", directory))?;
+                (header, len64(&bytes), State::begin(&bytes, Tree::default()), false, None)
             }
             Some(found) => {
                 let event = found.cut(directory, key.public())?;
-                sink.open(found.segment, found.length).map_err(OpenError::io("cannot open a segment in", directory))?;
+                let segment = found.header.segment;
+                sink.open(segment, found.length).map_err(OpenError::io("cannot open a segment in", directory))?;
                 // Its key is gone with who wrote it.
-                let over = found.sealed || !recipients.is_empty();
-                (found.segment, found.length, found.state, over, event)
+                let over = !found.header.sealing.is_empty() || !recipients.is_empty();
+                (found.header, found.length, found.state, over, event)
             }
         };
+        // What is no checkpoint of ours, as a power cut may leave it, is replaced by the next one, also where nothing follows.
+        state.unsigned |=
+            fs::read(directory.join(sink::CHECKPOINT)).is_ok_and(|note| key.public().open_checkpoint(&note).is_err());
+        let stock =
+            Stock::look(directory, &header).map_err(OpenError::io("cannot look at the segments in", directory))?;
         let packer = Packer::new().map_err(OpenError::io("cannot compress for", directory))?;
         let checkpointed = clock.monotonic();
         let mut spool = Self {
@@ -103,8 +122,15 @@ impl Spool {
             begun: clock.monotonic(),
             clock,
             segment_bytes: config.segment_bytes,
+            directory: directory.clone(),
             free_space_floor: config.free_space_floor,
-            segment,
+            retention: config.retention.clone(),
+            stock,
+            retain_at: Duration::ZERO,
+            refused: 0,
+            unbounded: false,
+            forces: config.fsync != Fsync::None,
+            header,
             length,
             tail: false,
             committed: state.clone(),
@@ -132,7 +158,15 @@ impl Spool {
     /// Adds an event to what the next commit writes. Gives the frame's number.
     pub(super) fn stage(&mut self, session: SessionId, time: Timestamp, event: &Event) -> Result<u64, FormatError> {
         // What the spool says of its own history has to be known to who has no key.
-        let in_clear = matches!(event, Event::Recovered { .. } | Event::Gap { .. } | Event::KeyChanged { .. });
+        let in_clear = matches!(
+            event,
+            Event::Recovered { .. }
+                | Event::Gap { .. }
+                | Event::KeyChanged { .. }
+                | Event::Deleted { .. }
+                | Event::Held { .. }
+                | Event::Released { .. }
+        );
         self.must_seal(in_clear)?;
         let payload = self.packer.pack(|out| self.known.encode(event, out))?;
         let sealer = self.sealer.as_mut().filter(|_| !in_clear);
@@ -201,6 +235,7 @@ impl Spool {
                 self.checkpointed = self.clock.monotonic();
             }
         } else {
+            self.refused = self.refused.max(len64(&self.buffer));
             self.staged.copy_from(&self.committed);
             self.newest = None;
             if self.tail && self.sink.truncate(self.length).is_ok() {
@@ -224,10 +259,11 @@ impl Spool {
         self.over = true;
     }
 
-    /// Whether the key of the open segment has had its time, and sealed something.
+    /// Whether the key of the open segment has had its time, and sealed something; or it would never be closed, and deleted.
     pub(super) fn is_old(&self) -> bool {
         let age = self.clock.monotonic().saturating_sub(self.begun);
-        self.sealer.is_some() && self.committed.index > 0 && age >= KEY_LIFE
+        let longest = [self.sealer.as_ref().map(|_| KEY_LIFE), self.retention.longest_open()];
+        self.committed.index > 0 && longest.into_iter().flatten().any(|longest| age >= longest)
     }
 
     /// Begins the next segment where the open one is full. Nothing may be staged.
@@ -250,20 +286,23 @@ impl Spool {
     fn rotate(&mut self, key: Option<SigningKey>) -> io::Result<()> {
         self.stage_checkpoint();
         self.commit(true)?;
-        let next = self.segment.saturating_add(1);
+        let next = self.header.segment.saturating_add(1);
         let sealer = self.recipients.sealer()?;
         let (chain, tree) = (self.committed.chain, &self.committed.tree);
         let signing = key.as_ref().unwrap_or(&self.key);
         let header = header((next, self.clock.now()), chain, signing, tree, sealer.as_ref());
-        self.check_space(len64(&header))?;
-        self.sink.create(next, &header)?;
+        let bytes = header.encode();
+        self.check_space(len64(&bytes))?;
+        self.sink.create(next, &bytes)?;
         if let Some(key) = key {
             self.key = key;
         }
-        self.segment = next;
-        self.length = len64(&header);
+        self.stock.close((&self.header, self.length), &header);
+        self.retain_at = Duration::ZERO;
+        self.header = header;
+        self.length = len64(&bytes);
         (self.sealer, self.over, self.begun) = (sealer, false, self.clock.monotonic());
-        self.committed = State::begin(&header, self.committed.tree.clone());
+        self.committed = State::begin(&bytes, self.committed.tree.clone());
         self.staged.copy_from(&self.committed);
         Ok(())
     }
@@ -283,7 +322,7 @@ impl Spool {
             return;
         }
         let Some(note) = self.newest.take() else { return };
-        if let Err(error) = self.sink.publish(note.as_bytes()) {
+        if let Err(error) = self.sink.publish(note.as_bytes(), now || self.forces) {
             tracing::warn!(%error, "the newest checkpoint is not beside the segments");
             self.newest = Some(note);
         }
@@ -311,6 +350,7 @@ impl Spool {
             self.tail = false;
         }
         if !self.buffer.is_empty() {
+            self.check_bound(len64(&self.buffer))?;
             self.check_space(len64(&self.buffer))?;
             self.tail = true;
             self.sink.write(self.length, &self.buffer)?;
@@ -320,6 +360,19 @@ impl Spool {
         }
         self.tail = false;
         Ok(())
+    }
+
+    /// Holds `record.retention.max_bytes`. What signs for what is there already may go beyond it.
+    fn check_bound(&self, wanted: u64) -> io::Result<()> {
+        let (most, signs) = (self.retention.max_bytes, self.staged.tree.size() == self.committed.tree.size());
+        let bytes = self.bytes();
+        if most == 0 || signs || self.unbounded || bytes.saturating_add(wanted) <= most {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::QuotaExceeded,
+            format!("the spool holds {bytes} bytes, and record.retention.max_bytes allows {most}"),
+        ))
     }
 
     /// Holds the free-space floor. Asks the file system once a second, or once in [`SPACE_EVERY`] bytes.
@@ -332,7 +385,7 @@ impl Spool {
         }
         self.space_checked = None;
         let free = self.sink.free_space()?;
-        if free < self.free_space_floor.saturating_add(wanted) {
+        if !self.unbounded && free < self.free_space_floor.saturating_add(wanted) {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
                 format!("{free} bytes are free and record.free_space_floor keeps {}", self.free_space_floor),
@@ -399,8 +452,7 @@ impl State {
 
 /// The newest segment, read up to its last whole entry.
 struct Found {
-    segment: u64,
-    sealed: bool,
+    header: Header,
     length: u64,
     state: State,
     /// Why the rest is none, and whether it is more than an unfinished write.
@@ -412,20 +464,22 @@ impl Found {
     fn cut(&self, directory: &Path, key: &PublicKey) -> Result<Option<Event>, OpenError> {
         let signed = fs::read(directory.join(sink::CHECKPOINT)).ok().and_then(|note| key.open_checkpoint(&note).ok());
         let lost = signed.map_or(0, |checkpoint| checkpoint.size.saturating_sub(self.state.tree.size()));
-        let path = sink::segment_path(directory, self.segment);
+        let path = sink::segment_path(directory, self.header.segment);
         let size = fs::metadata(&path).map_err(OpenError::io("cannot read", &path))?.len();
         let (reason, keep) = match &self.broken {
             Some((reason, keep)) => (reason.clone(), *keep || lost > 0),
             None if lost > 0 => ("frames that were signed for are missing".to_owned(), false),
             None => return Ok(None),
         };
-        let kept = keep.then(|| format!("{:010}.{}.cut", self.segment, self.length));
+        let kept = keep.then(|| format!("{:010}.{}.cut", self.header.segment, self.length));
         if let Some(name) = &kept {
             let to = directory.join(name);
-            copy_tail(&path, self.length, &to).map_err(OpenError::io("cannot keep the damaged bytes in", &to))?;
+            copy_tail(&path, self.length, &to)
+                .and_then(|()| disk::sync_directory(directory))
+                .map_err(OpenError::io("cannot keep the damaged bytes in", &to))?;
         }
         Ok(Some(Event::Recovered {
-            segment: self.segment,
+            segment: self.header.segment,
             offset: self.length,
             bytes: size.saturating_sub(self.length),
             reason,
@@ -480,8 +534,7 @@ fn is_unfinished(path: &Path) -> io::Result<bool> {
 }
 
 fn last_whole_entry(scan: &mut Scan<File>, header: Header, digest: Hash) -> io::Result<Option<Found>> {
-    let (segment, sealed) = (header.segment, !header.sealing.is_empty());
-    let Some(tree) = Tree::from_parts(header.first, header.subtrees) else { return Ok(None) };
+    let Some(tree) = Tree::from_parts(header.first, header.subtrees.clone()) else { return Ok(None) };
     let mut state = State { chain: digest, tree, index: 0, unsigned: false };
     loop {
         let length = scan.offset();
@@ -503,7 +556,7 @@ fn last_whole_entry(scan: &mut Scan<File>, header: Header, digest: Hash) -> io::
             Step::Torn(bytes) => Some((format!("the last write ended after {bytes} bytes of an entry"), false)),
             Step::Bad(error) => Some((error.to_string(), true)),
         };
-        return Ok(Some(Found { segment, sealed, length, state, broken }));
+        return Ok(Some(Found { header, length, state, broken }));
     }
 }
 
@@ -533,7 +586,7 @@ fn header(
     key: &SigningKey,
     tree: &Tree,
     sealer: Option<&Sealer>,
-) -> Vec<u8> {
+) -> Header {
     Header {
         segment,
         first: tree.size(),
@@ -543,7 +596,6 @@ fn header(
         subtrees: tree.subtrees().to_vec(),
         sealing: sealer.map_or_else(Vec::new, |sealer| sealer.wrapped().to_vec()),
     }
-    .encode()
 }
 
 fn len64(bytes: &[u8]) -> u64 {

@@ -5,6 +5,8 @@
 //! Does not detect that a whole directory was put back to an earlier state, unless given a checkpoint that was kept
 //! elsewhere ([`Options::kept`]).
 
+mod deleted;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use self::deleted::Deletions;
 use super::event::Event;
 use super::format::{self, Entry, Hashes, Header, Kind};
 use super::key::{Checkpoint, NoteError, PublicKey};
@@ -130,10 +133,11 @@ impl fmt::Display for Problem {
 pub fn directory(path: &Path, key: &PublicKey, options: &Options) -> Result<Report, VerifyError> {
     let failed = |path: PathBuf| move |source| VerifyError { path, source };
     let mut attempts = 0;
-    loop {
+    'again: loop {
         // Read before the segments, which only grow: what it names must be in them.
         let newest = match fs::read(path.join(sink::CHECKPOINT)) {
-            Ok(note) => Some(note),
+            // Where nothing is forced to the disk, a power cut may leave a file of that name, and nothing in it.
+            Ok(note) => Some(note).filter(|note| note.iter().any(|byte| *byte != 0)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(VerifyError { path: path.join(sink::CHECKPOINT), source }),
         };
@@ -145,7 +149,14 @@ pub fn directory(path: &Path, key: &PublicKey, options: &Options) -> Result<Repo
         let mut verifier = Verifier::new(key, newest.as_deref(), options);
         for (place, number) in numbers.iter().enumerate() {
             let file = sink::segment_path(path, *number);
-            let source = File::open(&file).map_err(failed(file.clone()))?;
+            let source = match File::open(&file) {
+                // Deleted since it was listed: that is on record by now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    continue 'again;
+                }
+                source => source.map_err(failed(file.clone()))?,
+            };
             if !verifier.segment(*number, place + 1 == numbers.len(), source).map_err(failed(file))? {
                 break;
             }
@@ -171,6 +182,12 @@ pub struct VerifyError {
 pub struct Verifier {
     /// With one of which the first segment begins; then, the one of the open segment.
     keys: Vec<PublicKey>,
+    /// Those that the first segment may be of; what follows segments that are not there may be of any of them, too.
+    trusted: Vec<PublicKey>,
+    /// Segments that are not there.
+    deletions: Deletions,
+    /// Frames before which segments are missing: what checkpoints over as many have named is not known.
+    unchained: Option<u64>,
     /// Whom the signed frames of the open segment name for the next one.
     next: Option<PublicKey>,
     /// Notes from elsewhere that none of the keys has signed, as far as they are known.
@@ -212,8 +229,12 @@ impl Verifier {
             findings: Vec::new(),
             notes: Vec::new(),
         };
+        let trusted: Vec<PublicKey> = std::iter::once(key).chain(&options.keys).cloned().collect();
         let mut this = Self {
-            keys: std::iter::once(key).chain(&options.keys).cloned().collect(),
+            keys: trusted.clone(),
+            trusted,
+            deletions: Deletions::default(),
+            unchained: None,
             next: None,
             unknown: Vec::new(),
             kept: options.kept.len(),
@@ -376,6 +397,7 @@ impl Verifier {
                 self.find(Problem::CutOff, frames, (segment, 0), None, words);
             }
         }
+        self.tell_missing();
         self.tell_unknown();
         if frames > self.report.signed {
             let since = self.first_unsigned.map_or_else(String::new, |time| format!(", since {time}"));
@@ -396,8 +418,11 @@ impl Verifier {
 
     /// Whether the segment that begins may be this key's: that of the one before, or whom that names; of the first one, any that
     /// is trusted.
-    fn is_signed_by(&mut self, key: &[u8; 32], frame: u64) -> bool {
+    fn is_signed_by(&mut self, number: u64, key: &[u8; 32], frame: u64) -> bool {
         let next = self.next.take();
+        if self.reached.as_ref().is_some_and(|reached| reached.next_segment < number) {
+            self.keys.extend(self.trusted.iter().chain(&next).cloned());
+        }
         if let Some(known) = self.keys.iter().find(|known| known.to_bytes() == *key).cloned() {
             self.keys = vec![known];
             return true;
@@ -411,7 +436,7 @@ impl Verifier {
         let at = (number, 0);
         let created = Some((SessionId::NONE, header.created));
         let frame = self.reached.as_ref().map_or(0, |reached| reached.tree.size());
-        if !self.is_signed_by(&header.public_key, header.first) {
+        if !self.is_signed_by(number, &header.public_key, header.first) {
             let other =
                 PublicKey::from_bytes(&header.public_key).map_or_else(|| "no key".into(), |key| key.to_string());
             self.find(Problem::Unsigned, header.first, at, created, format!("the segment names another key: {other}"));
@@ -423,16 +448,16 @@ impl Verifier {
             return false;
         }
         let next = self.reached.as_ref().map_or(0, |reached| reached.next_segment);
-        if number != next {
-            let words = format!(
-                "segment {next} is missing, and all up to segment {number}: frames {frame} to {}",
-                header.first
-            );
-            self.find(Problem::Dropped, frame, (next, 0), created, words);
+        if number < next {
+            let words = format!("segment {number} stands here again");
+            self.find(Problem::Reordered, frame, at, created, words);
             return false;
         }
+        let tree = Tree::from_parts(header.first, header.subtrees.clone());
+        if number > next {
+            return self.skip(next, &header, digest, tree);
+        }
         let (chain, size) = self.reached.as_ref().map_or(([0; 32], 0), |r| (r.chain, r.tree.size()));
-        let tree = Tree::from_parts(header.first, header.subtrees);
         let continues = self.reached.as_ref().is_none_or(|reached| tree.as_ref() == Some(&reached.tree));
         if header.chain != chain || header.first != size || !continues {
             let problem = if header.first > size { Problem::CutOff } else { Problem::Altered };
@@ -446,6 +471,26 @@ impl Verifier {
         }
         let Some(tree) = tree else { return false };
         self.reached = Some(Reached { chain: digest, tree, next_segment: number.saturating_add(1), closed: true });
+        self.outside_agrees(at)
+    }
+
+    /// Goes on behind segments that are not there. The tree and the chain that the header names are vouched for by the checkpoints
+    /// that follow; that those before were deleted has to be on record further on.
+    fn skip(&mut self, next: u64, header: &Header, digest: Hash, tree: Option<Tree>) -> bool {
+        let at = (header.segment, 0);
+        let frame = self.reached.as_ref().map_or(0, |reached| reached.tree.size());
+        let Some(tree) = tree.filter(|_| header.first >= frame) else {
+            let words = format!("segment {} goes on from a frame that was there before", header.segment);
+            self.find(Problem::Altered, frame, at, Some((SessionId::NONE, header.created)), words);
+            return false;
+        };
+        if self.reached.is_some() && !self.chains_agree(at) {
+            return false;
+        }
+        self.deletions.missing(next, frame, header, &tree);
+        self.unchained = Some(header.first);
+        self.reached =
+            Some(Reached { chain: digest, tree, next_segment: header.segment.saturating_add(1), closed: true });
         self.outside_agrees(at)
     }
 
@@ -534,6 +579,9 @@ impl Verifier {
     fn chains_agree(&mut self, at: (u64, u64)) -> bool {
         let Some(reached) = &self.reached else { return false };
         let (size, chains) = (reached.tree.size(), std::mem::take(&mut self.chains));
+        if self.unchained == Some(size) {
+            return true;
+        }
         let told = self.outside.get(&size).into_iter().flatten().filter(|(_, name)| *name == ELSEWHERE);
         let other = told.filter_map(|(told, _)| told.chain).find(|chain| !chains.contains(chain));
         if other.is_none() {
@@ -583,12 +631,50 @@ impl Verifier {
                     self.report.notes.push(words);
                 }
             }
+            Ok(Event::Deleted { reason, segments, missing }) => {
+                let seen = (entry.sequence, entry.time);
+                if let Some(words) = self.deletions.deleted(seen, &reason, &segments, &missing) {
+                    self.find(Problem::Lost, entry.sequence, at, Some((entry.session, entry.time)), words);
+                }
+            }
+            Ok(Event::Held { hold, scope }) => self.deletions.held(hold, scope),
+            Ok(Event::Released { hold }) => self.deletions.released(&hold),
             Ok(Event::KeyChanged { to }) => self.next = PublicKey::parse(&to),
             Ok(Event::Gap { reason, refused }) => self.report.notes.push(format!(
                 "until {} the spool could not be written ({reason}): {refused} commands were refused",
                 entry.time
             )),
             _ => {}
+        }
+    }
+
+    /// Says of what is not there whether it was deleted by those who may.
+    fn tell_missing(&mut self) {
+        // After a break the rest was not read, and what stands there of it is not known.
+        let (broken, signed) = (!self.report.findings.is_empty(), self.report.signed);
+        for stretch in std::mem::take(&mut self.deletions.stretches) {
+            let (words, (first, after)) = (stretch.words(), stretch.frames);
+            let kept = self.outside.range(first..after).filter(|(size, _)| **size > first);
+            let kept = kept.flat_map(|(_, kept)| kept).filter(|(_, name)| *name == ELSEWHERE).count();
+            if kept > 0 {
+                let words =
+                    format!("{kept} checkpoints that were kept elsewhere are of {words}, and were not looked at");
+                self.report.notes.push(words);
+            }
+            match stretch.said.as_ref().filter(|(.., record)| *record < signed) {
+                Some((time, reason, record)) => self.report.notes.push(format!(
+                    "whole since frame {after}, but for {words} (frames {first} to {}): deleted at {time}, as frame {record} says: {reason}",
+                    after.saturating_sub(1)
+                )),
+                None if broken => self.report.notes.push(format!("{words} are missing: why is not known")),
+                None => {
+                    let words = format!(
+                        "{words} missing, with frames {first} to {}, and no record says that it was deleted",
+                        after.saturating_sub(1)
+                    );
+                    self.find(Problem::Dropped, first, (stretch.from, 0), None, words);
+                }
+            }
         }
     }
 

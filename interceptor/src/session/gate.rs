@@ -439,12 +439,13 @@ impl SessionGate {
 
     fn unrecorded(&self, error: &record::RecordError) -> Denial {
         tracing::error!(session = %self.live.id, %error, "not recorded, so not forwarded");
-        let mut denial = self.denial(
-            Fault::Interceptor,
-            "the command",
-            "it cannot be recorded, and what is not recorded is not forwarded",
-            Retry::Later,
-        );
+        let reason = match error {
+            record::RecordError::Limit(_) => {
+                "the recording has come to the bound that its operator has set, and what is not recorded is not forwarded"
+            }
+            _ => "it cannot be recorded, and what is not recorded is not forwarded",
+        };
+        let mut denial = self.denial(Fault::Interceptor, "the command", reason, Retry::Later);
         denial.remedy = Some("the operator of this host looks after interceptor's spool".to_owned());
         denial
     }

@@ -14,8 +14,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::scene::{
-    assert_nothing_forbidden, bounded, inline, operate, psql, psql_fails, psql_ok, python, raw, reconfigure, recorded,
-    run_in, said, stage, wait_for,
+    assert_nothing_forbidden, bounded, inline, operate, operate_json, psql, psql_fails, psql_ok, python, raw,
+    reconfigure, recorded, run_in, said, stage, wait_for,
 };
 
 const MASKED: &str = "SELECT card FROM customers WHERE id = 1";
@@ -263,6 +263,34 @@ fn a_full_disk_stops_governed_commands_until_there_is_room() {
     wait_for("the agent to go on", || lines().trim_end().ends_with("fine").then_some(()));
     agent.kill().unwrap();
     agent.wait().unwrap();
+    assert_works(&stage);
+    operate(&stage, 0, &["recordings", "verify"]);
+    stage.stop_daemon().unwrap();
+}
+
+#[test]
+fn the_bound_of_the_spool_refuses_with_a_word_and_root_says_what_is_held() {
+    let mut stage = stage();
+    let spool = format!("spool = \"{}/spool\"", stage.directory.path().display());
+    let bounded_spool = format!("{spool}\nsegment_bytes = 16384\nretention = {{ max_bytes = 200000 }}");
+    reconfigure(&mut stage, &spool, &bounded_spool);
+    let room = || operate_json(&stage, &["status"])["recorder_room"].to_string();
+    wait_for("the room to be known", || room().contains("left for recordings").then_some(()));
+    let code = "c = psycopg.connect(URL, autocommit=True)\n\
+                try:\n\
+                \x20   for n in range(5000):\n\
+                \x20       c.execute('SELECT 1')\n\
+                except psycopg.Error as error:\n\
+                \x20   print('refused', error.sqlstate, str(error).replace(chr(10), ' '))\n";
+    let told = said(&stage.run_agent(bounded(&inline(&stage, code))).unwrap());
+    assert!(told.contains("58000") && told.contains("the recording has come to the bound"), "{told}");
+    operate(&stage, 1, &["status"]);
+    // Through the daemon, whose spool it is, and on record in spite of the bound.
+    operate(&stage, 0, &["recordings", "hold", "add", "case", "--reason", "litigation", "--segments", "0-"]);
+    assert!(operate(&stage, 0, &["recordings", "hold", "list"]).contains("litigation"));
+    assert!(recorded(&stage).contains("\"event\":\"held\""));
+    operate(&stage, 0, &["recordings", "hold", "remove", "case"]);
+    reconfigure(&mut stage, "max_bytes = 200000", "max_bytes = 0");
     assert_works(&stage);
     operate(&stage, 0, &["recordings", "verify"]);
     stage.stop_daemon().unwrap();

@@ -148,13 +148,22 @@ pub(super) fn clock(host: &Host) -> Finding {
     }
 }
 
-pub(super) fn room(spool: &Path, floor: u64) -> Finding {
+pub(super) fn room(spool: &Path, floor: u64, short: u8) -> Finding {
     let nearest = spool.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
     match statvfs(nearest) {
         Ok(found) => {
             let free = found.blocks_available().saturating_mul(found.fragment_size());
-            let detail = format!("{} MiB free at {}, {} MiB stay free", free >> 20, nearest.display(), floor >> 20);
-            if free > floor { ROOM.ok(detail) } else { ROOM.missing(detail) }
+            let all = found.blocks().saturating_mul(found.fragment_size()).saturating_sub(floor);
+            let (left, detail) = (
+                free.saturating_sub(floor),
+                format!("{} MiB free at {}, {} MiB stay free", free >> 20, nearest.display(), floor >> 20),
+            );
+            let is_short = u128::from(left).saturating_mul(100) < u128::from(all).saturating_mul(short.into());
+            match left {
+                0 => ROOM.missing(detail),
+                _ if is_short => ROOM.weak(format!("{detail}: less than {short} % is left")),
+                _ => ROOM.ok(detail),
+            }
         }
         Err(error) => ROOM.missing(format!("{}: {error}", nearest.display())),
     }
@@ -226,7 +235,8 @@ mod tests {
     #[test]
     fn room_is_counted_where_the_spool_will_be() {
         let place = std::env::temp_dir().join("no/such/folder");
-        assert_eq!(room(&place, 1).verdict, Verdict::Ok);
-        assert_eq!(room(&place, u64::MAX).verdict, Verdict::Missing);
+        assert_eq!(room(&place, 1, 0).verdict, Verdict::Ok);
+        assert_eq!(room(&place, 1, u8::MAX).verdict, Verdict::Weak);
+        assert_eq!(room(&place, u64::MAX, 0).verdict, Verdict::Missing);
     }
 }

@@ -49,8 +49,8 @@ pub struct Finding {
 pub struct Scope<'a> {
     /// `[capture]`.
     pub capture: Option<&'a Config>,
-    /// Where recordings go, and how many bytes must be free there.
-    pub spool: Option<(&'a Path, u64)>,
+    /// Where recordings go, how many bytes must be free there, and below which share of the rest, in per cent, that is short.
+    pub spool: Option<(&'a Path, u64, u8)>,
 }
 
 /// Looks at the kernel and the host; needs root to see everything.
@@ -68,8 +68,8 @@ pub fn probe(scope: Scope<'_>) -> Vec<Finding> {
     }
     findings.extend(reach::all(&host));
     findings.extend([kernel::systemd(), kernel::clock(&host)]);
-    if let Some((spool, floor)) = scope.spool {
-        findings.push(kernel::room(spool, floor));
+    if let Some((spool, floor, short)) = scope.spool {
+        findings.push(kernel::room(spool, floor, short));
     }
     findings
 }
@@ -116,7 +116,7 @@ mod tests {
     fn this_host_is_looked_at_and_every_lack_has_its_cost_and_remedy() {
         let capture = Config::default();
         let spool = std::env::temp_dir();
-        let findings = probe(Scope { capture: Some(&capture), spool: Some((&spool, 1)) });
+        let findings = probe(Scope { capture: Some(&capture), spool: Some((&spool, 1, 0)) });
         assert!(findings.len() > 20, "{findings:?}");
         for found in findings {
             let lacks = found.verdict != Verdict::Ok;

@@ -29,7 +29,7 @@ pub(super) fn run(config: &Config, to: Option<&Path>, json: bool, out: &mut impl
 }
 
 /// What is written has to be the daemon's: root writes as who owns the spool.
-fn act_as_owner(spool: &Path) -> io::Result<()> {
+pub(super) fn act_as_owner(spool: &Path) -> io::Result<()> {
     let owner = fs::metadata(spool)?;
     let (uid, gid) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
     if geteuid().is_root() && !uid.is_root() {

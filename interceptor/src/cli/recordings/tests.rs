@@ -109,7 +109,7 @@ impl Fixture {
     fn run(&self, line: &[&str], json: bool) -> (Result<ExitCode, RecordingsError>, String) {
         let line = Line::try_parse_from(["recordings"].iter().chain(line)).unwrap();
         let mut out = Vec::new();
-        let code = run(&line.arguments, &self.config, json, &mut out);
+        let code = run(&line.arguments, &self.config, None, json, &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.chars().all(|c| c == '\n' || !is_hostile(c)), "{text:?}");
         (code, text)
@@ -257,4 +257,47 @@ fn a_program_is_exported_as_a_terminal() {
     assert!(matches!(fixture.run(&["export", "--format", "asciicast"], false).0, Err(RecordingsError::WhichSession)));
     let none = fixture.run(&["export", "--format", "asciicast", "--session", "ac"], false).0;
     assert!(matches!(none, Err(RecordingsError::NoTerminal(_))), "{none:?}");
+}
+
+#[test]
+fn what_is_held_is_named_and_on_record() {
+    let fixture = fixture();
+    let add = |name: &str, more: &[&str]| {
+        let mut line = vec!["hold", "add", name, "--reason", "litigation"];
+        line.extend(more);
+        fixture.run(&line, false)
+    };
+    let said = |name: &str, more: &[&str]| {
+        let (code, text) = add(name, more);
+        assert_eq!(code.unwrap(), ExitCode::SUCCESS);
+        text
+    };
+    let refused = |name: &str, more: &[&str]| add(name, more).0.unwrap_err().to_string();
+    // One that has ended is in one place; what goes on is held as it comes.
+    assert_eq!(said("a", &["--session", "ab"]), "a holds session ab, segment 0\n");
+    assert_eq!(said("b", &["--session", "ac"]), "b holds session ac, segments from 0 on\n");
+    assert_eq!(said("c", &["--agent", "billing-bot"]), "c holds agent billing-bot, segment 0\n");
+    let times =
+        said("d", &["--from", "2026-01-01", "--to", "2026-12-31T23:59:59Z", "--segments", "7-12", "--segments", "20-"]);
+    assert!(times.contains("from 2026-01-01T00:00:00.000000Z to 2026-12-31T23:59:59"), "{times}");
+    assert!(times.contains("segments 7 to 12, segments from 20 on"), "{times}");
+    assert!(refused("a", &["--segments", "1"]).contains("already"));
+    assert!(refused("e", &["--agent", "nobody"]).contains("no session on record"));
+    assert!(refused("e", &["--session", "ff"]).contains("recordings list"));
+    assert!(refused("e", &[]).contains("a hold of nothing"));
+    for odd in [["--segments", "x"], ["--from", "yesterday"], ["--to", "2026-01-01"]] {
+        let line = ["recordings", "hold", "add", "e", "--reason", "r"];
+        assert!(Line::try_parse_from(line.into_iter().chain(odd)).is_err(), "{odd:?}");
+    }
+
+    let list = fixture.text(&["hold", "list"]);
+    assert!(list.contains("litigation") && list.contains("session ac"), "{list}");
+    assert_eq!(fixture.text(&["hold", "remove", "a"]), "a holds nothing any more\n");
+    assert!(fixture.run(&["hold", "remove", "a"], false).0.unwrap_err().to_string().contains("hold list"));
+    let (_, list) = fixture.run(&["hold", "list"], true);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&list).unwrap().as_array().unwrap().len(), 3);
+    let exported = fixture.text(&["export"]);
+    assert_eq!(exported.matches("\"event\":\"held\"").count(), 4);
+    assert!(exported.contains("\"event\":\"released\"") && exported.contains("ends the hold a of session ab"));
+    assert_eq!(fixture.run(&["verify"], false).0.unwrap(), ExitCode::SUCCESS);
 }

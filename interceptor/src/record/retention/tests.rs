@@ -1,0 +1,357 @@
+//! Retention and holds on a whole spool, with a clock that is moved by hand.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::clock::{Clock as _, ManualClock};
+use crate::record::event::{Direction, Event};
+use crate::record::hold::{Change, Hold, Holds, Scope};
+use crate::record::power::unlocked;
+use crate::record::queue::{Job, What};
+use crate::record::recorder::Shared;
+use crate::record::sink::Files;
+use crate::record::verify::{self, Options, Problem, Report};
+use crate::record::{PublicKey, RecordError, rotation};
+use crate::telemetry::SessionId;
+
+struct Fixture {
+    _place: tempfile::TempDir,
+    config: crate::record::Config,
+    clock: Arc<ManualClock>,
+}
+
+impl Fixture {
+    fn new(retention: Config) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let config = crate::record::Config {
+            spool: place.path().join("spool"),
+            key: place.path().join("key"),
+            segment_bytes: 4096,
+            free_space_floor: 0,
+            retention,
+            ..crate::record::Config::default()
+        };
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix(1_800_000_000)));
+        Self { _place: place, config, clock }
+    }
+
+    fn open(&self) -> Shared {
+        let sink = || Box::new(Files::new(self.config.spool.clone()));
+        unlocked(|| Shared::open(&self.config, Arc::clone(&self.clock) as Arc<_>, sink())).unwrap()
+    }
+
+    /// Has something written, or signed.
+    fn write(&self, shared: &Shared, what: What) -> Result<u64, RecordError> {
+        let (ack, mut answer) = oneshot::channel();
+        let (session, time) = (SessionId::NONE, self.clock.now());
+        shared.queue.lock().push(Job { session, time, what, ack: Some(ack), cost: 0 });
+        shared.worker.lock().turn(shared, Vec::new());
+        answer.try_recv().unwrap()
+    }
+
+    fn note(&self, shared: &Shared, number: usize) -> Result<u64, RecordError> {
+        let text = format!("{number} {}", "x".repeat(400));
+        self.write(shared, What::Event(Event::Note { text }))
+    }
+
+    /// So many segments, each begun a day after the one before.
+    fn days(&self, shared: &Shared, count: usize) {
+        for number in 0..count * 9 {
+            self.note(shared, number).unwrap();
+            self.clock.advance(DAY / 9);
+        }
+        self.write(shared, What::Flush).unwrap();
+    }
+
+    /// After a time in which nothing happens.
+    fn later(&self, shared: &Shared, time: Duration) {
+        self.clock.advance(time);
+        shared.worker.lock().turn(shared, Vec::new());
+        self.write(shared, What::Flush).unwrap();
+    }
+
+    fn segments(&self) -> Vec<u64> {
+        sink::segments(&self.config.spool).unwrap()
+    }
+
+    fn verify(&self) -> Report {
+        verify_in(&self.config.spool, &self.config)
+    }
+
+    fn copy(&self) -> tempfile::TempDir {
+        let to = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(&self.config.spool).unwrap().flatten() {
+            fs::copy(entry.path(), to.path().join(entry.file_name())).unwrap();
+        }
+        to
+    }
+}
+
+fn verify_in(spool: &Path, config: &crate::record::Config) -> Report {
+    let key = PublicKey::load(&config.public_key()).unwrap();
+    verify::directory(spool, &key, &Options::default()).unwrap()
+}
+
+fn hold(name: &str, scope: Scope) -> Change {
+    Change::Hold(Hold {
+        id: name.to_owned(),
+        reason: "a case".to_owned(),
+        of: "what is asked for".to_owned(),
+        since: Timestamp::from_unix(0),
+        scope,
+    })
+}
+
+fn of_segments(from: u64, to: u64) -> Scope {
+    Scope { segments: vec![(from, Some(to))], times: None }
+}
+
+fn aged(days: u32) -> Config {
+    Config { max_age_days: days, ..Config::default() }
+}
+
+#[test]
+fn what_is_too_old_goes_with_a_word_and_nothing_else_may() {
+    let fixture = Fixture::new(aged(7));
+    let shared = fixture.open();
+    fixture.days(&shared, 6);
+    let all = fixture.segments();
+    assert!(all.len() >= 6 && all[0] == 0, "{all:?}");
+    fixture.later(&shared, DAY * 4);
+    let left = fixture.segments();
+    assert!(left[0] > 0 && left.len() >= 3, "{left:?} of {all:?}");
+    let report = fixture.verify();
+    assert!(report.is_whole(), "{report:?}");
+    let note = report.notes.iter().find(|note| note.contains("whole since frame")).unwrap();
+    assert!(note.contains("segments 0 to") && note.contains("max_age_days = 7"), "{note}");
+
+    // One more, of which nothing is on record.
+    let copy = fixture.copy();
+    fs::remove_file(sink::segment_path(copy.path(), left[0])).unwrap();
+    let finding = verify_in(copy.path(), &fixture.config).findings.remove(0);
+    assert_eq!((finding.problem, finding.segment), (Problem::Dropped, 0), "{finding}");
+    assert!(finding.explanation.contains("no record says"), "{finding}");
+    let copy = fixture.copy();
+    fs::remove_file(sink::segment_path(copy.path(), left[1])).unwrap();
+    let finding = verify_in(copy.path(), &fixture.config).findings.remove(0);
+    assert_eq!((finding.problem, finding.segment), (Problem::Dropped, left[1]), "{finding}");
+
+    // Another start, and it goes on.
+    drop(shared);
+    let shared = fixture.open();
+    fixture.later(&shared, DAY * 30);
+    let report = fixture.verify();
+    assert!(report.is_whole() && fixture.segments().len() <= 2, "{report:?} {:?}", fixture.segments());
+    assert_eq!(report.notes.iter().filter(|note| note.contains("whole since")).count(), 1, "{report:?}");
+}
+
+#[test]
+fn the_bound_refuses_and_deletes_nothing_unless_it_is_told_to() {
+    let mut fixture = Fixture::new(Config { max_bytes: 5 * 4096, ..Config::default() });
+    let shared = fixture.open();
+    let error = (0..100).find_map(|number| fixture.note(&shared, number).err()).unwrap();
+    assert!(matches!(&error, RecordError::Limit(why) if why.contains("max_bytes allows 20480")), "{error}");
+    let there = fixture.segments();
+    fixture.clock.advance(DAY);
+    assert!(fixture.note(&shared, 0).is_err());
+    assert_eq!((fixture.segments(), there[0]), (there.clone(), 0));
+    let size: u64 =
+        there.iter().map(|one| fs::metadata(sink::segment_path(&fixture.config.spool, *one)).unwrap().len()).sum();
+    assert!(size < 5 * 4096 + 1024, "{size}");
+    drop(shared);
+    // Another bound, and it goes on; what was is whole.
+    fixture.config.retention.max_bytes = 0;
+    let shared = fixture.open();
+    fixture.note(&shared, 0).unwrap();
+    fixture.write(&shared, What::Flush).unwrap();
+    assert!(fixture.verify().is_whole());
+}
+
+#[test]
+fn the_oldest_go_at_the_bound_but_nothing_young() {
+    let bound = Config { max_bytes: 5 * 4096, at_limit: AtLimit::DeleteOldest, min_age_days: 2, max_age_days: 0 };
+    let fixture = Fixture::new(bound);
+    let shared = fixture.open();
+    let refused = (0..100).find_map(|number| fixture.note(&shared, number).err());
+    assert!(matches!(refused, Some(RecordError::Limit(_))), "all of it is young");
+    fixture.clock.advance(DAY * 3);
+    shared.worker.lock().turn(&shared, Vec::new());
+    for number in 0..200 {
+        fixture.note(&shared, number).unwrap();
+        fixture.clock.advance(DAY / 2);
+        let size = shared.worker.lock().bytes();
+        assert!(size <= 5 * 4096, "{size}");
+    }
+    fixture.write(&shared, What::Flush).unwrap();
+    let report = fixture.verify();
+    assert!(report.is_whole() && fixture.segments()[0] > 3, "{report:?}");
+    assert!(report.notes.iter().any(|note| note.contains("at_limit = delete_oldest")), "{report:?}");
+}
+
+#[test]
+fn a_group_that_is_longer_than_the_room_that_is_kept_makes_its_own() {
+    let bound = Config { max_bytes: 10 * 4096, at_limit: AtLimit::DeleteOldest, min_age_days: 0, max_age_days: 0 };
+    let fixture = Fixture::new(bound);
+    let shared = fixture.open();
+    for number in 0..100 {
+        fixture.note(&shared, number).unwrap();
+    }
+    for number in 0u8..30 {
+        // Nothing that could be compressed.
+        let mut state = u32::from(number) + 1;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        };
+        let bytes: Vec<u8> = (0..15_000).map(|_| noise()).collect();
+        let what = What::Event(Event::Data { direction: Direction::ToAgent, bytes: bytes.into() });
+        fixture.write(&shared, what).unwrap();
+        fixture.note(&shared, 0).unwrap();
+        assert!(shared.worker.lock().bytes() <= 10 * 4096);
+    }
+    fixture.write(&shared, What::Flush).unwrap();
+    assert!(fixture.verify().is_whole());
+}
+
+#[test]
+fn what_is_held_stays_until_it_is_let_go_of() {
+    let fixture = Fixture::new(aged(3));
+    let shared = fixture.open();
+    let change = |change| shared.worker.lock().holds(&shared, change, "root").unwrap();
+    assert!(change(hold("case", of_segments(1, 2))));
+    fixture.days(&shared, 4);
+    fixture.later(&shared, DAY * 10);
+    let left = fixture.segments();
+    assert_eq!(left[..2], [1, 2], "{left:?}");
+    assert!(left[2] > 3);
+    let report = fixture.verify();
+    assert!(report.is_whole(), "{report:?}");
+    let notes: Vec<_> = report.notes.iter().filter(|note| note.contains("whole since")).collect();
+    assert!(notes.len() == 2 && notes[0].contains("segment 0 ") && notes[1].contains("segments 3 to"), "{notes:?}");
+
+    // Another start knows of the holds, and of what is missing.
+    drop(shared);
+    let shared = fixture.open();
+    fixture.later(&shared, DAY * 10);
+    assert_eq!(fixture.segments()[..2], [1, 2]);
+    assert!(!shared.worker.lock().holds(&shared, Change::Release("other".into()), "root").unwrap());
+    assert!(shared.worker.lock().holds(&shared, Change::Release("case".into()), "root").unwrap());
+    fixture.later(&shared, DAY);
+    assert!(fixture.segments()[0] > 2);
+    let report = fixture.verify();
+    assert!(report.is_whole(), "{report:?}");
+    assert_eq!(report.notes.iter().filter(|note| note.contains("whole since")).count(), 1);
+    assert!(Holds::load(&fixture.config.spool).unwrap().list().is_empty());
+}
+
+#[test]
+fn a_hold_at_the_bound_refuses() {
+    let bound = Config { max_bytes: 5 * 4096, at_limit: AtLimit::DeleteOldest, min_age_days: 0, max_age_days: 0 };
+    let fixture = Fixture::new(bound);
+    let shared = fixture.open();
+    let times = Some((Timestamp::from_unix(0), None));
+    shared.worker.lock().holds(&shared, hold("all", Scope { segments: Vec::new(), times }), "root").unwrap();
+    let refused = (0..100).find_map(|number| fixture.note(&shared, number).err());
+    assert!(matches!(refused, Some(RecordError::Limit(_))), "{refused:?}");
+    assert_eq!(fixture.segments()[0], 0);
+    // Letting go is on record in spite of the bound, and makes room.
+    assert!(shared.worker.lock().holds(&shared, Change::Release("all".into()), "root").unwrap());
+    fixture.clock.advance(DAY);
+    shared.worker.lock().turn(&shared, Vec::new());
+    fixture.note(&shared, 0).unwrap();
+    fixture.write(&shared, What::Flush).unwrap();
+    assert!(fixture.segments()[0] > 0);
+    assert!(fixture.verify().is_whole());
+}
+
+#[test]
+fn a_hold_that_was_taken_out_of_its_file_is_found() {
+    let fixture = Fixture::new(aged(3));
+    let shared = fixture.open();
+    fixture.days(&shared, 2);
+    shared.worker.lock().holds(&shared, hold("case", of_segments(0, 0)), "root").unwrap();
+    drop(shared);
+    fs::write(fixture.config.spool.join("holds.json"), "[]").unwrap();
+    let shared = fixture.open();
+    fixture.later(&shared, DAY * 4);
+    assert!(fixture.segments()[0] > 0);
+    let findings = fixture.verify().findings;
+    assert!(findings.iter().any(|one| one.explanation.contains("although case held it")), "{findings:?}");
+    drop(shared);
+    // Nobody knows what is held: nothing goes.
+    fs::write(fixture.config.spool.join("holds.json"), "[{").unwrap();
+    let (shared, left) = (fixture.open(), fixture.segments());
+    fixture.later(&shared, DAY * 40);
+    assert!(fixture.segments().starts_with(&left));
+    assert!(shared.worker.lock().holds(&shared, hold("new", of_segments(0, 9)), "root").is_err());
+}
+
+#[test]
+fn what_was_to_go_and_is_still_there_goes_later() {
+    let fixture = Fixture::new(aged(7));
+    let shared = fixture.open();
+    fixture.days(&shared, 5);
+    let before = fixture.copy();
+    fixture.later(&shared, DAY * 5);
+    drop(shared);
+    // As if the power had been cut before the last of them were removed, or a copy was made at that time.
+    let first = fixture.segments()[0];
+    assert!(first > 1);
+    for number in 1..first {
+        let (from, to) = (sink::segment_path(before.path(), number), sink::segment_path(&fixture.config.spool, number));
+        fs::copy(from, to).unwrap();
+    }
+    let report = fixture.verify();
+    assert!(report.is_whole() && report.notes.iter().any(|note| note.contains("for segment 0 ")), "{report:?}");
+    let shared = fixture.open();
+    fixture.later(&shared, DAY / 9);
+    assert!(fixture.segments()[0] >= first);
+    assert!(fixture.verify().is_whole());
+}
+
+#[test]
+fn what_is_sealed_goes_with_a_word_that_everybody_can_read() {
+    let mut fixture = Fixture::new(aged(7));
+    let identity = age::x25519::Identity::generate();
+    fixture.config.recipients = vec![identity.to_public().to_string()];
+    let shared = fixture.open();
+    fixture.days(&shared, 5);
+    drop(shared);
+    let shared = fixture.open();
+    shared.worker.lock().holds(&shared, hold("case", of_segments(2, 2)), "root").unwrap();
+    fixture.later(&shared, DAY * 20);
+    assert_eq!(fixture.segments()[0], 2);
+    let report = fixture.verify();
+    assert!(report.is_whole(), "{report:?}");
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused() {
+    assert!(Config { max_bytes: 4096, ..Config::default() }.validate(4096).is_err());
+    assert!(Config { max_bytes: 4 * 4096, ..Config::default() }.validate(4096).is_ok());
+}
+
+#[test]
+fn a_key_that_was_named_in_what_is_deleted_has_to_be_known() {
+    let fixture = Fixture::new(aged(7));
+    let shared = fixture.open();
+    fixture.days(&shared, 2);
+    drop(shared);
+    let first = PublicKey::load(&fixture.config.public_key()).unwrap();
+    unlocked(|| rotation::rotate(&fixture.config, Arc::clone(&fixture.clock) as Arc<_>, None)).unwrap();
+    let shared = fixture.open();
+    fixture.days(&shared, 2);
+    let with = |keys| {
+        let options = Options { keys, ..Options::default() };
+        verify::directory(&fixture.config.spool, &first, &options).unwrap()
+    };
+    assert!(with(Vec::new()).is_whole());
+    fixture.later(&shared, DAY * 20);
+    assert_eq!(with(Vec::new()).findings[0].problem, Problem::Unsigned);
+    let report = with(rotation::public_keys(&fixture.config.key).unwrap());
+    assert!(report.is_whole(), "{report:?}");
+}
