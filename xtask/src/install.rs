@@ -156,9 +156,13 @@ fn promtool() -> Result<()> {
 
 /// What builds extensions for PostgreSQL 15, and its `pg_regress`.
 pub(crate) fn server_dev() -> Result<()> {
-    let proof = &["/usr/lib/postgresql/15/lib/pgxs/src/test/regress/pg_regress"];
-    let package = Package { name: "postgresql-server-dev-15", proof };
-    if present(&package) { Ok(()) } else { install(&[package.name]) }
+    let runs = Package {
+        name: "postgresql-server-dev-15",
+        proof: &["/usr/lib/postgresql/15/lib/pgxs/src/test/regress/pg_regress"],
+    };
+    // Another package may bring that alone.
+    let builds = Package { proof: &["/usr/include/postgresql/15/server/postgres.h"], ..runs };
+    if present(&runs) && present(&builds) { Ok(()) } else { install(&[runs.name]) }
 }
 
 /// Installs Debian packages, of what its lists say now.
