@@ -20,6 +20,7 @@ pub mod format;
 pub mod hold;
 pub mod key;
 mod known;
+pub mod ledger;
 pub mod merkle;
 mod pack;
 #[cfg(test)]
@@ -51,7 +52,7 @@ pub use event::{
 };
 pub use key::{PublicKey, SigningKey};
 pub use recorder::{Health, Recorder};
-pub use sink::{Files, Sink};
+pub use sink::{Files, Remover, Sink};
 
 /// `[record]`: where recordings go, and within which bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,11 +18,12 @@ use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot, watch};
 
 use super::event::Event;
 use super::format;
-use super::hold::Change;
+use super::hold::{Change, Changed};
 use super::pack::Packer;
 use super::queue::{Ack, Job, Queue, What};
 use super::room::Room;
 use super::sink::{Files, Sink};
+use super::spool::keep;
 use super::worker::{Thread, Worker, wants_signature};
 use super::{Config, OpenError, RecordError};
 use crate::clock::{Clock, Timestamp};
@@ -136,11 +137,11 @@ impl Recorder {
         }
     }
 
-    /// Holds segments, or lets go of them; blocks while others write. False where there is no such hold.
+    /// Holds segments, or lets go of them; blocks while others write.
     ///
     /// # Errors
     /// Where it cannot be done, or put on record; what was to be held may be held all the same.
-    pub fn change_holds(&self, change: Change, by: &str) -> io::Result<bool> {
+    pub fn change_holds(&self, change: Change, by: &str) -> io::Result<Changed> {
         let shared = &self.handle.shared;
         shared.worker.lock().holds(shared, change, by)
     }
@@ -324,6 +325,14 @@ impl Shared {
 
     pub(super) fn error(&self) -> RecordError {
         self.failure.lock().clone()
+    }
+
+    /// Removes some segments of which it is on record that they go; nobody waits for that who writes.
+    pub(super) fn sweep(&self) -> bool {
+        let Some((numbers, remover)) = self.worker.lock().doomed() else { return false };
+        let outcome = keep::remove(numbers, remover);
+        self.worker.lock().removed(self, outcome);
+        true
     }
 
     fn close(&self) {

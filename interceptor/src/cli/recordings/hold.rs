@@ -16,7 +16,8 @@ use super::{RecordingsError, find, json_line, plain, rotate, table};
 use crate::admin::client::{self, ClientError};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::record::Config;
-use crate::record::hold::{self, Change, Hold, Holds, Scope};
+use crate::record::hold::{self, Change, Changed, Hold, Holds, Scope};
+use crate::record::ledger;
 use crate::record::reader::{ReadError, Reader};
 use crate::telemetry::SessionId;
 
@@ -65,7 +66,7 @@ pub(super) fn run(
     match verb {
         Verb::List => list(&config.spool, json, out),
         Verb::Remove { name } => {
-            if !tell(&Change::Release(name.clone()), config, socket)? {
+            if !tell(&Change::Release(name.clone()), config, socket)?.done {
                 return Err(RecordingsError::Hold(format!(
                     "there is no hold {name}; `recordings hold list` shows them"
                 )));
@@ -80,8 +81,10 @@ pub(super) fn run(
             let of = words(session, agent, &scope);
             let since = SystemClock::new().now();
             let hold = Hold { id: name.clone(), reason: reason.clone(), of: of.clone(), since, scope };
-            tell(&Change::Hold(hold), config, socket)?;
-            said(&format!("{name} holds {of}"), json, out)
+            let gone = tell(&Change::Hold(hold), config, socket)?.gone;
+            let gone: Vec<String> = gone.into_iter().map(ledger::words).collect();
+            let gone = if gone.is_empty() { String::new() } else { format!("; gone already: {}", gone.join(", ")) };
+            said(&format!("{name} holds {of}{gone}"), json, out)
         }
     }
 }
@@ -91,9 +94,9 @@ fn said(text: &str, json: bool, out: &mut impl Write) -> Result<(), RecordingsEr
 }
 
 /// Has the daemon do it, or does it where there is none.
-fn tell(change: &Change, config: &Config, socket: Option<&Path>) -> Result<bool, RecordingsError> {
+fn tell(change: &Change, config: &Config, socket: Option<&Path>) -> Result<Changed, RecordingsError> {
     if let Some(socket) = socket {
-        let call = client::call::<bool>(socket, Method::POST, "/v1/holds", Some(change));
+        let call = client::call::<Changed>(socket, Method::POST, "/v1/holds", Some(change));
         match crate::cli::block_on(call).map_err(RecordingsError::Hold)? {
             // Nobody there: the spool's lock says whether that is so.
             Err(ClientError::Unreachable { .. }) => {}
