@@ -223,7 +223,7 @@ const FILE: &str = "holds.json";
 /// Most holds of a spool.
 const MOST: usize = 1024;
 /// Most stretches of segments of one, and of all.
-const MOST_STRETCHES: usize = 1024;
+pub(crate) const MOST_STRETCHES: usize = 1024;
 const MOST_IN_ALL: usize = 8192;
 /// A day, in microseconds.
 const MARGIN: i64 = 24 * 3600 * 1_000_000;

@@ -159,6 +159,7 @@ impl Recorder {
         Health {
             frames: shared.frames.load(Ordering::Relaxed),
             bytes: shared.bytes.load(Ordering::Relaxed),
+            deletable: shared.deletable.load(Ordering::Relaxed),
             room: *shared.room.lock(),
             queued_entries: shared.queue.lock().len(),
             queued_bytes: bytes.saturating_sub(shared.permits.available_permits()),
@@ -222,6 +223,8 @@ pub struct Health {
     pub frames: u64,
     /// Bytes of all its segments.
     pub bytes: u64,
+    /// Of those, how many may be deleted where room is wanted.
+    pub deletable: u64,
     /// What room there is for more, as it was seen last.
     pub room: Option<Room>,
     /// Events that wait.
@@ -283,6 +286,8 @@ pub(super) struct Shared {
     pub(super) frames: AtomicU64,
     /// Of all segments.
     pub(super) bytes: AtomicU64,
+    /// Of those, what may be deleted for room.
+    pub(super) deletable: AtomicU64,
     room: Mutex<Option<Room>>,
     /// When somebody last asked for an event to be written.
     pub(super) last: AtomicI64,
@@ -295,6 +300,7 @@ impl Shared {
         Ok(Self {
             frames: AtomicU64::new(worker.frames()),
             bytes: AtomicU64::new(worker.bytes()),
+            deletable: AtomicU64::new(0),
             room: Mutex::default(),
             worker: Mutex::new(worker),
             queue: Mutex::new(Queue::default()),

@@ -322,6 +322,20 @@ impl Stock {
         (!segments.is_empty()).then_some(Event::Deleted { reason, segments, before })
     }
 
+    /// Bytes of what may go where room is wanted.
+    pub(super) fn deletable(&self, config: &Config, now: Now) -> u64 {
+        if config.at_limit == AtLimit::Refuse {
+            return 0;
+        }
+        let least = DAY.saturating_mul(config.min_age_days);
+        let may = |number: u64, closed: &Closed| {
+            let old = config.min_age_days == 0 || now.right && now.time.since(closed.ended) >= least;
+            old && closed.stuck.0 == 0 && !matches!(closed.end, End::Unreadable) && !self.is_held(number, closed)
+        };
+        let all = self.closed.iter().filter(|(number, closed)| may(**number, closed));
+        all.map(|(_, closed)| closed.bytes).fold(0, u64::saturating_add)
+    }
+
     /// Reads how a segment ends. False where it cannot be read.
     fn read(&mut self, directory: &Path, number: u64) -> bool {
         let found = Ends::read(&sink::segment_path(directory, number)).unwrap_or_default();

@@ -49,6 +49,8 @@ pub(super) struct Spool {
     free_space_floor: u64,
     retention: retention::Config,
     stock: Stock,
+    /// Bytes of what may be deleted for room.
+    deletable: u64,
     /// When it is looked next whether something is to be deleted.
     retain_at: Duration,
     /// The longest that found no room.
@@ -137,6 +139,7 @@ impl Spool {
             free_space_floor: config.free_space_floor,
             retention: config.retention.clone(),
             stock,
+            deletable: 0,
             retain_at: Duration::ZERO,
             refused: 0,
             unbounded: false,

@@ -35,6 +35,8 @@ pub struct Options {
     pub unread: u64,
     /// Keys with one of which the first segment may begin as well: that of now tells nothing of who signed before it.
     pub keys: Vec<PublicKey>,
+    /// Whose the newest segment has to be: that of the daemon, on its host.
+    pub newest: Option<PublicKey>,
 }
 
 /// What verification found.
@@ -185,6 +187,10 @@ pub struct Verifier {
     keys: Vec<PublicKey>,
     /// Those that the first segment may be of; what follows segments that are not there may be of any of them, too.
     trusted: Vec<PublicKey>,
+    /// Those that another one has followed: they count no more.
+    retired: Vec<PublicKey>,
+    /// Whose the newest segment has to be, where that is known.
+    newest_key: Option<PublicKey>,
     /// Segments that are not there.
     deletions: Deletions,
     /// Frames before which segments are missing: what checkpoints over as many have named is not known.
@@ -236,6 +242,8 @@ impl Verifier {
         let mut this = Self {
             keys: trusted.clone(),
             trusted,
+            retired: Vec::new(),
+            newest_key: options.newest.clone(),
             deletions: Deletions::default(),
             unchained: None,
             next: None,
@@ -401,6 +409,12 @@ impl Verifier {
                 self.find(Problem::CutOff, frames, (segment, 0), None, words);
             }
         }
+        let other = self.newest_key.take().filter(|key| self.reached.is_some() && self.keys.first() != Some(key));
+        if let Some(wanted) = other.filter(|_| !self.is_broken()) {
+            let found = self.keys.first().map_or_else(String::new, ToString::to_string);
+            let words = format!("the newest segment is signed by {found}, and the key of this host is {wanted}");
+            self.find(Problem::Unsigned, frames, (segment, 0), None, words);
+        }
         self.tell_missing();
         self.tell_unknown();
         if frames > self.report.signed {
@@ -423,15 +437,23 @@ impl Verifier {
     /// Whether the segment that begins may be this key's: that of the one before, or whom that names; of the first one, any that
     /// is trusted.
     fn is_signed_by(&mut self, number: u64, key: &[u8; 32], frame: u64) -> bool {
-        let next = self.next.take();
+        let next = self.next.take().filter(|next| !self.retired.contains(next));
+        let so_far = self.keys.first().filter(|_| self.reached.is_some()).cloned();
         if self.reached.as_ref().is_some_and(|reached| reached.next_segment < number) {
-            self.keys.extend(self.trusted.iter().chain(&next).cloned());
+            self.keys.extend(self.trusted.iter().chain(&next).filter(|key| !self.retired.contains(key)).cloned());
         }
         if let Some(known) = self.keys.iter().find(|known| known.to_bytes() == *key).cloned() {
-            self.keys = vec![known];
+            self.keys = vec![known.clone()];
+            if let Some(before) = so_far.filter(|before| *before != known) {
+                self.report.notes.push(format!(
+                    "from frame {frame} on {known} signs, and before the segments that are not there {before} did: that one does not count any more"
+                ));
+                self.retired.push(before);
+            }
             return true;
         }
         let Some(next) = next.filter(|next| next.to_bytes() == *key) else { return false };
+        self.retired.extend(so_far);
         self.goes_on_with(next, frame);
         true
     }

@@ -180,6 +180,7 @@ impl Worker {
             return false;
         }
         shared.bytes.store(self.spool.bytes(), Ordering::Relaxed);
+        shared.deletable.store(self.spool.deletable(), Ordering::Relaxed);
         let due = self.spool.unsigned_for().is_some_and(|waited| waited >= self.checkpoint_every);
         if due || closed {
             self.spool.stage_checkpoint();

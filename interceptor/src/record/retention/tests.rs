@@ -514,3 +514,115 @@ fn a_key_that_was_named_in_what_is_deleted_has_to_be_known() {
     let report = with(rotation::public_keys(&fixture.config.key).unwrap());
     assert!(report.is_whole(), "{report:?}");
 }
+
+/// Files, of which some cannot be removed.
+#[derive(Debug)]
+struct Sticky {
+    files: Files,
+    stuck: Arc<std::sync::atomic::AtomicU64>,
+}
+
+struct Stuck(Box<dyn sink::Remover>, u64);
+
+impl sink::Remover for Stuck {
+    fn remove(&mut self, segment: u64) -> io::Result<()> {
+        if segment < self.1 { Err(io::Error::other("stuck")) } else { self.0.remove(segment) }
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        self.0.settle()
+    }
+}
+
+impl sink::Sink for Sticky {
+    fn open(&mut self, segment: u64, length: u64) -> io::Result<()> {
+        self.files.open(segment, length)
+    }
+
+    fn create(&mut self, segment: u64, header: &[u8]) -> io::Result<()> {
+        self.files.create(segment, header)
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.files.write(offset, bytes)
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.files.truncate(length)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.files.sync()
+    }
+
+    fn free_space(&mut self) -> io::Result<u64> {
+        self.files.free_space()
+    }
+
+    fn remover(&self) -> Box<dyn sink::Remover> {
+        Box::new(Stuck(self.files.remover(), self.stuck.load(std::sync::atomic::Ordering::SeqCst)))
+    }
+
+    fn publish(&mut self, checkpoint: &[u8], sync: bool) -> io::Result<()> {
+        self.files.publish(checkpoint, sync)
+    }
+}
+
+#[test]
+fn what_cannot_be_removed_is_said_once_and_stops_nothing() {
+    let bound = Config { max_bytes: 8 * 4096, at_limit: AtLimit::DeleteOldest, min_age_days: 0, max_age_days: 0 };
+    let fixture = Fixture::new(bound);
+    let stuck = Arc::new(std::sync::atomic::AtomicU64::new(2));
+    let sink = Sticky { files: Files::new(fixture.config.spool.clone()), stuck: Arc::clone(&stuck) };
+    let shared = Shared::open(&fixture.config, Arc::clone(&fixture.clock) as Arc<_>, Box::new(sink)).unwrap();
+    for number in 0..200 {
+        fixture.note(&shared, number).unwrap();
+        fixture.clock.advance(Duration::from_secs(60));
+    }
+    assert_eq!(fixture.segments()[..2], [0, 1]);
+    assert!(fixture.segments()[2] > 5);
+    // All are stuck: it is refused, and tried again and again, and nothing is written meanwhile.
+    stuck.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+    let refused = (0..200).find_map(|number| fixture.note(&shared, number).err());
+    assert!(matches!(refused, Some(RecordError::Limit(_))), "{refused:?}");
+    let before = shared.worker.lock().bytes();
+    for _ in 0..100 {
+        fixture.clock.advance(Duration::from_millis(250));
+        turn(&shared);
+    }
+    assert!(shared.worker.lock().bytes() < before + 4096, "{before}");
+    stuck.store(0, std::sync::atomic::Ordering::SeqCst);
+    fixture.clock.advance(DAY);
+    turn(&shared);
+    fixture.note(&shared, 0).unwrap();
+    fixture.later(&shared, Duration::from_secs(4000));
+    assert!(fixture.segments()[0] > 5);
+    assert!(fixture.verify().is_whole());
+    let frames = crate::record::reader::Reader::open(&fixture.config.spool).unwrap().frames(None);
+    let mut said = std::collections::BTreeSet::new();
+    for frame in frames.map(Result::unwrap) {
+        if let Event::Deleted { segments, .. } = frame.event {
+            assert!(segments.iter().all(|gone| said.insert(gone.segment)), "said twice");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_another_has_followed_counts_no_more() {
+    let fixture = Fixture::new(Config::default());
+    let shared = fixture.open();
+    fixture.days(&shared, 1);
+    drop(shared);
+    let first = PublicKey::load(&fixture.config.public_key()).unwrap();
+    let copy = fixture.copy();
+    let key = fs::read(&fixture.config.key).unwrap();
+    unlocked(|| rotation::rotate(&fixture.config, Arc::clone(&fixture.clock) as Arc<_>, None)).unwrap();
+    let keys = rotation::public_keys(&fixture.config.key).unwrap();
+    let newest = Some(keys[0].clone());
+    let options = Options { keys: keys.clone(), newest, ..Options::default() };
+    assert!(verify::directory(&fixture.config.spool, &first, &options).unwrap().is_whole());
+    // Whoever has the key of before goes on from before it was changed.
+    fs::write(&fixture.config.key, key).unwrap();
+    let report = verify::directory(copy.path(), &first, &options).unwrap();
+    assert!(report.findings.iter().any(|one| one.explanation.contains("the key of this host is")), "{report:?}");
+}

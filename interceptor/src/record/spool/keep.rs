@@ -17,6 +17,11 @@ impl Spool {
         self.stock.bytes().saturating_add(self.length)
     }
 
+    /// Bytes of segments that may be deleted for room, as it was when it was looked last.
+    pub(in crate::record) const fn deletable(&self) -> u64 {
+        self.deletable
+    }
+
     /// Says what is too old, or in the way, where it is time to look; `now` also where it is not. Nothing may be staged.
     ///
     /// That it goes is on record, signed, and on the disk before it does: then it is among [`Spool::doomed`], until it is gone, and is
@@ -30,6 +35,7 @@ impl Spool {
         self.retain_at = time.saturating_add(LOOK_EVERY);
         let right = self.trust()?;
         let now = Now { time: self.clock.now(), right, room: self.wanted_room()? };
+        self.deletable = self.stock.deletable(&self.retention, now);
         if self.beyond.is_spent(time) {
             return Ok(());
         }
