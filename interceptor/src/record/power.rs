@@ -95,7 +95,7 @@ impl Run {
             free_space_floor: 0,
             fsync,
             retention: retention::Config {
-                max_bytes: if seed % 2 == 0 { 5 * 4096 } else { 0 },
+                max_bytes: if seed.is_multiple_of(2) { 5 * 4096 } else { 0 },
                 at_limit: AtLimit::DeleteOldest,
                 min_age_days: 0,
                 ..retention::Config::default()

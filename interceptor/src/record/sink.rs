@@ -222,3 +222,69 @@ fn is_number(stem: &str) -> bool {
 
 /// Name of the file with the newest checkpoint.
 pub(super) const CHECKPOINT: &str = "checkpoint";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The host's file system, whose directories cannot be synced.
+    #[derive(Clone, Debug)]
+    struct Unsynced;
+
+    impl Disk for Unsynced {
+        type File = fs::File;
+
+        fn open(&mut self, path: &Path) -> io::Result<fs::File> {
+            Host.open(path)
+        }
+
+        fn create(&mut self, path: &Path) -> io::Result<fs::File> {
+            Host.create(path)
+        }
+
+        fn write(&mut self, file: &fs::File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            Host.write(file, offset, bytes)
+        }
+
+        fn set_len(&mut self, file: &fs::File, length: u64) -> io::Result<()> {
+            Host.set_len(file, length)
+        }
+
+        fn sync(&mut self, file: &fs::File) -> io::Result<()> {
+            Host.sync(file)
+        }
+
+        fn sync_directory(&mut self, _: &Path) -> io::Result<()> {
+            Err(io::Error::other("not synced"))
+        }
+
+        fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+            Host.rename(from, to)
+        }
+
+        fn remove(&mut self, path: &Path) -> io::Result<()> {
+            Host.remove(path)
+        }
+
+        fn free_space(&mut self, directory: &Path) -> io::Result<u64> {
+            Host.free_space(directory)
+        }
+    }
+
+    #[test]
+    fn a_segment_that_could_not_be_begun_for_good_is_not_there() {
+        let place = tempfile::tempdir().unwrap();
+        let mut files = Files::on(Unsynced, place.path().to_owned());
+        assert!(files.create(1, b"header").is_err());
+        assert!(segments(place.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_segment_has_two_names() {
+        let place = tempfile::tempdir().unwrap();
+        for name in ["0000000007.spool", "00000000007.spool", "12345678901.spool", "+000000007.spool", "7.spool"] {
+            fs::write(place.path().join(name), []).unwrap();
+        }
+        assert_eq!(segments(place.path()).unwrap(), [7, 12_345_678_901]);
+    }
+}

@@ -626,3 +626,80 @@ fn a_key_that_another_has_followed_counts_no_more() {
     let report = verify::directory(copy.path(), &first, &options).unwrap();
     assert!(report.findings.iter().any(|one| one.explanation.contains("the key of this host is")), "{report:?}");
 }
+
+#[test]
+fn a_sealed_spool_that_was_taken_over_at_its_bound_makes_room() {
+    let bound = Config { max_bytes: 6 * 4096, ..Config::default() };
+    let mut fixture = Fixture::new(bound);
+    fixture.config.recipients = vec![age::x25519::Identity::generate().to_public().to_string()];
+    let shared = fixture.open();
+    assert!((0..200).find_map(|number| fixture.note(&shared, number).err()).is_some());
+    drop(shared);
+    fixture.config.retention = Config { at_limit: AtLimit::DeleteOldest, min_age_days: 0, ..fixture.config.retention };
+    let shared = fixture.open();
+    let held = shared.worker.lock().holds(&shared, hold("case", of_segments(1, 1)), "root").unwrap();
+    assert!(held.done);
+    turn(&shared);
+    fixture.note(&shared, 0).unwrap();
+    fixture.write(&shared, What::Flush).unwrap();
+    assert!(fixture.segments()[0] == 1 && fixture.verify().is_whole(), "{:?}", fixture.segments());
+}
+
+#[test]
+fn what_cannot_be_read_stays_and_keeps_nobody_from_starting() {
+    let fixture = Fixture::new(aged(7));
+    let shared = fixture.open();
+    fixture.days(&shared, 4);
+    drop(shared);
+    let path = |number| sink::segment_path(&fixture.config.spool, number);
+    // One that is none, and one whose header was made older by somebody without a key.
+    fs::remove_file(path(1)).unwrap();
+    fs::create_dir(path(1)).unwrap();
+    let bytes = fs::read(path(2)).unwrap();
+    let (header, _, length) = Header::decode(&bytes).unwrap().unwrap();
+    let mut older = Header { created: Timestamp::from_unix(1_750_000_000), ..header }.encode();
+    older.extend_from_slice(&bytes[length..]);
+    fs::write(path(2), older).unwrap();
+    let shared = fixture.open();
+    fixture.later(&shared, DAY * 30);
+    assert_eq!(fixture.segments()[..2], [1, 2]);
+    assert!(fixture.segments()[2] > 3);
+}
+
+/// What only somebody with the key could write: it does not go on from what was said before.
+#[test]
+fn records_of_deletions_are_held_against_their_rule_and_those_before() {
+    let fixture = Fixture::new(Config::default());
+    let shared = fixture.open();
+    fixture.days(&shared, 3);
+    shared.worker.lock().holds(&shared, hold("case", of_segments(0, 0)), "root").unwrap();
+    let now = fixture.clock.now();
+    let gone = |segment, rule| Gone {
+        segment,
+        first: 0,
+        frames: 1,
+        bytes: 1,
+        begun: now,
+        ended: now,
+        root: String::new(),
+        chain: String::new(),
+        rule,
+    };
+    let mut before = Ledger::default();
+    ledger::widen(&mut before.missing, &gone(1, Rule::Age(7)));
+    let segments = vec![gone(2, Rule::Room(3)), gone(0, Rule::Room(0))];
+    let event = Event::Deleted { reason: "none".into(), segments, before };
+    fixture.write(&shared, What::Event(event)).unwrap();
+    fixture.write(&shared, What::Flush).unwrap();
+    let said: Vec<String> = fixture.verify().findings.into_iter().map(|finding| finding.explanation).collect();
+    let wanted = [
+        "segment 1 were missing then, and no record before",
+        "the hold case is not there any more",
+        "segment 2 was deleted although it ended at",
+        "segment 0 was deleted although case held it",
+    ];
+    for (said, wanted) in said.iter().zip(wanted) {
+        assert!(said.contains(wanted), "{said}");
+    }
+    assert_eq!(said.len(), 4, "{said:?}");
+}

@@ -101,8 +101,10 @@ impl Spool {
         if stretches.saturating_add(held.present.len()) > MOST_PRESENT {
             return Err(io::Error::other(format!("what is held has more than {MOST_PRESENT} stretches of segments")));
         }
-        all.store(&self.directory)?;
+        // Also where that fails halfway, and it stands in the file.
+        let stored = all.store(&self.directory);
         self.stock.holds = all;
+        stored?;
         let gone = self.stock.gone(&hold.scope, self.header.segment);
         self.stock.owed.push(Event::Held(held));
         self.pay()?;
