@@ -2,6 +2,8 @@
 //!
 //! Owns wall-clock stamps and monotonic durations. Does not promise that wall-clock time never steps back.
 
+mod synchronised;
+
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -56,6 +58,10 @@ pub trait Clock: fmt::Debug + Send + Sync {
     fn now(&self) -> Timestamp;
     /// Time that never steps back, since an arbitrary start.
     fn monotonic(&self) -> Duration;
+    /// Whether somebody who knows the time keeps the wall clock right, as far as the host knows.
+    fn is_synchronised(&self) -> bool {
+        false
+    }
 }
 
 /// The operating system's clocks.
@@ -89,32 +95,45 @@ impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         self.start.elapsed()
     }
+
+    fn is_synchronised(&self) -> bool {
+        synchronised::is_synchronised()
+    }
 }
 
 /// A clock that moves only when told to.
 #[derive(Debug, Default)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    now: AtomicI64,
+    /// By how much it was set, beside its going on.
+    set: AtomicI64,
+}
 
 impl ManualClock {
     /// A clock that stands at `now`.
     #[must_use]
     pub const fn at(now: Timestamp) -> Self {
-        Self(AtomicI64::new(now.0))
+        Self { now: AtomicI64::new(now.0), set: AtomicI64::new(0) }
     }
 
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
+        self.now.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock, so many microseconds on; monotonic time goes on as before.
+    pub fn set(&self, by: i64) {
+        self.set.fetch_add(by, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp(self.now.load(Ordering::SeqCst).saturating_add(self.set.load(Ordering::SeqCst)))
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_micros(u64::try_from(self.0.load(Ordering::SeqCst)).unwrap_or(0))
+        Duration::from_micros(u64::try_from(self.now.load(Ordering::SeqCst)).unwrap_or(0))
     }
 }
 

@@ -25,7 +25,7 @@ use interceptor::record::verify::{self, Options, Problem, Report};
 use interceptor::record::witness;
 use interceptor::record::{
     Config, Counters, Direction, Effect, Event, Files, Fsync, OpenError, PublicKey, RecordError, RecordedVerdict,
-    Recorder, SigningKey, Sink,
+    Recorder, Remover, SigningKey, Sink,
 };
 use interceptor::telemetry::SessionId;
 use tempfile::TempDir;
@@ -950,8 +950,8 @@ impl Sink for Faulty {
         self.files.free_space()
     }
 
-    fn remove(&mut self, segment: u64) -> io::Result<()> {
-        self.files.remove(segment)
+    fn remover(&self) -> Box<dyn Remover> {
+        self.files.remover()
     }
 
     fn publish(&mut self, checkpoint: &[u8], sync: bool) -> io::Result<()> {

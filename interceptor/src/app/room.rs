@@ -17,9 +17,10 @@ pub(super) async fn watch(house: Arc<House>, config: record::Config) {
     let mut blind = false;
     loop {
         period.tick().await;
-        let (config, bytes) = (config.clone(), house.recorder.health().bytes);
+        let (config, health) = (config.clone(), house.recorder.health());
         // A file system may take its time to answer.
-        let measured = tokio::task::spawn_blocking(move || Room::measure(&config, bytes)).await;
+        let measured =
+            tokio::task::spawn_blocking(move || Room::measure(&config, health.bytes, health.deletable)).await;
         match measured.unwrap_or_else(|broken| Err(std::io::Error::other(broken))) {
             Ok(room) => {
                 blind = false;

@@ -142,12 +142,14 @@ pub fn run(
         }
         Command::Verify { key, checkpoint } => {
             let named = key.iter().map(|path| PublicKey::load(path)).collect::<Result<Vec<_>, _>>()?;
-            let keys = if named.is_empty() { rotation::public_keys(&defaults.key)? } else { named };
+            let keys = if named.is_empty() { rotation::public_keys(&defaults.key)? } else { named.clone() };
             let [key, keys @ ..] = keys.as_slice() else { return Err(RecordingsError::WhichKey) };
             let read = |path: &PathBuf| {
                 std::fs::read(path).map_err(|source| RecordingsError::Checkpoint { path: path.clone(), source })
             };
-            let mut options = verify::Options { keys: keys.to_vec(), ..verify::Options::default() };
+            // Of the daemon's own spool it is known whose it is now.
+            let newest = (named.is_empty() && !arguments.names_spool()).then(|| key.clone());
+            let mut options = verify::Options { keys: keys.to_vec(), newest, ..verify::Options::default() };
             for path in checkpoint {
                 let witness::Kept { notes, unread } = witness::kept(&read(path)?);
                 if notes.is_empty() {

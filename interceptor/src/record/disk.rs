@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 /// A file system.
-pub trait Disk: fmt::Debug + Send {
+pub trait Disk: fmt::Debug + Send + Clone + 'static {
     /// An open file.
     type File: fmt::Debug + Send;
 

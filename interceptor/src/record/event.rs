@@ -11,8 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::hold::Scope;
-use super::retention::{Gone, Missing};
+use super::ledger::{Gone, Held, Ledger, Lost};
 use crate::identity::{Attested, ProcessFacts, TokenFacts};
 use crate::policy::{Action, Command, Denial, Parameter, ResourceKind};
 
@@ -204,21 +203,23 @@ pub enum Event {
     },
     /// Segments are about to be deleted.
     Deleted {
-        /// By which rule.
+        /// By which rules.
         reason: String,
         /// Which ones.
         segments: Vec<Gone>,
-        /// All that are not there any more then, those of before included.
-        missing: Vec<Missing>,
+        /// What was missing before, and what is held.
+        #[serde(flatten)]
+        before: Ledger,
+    },
+    /// What is missing, and held, when a segment begins: its first frame, where there is any such thing.
+    Kept(Ledger),
+    /// Segments are not there, and no record says that they were deleted.
+    FoundMissing {
+        /// Which ones.
+        stretches: Vec<Lost>,
     },
     /// From now on these are not deleted.
-    Held {
-        /// Name of the hold.
-        hold: String,
-        /// What it is of.
-        #[serde(flatten)]
-        scope: Scope,
-    },
+    Held(Held),
     /// A hold has ended.
     Released {
         /// Its name.
@@ -266,6 +267,13 @@ impl Event {
                 + d.rule.as_ref().map_or(0, String::len)
                 + d.remedy.as_ref().map_or(0, String::len)
         };
+        let held = |one: &Held| {
+            one.hold.len() + one.scope.segments.len().saturating_add(one.present.len()).saturating_mul(64) + 128
+        };
+        let ledger = |all: &Ledger| {
+            let stretches = all.missing.len().saturating_mul(256) + all.lost.len().saturating_mul(96);
+            stretches.saturating_add(all.holds.iter().map(held).sum::<usize>())
+        };
         let own = match self {
             Self::Data { bytes, .. } => bytes.len(),
             Self::Command { statement, parameters, actions, verdict, .. } => {
@@ -289,10 +297,12 @@ impl Event {
                 256 + strings(groups) + strings(&facts.ancestry) + facts.cgroup.len()
             }
             Self::Strayed { cgroup, comm, to, .. } => 64 + cgroup.len() + comm.len() + to.len(),
-            Self::Deleted { reason, segments, missing } => {
-                reason.len() + segments.len().saturating_add(missing.len()).saturating_mul(512)
+            Self::Deleted { reason, segments, before } => {
+                reason.len() + segments.len().saturating_mul(512) + ledger(before)
             }
-            Self::Held { hold, scope } => hold.len() + scope.segments.len().saturating_mul(64) + 64,
+            Self::Kept(all) => ledger(all),
+            Self::FoundMissing { stretches } => stretches.len().saturating_mul(96),
+            Self::Held(one) => held(one),
             Self::Released { hold } => hold.len(),
             Self::DaemonStarted { .. }
             | Self::PolicyLoaded { .. }

@@ -20,6 +20,7 @@ pub mod format;
 pub mod hold;
 pub mod key;
 mod known;
+pub mod ledger;
 pub mod merkle;
 mod pack;
 #[cfg(test)]
@@ -51,7 +52,7 @@ pub use event::{
 };
 pub use key::{PublicKey, SigningKey};
 pub use recorder::{Health, Recorder};
-pub use sink::{Files, Sink};
+pub use sink::{Files, Remover, Sink};
 
 /// `[record]`: where recordings go, and within which bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,8 +161,8 @@ pub enum Fsync {
     None,
     /// Before each group of appends is acknowledged: a power cut loses nothing that was acknowledged.
     Group,
-    /// Before each append that somebody waits for is acknowledged, by itself: the same promise, at the price of a sync for each; no
-    /// command waits for what others record at the same time, but for those before it.
+    /// Before each append that somebody waits for is acknowledged, one after another: the same promise, at the price of a sync for each.
+    /// What nobody waits for, and was queued before it, is written with it. A sync that fails refuses all who wait then.
     Command,
 }
 

@@ -184,6 +184,7 @@ impl Run {
     fn turn(&mut self, shared: &Shared, waiting: Vec<Waiting>) {
         self.clock.advance(Duration::from_millis(self.random.below(1500)));
         shared.worker.lock().turn(shared, Vec::new());
+        while shared.sweep() {}
         for (mut answer, text) in waiting {
             if let (Ok(Ok(number)), Some(text)) = (answer.try_recv(), text) {
                 self.told.insert(number, text);

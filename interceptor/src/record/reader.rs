@@ -48,6 +48,12 @@ impl Reader {
         Self { identities: Arc::new(identities), ..self }
     }
 
+    /// Whether segments are missing.
+    #[must_use]
+    pub fn has_gaps(&self) -> bool {
+        (0..).zip(&self.segments).any(|(wanted, number)| wanted != *number)
+    }
+
     /// Every frame in order, or those of one session.
     #[must_use]
     pub fn frames(&self, only: Option<SessionId>) -> Frames {
@@ -60,17 +66,25 @@ impl Reader {
         }
     }
 
-    /// In which segments something of these sessions stands, as stretches of segments in a row; also where that is sealed.
-    ///
-    /// # Errors
-    /// The first segment that cannot be read.
-    pub fn stretches(&self, of: &dyn Fn(SessionId) -> bool) -> Result<Vec<(u64, Option<u64>)>, ReadError> {
-        let (mut stretches, mut frames): (Vec<(u64, Option<u64>)>, _) = (Vec::new(), self.frames(None));
+    /// In which segments something of these sessions stands, as stretches of segments in a row; also where that is sealed. And those
+    /// that cannot be read.
+    #[must_use]
+    pub fn stretches(&self, of: &dyn Fn(SessionId) -> bool) -> (Vec<(u64, Option<u64>)>, Vec<u64>) {
+        let (mut stretches, mut unreadable): (Vec<(u64, Option<u64>)>, _) = (Vec::new(), Vec::new());
+        let (mut frames, mut last) = (self.frames(None), 0);
         while let Some(seen) = frames.step() {
-            let (segment, session) = match seen? {
-                Seen::Frame(frame) => (frame.segment, frame.session),
-                Seen::Sealed { segment, session, .. } => (segment, session),
+            let (segment, session) = match seen {
+                Ok(Seen::Frame(frame)) => (frame.segment, frame.session),
+                Ok(Seen::Sealed { segment, session, .. }) => (segment, session),
+                Err(error) => {
+                    let segment = error.segment().unwrap_or(last);
+                    if unreadable.last() != Some(&segment) {
+                        unreadable.push(segment);
+                    }
+                    continue;
+                }
             };
+            last = segment;
             if !of(session) {
                 continue;
             }
@@ -79,7 +93,7 @@ impl Reader {
                 _ => stretches.push((segment, Some(segment))),
             }
         }
-        Ok(stretches)
+        (stretches, unreadable)
     }
 
     /// What each session did, in the order in which they began; and what could not be read.
@@ -219,7 +233,13 @@ impl Frames {
         let failed = |source| ReadError::Segment { path: path.clone(), source };
         let file = match File::open(&path) {
             // Deleted since it was listed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(
+                    segment,
+                    "a segment was deleted while the recordings were read: what stood there is left out"
+                );
+                return Ok(None);
+            }
             file => file.map_err(failed)?,
         };
         let mut scan = Scan::new(file);
@@ -271,6 +291,9 @@ pub struct Summary {
     pub sealed_frames: u64,
     /// Why it ended; none where it has not, or was cut off.
     pub closed: Option<String>,
+    /// Whether its beginning is there, which says whose it is.
+    #[serde(skip)]
+    pub begins: bool,
 }
 
 impl Summary {
@@ -292,6 +315,7 @@ impl Summary {
             bytes_to_agent: 0,
             sealed_frames: 0,
             closed: None,
+            begins: false,
         }
     }
 
@@ -304,6 +328,7 @@ impl Summary {
     fn add(&mut self, event: &Event) {
         match event {
             Event::SessionOpened { identity, target, protocol, .. } => {
+                self.begins = true;
                 self.identity = identity.clone().or_else(|| self.identity.take());
                 self.target.clone_from(target);
                 self.protocol.clone_from(protocol);
@@ -373,6 +398,17 @@ pub enum ReadError {
         /// How.
         source: FormatError,
     },
+}
+
+impl ReadError {
+    /// The segment that it is of.
+    fn segment(&self) -> Option<u64> {
+        match self {
+            Self::Directory { .. } | Self::Empty(_) => None,
+            Self::Segment { path, .. } => path.file_stem()?.to_str()?.parse().ok(),
+            Self::Sealed { segment } | Self::Damaged { segment, .. } => Some(*segment),
+        }
+    }
 }
 
 fn frame(segment: u64, offset: u64, entry: &Entry<'_>, opener: Option<&Opener>) -> Result<Frame, ReadError> {

@@ -18,11 +18,12 @@ use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot, watch};
 
 use super::event::Event;
 use super::format;
-use super::hold::Change;
+use super::hold::{Change, Changed};
 use super::pack::Packer;
 use super::queue::{Ack, Job, Queue, What};
 use super::room::Room;
 use super::sink::{Files, Sink};
+use super::spool::keep;
 use super::worker::{Thread, Worker, wants_signature};
 use super::{Config, OpenError, RecordError};
 use crate::clock::{Clock, Timestamp};
@@ -136,11 +137,11 @@ impl Recorder {
         }
     }
 
-    /// Holds segments, or lets go of them; blocks while others write. False where there is no such hold.
+    /// Holds segments, or lets go of them; blocks while others write.
     ///
     /// # Errors
     /// Where it cannot be done, or put on record; what was to be held may be held all the same.
-    pub fn change_holds(&self, change: Change, by: &str) -> io::Result<bool> {
+    pub fn change_holds(&self, change: Change, by: &str) -> io::Result<Changed> {
         let shared = &self.handle.shared;
         shared.worker.lock().holds(shared, change, by)
     }
@@ -158,6 +159,7 @@ impl Recorder {
         Health {
             frames: shared.frames.load(Ordering::Relaxed),
             bytes: shared.bytes.load(Ordering::Relaxed),
+            deletable: shared.deletable.load(Ordering::Relaxed),
             room: *shared.room.lock(),
             queued_entries: shared.queue.lock().len(),
             queued_bytes: bytes.saturating_sub(shared.permits.available_permits()),
@@ -221,6 +223,8 @@ pub struct Health {
     pub frames: u64,
     /// Bytes of all its segments.
     pub bytes: u64,
+    /// Of those, how many may be deleted where room is wanted.
+    pub deletable: u64,
     /// What room there is for more, as it was seen last.
     pub room: Option<Room>,
     /// Events that wait.
@@ -282,6 +286,8 @@ pub(super) struct Shared {
     pub(super) frames: AtomicU64,
     /// Of all segments.
     pub(super) bytes: AtomicU64,
+    /// Of those, what may be deleted for room.
+    pub(super) deletable: AtomicU64,
     room: Mutex<Option<Room>>,
     /// When somebody last asked for an event to be written.
     pub(super) last: AtomicI64,
@@ -294,6 +300,7 @@ impl Shared {
         Ok(Self {
             frames: AtomicU64::new(worker.frames()),
             bytes: AtomicU64::new(worker.bytes()),
+            deletable: AtomicU64::new(0),
             room: Mutex::default(),
             worker: Mutex::new(worker),
             queue: Mutex::new(Queue::default()),
@@ -324,6 +331,14 @@ impl Shared {
 
     pub(super) fn error(&self) -> RecordError {
         self.failure.lock().clone()
+    }
+
+    /// Removes some segments of which it is on record that they go; nobody waits for that who writes.
+    pub(super) fn sweep(&self) -> bool {
+        let Some((numbers, remover)) = self.worker.lock().doomed() else { return false };
+        let outcome = keep::remove(numbers, remover);
+        self.worker.lock().removed(self, outcome);
+        true
     }
 
     fn close(&self) {

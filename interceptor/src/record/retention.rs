@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::hex;
+use super::event::{Event, hex};
 use super::format::Header;
 use super::hold::Holds;
+use super::ledger::{self, Gone, Ledger, Lost, MOST_STRETCHES, Rule};
 use super::merkle::{Hash, Tree};
 use super::scan::{Scan, Step};
 use super::sink;
@@ -66,111 +67,165 @@ impl Config {
     }
 }
 
-/// A segment that was deleted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gone {
-    /// Its number.
-    pub segment: u64,
-    /// Its first frame.
-    pub first: u64,
-    /// How many it had.
-    pub frames: u64,
-    /// How long it was.
-    pub bytes: u64,
-    /// When it was begun.
-    pub begun: Timestamp,
-    /// When it was closed.
-    pub ended: Timestamp,
-    /// Root of the tree at its end, hexadecimal.
-    pub root: String,
-    /// Chain at its end, hexadecimal.
-    pub chain: String,
-}
-
-/// Segments in a row that are not there any more: what the one that follows goes on from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Missing {
-    /// The first of them.
-    pub from: u64,
-    /// The last of them.
-    pub to: u64,
-    /// Frames of the spool up to its end.
-    pub frames: u64,
-    /// Root of the tree at its end, hexadecimal.
-    pub root: String,
-    /// Chain at its end, hexadecimal.
-    pub chain: String,
-}
-
 /// What the spool holds, and how each closed segment ends.
 #[derive(Debug, Default)]
 pub(super) struct Stock {
     closed: BTreeMap<u64, Closed>,
     /// Bytes of them.
     bytes: u64,
-    missing: Vec<Missing>,
+    /// Those that are being removed.
+    going: BTreeMap<u64, Closed>,
+    /// What is on record.
+    pub(super) ledger: Ledger,
     pub(super) holds: Holds,
+    /// The latest time that a segment was begun at.
+    latest: Timestamp,
+    /// What has to be put on record, before anything else is deleted.
+    pub(super) owed: Vec<Event>,
+    /// Whether all of it has to be said again then: something that says other things is there, and nobody has signed it.
+    pub(super) restate: bool,
 }
 
 /// A segment that nobody writes to any more.
 #[derive(Debug)]
 struct Closed {
     bytes: u64,
-    /// None where it cannot be read: that is evidence, and stays.
-    ends: Option<Ends>,
+    first: u64,
+    begun: Timestamp,
+    ended: Timestamp,
+    end: End,
+    /// How often it could not be removed, and when that is tried again.
+    stuck: (u32, Duration),
+}
+
+#[derive(Debug)]
+enum End {
+    Known(Ends),
+    /// Nothing follows it any more: it has to be read.
+    Unread,
+    /// It cannot be read: that is evidence, and stays.
+    Unreadable,
 }
 
 #[derive(Debug)]
 struct Ends {
-    first: u64,
-    begun: Timestamp,
-    ended: Timestamp,
     frames: u64,
     root: Hash,
     chain: Hash,
 }
 
-/// What is to go, and what is not there once it has gone.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) reason: String,
-    pub(super) segments: Vec<Gone>,
-    pub(super) missing: Vec<Missing>,
+/// What decides what is to go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) time: Timestamp,
+    /// Whether that can be known to be right.
+    pub(super) right: bool,
+    /// Bytes that are wanted.
+    pub(super) room: u64,
 }
 
 impl Stock {
-    /// Looks at what lies in the directory before the open segment, whose header is given. Reads headers alone, but of what has no
-    /// neighbour any more.
-    pub(super) fn look(directory: &Path, open: &Header) -> io::Result<Self> {
-        let mut stock = Self { holds: Holds::of(directory), ..Self::default() };
-        let (mut after, mut follows) = (open.segment, Some(open.clone()));
-        for number in sink::segments(directory)?.into_iter().rev().filter(|number| *number < open.segment) {
-            let path = sink::segment_path(directory, number);
-            let bytes = fs::metadata(&path)?.len();
-            let header = Scan::new(File::open(&path)?).header()?.ok().map(|(header, _)| header);
-            let next = number.saturating_add(1);
-            let ends = match (&header, &follows) {
-                (Some(header), Some(follows)) if next == after => Ends::before(header, follows),
-                (Some(header), follows) if next != after => {
-                    Ends::read(&path, header, follows.as_ref().map_or(open.created, |follows| follows.created))?
+    /// Looks at what lies in the directory before the open segment, whose header is given, and holds it against what is on record.
+    /// Reads the beginnings alone.
+    pub(super) fn look(directory: &Path, open: &Header, on_record: Ledger, now: Timestamp) -> io::Result<Self> {
+        let numbers = sink::segments(directory)?.into_iter().filter(|number| *number < open.segment);
+        let found: Vec<(u64, u64, Option<Header>)> = numbers
+            .map(|number| {
+                let path = sink::segment_path(directory, number);
+                let bytes = fs::metadata(&path).map_or(0, |found| found.len());
+                let header = beginning(&path, number).unwrap_or_default();
+                if header.is_none() {
+                    tracing::error!(segment = number, "a segment cannot be read: it is not deleted, whatever its age");
                 }
-                _ => None,
-            };
-            if ends.is_none() {
-                tracing::error!(segment = number, "a segment cannot be read: it is not deleted, whatever its age");
+                (number, bytes, header)
+            })
+            .collect();
+        let holds = Holds::of(directory, &on_record);
+        let mut stock = Self { holds, ledger: on_record, ..Self::default() };
+        let mut times = Vec::with_capacity(found.len());
+        for at in 0..found.len() {
+            let next = found.get(at.saturating_add(1)).map_or(Some(open), |(.., header)| header.as_ref());
+            let begun = found.get(at).and_then(|(.., header)| header.as_ref()).map(|header| header.created);
+            for created in begun.into_iter().chain(next.map(|next| next.created)).filter(is_a_time) {
+                stock.latest = stock.latest.max(created);
             }
-            stock.missing.extend(follows.as_ref().and_then(|follows| missing(next, follows)));
-            stock.add(number, Closed { bytes, ends });
-            (after, follows) = (number, header);
+            times.push(stock.latest);
         }
-        stock.missing.extend(follows.as_ref().and_then(|first| missing(0, first)));
-        stock.missing.sort_by_key(|one| one.from);
+        stock.latest = stock.latest.max(Some(open.created).filter(is_a_time).unwrap_or_default());
+        stock.add_all(found, times, open, now);
+        let unrecorded = stock.holds.unrecorded(&stock.ledger).into_iter();
+        let held: Vec<Event> = unrecorded.map(|hold| Event::Held(stock.held(hold, open))).collect();
+        stock.owed.extend(held);
         Ok(stock)
+    }
+
+    /// Adds what was found, the newest first, and says what is not there.
+    fn add_all(
+        &mut self,
+        found: Vec<(u64, u64, Option<Header>)>,
+        times: Vec<Timestamp>,
+        open: &Header,
+        now: Timestamp,
+    ) {
+        let mut lost = Vec::new();
+        let mut follows = (open.segment, Some(open.clone()));
+        // The next one that is a time.
+        let mut time = Some(open.created).filter(is_a_time);
+        for ((number, bytes, header), latest) in found.into_iter().zip(times).rev() {
+            let next = number.saturating_add(1);
+            lost.extend(self.unsaid(next, &follows));
+            if let Some(created) = follows.1.as_ref().map(|header| header.created).filter(is_a_time) {
+                time = Some(created);
+            }
+            let end = match (&header, &follows.1) {
+                (None, _) => End::Unreadable,
+                (Some(_), Some(header)) if next == follows.0 => {
+                    Ends::before(header).map_or(End::Unreadable, End::Known)
+                }
+                _ => End::Unread,
+            };
+            // Without any time it is not known how old it is: it is not.
+            let ended = time.map_or(Timestamp(i64::MAX), |time| time.max(latest));
+            let (first, begun) = header.as_ref().map_or((0, Timestamp(0)), |header| (header.first, header.created));
+            let begun = follows.1.as_ref().map_or(begun, |follows| begun.min(follows.created));
+            self.add(number, Closed { bytes, first, begun, ended, end, stuck: (0, Duration::ZERO) });
+            follows = (number, header);
+        }
+        lost.extend(self.unsaid(0, &follows));
+        if lost.is_empty() {
+            return;
+        }
+        let stretches: Vec<Lost> = lost.into_iter().map(|(from, to)| Lost { from, to, found: now }).collect();
+        tracing::error!(?stretches, "segments are missing, and no record says that they were deleted");
+        self.owed.push(Event::FoundMissing { stretches });
+    }
+
+    /// Of the segments from one to before another, those of which nothing says why they are missing.
+    fn unsaid(&self, from: u64, (number, header): &(u64, Option<Header>)) -> Vec<(u64, u64)> {
+        let Some(to) = number.checked_sub(1).filter(|to| *to >= from) else { return Vec::new() };
+        // What follows has to go on from the end that was said.
+        let other_end =
+            header.as_ref().and_then(|header| Some((header, Ends::before(header)?))).is_some_and(|(_, ends)| {
+                let said = self.ledger.missing.iter().filter(|one| one.to == to);
+                said.clone().count() > 0
+                    && !said.clone().any(|one| {
+                        (one.frames, &one.root, &one.chain) == (ends.frames, &hex(&ends.root), &hex(&ends.chain))
+                    })
+            });
+        if other_end {
+            return ledger::subtract((from, to), self.ledger.lost());
+        }
+        self.ledger.unsaid((from, to))
     }
 
     /// The open segment was closed, and another follows.
     pub(super) fn close(&mut self, (header, bytes): (&Header, u64), follows: &Header) {
-        self.add(header.segment, Closed { bytes, ends: Ends::before(header, follows) });
+        let created = [header.created, follows.created].into_iter().filter(is_a_time).max();
+        self.latest = self.latest.max(created.unwrap_or_default());
+        let ended = if is_a_time(&follows.created) { self.latest } else { Timestamp(i64::MAX) };
+        let end = Ends::before(follows).map_or(End::Unreadable, End::Known);
+        let begun = header.created.min(follows.created);
+        self.add(header.segment, Closed { bytes, first: header.first, begun, ended, end, stuck: (0, Duration::ZERO) });
     }
 
     fn add(&mut self, number: u64, closed: Closed) {
@@ -183,65 +238,167 @@ impl Stock {
         self.bytes
     }
 
-    /// What may go now: for its age, or, where `room` bytes are wanted, to make that much.
-    pub(super) fn plan(&self, config: &Config, now: Timestamp, room: u64) -> Option<Plan> {
-        let (mut segments, mut freed, mut aged, mut missing) = (Vec::new(), 0u64, false, self.missing.clone());
-        for (number, closed) in &self.closed {
-            let Some(ends) = closed.ends.as_ref().filter(|ends| !self.holds.hold(*number, ends.begun, ends.ended))
+    /// A hold, with what of it is there.
+    pub(super) fn held(&self, (hold, scope): (String, super::hold::Scope), open: &Header) -> ledger::Held {
+        let closed = self.closed.iter().filter(|(number, one)| scope.hold(**number, one.begun, one.ended));
+        let is_open = scope.hold(open.segment, open.created, Timestamp(i64::MAX)).then_some(open.segment);
+        let present = ledger::stretches(closed.map(|(number, _)| *number).chain(is_open));
+        ledger::Held { hold, scope, present, newest: open.segment }
+    }
+
+    /// Of segments that a hold names, those that are gone.
+    pub(super) fn gone(&self, scope: &super::hold::Scope, open: u64) -> Vec<(u64, u64)> {
+        let there = ledger::stretches(self.closed.keys().copied().chain([open]));
+        let named = scope.segments.iter().map(|(from, to)| (*from, to.unwrap_or(open).min(open)));
+        let named = named.filter(|(from, to)| from <= to);
+        named.flat_map(|stretch| ledger::subtract(stretch, there.iter().copied())).take(MOST_STRETCHES).collect()
+    }
+
+    fn is_held(&self, number: u64, closed: &Closed) -> bool {
+        self.holds.hold(number, closed.begun, closed.ended)
+    }
+
+    /// Those of which it is on record that they go, and that are there.
+    fn announced(&self) -> impl Iterator<Item = (u64, &Closed)> {
+        let said = |number| self.ledger.says_deleted(number);
+        let all = self.closed.iter().map(|(number, closed)| (*number, closed));
+        all.filter(move |(number, closed)| said(*number) && !self.is_held(*number, closed))
+    }
+
+    /// What may go now, and by which rules: for its age, or, where room is wanted, to make that much. What is about to go already
+    /// makes room, where it can be removed.
+    pub(super) fn plan(&mut self, directory: &Path, config: &Config, now: Now) -> Option<Event> {
+        let going: Vec<(u64, bool)> = self.announced().map(|(_, one)| (one.bytes, one.stuck.0 == 0)).collect();
+        let most = MOST_AT_ONCE.saturating_sub(going.len());
+        let mut freed: u64 = going.iter().filter(|(_, goes)| *goes).map(|(bytes, _)| *bytes).sum();
+        freed = freed.saturating_add(self.going.values().map(|one| one.bytes).sum());
+        let (mut segments, mut missing, mut read) = (Vec::new(), self.ledger.missing.clone(), false);
+        let numbers: Vec<u64> = self.closed.keys().copied().collect();
+        for number in numbers {
+            let Some(closed) = self.closed.get(&number) else { continue };
+            let passed = matches!(closed.end, End::Unreadable) || self.is_held(number, closed);
+            if passed || self.ledger.says_deleted(number) {
+                continue;
+            }
+            let age = now.time.since(closed.ended);
+            let of_age = |days: u32| age >= DAY.saturating_mul(days) && now.right;
+            let rule = if config.max_age_days != 0 && of_age(config.max_age_days) {
+                Rule::Age(config.max_age_days)
+            } else if freed < now.room && (config.min_age_days == 0 || of_age(config.min_age_days)) {
+                Rule::Room(config.min_age_days)
+            } else {
+                break;
+            };
+            if segments.len() >= most {
+                break;
+            }
+            // One at a time: others wait meanwhile.
+            if matches!(closed.end, End::Unread)
+                && (std::mem::replace(&mut read, true) || !self.read(directory, number))
+            {
+                continue;
+            }
+            let Some((gone, bytes)) =
+                self.closed.get(&number).and_then(|one| Some((one.gone(number, rule)?, one.bytes)))
             else {
                 continue;
             };
-            let age = now.since(ends.ended);
-            let is_old = config.max_age_days != 0 && age >= days(config.max_age_days);
-            let makes_room = freed < room && age >= days(config.min_age_days);
-            if segments.len() >= MOST_AT_ONCE || !(is_old || makes_room) {
-                break;
-            }
             let mut wider = missing.clone();
-            widen(&mut wider, *number, ends);
-            if wider.len() > MOST_MISSING {
+            ledger::widen(&mut wider, &gone);
+            if wider.len() > MOST_STRETCHES {
                 continue;
             }
             missing = wider;
-            aged |= is_old;
-            freed = freed.saturating_add(closed.bytes);
-            segments.push(ends.gone(*number, closed.bytes));
+            freed = freed.saturating_add(bytes);
+            segments.push(gone);
         }
-        let age = format!("record.retention.max_age_days = {}", config.max_age_days);
-        let reason =
-            if aged { age } else { "there is no more room, and record.retention.at_limit = delete_oldest".into() };
-        (!segments.is_empty()).then_some(Plan { reason, segments, missing })
+        let mut rules: Vec<String> = Vec::new();
+        for words in segments.iter().map(|gone| gone.rule.words()) {
+            if !rules.contains(&words) {
+                rules.push(words);
+            }
+        }
+        let (reason, before) = (rules.join("; "), self.ledger.clone());
+        (!segments.is_empty()).then_some(Event::Deleted { reason, segments, before })
     }
 
-    /// One of a plan is gone.
-    pub(super) fn forget(&mut self, number: u64) {
-        let Some(closed) = self.closed.remove(&number) else { return };
-        self.bytes = self.bytes.saturating_sub(closed.bytes);
-        if let Some(ends) = &closed.ends {
-            widen(&mut self.missing, number, ends);
+    /// Bytes of what may go where room is wanted.
+    pub(super) fn deletable(&self, config: &Config, now: Now) -> u64 {
+        if config.at_limit == AtLimit::Refuse {
+            return 0;
         }
+        let least = DAY.saturating_mul(config.min_age_days);
+        let may = |number: u64, closed: &Closed| {
+            let old = config.min_age_days == 0 || now.right && now.time.since(closed.ended) >= least;
+            old && closed.stuck.0 == 0 && !matches!(closed.end, End::Unreadable) && !self.is_held(number, closed)
+        };
+        let all = self.closed.iter().filter(|(number, closed)| may(**number, closed));
+        all.map(|(_, closed)| closed.bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Reads how a segment ends. False where it cannot be read.
+    fn read(&mut self, directory: &Path, number: u64) -> bool {
+        let found = Ends::read(&sink::segment_path(directory, number)).unwrap_or_default();
+        let Some(closed) = self.closed.get_mut(&number) else { return false };
+        closed.end = found.map_or(End::Unreadable, End::Known);
+        matches!(closed.end, End::Known(_))
+    }
+
+    /// Takes some of those that are to be removed; each comes back by [`Stock::removed`].
+    pub(super) fn doomed(&mut self, now: Duration, most: usize) -> Vec<u64> {
+        let due = self.announced().filter(|(_, closed)| closed.stuck.1 <= now);
+        let due: Vec<u64> = due.map(|(number, _)| number).take(most).collect();
+        for number in &due {
+            if let Some(closed) = self.closed.remove(number) {
+                self.going.insert(*number, closed);
+            }
+        }
+        due
+    }
+
+    /// One of these is gone, or cannot be removed: it is put aside, for ever longer.
+    pub(super) fn removed(&mut self, number: u64, gone: bool, now: Duration) {
+        let Some(mut closed) = self.going.remove(&number) else { return };
+        if gone {
+            self.bytes = self.bytes.saturating_sub(closed.bytes);
+            return;
+        }
+        let tries = closed.stuck.0.saturating_add(1);
+        let rest = LEAST_REST.saturating_mul(1 << tries.saturating_sub(1).min(6)).min(MOST_REST);
+        closed.stuck = (tries, now.saturating_add(rest));
+        self.closed.insert(number, closed);
+    }
+}
+
+impl Closed {
+    fn gone(&self, segment: u64, rule: Rule) -> Option<Gone> {
+        let End::Known(ends) = &self.end else { return None };
+        Some(Gone {
+            segment,
+            first: self.first,
+            frames: ends.frames.saturating_sub(self.first),
+            bytes: self.bytes,
+            begun: self.begun,
+            ended: self.ended,
+            root: hex(&ends.root),
+            chain: hex(&ends.chain),
+            rule,
+        })
     }
 }
 
 impl Ends {
-    /// Of the segment with that header, which another follows.
-    fn before(header: &Header, follows: &Header) -> Option<Self> {
+    /// Of what the segment with that header follows.
+    fn before(follows: &Header) -> Option<Self> {
         let root = Tree::from_parts(follows.first, follows.subtrees.clone())?.root();
-        Some(Self {
-            first: header.first,
-            begun: header.created,
-            ended: follows.created,
-            frames: follows.first,
-            root,
-            chain: follows.chain,
-        })
+        Some(Self { frames: follows.first, root, chain: follows.chain })
     }
 
-    /// Reads it to its end.
-    fn read(path: &Path, header: &Header, ended: Timestamp) -> io::Result<Option<Self>> {
+    /// Reads a segment to its end.
+    fn read(path: &Path) -> io::Result<Option<Self>> {
         let mut scan = Scan::new(File::open(path)?);
-        let Ok((_, digest)) = scan.header()? else { return Ok(None) };
-        let Some(mut tree) = Tree::from_parts(header.first, header.subtrees.clone()) else { return Ok(None) };
+        let Ok((header, digest)) = scan.header()? else { return Ok(None) };
+        let Some(mut tree) = Tree::from_parts(header.first, header.subtrees) else { return Ok(None) };
         let mut chain = digest;
         loop {
             match scan.step()? {
@@ -255,60 +412,38 @@ impl Ends {
                 _ => return Ok(None),
             }
         }
-        let (first, begun) = (header.first, header.created);
-        Ok(Some(Self { first, begun, ended, frames: tree.size(), root: tree.root(), chain }))
-    }
-
-    fn gone(&self, segment: u64, bytes: u64) -> Gone {
-        Gone {
-            segment,
-            first: self.first,
-            frames: self.frames.saturating_sub(self.first),
-            bytes,
-            begun: self.begun,
-            ended: self.ended,
-            root: hex(&self.root),
-            chain: hex(&self.chain),
-        }
+        Ok(Some(Self { frames: tree.size(), root: tree.root(), chain }))
     }
 }
 
-/// All from a segment on that are not there before the one with that header.
-fn missing(from: u64, follows: &Header) -> Option<Missing> {
-    let to = follows.segment.checked_sub(1).filter(|to| *to >= from)?;
-    let root = Tree::from_parts(follows.first, follows.subtrees.clone())?.root();
-    Some(Missing { from, to, frames: follows.first, root: hex(&root), chain: hex(&follows.chain) })
+/// The header of a segment, where it is that of this number, and what stands first follows it.
+fn beginning(path: &Path, number: u64) -> io::Result<Option<Header>> {
+    let mut scan = Scan::of_beginning(File::open(path)?);
+    let Ok((header, digest)) = scan.header()? else { return Ok(None) };
+    let follows = match scan.step()? {
+        Step::Entry(_, hashes, _) => hashes.follows(&digest),
+        Step::End => true,
+        _ => false,
+    };
+    // The wrapped key is not looked at.
+    Ok((follows && header.segment == number).then(|| Header { sealing: Vec::new(), ..header }))
 }
 
-/// One more is not there; neighbours become one.
-fn widen(missing: &mut Vec<Missing>, number: u64, ends: &Ends) {
-    let mut one =
-        Missing { from: number, to: number, frames: ends.frames, root: hex(&ends.root), chain: hex(&ends.chain) };
-    missing.retain(|other| {
-        if other.to.saturating_add(1) == number {
-            one.from = other.from;
-        } else if other.from == number.saturating_add(1) {
-            one = Missing { from: one.from, ..other.clone() };
-        } else {
-            return true;
-        }
-        false
-    });
-    missing.push(one);
-    missing.sort_by_key(|one| one.from);
-}
-
-fn days(count: u32) -> Duration {
-    DAY.saturating_mul(count)
+/// Whether a host could know what time it was.
+pub(super) fn is_a_time(time: &Timestamp) -> bool {
+    *time >= Timestamp::from_unix(BEFORE_ALL)
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The first second of 2025: what was before, a host without a clock has said.
+const BEFORE_ALL: i64 = 1_735_689_600;
 /// The least that `max_bytes` holds.
 const LEAST_SEGMENTS: u64 = 4;
-/// Most segments that one record says were deleted.
+/// Most segments that are on record as deleted, and still there.
 const MOST_AT_ONCE: usize = 64;
-/// Most stretches that may be missing; more come of holds alone.
-const MOST_MISSING: usize = 1024;
+/// How long what cannot be removed is left alone, at first and at most.
+const LEAST_REST: Duration = Duration::from_secs(60);
+const MOST_REST: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests;

@@ -28,25 +28,25 @@ pub struct Room {
 }
 
 impl Room {
-    /// Asks the file system of the spool, which has that many bytes in its segments.
+    /// Asks the file system of the spool, which has that many bytes in its segments, some of which may be deleted for room.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn measure(config: &Config, spool: u64) -> io::Result<Self> {
+    pub fn measure(config: &Config, spool: u64, deletable: u64) -> io::Result<Self> {
         let found = statvfs(&config.spool)?;
         let free = found.blocks_available().saturating_mul(found.fragment_size());
         let all = found.blocks().saturating_mul(found.fragment_size());
-        Ok(Self::within(config, spool, free, all))
+        Ok(Self::within(config, (spool, deletable), free, all))
     }
 
-    fn within(config: &Config, spool: u64, free: u64, all: u64) -> Self {
+    fn within(config: &Config, (spool, deletable): (u64, u64), free: u64, all: u64) -> Self {
         let deletes = config.retention.at_limit == AtLimit::DeleteOldest;
         let (left, of) = (free.saturating_sub(config.free_space_floor), all.saturating_sub(config.free_space_floor));
         let most = config.retention.max_bytes;
         let own = most.saturating_sub(spool);
-        // A spool that is kept at its bound by deleting is as it should be.
-        let bound = most != 0 && !deletes && own < left;
-        let (left, of) = if bound { (own, most) } else { (left, of) };
+        let (left, of) = if most != 0 && own < left { (own, most) } else { (left, of) };
+        // A spool that is kept at its bound by deleting is as it should be, while there is something that may go.
+        let left = if deletes { left.saturating_add(deletable).min(of) } else { left };
         Self { left, of, deletes, lasts: None }
     }
 
@@ -190,12 +190,14 @@ mod tests {
     #[test]
     fn the_bound_that_bites_first_counts() {
         let mut config = Config { free_space_floor: GIB, ..Config::default() };
-        assert_eq!(Room::within(&config, GIB, 3 * GIB, 9 * GIB).left, 2 * GIB);
+        assert_eq!(Room::within(&config, (GIB, GIB), 3 * GIB, 9 * GIB).left, 2 * GIB);
         config.retention = retention::Config { max_bytes: 2 * GIB, ..retention::Config::default() };
-        let bound = Room::within(&config, GIB + 5, 3 * GIB, 9 * GIB);
+        let bound = Room::within(&config, (GIB + 5, GIB), 3 * GIB, 9 * GIB);
         assert_eq!((bound.left, bound.of), (GIB - 5, 2 * GIB));
         config.retention.at_limit = AtLimit::DeleteOldest;
-        assert_eq!(Room::within(&config, GIB + 5, 3 * GIB, 9 * GIB).left, 2 * GIB, "that one is kept by deleting");
-        assert_eq!(Room::within(&config, 0, 0, GIB).percent(), 0);
+        assert_eq!(Room::within(&config, (2 * GIB - 5, GIB), 3 * GIB, 9 * GIB).left, GIB + 5, "kept by deleting");
+        let stuck = Room::within(&config, (2 * GIB - 5, 0), 3 * GIB, 9 * GIB);
+        assert_eq!((stuck.left, stuck.percent()), (5, 0), "all of it is held, or young");
+        assert_eq!(Room::within(&config, (0, 0), 0, GIB).percent(), 0);
     }
 }

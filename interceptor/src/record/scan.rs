@@ -27,11 +27,17 @@ pub(super) struct Scan<R> {
     buffer: Vec<u8>,
     start: usize,
     offset: u64,
+    chunk: usize,
 }
 
 impl<R: Read> Scan<R> {
     pub(super) const fn new(source: R) -> Self {
-        Self { source, buffer: Vec::new(), start: 0, offset: 0 }
+        Self { source, buffer: Vec::new(), start: 0, offset: 0, chunk: CHUNK }
+    }
+
+    /// The same for who wants the beginning alone.
+    pub(super) const fn of_beginning(source: R) -> Self {
+        Self { source, buffer: Vec::new(), start: 0, offset: 0, chunk: LITTLE }
     }
 
     /// Offset of what comes next.
@@ -91,11 +97,12 @@ impl<R: Read> Scan<R> {
     fn fill(&mut self, missing: usize) -> io::Result<bool> {
         self.buffer.drain(..self.start.min(self.buffer.len()));
         self.start = 0;
-        let limit = u64::try_from(missing.clamp(CHUNK, MOST)).unwrap_or(u64::MAX);
+        let limit = u64::try_from(missing.clamp(self.chunk, MOST)).unwrap_or(u64::MAX);
         // `read_to_end` of a limited reader grows by what is there, not by what a damaged length claims.
         Ok(self.source.by_ref().take(limit).read_to_end(&mut self.buffer)? > 0)
     }
 }
 
 const CHUNK: usize = 256 << 10;
+const LITTLE: usize = 4 << 10;
 const MOST: usize = 4 << 20;

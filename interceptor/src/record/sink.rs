@@ -49,17 +49,29 @@ pub trait Sink: fmt::Debug + Send {
     /// What the storage says.
     fn free_space(&mut self) -> io::Result<u64>;
 
-    /// Removes a segment that is closed, for good: where that has to be told to the disk, it is.
-    ///
-    /// # Errors
-    /// What the storage says; it may be gone all the same. One that is not there is no error.
-    fn remove(&mut self, segment: u64) -> io::Result<()>;
+    /// Who removes segments that are closed, beside whoever writes.
+    fn remover(&self) -> Box<dyn Remover>;
 
     /// Replaces the newest checkpoint, that lies beside the segments. Where `sync`, what takes its place is on the disk before.
     ///
     /// # Errors
     /// What the storage says.
     fn publish(&mut self, checkpoint: &[u8], sync: bool) -> io::Result<()>;
+}
+
+/// Removes closed segments.
+pub trait Remover: Send {
+    /// Removes one. One that is not there is no error.
+    ///
+    /// # Errors
+    /// What the storage says; it is still there then.
+    fn remove(&mut self, segment: u64) -> io::Result<()>;
+
+    /// Tells the disk. What it does not know yet may be there again after a power cut, and is removed again.
+    ///
+    /// # Errors
+    /// What the storage says.
+    fn settle(&mut self) -> io::Result<()>;
 }
 
 /// Segments in a directory.
@@ -115,8 +127,13 @@ impl<D: Disk> Sink for Files<D> {
     }
 
     fn create(&mut self, segment: u64, header: &[u8]) -> io::Result<()> {
-        let file = self.place(&segment_path(&self.directory, segment), header, true)?;
-        self.disk.sync_directory(&self.directory)?;
+        let path = segment_path(&self.directory, segment);
+        let file = self.place(&path, header, true)?;
+        if let Err(error) = self.disk.sync_directory(&self.directory) {
+            // Else it would be the newest at the next start, and what is written before it is lost.
+            let _keeps_the_first_error = self.disk.remove(&path);
+            return Err(error);
+        }
         self.open = Some(file);
         Ok(())
     }
@@ -136,11 +153,8 @@ impl<D: Disk> Sink for Files<D> {
         self.disk.sync(file)
     }
 
-    fn remove(&mut self, segment: u64) -> io::Result<()> {
-        match self.disk.remove(&segment_path(&self.directory, segment)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => self.disk.sync_directory(&self.directory),
-        }
+    fn remover(&self) -> Box<dyn Remover> {
+        Box::new(Closed { directory: self.directory.clone(), disk: self.disk.clone() })
     }
 
     fn free_space(&mut self) -> io::Result<u64> {
@@ -150,6 +164,26 @@ impl<D: Disk> Sink for Files<D> {
     fn publish(&mut self, checkpoint: &[u8], sync: bool) -> io::Result<()> {
         let path = self.directory.join(CHECKPOINT);
         self.place(&path, checkpoint, sync).map(|_file| ())
+    }
+}
+
+/// Removes segments from a directory.
+#[derive(Debug)]
+struct Closed<D> {
+    directory: PathBuf,
+    disk: D,
+}
+
+impl<D: Disk> Remover for Closed<D> {
+    fn remove(&mut self, segment: u64) -> io::Result<()> {
+        match self.disk.remove(&segment_path(&self.directory, segment)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        self.disk.sync_directory(&self.directory)
     }
 }
 
@@ -171,7 +205,7 @@ pub fn segments(directory: &Path) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".spool")).filter(|stem| stem.len() >= 10);
+        let number = name.to_str().and_then(|name| name.strip_suffix(".spool")).filter(|stem| is_number(stem));
         if let Some(number) = number.and_then(|stem| stem.parse().ok()) {
             found.push(number);
         }
@@ -180,5 +214,77 @@ pub fn segments(directory: &Path) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
+/// Whether that is how [`segment_path`] writes one: no two names are of one segment.
+fn is_number(stem: &str) -> bool {
+    let digits = stem.len() >= 10 && stem.bytes().all(|byte| byte.is_ascii_digit());
+    digits && (stem.len() == 10 || !stem.starts_with('0'))
+}
+
 /// Name of the file with the newest checkpoint.
 pub(super) const CHECKPOINT: &str = "checkpoint";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The host's file system, whose directories cannot be synced.
+    #[derive(Clone, Debug)]
+    struct Unsynced;
+
+    impl Disk for Unsynced {
+        type File = fs::File;
+
+        fn open(&mut self, path: &Path) -> io::Result<fs::File> {
+            Host.open(path)
+        }
+
+        fn create(&mut self, path: &Path) -> io::Result<fs::File> {
+            Host.create(path)
+        }
+
+        fn write(&mut self, file: &fs::File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            Host.write(file, offset, bytes)
+        }
+
+        fn set_len(&mut self, file: &fs::File, length: u64) -> io::Result<()> {
+            Host.set_len(file, length)
+        }
+
+        fn sync(&mut self, file: &fs::File) -> io::Result<()> {
+            Host.sync(file)
+        }
+
+        fn sync_directory(&mut self, _: &Path) -> io::Result<()> {
+            Err(io::Error::other("not synced"))
+        }
+
+        fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+            Host.rename(from, to)
+        }
+
+        fn remove(&mut self, path: &Path) -> io::Result<()> {
+            Host.remove(path)
+        }
+
+        fn free_space(&mut self, directory: &Path) -> io::Result<u64> {
+            Host.free_space(directory)
+        }
+    }
+
+    #[test]
+    fn a_segment_that_could_not_be_begun_for_good_is_not_there() {
+        let place = tempfile::tempdir().unwrap();
+        let mut files = Files::on(Unsynced, place.path().to_owned());
+        assert!(files.create(1, b"header").is_err());
+        assert!(segments(place.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_segment_has_two_names() {
+        let place = tempfile::tempdir().unwrap();
+        for name in ["0000000007.spool", "00000000007.spool", "12345678901.spool", "+000000007.spool", "7.spool"] {
+            fs::write(place.path().join(name), []).unwrap();
+        }
+        assert_eq!(segments(place.path()).unwrap(), [7, 12_345_678_901]);
+    }
+}

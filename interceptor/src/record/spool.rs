@@ -3,7 +3,7 @@
 //! Nothing that was not committed counts: a failed commit is rolled back in memory and truncated away in the segment
 //! before the next one, so that no torn frame is ever followed by another. Not owned: queueing, and when to do what.
 
-mod keep;
+pub(super) mod keep;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -17,8 +17,9 @@ use nix::fcntl::{Flock, FlockArg};
 use super::disk;
 use super::event::Event;
 use super::format::{self, Entry, FormatError, Header, Kind};
-use super::key::{PublicKey, SigningKey};
+use super::key::{Checkpoint, PublicKey, SigningKey};
 use super::known::KnownActions;
+use super::ledger::Ledger;
 use super::merkle::{Hash, Tree};
 use super::pack::{Packer, Payload};
 use super::retention::{self, Stock};
@@ -40,12 +41,16 @@ pub(super) struct Spool {
     over: bool,
     /// When the open segment was begun, or taken over.
     begun: Duration,
+    /// Entries with which it was begun.
+    begins: u32,
     clock: Arc<dyn Clock>,
     segment_bytes: u64,
     directory: PathBuf,
     free_space_floor: u64,
     retention: retention::Config,
     stock: Stock,
+    /// Bytes of what may be deleted for room.
+    deletable: u64,
     /// When it is looked next whether something is to be deleted.
     retain_at: Duration,
     /// The longest that found no room.
@@ -70,6 +75,10 @@ pub(super) struct Spool {
     checkpointed: Duration,
     published: Option<Duration>,
     newest: Option<String>,
+    /// Whether the next segment was begun, and that failed.
+    creating: bool,
+    trusted: keep::Trusted,
+    beyond: keep::Beyond,
     lock: Option<Flock<File>>,
 }
 
@@ -89,13 +98,13 @@ impl Spool {
         let recipients = config.recipients()?;
         let now = clock.now();
         let mut sealer = None;
-        let (header, length, mut state, over, event) = match found {
+        let (header, length, mut state, over, event, past) = match found {
             None => {
                 sealer = recipients.sealer().map_err(OpenError::io("cannot seal", directory))?;
                 let header = header((0, now), [0; 32], &key, &Tree::default(), sealer.as_ref());
                 let bytes = header.encode();
                 sink.create(0, &bytes).map_err(OpenError::io("cannot begin a segment in", directory))?;
-                (header, len64(&bytes), State::begin(&bytes, Tree::default()), false, None)
+                (header, len64(&bytes), State::begin(&bytes, Tree::default()), false, None, Past::default())
             }
             Some(found) => {
                 let event = found.cut(directory, key.public())?;
@@ -103,16 +112,19 @@ impl Spool {
                 sink.open(segment, found.length).map_err(OpenError::io("cannot open a segment in", directory))?;
                 // Its key is gone with who wrote it.
                 let over = !found.header.sealing.is_empty() || !recipients.is_empty();
-                (found.header, found.length, found.state, over, event)
+                (found.header, found.length, found.state, over, event, found.past)
             }
         };
         // What is no checkpoint of ours, as a power cut may leave it, is replaced by the next one, also where nothing follows.
         state.unsigned |=
             fs::read(directory.join(sink::CHECKPOINT)).is_ok_and(|note| key.public().open_checkpoint(&note).is_err());
-        let stock =
-            Stock::look(directory, &header).map_err(OpenError::io("cannot look at the segments in", directory))?;
+        let mut stock = Stock::look(directory, &header, past.signed.clone(), now)
+            .map_err(OpenError::io("cannot look at the segments in", directory))?;
+        // What nobody has signed says nothing, also once what follows it is signed.
+        stock.restate = past.waits;
         let packer = Packer::new().map_err(OpenError::io("cannot compress for", directory))?;
         let checkpointed = clock.monotonic();
+        let (trusted, beyond) = (keep::Trusted::new(&*clock), keep::Beyond::default());
         let mut spool = Self {
             sink,
             key,
@@ -120,12 +132,14 @@ impl Spool {
             sealer,
             over,
             begun: clock.monotonic(),
+            begins: 0,
             clock,
             segment_bytes: config.segment_bytes,
             directory: directory.clone(),
             free_space_floor: config.free_space_floor,
             retention: config.retention.clone(),
             stock,
+            deletable: 0,
             retain_at: Duration::ZERO,
             refused: 0,
             unbounded: false,
@@ -143,6 +157,9 @@ impl Spool {
             checkpointed,
             published: None,
             newest: None,
+            creating: false,
+            trusted,
+            beyond,
             lock: Some(lock),
         };
         // Where what was cut belongs, before anything else can go wrong.
@@ -164,7 +181,9 @@ impl Spool {
                 | Event::Gap { .. }
                 | Event::KeyChanged { .. }
                 | Event::Deleted { .. }
-                | Event::Held { .. }
+                | Event::Kept(_)
+                | Event::FoundMissing { .. }
+                | Event::Held(_)
                 | Event::Released { .. }
         );
         self.must_seal(in_clear)?;
@@ -194,21 +213,7 @@ impl Spool {
         if !self.staged.unsigned {
             return;
         }
-        let note = self.key.checkpoint(&self.staged.tree, &self.staged.chain);
-        let entry = Entry {
-            kind: Kind::Checkpoint,
-            packed: false,
-            sealed: false,
-            index: self.staged.index,
-            sequence: self.staged.tree.size(),
-            session: SessionId::NONE,
-            time: self.clock.now(),
-            unpacked: u32::try_from(note.len()).unwrap_or(u32::MAX),
-            payload: note.as_bytes(),
-        };
-        let _not_a_leaf = entry.encode(&mut self.buffer, &mut self.staged.chain);
-        self.staged.index = self.staged.index.saturating_add(1);
-        self.staged.unsigned = false;
+        let note = self.staged.sign(&mut self.buffer, &self.key, self.clock.now());
         self.newest = Some(note);
     }
 
@@ -262,8 +267,11 @@ impl Spool {
     /// Whether the key of the open segment has had its time, and sealed something; or it would never be closed, and deleted.
     pub(super) fn is_old(&self) -> bool {
         let age = self.clock.monotonic().saturating_sub(self.begun);
-        let longest = [self.sealer.as_ref().map(|_| KEY_LIFE), self.retention.longest_open()];
-        self.committed.index > 0 && longest.into_iter().flatten().any(|longest| age >= longest)
+        let sealed = self.sealer.as_ref().is_some_and(|_| age >= KEY_LIFE);
+        // Also where it was another process that began it.
+        let open = age.max(self.clock.now().since(self.header.created));
+        let kept = self.retention.longest_open().is_some_and(|longest| open >= longest);
+        self.committed.index > self.begins && (sealed || kept)
     }
 
     /// Begins the next segment where the open one is full. Nothing may be staged.
@@ -288,12 +296,22 @@ impl Spool {
         self.commit(true)?;
         let next = self.header.segment.saturating_add(1);
         let sealer = self.recipients.sealer()?;
-        let (chain, tree) = (self.committed.chain, &self.committed.tree);
+        let (chain, tree, time) = (self.committed.chain, &self.committed.tree, self.clock.now());
         let signing = key.as_ref().unwrap_or(&self.key);
-        let header = header((next, self.clock.now()), chain, signing, tree, sealer.as_ref());
-        let bytes = header.encode();
+        let header = header((next, time), chain, signing, tree, sealer.as_ref());
+        let mut bytes = header.encode();
+        let mut state = State::begin(&bytes, tree.clone());
+        // Whole with the header, or not at all: where it does not begin with that, there is nothing of it.
+        if !self.stock.ledger.is_empty() {
+            let kept = Event::Kept(self.stock.ledger.clone());
+            let payload = self.packer.pack(|out| format::encode_event(&kept, out)).map_err(io::Error::other)?;
+            state.put((&mut bytes, None), SessionId::NONE, time, payload).map_err(io::Error::other)?;
+            let _published_with_the_next = state.sign(&mut bytes, signing, time);
+        }
         self.check_space(len64(&bytes))?;
+        self.creating = true;
         self.sink.create(next, &bytes)?;
+        self.creating = false;
         if let Some(key) = key {
             self.key = key;
         }
@@ -302,7 +320,8 @@ impl Spool {
         self.header = header;
         self.length = len64(&bytes);
         (self.sealer, self.over, self.begun) = (sealer, false, self.clock.monotonic());
-        self.committed = State::begin(&bytes, self.committed.tree.clone());
+        self.begins = state.index;
+        self.committed = state;
         self.staged.copy_from(&self.committed);
         Ok(())
     }
@@ -391,7 +410,8 @@ impl Spool {
                 format!("{free} bytes are free and record.free_space_floor keeps {}", self.free_space_floor),
             ));
         }
-        self.space_checked = Some(time);
+        // What goes beyond the floor says nothing of what may not.
+        self.space_checked = Some(time).filter(|_| !self.unbounded);
         self.since_space_check = 0;
         Ok(())
     }
@@ -442,6 +462,26 @@ impl State {
         Ok(sequence)
     }
 
+    /// Appends a checkpoint over all so far. Gives its note.
+    fn sign(&mut self, out: &mut Vec<u8>, key: &SigningKey, time: Timestamp) -> String {
+        let note = key.checkpoint(&self.tree, &self.chain);
+        let entry = Entry {
+            kind: Kind::Checkpoint,
+            packed: false,
+            sealed: false,
+            index: self.index,
+            sequence: self.tree.size(),
+            session: SessionId::NONE,
+            time,
+            unpacked: u32::try_from(note.len()).unwrap_or(u32::MAX),
+            payload: note.as_bytes(),
+        };
+        let _not_a_leaf = entry.encode(out, &mut self.chain);
+        self.index = self.index.saturating_add(1);
+        self.unsigned = false;
+        note
+    }
+
     fn copy_from(&mut self, other: &Self) {
         self.chain = other.chain;
         self.tree.copy_from(&other.tree);
@@ -457,6 +497,37 @@ struct Found {
     state: State,
     /// Why the rest is none, and whether it is more than an unfinished write.
     broken: Option<(String, bool)>,
+    past: Past,
+}
+
+/// What the open segment says of what is missing, and held.
+#[derive(Debug, Default)]
+struct Past {
+    /// All that it says, and what of that is signed.
+    seen: Ledger,
+    signed: Ledger,
+    /// Whether there is any of it since the last signature.
+    waits: bool,
+}
+
+impl Past {
+    fn frame(&mut self, entry: &Entry<'_>) {
+        if entry.session != SessionId::NONE || entry.sealed {
+            return;
+        }
+        let event = entry.unpack(None).and_then(|payload| format::decode_event(&payload));
+        self.waits |= event.is_ok_and(|event| self.seen.apply(&event));
+    }
+
+    fn checkpoint(&mut self, entry: &Entry<'_>, key: &PublicKey, tree: &Tree) {
+        if !self.waits {
+            return;
+        }
+        let signs = |note: Checkpoint| (note.size, note.root) == (tree.size(), tree.root());
+        if key.open_checkpoint(entry.payload).is_ok_and(signs) {
+            (self.signed, self.waits) = (self.seen.clone(), false);
+        }
+    }
 }
 
 impl Found {
@@ -507,7 +578,7 @@ fn newest_segment(directory: &Path, key: &PublicKey) -> Result<Option<Found>, Op
                 return Err(damaged(format!("segment {} stands in the file of segment {segment}", header.segment)));
             }
             Ok((header, digest)) => {
-                return last_whole_entry(&mut scan, header, digest)
+                return last_whole_entry(&mut scan, header, digest, key)
                     .map_err(OpenError::io("cannot read", &path))?
                     .map(Some)
                     .ok_or_else(|| damaged(format!("the header of segment {segment} names no tree")));
@@ -533,9 +604,10 @@ fn is_unfinished(path: &Path) -> io::Result<bool> {
     Ok(format::header_length(&start).is_ok_and(|wanted| wanted.is_none_or(|wanted| length < wanted)))
 }
 
-fn last_whole_entry(scan: &mut Scan<File>, header: Header, digest: Hash) -> io::Result<Option<Found>> {
+fn last_whole_entry(scan: &mut Scan<File>, header: Header, digest: Hash, key: &PublicKey) -> io::Result<Option<Found>> {
     let Some(tree) = Tree::from_parts(header.first, header.subtrees.clone()) else { return Ok(None) };
     let mut state = State { chain: digest, tree, index: 0, unsigned: false };
+    let mut past = Past::default();
     loop {
         let length = scan.offset();
         let broken = match scan.step()? {
@@ -547,6 +619,9 @@ fn last_whole_entry(scan: &mut Scan<File>, header: Header, digest: Hash) -> io::
                     state.unsigned = entry.kind == Kind::Frame;
                     if state.unsigned {
                         state.tree.push(hashes.leaf);
+                        past.frame(&entry);
+                    } else {
+                        past.checkpoint(&entry, key, &state.tree);
                     }
                     continue;
                 }
@@ -556,7 +631,7 @@ fn last_whole_entry(scan: &mut Scan<File>, header: Header, digest: Hash) -> io::
             Step::Torn(bytes) => Some((format!("the last write ended after {bytes} bytes of an entry"), false)),
             Step::Bad(error) => Some((error.to_string(), true)),
         };
-        return Ok(Some(Found { header, length, state, broken }));
+        return Ok(Some(Found { header, length, state, broken, past }));
     }
 }
 

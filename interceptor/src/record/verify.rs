@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use self::deleted::Deletions;
+use self::deleted::{Deletions, Said};
 use super::event::Event;
 use super::format::{self, Entry, Hashes, Header, Kind};
 use super::key::{Checkpoint, NoteError, PublicKey};
+use super::ledger::{self, Ledger};
 use super::merkle::{Hash, Tree};
 use super::scan::{Scan, Step};
 use super::sink;
@@ -34,6 +35,8 @@ pub struct Options {
     pub unread: u64,
     /// Keys with one of which the first segment may begin as well: that of now tells nothing of who signed before it.
     pub keys: Vec<PublicKey>,
+    /// Whose the newest segment has to be: that of the daemon, on its host.
+    pub newest: Option<PublicKey>,
 }
 
 /// What verification found.
@@ -184,6 +187,10 @@ pub struct Verifier {
     keys: Vec<PublicKey>,
     /// Those that the first segment may be of; what follows segments that are not there may be of any of them, too.
     trusted: Vec<PublicKey>,
+    /// Those that another one has followed: they count no more.
+    retired: Vec<PublicKey>,
+    /// Whose the newest segment has to be, where that is known.
+    newest_key: Option<PublicKey>,
     /// Segments that are not there.
     deletions: Deletions,
     /// Frames before which segments are missing: what checkpoints over as many have named is not known.
@@ -204,6 +211,8 @@ pub struct Verifier {
     newest: Option<Timestamp>,
     /// The last segment, where its header is not whole.
     begun: Option<u64>,
+    /// Findings behind which reading went on.
+    beside: usize,
     report: Report,
 }
 
@@ -233,6 +242,8 @@ impl Verifier {
         let mut this = Self {
             keys: trusted.clone(),
             trusted,
+            retired: Vec::new(),
+            newest_key: options.newest.clone(),
             deletions: Deletions::default(),
             unchained: None,
             next: None,
@@ -244,6 +255,7 @@ impl Verifier {
             first_unsigned: None,
             newest: None,
             begun: None,
+            beside: 0,
             report,
         };
         let beside = newest.map(|note| (note, BESIDE));
@@ -388,7 +400,7 @@ impl Verifier {
             self.find(Problem::Dropped, 0, (0, 0), None, "there is no segment at all".into());
         }
         // After a break the rest was not read: that it is missing would be a false conclusion.
-        if self.report.findings.is_empty() {
+        if !self.is_broken() {
             let _told = self.reached.is_none() || self.chains_agree((segment, 0));
             // The one that covers the most says all.
             let most = self.outside.last_key_value().filter(|(size, _)| **size > frames);
@@ -396,6 +408,12 @@ impl Verifier {
                 let words = format!("{name} covers {size} frames and only {frames} are there");
                 self.find(Problem::CutOff, frames, (segment, 0), None, words);
             }
+        }
+        let other = self.newest_key.take().filter(|key| self.reached.is_some() && self.keys.first() != Some(key));
+        if let Some(wanted) = other.filter(|_| !self.is_broken()) {
+            let found = self.keys.first().map_or_else(String::new, ToString::to_string);
+            let words = format!("the newest segment is signed by {found}, and the key of this host is {wanted}");
+            self.find(Problem::Unsigned, frames, (segment, 0), None, words);
         }
         self.tell_missing();
         self.tell_unknown();
@@ -419,15 +437,23 @@ impl Verifier {
     /// Whether the segment that begins may be this key's: that of the one before, or whom that names; of the first one, any that
     /// is trusted.
     fn is_signed_by(&mut self, number: u64, key: &[u8; 32], frame: u64) -> bool {
-        let next = self.next.take();
+        let next = self.next.take().filter(|next| !self.retired.contains(next));
+        let so_far = self.keys.first().filter(|_| self.reached.is_some()).cloned();
         if self.reached.as_ref().is_some_and(|reached| reached.next_segment < number) {
-            self.keys.extend(self.trusted.iter().chain(&next).cloned());
+            self.keys.extend(self.trusted.iter().chain(&next).filter(|key| !self.retired.contains(key)).cloned());
         }
         if let Some(known) = self.keys.iter().find(|known| known.to_bytes() == *key).cloned() {
-            self.keys = vec![known];
+            self.keys = vec![known.clone()];
+            if let Some(before) = so_far.filter(|before| *before != known) {
+                self.report.notes.push(format!(
+                    "from frame {frame} on {known} signs, and before the segments that are not there {before} did: that one does not count any more"
+                ));
+                self.retired.push(before);
+            }
             return true;
         }
         let Some(next) = next.filter(|next| next.to_bytes() == *key) else { return false };
+        self.retired.extend(so_far);
         self.goes_on_with(next, frame);
         true
     }
@@ -508,8 +534,13 @@ impl Verifier {
         reached.tree.push(hashes.leaf);
         self.newest = Some(entry.time);
         self.first_unsigned.get_or_insert(entry.time);
+        if let Some(words) = self.deletions.time(entry.time) {
+            self.find_beside(entry.sequence, at, Some((entry.session, entry.time)), words);
+        }
         if entry.session == SessionId::NONE {
             self.history(at, entry);
+        } else if entry.index == 0 {
+            self.deletions.begins(None);
         }
         self.outside_agrees(at)
     }
@@ -615,8 +646,19 @@ impl Verifier {
     /// What the daemon itself wrote about its spool.
     fn history(&mut self, at: (u64, u64), entry: &Entry<'_>) {
         // Sealed is what happened, and not what this is about.
-        let Ok(payload) = entry.unpack(None) else { return };
-        match format::decode_event(&payload) {
+        let event = entry.unpack(None).and_then(|payload| format::decode_event(&payload));
+        if entry.index == 0 {
+            self.deletions.begins(event.as_ref().ok());
+        }
+        let seen = Some((entry.session, entry.time));
+        if let Ok(event) = &event
+            && Ledger::default().apply(event)
+        {
+            for words in self.deletions.record((entry.sequence, entry.time), event) {
+                self.find_beside(entry.sequence, at, seen, words);
+            }
+        }
+        match event {
             Ok(Event::Recovered { segment, bytes, reason, kept, signed_frames_lost, .. }) => {
                 let kept = kept.map_or_else(String::new, |name| format!("; they are kept in {name}"));
                 let words = format!(
@@ -631,14 +673,6 @@ impl Verifier {
                     self.report.notes.push(words);
                 }
             }
-            Ok(Event::Deleted { reason, segments, missing }) => {
-                let seen = (entry.sequence, entry.time);
-                if let Some(words) = self.deletions.deleted(seen, &reason, &segments, &missing) {
-                    self.find(Problem::Lost, entry.sequence, at, Some((entry.session, entry.time)), words);
-                }
-            }
-            Ok(Event::Held { hold, scope }) => self.deletions.held(hold, scope),
-            Ok(Event::Released { hold }) => self.deletions.released(&hold),
             Ok(Event::KeyChanged { to }) => self.next = PublicKey::parse(&to),
             Ok(Event::Gap { reason, refused }) => self.report.notes.push(format!(
                 "until {} the spool could not be written ({reason}): {refused} commands were refused",
@@ -651,9 +685,13 @@ impl Verifier {
     /// Says of what is not there whether it was deleted by those who may.
     fn tell_missing(&mut self) {
         // After a break the rest was not read, and what stands there of it is not known.
-        let (broken, signed) = (!self.report.findings.is_empty(), self.report.signed);
+        let (broken, signed) = (self.is_broken(), self.report.signed);
+        let wrong = if broken { Vec::new() } else { self.deletions.wrong() };
+        for (frame, segment, words) in wrong {
+            self.find(Problem::Dropped, frame, (segment, 0), None, words);
+        }
         for stretch in std::mem::take(&mut self.deletions.stretches) {
-            let (words, (first, after)) = (stretch.words(), stretch.frames);
+            let (words, (first, after)) = (ledger::words((stretch.from, stretch.to)), stretch.frames);
             let kept = self.outside.range(first..after).filter(|(size, _)| **size > first);
             let kept = kept.flat_map(|(_, kept)| kept).filter(|(_, name)| *name == ELSEWHERE).count();
             if kept > 0 {
@@ -661,8 +699,8 @@ impl Verifier {
                     format!("{kept} checkpoints that were kept elsewhere are of {words}, and were not looked at");
                 self.report.notes.push(words);
             }
-            match stretch.said.as_ref().filter(|(.., record)| *record < signed) {
-                Some((time, reason, record)) => self.report.notes.push(format!(
+            match stretch.said(signed) {
+                Some(Said { time, reason, frame: record }) => self.report.notes.push(format!(
                     "whole since frame {after}, but for {words} (frames {first} to {}): deleted at {time}, as frame {record} says: {reason}",
                     after.saturating_sub(1)
                 )),
@@ -675,6 +713,18 @@ impl Verifier {
                     self.find(Problem::Dropped, first, (stretch.from, 0), None, words);
                 }
             }
+        }
+    }
+
+    const fn is_broken(&self) -> bool {
+        self.report.findings.len() > self.beside
+    }
+
+    /// What is wrong with what is on record of deletions: the rest is read all the same. Bounded, since a record names many segments.
+    fn find_beside(&mut self, frame: u64, at: (u64, u64), seen: Option<(SessionId, Timestamp)>, words: String) {
+        if self.beside < MOST_BESIDE {
+            self.beside += 1;
+            self.find(Problem::Dropped, frame, at, seen, words);
         }
     }
 
@@ -732,5 +782,7 @@ const BESIDE: &str = "the checkpoint beside the segments";
 const ELSEWHERE: &str = "the checkpoint that was kept elsewhere";
 /// The recorder signs at least every 30 seconds while frames arrive.
 const MOST_UNSIGNED_SECONDS: u64 = 60;
+/// Most findings of what is on record of deletions.
+const MOST_BESIDE: usize = 1024;
 /// How far a misplaced frame is looked for.
 const MOST_FOLLOWING: usize = 100_000;

@@ -13,11 +13,11 @@ use tokio::sync::watch;
 
 use super::event::Event;
 use super::format::FormatError;
-use super::hold::Change;
+use super::hold::{Change, Changed};
 use super::pack::Packer;
 use super::queue::{Job, What};
 use super::recorder::{HERE_COST, HERE_ENTRIES, Shared};
-use super::sink::Sink;
+use super::sink::{Remover, Sink};
 use super::spool::Spool;
 use super::{Config, Fsync, OpenError, RecordError};
 use crate::clock::Clock;
@@ -56,7 +56,10 @@ impl Thread {
                 return;
             }
             failing = worker.outage.is_some();
-            idle = if worker.spool.frames() > before || worker.wrote_here() { 0 } else { idle.saturating_add(1) };
+            let wrote = worker.spool.frames() > before || worker.wrote_here();
+            drop(worker);
+            self.shared.sweep();
+            idle = if wrote { 0 } else { idle.saturating_add(1) };
         }
     }
 
@@ -127,14 +130,22 @@ impl Worker {
         self.spool.frames()
     }
 
-    /// Holds segments, or lets go of them. False where there is no such hold.
-    pub(super) fn holds(&mut self, shared: &Shared, change: Change, by: &str) -> io::Result<bool> {
-        let done = match change {
-            Change::Hold(hold) => self.spool.hold(hold, by).map(|()| true),
-            Change::Release(id) => self.spool.release(&id, by),
-        };
+    /// Holds segments, or lets go of them.
+    pub(super) fn holds(&mut self, shared: &Shared, change: Change, by: &str) -> io::Result<Changed> {
+        let done = self.spool.change(change, by);
         shared.frames.store(self.spool.frames(), Ordering::Relaxed);
         done
+    }
+
+    /// Some segments that are to be removed, while others write.
+    pub(super) fn doomed(&mut self) -> Option<(Vec<u64>, Box<dyn Remover>)> {
+        self.spool.doomed()
+    }
+
+    /// What became of these.
+    pub(super) fn removed(&mut self, shared: &Shared, outcome: Vec<(u64, io::Result<()>)>) {
+        self.spool.removed(outcome);
+        shared.bytes.store(self.spool.bytes(), Ordering::Relaxed);
     }
 
     /// Bytes of all segments.
@@ -169,6 +180,7 @@ impl Worker {
             return false;
         }
         shared.bytes.store(self.spool.bytes(), Ordering::Relaxed);
+        shared.deletable.store(self.spool.deletable(), Ordering::Relaxed);
         let due = self.spool.unsigned_for().is_some_and(|waited| waited >= self.checkpoint_every);
         if due || closed {
             self.spool.stage_checkpoint();
@@ -260,7 +272,7 @@ impl Worker {
         // One may want more room than is kept for it.
         let is_short =
             |error: &io::Error| matches!(error.kind(), io::ErrorKind::QuotaExceeded | io::ErrorKind::StorageFull);
-        if written.as_ref().is_err_and(is_short) && self.spool.retain(true).is_ok_and(|deleted| deleted) {
+        if written.as_ref().is_err_and(is_short) && self.spool.make_room().is_ok_and(|made| made) {
             written = self.commit_group();
         }
         match written {
@@ -380,7 +392,7 @@ impl Worker {
         outage.tried = time;
         let gap = Event::Gap { reason: outage.error.reason(), refused: outage.refused };
         self.spool.discard();
-        let healed = self.spool.retain(true).and_then(|_| self.spool.rotate_when_full()).and_then(|()| {
+        let healed = self.spool.make_room().and_then(|_| self.spool.rotate_when_full()).and_then(|()| {
             self.spool.stage(SessionId::NONE, self.clock.now(), &gap).map_err(io::Error::other)?;
             self.spool.commit(true)
         });

@@ -16,7 +16,8 @@ use super::{RecordingsError, find, json_line, plain, rotate, table};
 use crate::admin::client::{self, ClientError};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::record::Config;
-use crate::record::hold::{self, Change, Hold, Holds, Scope};
+use crate::record::hold::{self, Change, Changed, Hold, Holds, Scope};
+use crate::record::ledger;
 use crate::record::reader::{ReadError, Reader};
 use crate::telemetry::SessionId;
 
@@ -38,8 +39,8 @@ pub(super) enum Verb {
         /// What happened from then on: 2026-11-28T12:00:00Z, or 2026-11-28
         #[arg(long, value_name = "TIME", value_parser = time)]
         from: Option<Timestamp>,
-        /// Until then; without it for as long as the hold lasts
-        #[arg(long, value_name = "TIME", value_parser = time, requires = "from")]
+        /// Until then, or the end of that day; without it for as long as the hold lasts
+        #[arg(long, value_name = "TIME", value_parser = until, requires = "from")]
         to: Option<Timestamp>,
         /// Segments: 7, 7-12, or 7- for all that follow
         #[arg(long, value_name = "RANGE", value_parser = stretch)]
@@ -65,7 +66,7 @@ pub(super) fn run(
     match verb {
         Verb::List => list(&config.spool, json, out),
         Verb::Remove { name } => {
-            if !tell(&Change::Release(name.clone()), config, socket)? {
+            if !tell(&Change::Release(name.clone()), config, socket)?.done {
                 return Err(RecordingsError::Hold(format!(
                     "there is no hold {name}; `recordings hold list` shows them"
                 )));
@@ -74,14 +75,22 @@ pub(super) fn run(
         }
         Verb::Add { name, reason, session, agent, from, to, segments } => {
             let mut scope = Scope { segments: segments.clone(), times: from.map(|from| (from, *to)) };
-            if !session.is_empty() || !agent.is_empty() {
-                scope.segments.extend(look_up(&reader()?, session, agent)?);
+            if from.zip(*to).is_some_and(|(from, to)| to < from) {
+                return Err(RecordingsError::Hold("--to is before --from".to_owned()));
             }
-            let of = words(session, agent, &scope);
+            let mut notes = Vec::new();
+            if !session.is_empty() || !agent.is_empty() {
+                let (stretches, more) = look_up(&reader()?, session, agent)?;
+                scope.segments = fewest(scope.segments.into_iter().chain(stretches).collect());
+                notes = more;
+            }
+            let of = std::iter::once(words(session, agent, &scope)).chain(notes).collect::<Vec<_>>().join("; ");
             let since = SystemClock::new().now();
             let hold = Hold { id: name.clone(), reason: reason.clone(), of: of.clone(), since, scope };
-            tell(&Change::Hold(hold), config, socket)?;
-            said(&format!("{name} holds {of}"), json, out)
+            let gone = tell(&Change::Hold(hold), config, socket)?.gone;
+            let gone: Vec<String> = gone.into_iter().map(ledger::words).collect();
+            let gone = if gone.is_empty() { String::new() } else { format!("; gone already: {}", gone.join(", ")) };
+            said(&format!("{name} holds {of}{gone}"), json, out)
         }
     }
 }
@@ -91,9 +100,9 @@ fn said(text: &str, json: bool, out: &mut impl Write) -> Result<(), RecordingsEr
 }
 
 /// Has the daemon do it, or does it where there is none.
-fn tell(change: &Change, config: &Config, socket: Option<&Path>) -> Result<bool, RecordingsError> {
+fn tell(change: &Change, config: &Config, socket: Option<&Path>) -> Result<Changed, RecordingsError> {
     if let Some(socket) = socket {
-        let call = client::call::<bool>(socket, Method::POST, "/v1/holds", Some(change));
+        let call = client::call::<Changed>(socket, Method::POST, "/v1/holds", Some(change));
         match crate::cli::block_on(call).map_err(RecordingsError::Hold)? {
             // Nobody there: the spool's lock says whether that is so.
             Err(ClientError::Unreachable { .. }) => {}
@@ -105,35 +114,80 @@ fn tell(change: &Change, config: &Config, socket: Option<&Path>) -> Result<bool,
     Ok(hold::change(config, Arc::new(SystemClock::new()), change.clone(), "an operator, with the daemon stopped,")?)
 }
 
-/// In which segments sessions stand, and those of agents.
+/// Segments, from one to another, or all that follow.
+type Stretches = Vec<(u64, Option<u64>)>;
+
+/// In which segments sessions stand, and those of agents; and what is held beside that, in words.
 fn look_up(
     reader: &Reader,
     sessions: &[String],
     agents: &[String],
-) -> Result<Vec<(u64, Option<u64>)>, RecordingsError> {
-    let mut wanted: Vec<(SessionId, bool)> = Vec::new();
+) -> Result<(Stretches, Vec<String>), RecordingsError> {
+    let (mut wanted, mut notes): (Vec<(SessionId, bool)>, _) = (Vec::new(), Vec::new());
     for id in sessions {
         let found = find(reader, id)?;
         wanted.push((found.id, found.closed.is_some()));
     }
     if !agents.is_empty() {
         let (all, errors) = reader.sessions();
-        // What cannot be read may be of them.
+        // What is sealed may be of them.
         if let Some(error) = errors.into_iter().find(|error| matches!(error, ReadError::Sealed { .. })) {
             return Err(error.into());
         }
-        let of = all.into_iter().filter(|one| agents.iter().any(|name| one.identity.as_deref() == Some(name.as_str())));
-        wanted.extend(of.map(|one| (one.id, one.closed.is_some())));
-    }
-    if wanted.is_empty() {
-        return Err(RecordingsError::Hold(format!("{} has no session on record", agents.join(", "))));
+        let is_named = |name: &str| agents.iter().any(|agent| agent == name);
+        // Where whose it is stood in a segment that was deleted, it may be theirs.
+        let gaps = reader.has_gaps();
+        let of = all.into_iter().filter(|one| one.identity.as_deref().map_or(gaps && !one.begins, is_named));
+        let before = wanted.len();
+        let mut nameless = 0usize;
+        for one in of {
+            nameless += usize::from(one.identity.is_none());
+            wanted.push((one.id, one.closed.is_some()));
+        }
+        if wanted.len() == before {
+            return Err(RecordingsError::Hold(format!("{} has no session on record", agents.join(", "))));
+        }
+        if nameless > 0 {
+            notes.push(format!("with {nameless} sessions of which it is not on record any more whose they are"));
+        }
     }
     let open = wanted.iter().any(|(_, closed)| !closed);
-    let mut stretches = reader.stretches(&|session| wanted.iter().any(|(id, _)| *id == session))?;
-    if open && let Some((_, to)) = stretches.last_mut() {
+    let (mut stretches, unreadable) = reader.stretches(&|session| wanted.iter().any(|(id, _)| *id == session));
+    if !unreadable.is_empty() {
+        notes.push(format!("with {} segments that cannot be read", unreadable.len()));
+        stretches.extend(unreadable.into_iter().map(|segment| (segment, Some(segment))));
+    }
+    if open && let Some((_, to)) = stretches.iter_mut().max_by_key(|(from, _)| *from) {
         *to = None;
     }
-    Ok(stretches)
+    Ok((stretches, notes))
+}
+
+/// The same in at most so many stretches as a hold has: the nearest become one, with what lies between.
+fn fewest(mut all: Stretches) -> Stretches {
+    all.sort_unstable();
+    let mut merged: Vec<(u64, u64)> = Vec::new();
+    for (from, to) in all {
+        let to = to.unwrap_or(u64::MAX);
+        match merged.last_mut() {
+            Some(last) if from <= last.1.saturating_add(1) => last.1 = last.1.max(to),
+            _ => merged.push((from, to)),
+        }
+    }
+    if merged.len() > hold::MOST_STRETCHES {
+        let mut gaps: Vec<u64> = merged.windows(2).filter_map(|two| Some(two.last()?.0 - two.first()?.1)).collect();
+        gaps.sort_unstable();
+        let widest = gaps.get(merged.len() - hold::MOST_STRETCHES - 1).copied().unwrap_or(u64::MAX);
+        let mut fewer: Vec<(u64, u64)> = Vec::new();
+        for (from, to) in merged {
+            match fewer.last_mut() {
+                Some(last) if from - last.1 <= widest => last.1 = to,
+                _ => fewer.push((from, to)),
+            }
+        }
+        merged = fewer;
+    }
+    merged.into_iter().map(|(from, to)| (from, Some(to).filter(|to| *to != u64::MAX))).collect()
 }
 
 fn words(sessions: &[String], agents: &[String], scope: &Scope) -> String {
@@ -143,6 +197,10 @@ fn words(sessions: &[String], agents: &[String], scope: &Scope) -> String {
         Some(to) => format!("from {from} to {to}"),
         None => format!("from {from} on"),
     }));
+    if scope.segments.len() > MOST_NAMED {
+        parts.push(format!("{} stretches of segments", scope.segments.len()));
+        return parts.join(", ");
+    }
     parts.extend(scope.segments.iter().map(|(from, to)| match to {
         Some(to) if to == from => format!("segment {from}"),
         Some(to) => format!("segments {from} to {to}"),
@@ -170,10 +228,20 @@ fn list(spool: &Path, json: bool, out: &mut impl Write) -> Result<(), Recordings
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
-    let whole = if text.len() == "2026-11-28".len() { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    instant(text, "T00:00:00Z")
+}
+
+/// A day alone ends with it.
+fn until(text: &str) -> Result<Timestamp, String> {
+    instant(text, "T23:59:59.999999Z")
+}
+
+fn instant(text: &str, of_day: &str) -> Result<Timestamp, String> {
+    let whole = if text.len() == "2026-11-28".len() { format!("{text}{of_day}") } else { text.to_owned() };
     let time = OffsetDateTime::parse(&whole, &Rfc3339);
     let time = time.map_err(|_| "a time is wanted, as 2026-11-28T12:00:00Z, or 2026-11-28".to_owned())?;
-    Ok(Timestamp::from_unix(time.unix_timestamp()))
+    let micros = time.unix_timestamp_nanos() / 1000;
+    i64::try_from(micros).map(Timestamp).map_err(|_| "a time of another era".to_owned())
 }
 
 fn stretch(text: &str) -> Result<(u64, Option<u64>), String> {
@@ -181,6 +249,38 @@ fn stretch(text: &str) -> Result<(u64, Option<u64>), String> {
     match text.split_once('-') {
         None => number(text).map(|one| (one, Some(one))),
         Some((from, "")) => Ok((number(from)?, None)),
-        Some((from, to)) => Ok((number(from)?, Some(number(to)?))),
+        Some((from, to)) => {
+            let (from, to) = (number(from)?, number(to)?);
+            if to < from { Err(format!("{to} is before {from}")) } else { Ok((from, Some(to))) }
+        }
+    }
+}
+
+/// Most stretches that are named one by one.
+const MOST_NAMED: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_ends_with_it_and_nothing_is_cut() {
+        assert_eq!(until("2026-12-31").unwrap().to_string(), "2026-12-31T23:59:59.999999Z");
+        assert_eq!(time("2026-12-31").unwrap().to_string(), "2026-12-31T00:00:00.000000Z");
+        assert_eq!(until("2026-12-31T10:00:00.5Z").unwrap().to_string(), "2026-12-31T10:00:00.500000Z");
+        assert!(stretch("12-7").is_err() && stretch("7-12").is_ok());
+    }
+
+    #[test]
+    fn the_nearest_stretches_become_one() {
+        assert_eq!(
+            fewest(vec![(5, Some(6)), (1, Some(2)), (3, Some(3)), (9, None)]),
+            [(1, Some(3)), (5, Some(6)), (9, None)]
+        );
+        let many: Stretches = (0..3000u64).map(|n| (n * 3 + n / 500 * 100, Some(n * 3 + n / 500 * 100))).collect();
+        let few = fewest(many.clone());
+        assert!(few.len() <= hold::MOST_STRETCHES);
+        let held = |number: u64| few.iter().any(|(from, to)| number >= *from && to.is_none_or(|to| number <= to));
+        assert!(many.iter().all(|(from, _)| held(*from)));
     }
 }

@@ -49,7 +49,7 @@ impl Fixture {
         let (ack, mut answer) = oneshot::channel();
         let (session, time) = (SessionId::NONE, self.clock.now());
         shared.queue.lock().push(Job { session, time, what, ack: Some(ack), cost: 0 });
-        shared.worker.lock().turn(shared, Vec::new());
+        turn(shared);
         answer.try_recv().unwrap()
     }
 
@@ -70,7 +70,7 @@ impl Fixture {
     /// After a time in which nothing happens.
     fn later(&self, shared: &Shared, time: Duration) {
         self.clock.advance(time);
-        shared.worker.lock().turn(shared, Vec::new());
+        turn(shared);
         self.write(shared, What::Flush).unwrap();
     }
 
@@ -89,6 +89,12 @@ impl Fixture {
         }
         to
     }
+}
+
+/// What the recorder's thread does.
+fn turn(shared: &Shared) {
+    shared.worker.lock().turn(shared, Vec::new());
+    while shared.sweep() {}
 }
 
 fn verify_in(spool: &Path, config: &crate::record::Config) -> Report {
@@ -179,7 +185,7 @@ fn the_oldest_go_at_the_bound_but_nothing_young() {
     let refused = (0..100).find_map(|number| fixture.note(&shared, number).err());
     assert!(matches!(refused, Some(RecordError::Limit(_))), "all of it is young");
     fixture.clock.advance(DAY * 3);
-    shared.worker.lock().turn(&shared, Vec::new());
+    turn(&shared);
     for number in 0..200 {
         fixture.note(&shared, number).unwrap();
         fixture.clock.advance(DAY / 2);
@@ -221,7 +227,7 @@ fn a_group_that_is_longer_than_the_room_that_is_kept_makes_its_own() {
 fn what_is_held_stays_until_it_is_let_go_of() {
     let fixture = Fixture::new(aged(3));
     let shared = fixture.open();
-    let change = |change| shared.worker.lock().holds(&shared, change, "root").unwrap();
+    let change = |change| shared.worker.lock().holds(&shared, change, "root").unwrap().done;
     assert!(change(hold("case", of_segments(1, 2))));
     fixture.days(&shared, 4);
     fixture.later(&shared, DAY * 10);
@@ -238,8 +244,8 @@ fn what_is_held_stays_until_it_is_let_go_of() {
     let shared = fixture.open();
     fixture.later(&shared, DAY * 10);
     assert_eq!(fixture.segments()[..2], [1, 2]);
-    assert!(!shared.worker.lock().holds(&shared, Change::Release("other".into()), "root").unwrap());
-    assert!(shared.worker.lock().holds(&shared, Change::Release("case".into()), "root").unwrap());
+    assert!(!shared.worker.lock().holds(&shared, Change::Release("other".into()), "root").unwrap().done);
+    assert!(shared.worker.lock().holds(&shared, Change::Release("case".into()), "root").unwrap().done);
     fixture.later(&shared, DAY);
     assert!(fixture.segments()[0] > 2);
     let report = fixture.verify();
@@ -259,9 +265,9 @@ fn a_hold_at_the_bound_refuses() {
     assert!(matches!(refused, Some(RecordError::Limit(_))), "{refused:?}");
     assert_eq!(fixture.segments()[0], 0);
     // Letting go is on record in spite of the bound, and makes room.
-    assert!(shared.worker.lock().holds(&shared, Change::Release("all".into()), "root").unwrap());
+    assert!(shared.worker.lock().holds(&shared, Change::Release("all".into()), "root").unwrap().done);
     fixture.clock.advance(DAY);
-    shared.worker.lock().turn(&shared, Vec::new());
+    turn(&shared);
     fixture.note(&shared, 0).unwrap();
     fixture.write(&shared, What::Flush).unwrap();
     assert!(fixture.segments()[0] > 0);
@@ -269,25 +275,178 @@ fn a_hold_at_the_bound_refuses() {
 }
 
 #[test]
-fn a_hold_that_was_taken_out_of_its_file_is_found() {
+fn holds_that_are_not_those_on_record_hold_everything() {
     let fixture = Fixture::new(aged(3));
     let shared = fixture.open();
     fixture.days(&shared, 2);
     shared.worker.lock().holds(&shared, hold("case", of_segments(0, 0)), "root").unwrap();
     drop(shared);
-    fs::write(fixture.config.spool.join("holds.json"), "[]").unwrap();
+    let file = fixture.config.spool.join("holds.json");
+    let (whole, left) = (fs::read(&file).unwrap(), fixture.segments());
+    let other = String::from_utf8(whole.clone()).unwrap().replacen("        0,\n        0", "        0,\n        1", 1);
+    let empty = String::from_utf8(whole.clone()).unwrap().replace("segments", "segment");
+    for bad in [None, Some("[]"), Some("[{"), Some(other.as_str()), Some(empty.as_str())] {
+        match bad {
+            Some(text) => fs::write(&file, text).unwrap(),
+            None => fs::remove_file(&file).unwrap(),
+        }
+        let shared = fixture.open();
+        fixture.later(&shared, DAY * 4);
+        assert!(fixture.segments().starts_with(&left), "{bad:?}");
+        assert!(fixture.verify().is_whole());
+    }
+    // What was not understood is read again; a hold on record alone is let go of by its name.
     let shared = fixture.open();
+    assert!(shared.worker.lock().holds(&shared, hold("new", of_segments(0, 9)), "root").is_err());
+    fs::remove_file(&file).unwrap();
+    let release = Change::Release("case".into());
+    assert!(shared.worker.lock().holds(&shared, release, "root").unwrap().done);
     fixture.later(&shared, DAY * 4);
     assert!(fixture.segments()[0] > 0);
-    let findings = fixture.verify().findings;
-    assert!(findings.iter().any(|one| one.explanation.contains("although case held it")), "{findings:?}");
+    assert!(fixture.verify().is_whole());
+}
+
+#[test]
+fn a_removed_segment_is_found_missing_for_ever() {
+    let fixture = Fixture::new(aged(7));
+    let shared = fixture.open();
+    fixture.days(&shared, 6);
+    shared.worker.lock().holds(&shared, hold("case", of_segments(3, 3)), "root").unwrap();
     drop(shared);
-    // Nobody knows what is held: nothing goes.
-    fs::write(fixture.config.spool.join("holds.json"), "[{").unwrap();
-    let (shared, left) = (fixture.open(), fixture.segments());
-    fixture.later(&shared, DAY * 40);
-    assert!(fixture.segments().starts_with(&left));
-    assert!(shared.worker.lock().holds(&shared, hold("new", of_segments(0, 9)), "root").is_err());
+    for number in [1, 3] {
+        fs::remove_file(sink::segment_path(&fixture.config.spool, number)).unwrap();
+    }
+    let (mut shared, mut found) = (fixture.open(), Vec::new());
+    for round in 0..4 {
+        fixture.later(&shared, DAY * 4);
+        fixture.days(&shared, 2);
+        let findings = fixture.verify().findings;
+        for number in [1, 3] {
+            let words = format!("segment {number} were found missing at");
+            assert!(findings.iter().any(|one| one.explanation.contains(&words)), "{round}: {findings:?}");
+        }
+        assert!(findings.iter().any(|one| one.explanation.contains("although case holds it")), "{round}: {findings:?}");
+        assert!(findings.iter().all(|one| one.problem == Problem::Dropped), "{findings:?}");
+        found = findings;
+        drop(shared);
+        shared = fixture.open();
+    }
+    assert!(fixture.segments()[0] > 6, "{:?}", fixture.segments());
+    assert_eq!(found.len(), 3, "{found:?}");
+    // Also where the hold has ended.
+    let release = Change::Release("case".into());
+    assert!(shared.worker.lock().holds(&shared, release, "root").unwrap().done);
+    fixture.later(&shared, DAY);
+    assert_eq!(fixture.verify().findings.len(), 2);
+}
+
+#[test]
+fn what_is_removed_once_it_was_said_and_then_held_is_found() {
+    let fixture = Fixture::new(aged(7));
+    let shared = fixture.open();
+    fixture.days(&shared, 4);
+    // Said, and not removed.
+    fixture.clock.advance(DAY * 6);
+    shared.worker.lock().turn(&shared, Vec::new());
+    let there = fixture.segments();
+    assert_eq!(there[..3], [0, 1, 2], "{there:?}");
+    let changed = shared.worker.lock().holds(&shared, hold("case", of_segments(1, 1)), "root").unwrap();
+    assert_eq!(changed.gone, []);
+    fixture.later(&shared, DAY);
+    assert_eq!(fixture.segments()[0], 1);
+    assert!(fixture.verify().is_whole(), "{:?}", fixture.verify());
+    let changed = shared.worker.lock().holds(&shared, hold("late", of_segments(0, 2)), "root").unwrap();
+    assert_eq!(changed.gone, [(0, 0), (2, 2)]);
+    fs::remove_file(sink::segment_path(&fixture.config.spool, 1)).unwrap();
+    let findings = fixture.verify().findings;
+    assert!(findings.iter().any(|one| one.explanation.contains("missing although case holds it")), "{findings:?}");
+    drop(shared);
+    let shared = fixture.open();
+    fixture.later(&shared, DAY);
+    for name in ["case", "late"] {
+        assert!(shared.worker.lock().holds(&shared, Change::Release(name.into()), "root").unwrap().done);
+    }
+    fixture.later(&shared, DAY);
+    let findings = fixture.verify().findings;
+    assert!(findings[0].explanation.contains("segment 1 were found missing"), "{findings:?}");
+}
+
+#[test]
+fn a_record_that_nobody_has_signed_says_nothing() {
+    let fixture = Fixture::new(Config::default());
+    let shared = fixture.open();
+    fixture.days(&shared, 3);
+    let open = *fixture.segments().last().unwrap();
+    // Chained, as anybody can who writes to the directory, behind the last signature.
+    let gone =
+        |segment| ledger::Missing { from: segment, to: segment, frames: 0, root: String::new(), chain: String::new() };
+    let event = Event::Kept(Ledger { missing: vec![gone(1)], ..Ledger::default() });
+    fixture.write(&shared, What::Event(event)).unwrap();
+    let copy = fixture.copy();
+    drop(shared);
+    for entry in fs::read_dir(copy.path()).unwrap().flatten() {
+        fs::copy(entry.path(), fixture.config.spool.join(entry.file_name())).unwrap();
+    }
+    fs::remove_file(sink::segment_path(&fixture.config.spool, 1)).unwrap();
+    let shared = fixture.open();
+    fixture.later(&shared, DAY);
+    assert_eq!(*fixture.segments().last().unwrap(), open);
+    let findings = fixture.verify().findings;
+    assert!(findings.iter().any(|one| one.explanation.contains("segment 1 were found missing")), "{findings:?}");
+}
+
+#[test]
+fn nothing_is_old_before_the_clock_can_be_right() {
+    let fixture = Fixture::new(aged(7));
+    let shared = fixture.open();
+    fixture.days(&shared, 3);
+    drop(shared);
+    // A clock that is ahead when the daemon starts, and one that is set while it runs.
+    let year = i64::try_from((DAY * 365).as_micros()).unwrap();
+    fixture.clock.set(year);
+    let (shared, there) = (fixture.open(), fixture.segments());
+    fixture.later(&shared, Duration::from_secs(3000));
+    assert!(fixture.segments().starts_with(&there));
+    fixture.clock.set(-year);
+    fixture.later(&shared, Duration::from_secs(7200));
+    fixture.clock.set(year);
+    fixture.later(&shared, DAY / 2);
+    assert!(fixture.segments().starts_with(&there));
+    fixture.clock.set(-year);
+    fixture.later(&shared, DAY * 2);
+    assert!(fixture.segments().starts_with(&there) && fixture.verify().is_whole());
+    let set = |frame: &crate::record::reader::Frame| matches!(&frame.event, Event::Note { text } if text.contains("the clock was set by"));
+    let frames = crate::record::reader::Reader::open(&fixture.config.spool).unwrap().frames(None);
+    assert_eq!(frames.map(Result::unwrap).filter(set).count(), 3);
+    // Who has it deleted all the same, by a clock that goes on evenly, is found once it is set back.
+    fixture.clock.set(year);
+    fixture.later(&shared, Duration::from_secs(60));
+    fixture.later(&shared, DAY * 2);
+    assert!(fixture.segments()[0] > 2, "{:?}", fixture.segments());
+    assert!(fixture.verify().is_whole(), "{:?}", fixture.verify());
+    fixture.clock.set(-year);
+    fixture.later(&shared, Duration::from_secs(60));
+    let findings = fixture.verify().findings;
+    assert!(findings.iter().any(|one| one.explanation.contains("the clock had been set ahead")), "{findings:?}");
+}
+
+#[test]
+fn a_time_before_all_times_makes_nothing_old() {
+    let fixture = Fixture::new(aged(7));
+    let now = i64::try_from(Duration::from_secs(1_800_000_000).as_micros()).unwrap();
+    fixture.clock.set(-now);
+    let shared = fixture.open();
+    fixture.days(&shared, 3);
+    fixture.clock.set(now);
+    fixture.later(&shared, DAY * 2);
+    drop(shared);
+    let shared = fixture.open();
+    fixture.later(&shared, DAY * 2);
+    assert_eq!(fixture.segments()[0], 0);
+    fixture.days(&shared, 2);
+    fixture.later(&shared, DAY * 5);
+    assert!(fixture.segments()[0] > 2);
+    assert!(fixture.verify().is_whole(), "{:?}", fixture.verify());
 }
 
 #[test]
@@ -354,4 +513,193 @@ fn a_key_that_was_named_in_what_is_deleted_has_to_be_known() {
     assert_eq!(with(Vec::new()).findings[0].problem, Problem::Unsigned);
     let report = with(rotation::public_keys(&fixture.config.key).unwrap());
     assert!(report.is_whole(), "{report:?}");
+}
+
+/// Files, of which some cannot be removed.
+#[derive(Debug)]
+struct Sticky {
+    files: Files,
+    stuck: Arc<std::sync::atomic::AtomicU64>,
+}
+
+struct Stuck(Box<dyn sink::Remover>, u64);
+
+impl sink::Remover for Stuck {
+    fn remove(&mut self, segment: u64) -> io::Result<()> {
+        if segment < self.1 { Err(io::Error::other("stuck")) } else { self.0.remove(segment) }
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        self.0.settle()
+    }
+}
+
+impl sink::Sink for Sticky {
+    fn open(&mut self, segment: u64, length: u64) -> io::Result<()> {
+        self.files.open(segment, length)
+    }
+
+    fn create(&mut self, segment: u64, header: &[u8]) -> io::Result<()> {
+        self.files.create(segment, header)
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.files.write(offset, bytes)
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.files.truncate(length)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.files.sync()
+    }
+
+    fn free_space(&mut self) -> io::Result<u64> {
+        self.files.free_space()
+    }
+
+    fn remover(&self) -> Box<dyn sink::Remover> {
+        Box::new(Stuck(self.files.remover(), self.stuck.load(std::sync::atomic::Ordering::SeqCst)))
+    }
+
+    fn publish(&mut self, checkpoint: &[u8], sync: bool) -> io::Result<()> {
+        self.files.publish(checkpoint, sync)
+    }
+}
+
+#[test]
+fn what_cannot_be_removed_is_said_once_and_stops_nothing() {
+    let bound = Config { max_bytes: 8 * 4096, at_limit: AtLimit::DeleteOldest, min_age_days: 0, max_age_days: 0 };
+    let fixture = Fixture::new(bound);
+    let stuck = Arc::new(std::sync::atomic::AtomicU64::new(2));
+    let sink = Sticky { files: Files::new(fixture.config.spool.clone()), stuck: Arc::clone(&stuck) };
+    let shared = Shared::open(&fixture.config, Arc::clone(&fixture.clock) as Arc<_>, Box::new(sink)).unwrap();
+    for number in 0..200 {
+        fixture.note(&shared, number).unwrap();
+        fixture.clock.advance(Duration::from_secs(60));
+    }
+    assert_eq!(fixture.segments()[..2], [0, 1]);
+    assert!(fixture.segments()[2] > 5);
+    // All are stuck: it is refused, and tried again and again, and nothing is written meanwhile.
+    stuck.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+    let refused = (0..200).find_map(|number| fixture.note(&shared, number).err());
+    assert!(matches!(refused, Some(RecordError::Limit(_))), "{refused:?}");
+    let before = shared.worker.lock().bytes();
+    for _ in 0..100 {
+        fixture.clock.advance(Duration::from_millis(250));
+        turn(&shared);
+    }
+    assert!(shared.worker.lock().bytes() < before + 4096, "{before}");
+    stuck.store(0, std::sync::atomic::Ordering::SeqCst);
+    fixture.clock.advance(DAY);
+    turn(&shared);
+    fixture.note(&shared, 0).unwrap();
+    fixture.later(&shared, Duration::from_secs(4000));
+    assert!(fixture.segments()[0] > 5);
+    assert!(fixture.verify().is_whole());
+    let frames = crate::record::reader::Reader::open(&fixture.config.spool).unwrap().frames(None);
+    let mut said = std::collections::BTreeSet::new();
+    for frame in frames.map(Result::unwrap) {
+        if let Event::Deleted { segments, .. } = frame.event {
+            assert!(segments.iter().all(|gone| said.insert(gone.segment)), "said twice");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_another_has_followed_counts_no_more() {
+    let fixture = Fixture::new(Config::default());
+    let shared = fixture.open();
+    fixture.days(&shared, 1);
+    drop(shared);
+    let first = PublicKey::load(&fixture.config.public_key()).unwrap();
+    let copy = fixture.copy();
+    let key = fs::read(&fixture.config.key).unwrap();
+    unlocked(|| rotation::rotate(&fixture.config, Arc::clone(&fixture.clock) as Arc<_>, None)).unwrap();
+    let keys = rotation::public_keys(&fixture.config.key).unwrap();
+    let newest = Some(keys[0].clone());
+    let options = Options { keys: keys.clone(), newest, ..Options::default() };
+    assert!(verify::directory(&fixture.config.spool, &first, &options).unwrap().is_whole());
+    // Whoever has the key of before goes on from before it was changed.
+    fs::write(&fixture.config.key, key).unwrap();
+    let report = verify::directory(copy.path(), &first, &options).unwrap();
+    assert!(report.findings.iter().any(|one| one.explanation.contains("the key of this host is")), "{report:?}");
+}
+
+#[test]
+fn a_sealed_spool_that_was_taken_over_at_its_bound_makes_room() {
+    let bound = Config { max_bytes: 6 * 4096, ..Config::default() };
+    let mut fixture = Fixture::new(bound);
+    fixture.config.recipients = vec![age::x25519::Identity::generate().to_public().to_string()];
+    let shared = fixture.open();
+    assert!((0..200).find_map(|number| fixture.note(&shared, number).err()).is_some());
+    drop(shared);
+    fixture.config.retention = Config { at_limit: AtLimit::DeleteOldest, min_age_days: 0, ..fixture.config.retention };
+    let shared = fixture.open();
+    let held = shared.worker.lock().holds(&shared, hold("case", of_segments(1, 1)), "root").unwrap();
+    assert!(held.done);
+    turn(&shared);
+    fixture.note(&shared, 0).unwrap();
+    fixture.write(&shared, What::Flush).unwrap();
+    assert!(fixture.segments()[0] == 1 && fixture.verify().is_whole(), "{:?}", fixture.segments());
+}
+
+#[test]
+fn what_cannot_be_read_stays_and_keeps_nobody_from_starting() {
+    let fixture = Fixture::new(aged(7));
+    let shared = fixture.open();
+    fixture.days(&shared, 4);
+    drop(shared);
+    let path = |number| sink::segment_path(&fixture.config.spool, number);
+    // One that is none, and one whose header was made older by somebody without a key.
+    fs::remove_file(path(1)).unwrap();
+    fs::create_dir(path(1)).unwrap();
+    let bytes = fs::read(path(2)).unwrap();
+    let (header, _, length) = Header::decode(&bytes).unwrap().unwrap();
+    let mut older = Header { created: Timestamp::from_unix(1_750_000_000), ..header }.encode();
+    older.extend_from_slice(&bytes[length..]);
+    fs::write(path(2), older).unwrap();
+    let shared = fixture.open();
+    fixture.later(&shared, DAY * 30);
+    assert_eq!(fixture.segments()[..2], [1, 2]);
+    assert!(fixture.segments()[2] > 3);
+}
+
+/// What only somebody with the key could write: it does not go on from what was said before.
+#[test]
+fn records_of_deletions_are_held_against_their_rule_and_those_before() {
+    let fixture = Fixture::new(Config::default());
+    let shared = fixture.open();
+    fixture.days(&shared, 3);
+    shared.worker.lock().holds(&shared, hold("case", of_segments(0, 0)), "root").unwrap();
+    let now = fixture.clock.now();
+    let gone = |segment, rule| Gone {
+        segment,
+        first: 0,
+        frames: 1,
+        bytes: 1,
+        begun: now,
+        ended: now,
+        root: String::new(),
+        chain: String::new(),
+        rule,
+    };
+    let mut before = Ledger::default();
+    ledger::widen(&mut before.missing, &gone(1, Rule::Age(7)));
+    let segments = vec![gone(2, Rule::Room(3)), gone(0, Rule::Room(0))];
+    let event = Event::Deleted { reason: "none".into(), segments, before };
+    fixture.write(&shared, What::Event(event)).unwrap();
+    fixture.write(&shared, What::Flush).unwrap();
+    let said: Vec<String> = fixture.verify().findings.into_iter().map(|finding| finding.explanation).collect();
+    let wanted = [
+        "segment 1 were missing then, and no record before",
+        "the hold case is not there any more",
+        "segment 2 was deleted although it ended at",
+        "segment 0 was deleted although case held it",
+    ];
+    for (said, wanted) in said.iter().zip(wanted) {
+        assert!(said.contains(wanted), "{said}");
+    }
+    assert_eq!(said.len(), 4, "{said:?}");
 }
