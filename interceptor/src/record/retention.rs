@@ -255,7 +255,9 @@ impl Stock {
     }
 
     fn is_held(&self, number: u64, closed: &Closed) -> bool {
-        self.holds.hold(number, closed.begun, closed.ended)
+        // What a hold says on record to be there stays, whatever its times turn out to be.
+        let is_named = |held: &ledger::Held| held.wants((number, number)).is_some();
+        self.holds.hold(number, closed.begun, closed.ended) || self.ledger.holds.iter().any(is_named)
     }
 
     /// Those of which it is on record that they go, and that are there.

@@ -525,6 +525,10 @@ impl Verifier {
         let before = std::mem::replace(&mut reached.chain, hashes.chain);
         reached.closed = entry.kind == Kind::Checkpoint;
         if entry.kind == Kind::Checkpoint {
+            // Of the time when it was written: other frames may have waited.
+            if let Some(words) = self.deletions.time(entry.time) {
+                self.find_beside(entry.sequence, at, Some((entry.session, entry.time)), words);
+            }
             return self.checkpoint(at, entry, &before);
         }
         if !self.chains_agree(at) {
@@ -534,9 +538,6 @@ impl Verifier {
         reached.tree.push(hashes.leaf);
         self.newest = Some(entry.time);
         self.first_unsigned.get_or_insert(entry.time);
-        if let Some(words) = self.deletions.time(entry.time) {
-            self.find_beside(entry.sequence, at, Some((entry.session, entry.time)), words);
-        }
         if entry.session == SessionId::NONE {
             self.history(at, entry);
         } else if entry.index == 0 {
