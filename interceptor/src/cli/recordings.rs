@@ -383,8 +383,8 @@ fn show(reader: &Reader, id: &str, json: bool, out: &mut impl Write) -> Result<(
 
 fn export(reader: &Reader, session: Option<&str>, out: &mut impl Write) -> Result<(), RecordingsError> {
     let only = session.map(|id| find(reader, id)).transpose()?.map(|summary| summary.id);
-    let mut sealed = None;
-    for frame in reader.frames(only) {
+    let (mut sealed, mut frames) = (None, reader.frames(only));
+    for frame in frames.by_ref() {
         match frame {
             // The rest is worth having.
             Err(error @ ReadError::Sealed { .. }) => {
@@ -393,6 +393,9 @@ fn export(reader: &Reader, session: Option<&str>, out: &mut impl Write) -> Resul
             }
             frame => json_line(&frame?, out)?,
         }
+    }
+    for error in frames.gone() {
+        json_line(&serde_json::json!({ "unreadable": plain(&error.to_string()) }), out)?;
     }
     sealed.map_or(Ok(()), |error| Err(error.into()))
 }

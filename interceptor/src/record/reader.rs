@@ -63,6 +63,7 @@ impl Reader {
             segments: self.segments.clone().into_iter(),
             identities: Arc::clone(&self.identities),
             open: None,
+            gone: Vec::new(),
         }
     }
 
@@ -116,6 +117,7 @@ impl Reader {
                 Err(error) => errors.push(error),
             }
         }
+        errors.extend(frames.gone());
         let mut list: Vec<Summary> = sessions.into_values().collect();
         list.sort_by_key(|summary| (summary.started, summary.id));
         (list, errors)
@@ -146,6 +148,7 @@ pub struct Frames {
     segments: vec::IntoIter<u64>,
     identities: Arc<Identities>,
     open: Option<Open>,
+    gone: Vec<u64>,
 }
 
 /// A segment that is being read.
@@ -189,6 +192,11 @@ impl Iterator for Frames {
 }
 
 impl Frames {
+    /// Segments that were deleted while these were read: what stood there is left out.
+    pub fn gone(&self) -> impl Iterator<Item = ReadError> {
+        self.gone.iter().map(|segment| ReadError::Gone { segment: *segment })
+    }
+
     fn step(&mut self) -> Option<Result<Seen, ReadError>> {
         loop {
             let Some(Open { segment, scan, opener, told }) = &mut self.open else {
@@ -228,16 +236,13 @@ impl Frames {
         }
     }
 
-    fn begin(&self, segment: u64) -> Result<Option<Open>, ReadError> {
+    fn begin(&mut self, segment: u64) -> Result<Option<Open>, ReadError> {
         let path = sink::segment_path(&self.directory, segment);
         let failed = |source| ReadError::Segment { path: path.clone(), source };
         let file = match File::open(&path) {
             // Deleted since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                tracing::warn!(
-                    segment,
-                    "a segment was deleted while the recordings were read: what stood there is left out"
-                );
+                self.gone.push(segment);
                 return Ok(None);
             }
             file => file.map_err(failed)?,
@@ -388,6 +393,12 @@ pub enum ReadError {
         /// Which one.
         segment: u64,
     },
+    /// A segment that is not there any more.
+    #[error("segment {segment} was deleted while the recordings were read")]
+    Gone {
+        /// Which one.
+        segment: u64,
+    },
     /// A segment's content.
     #[error("segment {segment} is damaged at byte {offset}: {source}; `recordings verify` says more")]
     Damaged {
@@ -406,7 +417,7 @@ impl ReadError {
         match self {
             Self::Directory { .. } | Self::Empty(_) => None,
             Self::Segment { path, .. } => path.file_stem()?.to_str()?.parse().ok(),
-            Self::Sealed { segment } | Self::Damaged { segment, .. } => Some(*segment),
+            Self::Gone { segment } | Self::Sealed { segment } | Self::Damaged { segment, .. } => Some(*segment),
         }
     }
 }
@@ -416,4 +427,21 @@ fn frame(segment: u64, offset: u64, entry: &Entry<'_>, opener: Option<&Opener>) 
     let payload = entry.unpack(opener).map_err(damaged)?;
     let event = format::decode_event(&payload).map_err(damaged)?;
     Ok(Frame { sequence: entry.sequence, session: entry.session, time: entry.time, segment, event })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_deleted_meanwhile_is_said() {
+        let place = tempfile::tempdir().unwrap();
+        for number in [3, 4] {
+            std::fs::write(sink::segment_path(place.path(), number), []).unwrap();
+        }
+        let reader = Reader::open(place.path()).unwrap();
+        std::fs::remove_file(sink::segment_path(place.path(), 3)).unwrap();
+        let (sessions, errors) = reader.sessions();
+        assert!(sessions.is_empty() && matches!(errors[..], [ReadError::Gone { segment: 3 }]), "{errors:?}");
+    }
 }

@@ -73,6 +73,8 @@ pub(super) struct Stock {
     closed: BTreeMap<u64, Closed>,
     /// Bytes of them.
     bytes: u64,
+    /// When it is looked next for some that are to be removed.
+    sweep_at: Duration,
     /// Those that are being removed.
     going: BTreeMap<u64, Closed>,
     /// What is on record.
@@ -348,14 +350,25 @@ impl Stock {
 
     /// Takes some of those that are to be removed; each comes back by [`Stock::removed`].
     pub(super) fn doomed(&mut self, now: Duration, most: usize) -> Vec<u64> {
+        if now < self.sweep_at {
+            return Vec::new();
+        }
         let due = self.announced().filter(|(_, closed)| closed.stuck.1 <= now);
         let due: Vec<u64> = due.map(|(number, _)| number).take(most).collect();
+        if due.is_empty() {
+            self.sweep_at = self.announced().map(|(_, closed)| closed.stuck.1).min().unwrap_or(Duration::MAX);
+        }
         for number in &due {
             if let Some(closed) = self.closed.remove(number) {
                 self.going.insert(*number, closed);
             }
         }
         due
+    }
+
+    /// What is on record, or held, has changed: something may be to be removed.
+    pub(super) const fn changed(&mut self) {
+        self.sweep_at = Duration::ZERO;
     }
 
     /// One of these is gone, or cannot be removed: it is put aside, for ever longer.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
 
@@ -519,18 +520,39 @@ fn a_key_that_was_named_in_what_is_deleted_has_to_be_known() {
 #[derive(Debug)]
 struct Sticky {
     files: Files,
-    stuck: Arc<std::sync::atomic::AtomicU64>,
+    stuck: Arc<AtomicU64>,
+    /// Removing waits for it.
+    gate: Arc<parking_lot::Mutex<()>>,
+    waits: Arc<AtomicBool>,
 }
 
-struct Stuck(Box<dyn sink::Remover>, u64);
+impl Sticky {
+    fn new(fixture: &Fixture, stuck: u64) -> Self {
+        let files = Files::new(fixture.config.spool.clone());
+        Self { files, stuck: Arc::new(AtomicU64::new(stuck)), gate: Arc::default(), waits: Arc::default() }
+    }
+
+    fn open(self, fixture: &Fixture) -> Shared {
+        Shared::open(&fixture.config, Arc::clone(&fixture.clock) as Arc<_>, Box::new(self)).unwrap()
+    }
+}
+
+struct Stuck {
+    files: Box<dyn sink::Remover>,
+    stuck: u64,
+    gate: Arc<parking_lot::Mutex<()>>,
+    waits: Arc<AtomicBool>,
+}
 
 impl sink::Remover for Stuck {
     fn remove(&mut self, segment: u64) -> io::Result<()> {
-        if segment < self.1 { Err(io::Error::other("stuck")) } else { self.0.remove(segment) }
+        self.waits.store(true, Ordering::SeqCst);
+        let _open = self.gate.lock();
+        if segment < self.stuck { Err(io::Error::other("stuck")) } else { self.files.remove(segment) }
     }
 
     fn settle(&mut self) -> io::Result<()> {
-        self.0.settle()
+        self.files.settle()
     }
 }
 
@@ -560,7 +582,12 @@ impl sink::Sink for Sticky {
     }
 
     fn remover(&self) -> Box<dyn sink::Remover> {
-        Box::new(Stuck(self.files.remover(), self.stuck.load(std::sync::atomic::Ordering::SeqCst)))
+        Box::new(Stuck {
+            files: self.files.remover(),
+            stuck: self.stuck.load(Ordering::SeqCst),
+            gate: Arc::clone(&self.gate),
+            waits: Arc::clone(&self.waits),
+        })
     }
 
     fn publish(&mut self, checkpoint: &[u8], sync: bool) -> io::Result<()> {
@@ -572,9 +599,9 @@ impl sink::Sink for Sticky {
 fn what_cannot_be_removed_is_said_once_and_stops_nothing() {
     let bound = Config { max_bytes: 8 * 4096, at_limit: AtLimit::DeleteOldest, min_age_days: 0, max_age_days: 0 };
     let fixture = Fixture::new(bound);
-    let stuck = Arc::new(std::sync::atomic::AtomicU64::new(2));
-    let sink = Sticky { files: Files::new(fixture.config.spool.clone()), stuck: Arc::clone(&stuck) };
-    let shared = Shared::open(&fixture.config, Arc::clone(&fixture.clock) as Arc<_>, Box::new(sink)).unwrap();
+    let sink = Sticky::new(&fixture, 2);
+    let stuck = Arc::clone(&sink.stuck);
+    let shared = sink.open(&fixture);
     for number in 0..200 {
         fixture.note(&shared, number).unwrap();
         fixture.clock.advance(Duration::from_secs(60));
@@ -582,7 +609,7 @@ fn what_cannot_be_removed_is_said_once_and_stops_nothing() {
     assert_eq!(fixture.segments()[..2], [0, 1]);
     assert!(fixture.segments()[2] > 5);
     // All are stuck: it is refused, and tried again and again, and nothing is written meanwhile.
-    stuck.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+    stuck.store(u64::MAX, Ordering::SeqCst);
     let refused = (0..200).find_map(|number| fixture.note(&shared, number).err());
     assert!(matches!(refused, Some(RecordError::Limit(_))), "{refused:?}");
     let before = shared.worker.lock().bytes();
@@ -591,7 +618,7 @@ fn what_cannot_be_removed_is_said_once_and_stops_nothing() {
         turn(&shared);
     }
     assert!(shared.worker.lock().bytes() < before + 4096, "{before}");
-    stuck.store(0, std::sync::atomic::Ordering::SeqCst);
+    stuck.store(0, Ordering::SeqCst);
     fixture.clock.advance(DAY);
     turn(&shared);
     fixture.note(&shared, 0).unwrap();

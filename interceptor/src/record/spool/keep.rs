@@ -64,6 +64,7 @@ impl Spool {
             }
             self.stock.removed(number, result.is_ok(), self.clock.monotonic());
         }
+        self.stock.changed();
         self.space_checked = None;
         self.retain_at = self.clock.monotonic();
     }
@@ -86,6 +87,7 @@ impl Spool {
         self.discard();
         if self.stock.holds.is_unknown() {
             self.stock.holds = Holds::of(&self.directory, &self.stock.ledger);
+            self.stock.changed();
         }
         match change {
             Change::Hold(hold) => self.hold(hold, by),
@@ -120,6 +122,7 @@ impl Spool {
         self.record(&Event::Released { hold: id.to_owned() })?;
         rest.store(&self.directory)?;
         self.stock.holds = rest;
+        self.stock.changed();
         Ok(true)
     }
 
@@ -164,6 +167,7 @@ impl Spool {
     fn record(&mut self, event: &Event) -> io::Result<()> {
         self.say(event)?;
         self.stock.ledger.apply(event);
+        self.stock.changed();
         Ok(())
     }
 
@@ -279,3 +283,21 @@ const ROUNDS_AT_ONCE: usize = 4;
 const MOST_BEYOND: u64 = 1 << 20;
 /// Most stretches of segments that were there when holds began.
 const MOST_PRESENT: usize = 8192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_beyond_the_bounds_is_bounded_by_the_hour() {
+        let (mut beyond, start) = (Beyond::default(), Duration::from_secs(90_000));
+        beyond.add(start, MOST_BEYOND - 1);
+        assert!(!beyond.is_spent(start));
+        beyond.add(start, 1);
+        assert!(beyond.is_spent(start + AN_HOUR - A_SECOND) && !beyond.is_spent(start + AN_HOUR));
+        beyond.add(start + AN_HOUR, 5);
+        assert_eq!(beyond.bytes, 5);
+    }
+
+    const A_SECOND: Duration = Duration::from_secs(1);
+}
