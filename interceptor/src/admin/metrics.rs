@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::statvfs::statvfs;
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
@@ -32,6 +30,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Api;
 use crate::clock::Timestamp;
+use crate::record::room::Room;
 use crate::session::Sort;
 
 /// Who reads at once.
@@ -55,16 +54,7 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
 }
 
-/// The spool, as far as that matters here.
-#[derive(Clone, Debug)]
-pub struct Spool {
-    /// Its directory.
-    pub path: PathBuf,
-    /// Nothing is recorded where fewer bytes are free than this.
-    pub floor: u64,
-}
-
-/// All of them now. Blocks for as long as the file system needs.
+/// All of them now. Blocks a little: it asks the kernel about this process.
 ///
 /// # Errors
 /// Never, as far as is known.
@@ -138,7 +128,7 @@ impl Pages {
         if (request.method(), request.uri().path()) != (&Method::GET, "/metrics") {
             return response.status(StatusCode::NOT_FOUND).body("metrics are at /metrics\n".to_owned());
         }
-        // A file system may take its time.
+        // It reads what the kernel says of this process.
         match tokio::task::spawn_blocking(move || self.page()).await {
             Ok(Ok(text)) => response.header(CONTENT_TYPE, CONTENT).body(text),
             _ => response.status(StatusCode::INTERNAL_SERVER_ERROR).body("metrics cannot be read\n".to_owned()),
@@ -278,18 +268,11 @@ impl Sheet<'_> {
         self.gauge("recorder_queue_events", "Events that wait to be recorded", None, [([], queued)])?;
         let queued = as_f64(health.queued_bytes as u64);
         self.gauge("recorder_queue", "Bytes that wait to be recorded", Some(&Unit::Bytes), [([], queued)])?;
-        if let Ok(stat) = statvfs(&api.spool.path) {
-            let (size, free) = (stat.blocks() * stat.fragment_size(), stat.blocks_available() * stat.fragment_size());
-            self.gauge(
-                "spool_free",
-                "Bytes free on the spool's file system",
-                Some(&Unit::Bytes),
-                [([], as_f64(free))],
-            )?;
-            self.gauge("spool_size", "Size of the spool's file system", Some(&Unit::Bytes), [([], as_f64(size))])?;
-        }
-        let floor = as_f64(api.spool.floor);
-        self.gauge("spool_floor", "Below so many free bytes nothing is recorded", Some(&Unit::Bytes), [([], floor)])
+        let room = |of: fn(&Room) -> u64| health.room.as_ref().map(|room| ([], as_f64(of(room))));
+        let help = "Bytes that can still be recorded before a bound bites, as it was seen within ten seconds";
+        self.gauge("spool_left", help, Some(&Unit::Bytes), room(|room| room.left))?;
+        let help = "Bytes that there would be, were nothing recorded";
+        self.gauge("spool_limit", help, Some(&Unit::Bytes), room(|room| room.of))
     }
 
     fn witnesses(&mut self, api: &Api) -> fmt::Result {

@@ -70,8 +70,6 @@ pub struct Api {
     pub namespaces: Namespaces,
     /// Witnesses of the recording, and what each knows.
     pub witnesses: Arc<ArcSwap<Vec<WitnessState>>>,
-    /// The spool.
-    pub spool: metrics::Spool,
     /// gid of the group that may ask.
     pub group: Option<u32>,
     /// When the daemon started.

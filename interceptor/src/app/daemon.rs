@@ -71,7 +71,6 @@ pub(super) async fn run(path: &Path, mut config: Config, loaded: Loaded, means: 
         enroll,
         namespaces: captured.namespaces.clone(),
         witnesses: witnesses.states(),
-        spool: admin::metrics::Spool { path: config.record.spool.clone(), floor: config.record.free_space_floor },
         group,
         started_at: house.clock.now(),
     });

@@ -99,7 +99,7 @@ fn metrics_are_read_by_whom_they_are_for_and_say_what_happened() {
         value(&text, "interceptor_recorder_frames_total") > 3.0 && text.contains("interceptor_recorder_failing 0"),
         "{text}"
     );
-    assert!(value(&text, "interceptor_spool_free_bytes") > value(&text, "interceptor_spool_floor_bytes"), "{text}");
+    assert!(value(&text, "interceptor_spool_left_bytes") <= value(&text, "interceptor_spool_limit_bytes"), "{text}");
     assert!(value(&text, "interceptor_process_resident_memory_bytes") > 1e6, "{text}");
 
     // By the admin socket it is the same.
